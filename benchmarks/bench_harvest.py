@@ -18,7 +18,7 @@ from common import (
 from tables import Row, write
 
 from xlens.engine import harvest
-from xlens.engine.harvest import TOKEN_BUDGET
+from xlens.engine.backoff import TOKEN_BUDGET
 from xlens.models import HookedModel
 
 Methods = dict[str, Callable[[], object]]

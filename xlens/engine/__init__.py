@@ -9,6 +9,7 @@ from xlens.engine.score import Scores, score
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations
 from xlens.engine.stream import Streamed, stream
+from xlens.engine.variants import score_variants
 
 __all__ = [
     "Batch",
@@ -26,5 +27,6 @@ __all__ = [
     "plan",
     "relevance",
     "score",
+    "score_variants",
     "stream",
 ]

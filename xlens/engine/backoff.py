@@ -2,14 +2,28 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Tokens, plan
-from xlens.engine.run import Keep, Watch, run_batch
+from xlens.engine.run import Watch, run_batch
 from xlens.models import HookedModel
 
+# Measured on two cores: 2,048 tokens a batch is fastest; a GPU wants larger ones.
+TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
+
 _log = logging.getLogger(__name__)
+
+
+def pass_budget(model: HookedModel, asked: int | None) -> int:
+    """Most tokens in a pass: what was asked for, or what suits the model's device.
+
+    Raises:
+        ValueError: a budget below 1.
+    """
+    if asked is None:
+        return TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
+    if asked < 1:
+        raise ValueError(f"token_budget is {asked}; it must be at least 1 token.")
+    return asked
 
 
 def run_all(
@@ -24,6 +38,7 @@ def run_all(
     commit: Callable[[], None],
     discard: Callable[[], None],
     advance: Callable[[Sequence[int]], None],
+    run: Callable[[HookedModel, Batch, Sequence[Tokens], Sequence[int], Watch], object] = run_batch,
 ) -> None:
     """Plan and run all sequences.
 
@@ -39,6 +54,7 @@ def run_all(
         commit: Called after each whole batch: what it kept is now good.
         discard: Called instead when a batch failed.
         advance: Called with the sequences that are done.
+        run: Runs a batch.
 
     Raises:
         MemoryError: one sequence alone doesn't fit.
@@ -48,26 +64,21 @@ def run_all(
     left = list(range(len(sequences)))
     while left:
         done = set[int]()
-        some = [sequences[i] for i in left]
-
-        def placed(seats: Seats, left: Sequence[int] = left) -> Keep:
-            # The batch counts what was left to plan; the caller counts all sequences.
-            return watch(replace(seats, tokens={left[i]: at for i, at in seats.tokens.items()}))
-
-        for batch in plan([codes[i] for i in left], budget, share=share):
+        for planned in plan([codes[i] for i in left], budget, share=share):
+            batch = planned.renumbered(left)
             try:
-                run_batch(model, batch, some, layers, placed)
+                run(model, batch, sequences, layers, watch)
             except Exception as problem:
                 discard()
                 if not should_reduce_batch_size(problem):
                     raise
-                budget = _halved(batch, some, budget, problem)
+                budget = _halved(batch, sequences, budget, problem)
                 clear_device_cache(garbage_collection=True)
                 break
             commit()
-            advance([left[i] for i in batch.members])
+            advance(batch.members)
             done.update(batch.members)
-        left = [i for n, i in enumerate(left) if n not in done]
+        left = [i for i in left if i not in done]
 
 
 def _halved(batch: Batch, sequences: Sequence[Tokens], budget: int, problem: Exception) -> int:

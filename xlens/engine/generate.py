@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
+from xlens.engine.backoff import pass_budget
 from xlens.engine.decode import Job, decode, decode_uncached
-from xlens.engine.harvest import TOKEN_BUDGET, opened
+from xlens.engine.harvest import opened
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.plan import Tokens
 from xlens.engine.progress import token_bar
@@ -86,17 +87,14 @@ def generate(
             can't be done; all before the model runs. Also when a state is not finite.
         MemoryError: a single prompt doesn't fit in memory.
     """
-    if max_new_tokens < 1 or (token_budget is not None and token_budget < 1):
-        raise ValueError(
-            f"max_new_tokens is {max_new_tokens} and token_budget {token_budget}; each must be at "
-            "least 1 token."
-        )
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
+    budget = pass_budget(model, token_budget)
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     stops = [_stops(prompt, stop) for prompt in items]
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=spans(interventions))
     _require_room(model, tokens, max_new_tokens)
     edits = check(interventions, model, tokens, ends=[len(t) for t in tokens])
-    budget = token_budget or TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
 
     def write(start: int, stop: int) -> pd.DataFrame:
         part = slice(start, stop)

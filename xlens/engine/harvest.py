@@ -9,22 +9,19 @@ import torch
 from torch import Tensor
 
 from xlens.activations import Activations, SlotValues
-from xlens.engine.backoff import run_all
+from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
 from xlens.engine.gather import SlotLayout, layout, picks
 from xlens.engine.interventions import Edits, Interventions, check, spans
-from xlens.engine.plan import Tokens
 from xlens.engine.progress import token_bar
 from xlens.engine.run import Keep, Seats
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations, stored
+from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import versions
-
-# Measured on two cores: 2,048 tokens a batch is fastest; a GPU wants larger ones.
-TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
 
 
 def harvest(
@@ -235,6 +232,7 @@ def states(
     share: bool,
     dtype: torch.dtype,
     progress: bool,
+    trunk: Trunk | None = None,
 ) -> dict[str, Tensor]:
     """Run prompts and fill each slot's `[layer, row, d_model]`.
 
@@ -242,15 +240,12 @@ def states(
         ValueError: a token budget below 1.
         MemoryError: a single prompt doesn't fit in memory.
     """
-    if token_budget is None:
-        token_budget = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
-    if token_budget < 1:
-        raise ValueError(f"token_budget is {token_budget}; it must be at least 1 token.")
-    owners: dict[Tokens, list[int]] = {}
-    for i, code in enumerate(edits.codes([t.ids for t in tokens])):
-        owners.setdefault(code, []).append(i)
-    codes, prompts_of = list(owners), dict(enumerate(owners.values()))
-    sequences = [tokens[mine[0]].ids for mine in owners.values()]
+    found = (
+        trunk.distinct
+        if trunk
+        else Distinct.of([t.ids for t in tokens], edits.codes([t.ids for t in tokens]))
+    )
+    prompts_of = found.owners
     out = {
         name: torch.zeros(len(points), len(at.positions), model.d_model, dtype=dtype)
         for name, at in layouts.items()
@@ -291,14 +286,17 @@ def states(
             out[name][layer].index_add_(0, rows, host)
         kept.clear()
 
+    if trunk:
+        trunk.run(edits, points, watch, commit)
+        return out
     with token_bar("harvest", tokens, progress) as advance:
         run_all(
             model,
-            sequences,
+            found.sequences,
             edits.visiting(points),
             watch,
-            codes=codes,
-            budget=token_budget,
+            codes=found.codes,
+            budget=pass_budget(model, token_budget),
             share=share and shares_prefixes(model),
             commit=commit,
             discard=kept.clear,

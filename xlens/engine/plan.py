@@ -6,7 +6,7 @@ common prefix runs once; identical sequences run once altogether.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 Tokens = tuple[int, ...]
@@ -59,6 +59,16 @@ class Batch:
     def padded_tokens(self) -> int:
         """Tokens that the model computes, padding included."""
         return self.prefix_tokens + sum(self.pass_tokens)
+
+    def renumbered(self, numbers: Sequence[int]) -> "Batch":
+        """The same with `numbers[i]` for sequence i: some of a list were planned."""
+        return replace(
+            self,
+            groups=tuple(
+                Group(g.prefix, tuple(numbers[m] for m in g.members)) for g in self.groups
+            ),
+            passes=tuple(tuple(numbers[m] for m in rows) for rows in self.passes),
+        )
 
 
 def plan(sequences: Sequence[Tokens], token_budget: int, *, share: bool = True) -> list[Batch]:

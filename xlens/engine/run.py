@@ -77,7 +77,8 @@ def run_batch(
     sequences: Sequence[Tokens],
     layers: Sequence[int],
     watch: Watch,
-) -> None:
+    below: tuple[Any, ...] = (),
+) -> Any:
     """Run one batch of the plan without the language-model head.
 
     Args:
@@ -86,15 +87,21 @@ def run_batch(
         sequences: What was planned.
         layers: Residual points to visit.
         watch: Called before each pass with its seats; gives what is called at each point.
+        below: Keys and values of the shared prefixes at the first blocks, where these are skipped.
+
+    Returns:
+        Keys and values of the shared prefixes; None without prefixes.
     """
     with model.evaluating():
         if batch.prefix_tokens == 0:
             for rows in batch.passes:
                 _right_padded(model, rows, sequences, layers, watch)
-            return
+            return None
         cache = prefix_pass(model, batch, sequences, layers, watch)
+        cache.layers[: len(below)] = below
         for rows in batch.passes:
             _rest_pass(model, batch, rows, sequences, layers, watch, cache)
+        return cache
 
 
 def _right_padded(

@@ -1,14 +1,16 @@
 """`score`: exact log-probabilities of continuations, at the output or at any layer."""
 
+import hashlib
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from xlens.activations import Activations
@@ -23,7 +25,8 @@ from xlens.results import Result
 
 SHARD_PROMPTS = 256  # prompts whose scores a kill loses at most
 _SPAN = "candidate"
-_SLOT = f"{_SPAN}:predict"
+SLOT = f"{_SPAN}:predict"
+_COLUMNS = ["id", "language", "layer", "candidate", "text", "logprob", "n_tokens", "mean_logprob"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,120 @@ class Scores(Result):
             raise ValueError(f"by is {by!r}; accepted are 'logprob' and 'mean_logprob'.")
         where = self.table.groupby(["id", "language", "layer"], sort=False)[by].idxmax()
         return self.table.loc[where].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Prompts with their candidates, as what the model runs.
+
+    Attributes:
+        asked: The prompts.
+        offered: The candidates of each.
+        texts: Prompt and candidate together, with a span for the candidate.
+        owner: For each of these, which prompt it is of.
+    """
+
+    asked: list[Prompt]
+    offered: list[list[str]]
+    texts: list[Prompt]
+    owner: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Prompts | Sequence[Prompt],
+        candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
+    ) -> "ScoreRequest":
+        """Check candidates and put them behind their prompts.
+
+        Raises:
+            ValueError: as `score`.
+        """
+        asked = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+        offered = _per_prompt(asked, candidates)
+        texts = [
+            Prompt(
+                prompt.text + text,
+                prompt.language,
+                f"{prompt.id}\0{n}",
+                {**prompt.spans, _SPAN: (len(prompt.text), len(prompt.text) + len(text))},
+            )
+            for prompt, mine in zip(asked, offered, strict=True)
+            for n, text in enumerate(mine)
+        ]
+        return cls(asked, offered, texts, [i for i, mine in enumerate(offered) for _ in mine])
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def part(self, start: int, stop: int) -> tuple["ScoreRequest", slice]:
+        """Some of the prompts, and where their texts stand among all."""
+        at = slice(bisect_left(self.owner, start), bisect_left(self.owner, stop))
+        owner = [i - start for i in self.owner[at]]
+        some = ScoreRequest(self.asked[start:stop], self.offered[start:stop], self.texts[at], owner)
+        return some, at
+
+    def bind(
+        self, interventions: Interventions, model: HookedModel, tokens: Sequence[TokenizedPrompt]
+    ) -> Edits:
+        """Interventions on these texts, where slots of the prompt are the prompt's."""
+        return check(
+            interventions, model, tokens, prompts=self.asked, of=self.owner, ends=_ends(tokens)
+        )
+
+    def stored(
+        self,
+        store: Store,
+        provenance: dict[str, Any],
+        tokens: Sequence[TokenizedPrompt],
+        points: Sequence[int],
+        edits: Edits,
+        read: Callable[[int, int], pd.DataFrame],
+        firsts: Sequence[int] = (0,),
+    ) -> pd.DataFrame:
+        """What `read` gives, found in the store or computed; `firsts` begin the shards."""
+        return stored_rows(
+            store,
+            "score",
+            provenance,
+            tokens,
+            read,
+            [*firsts, len(self.texts)],
+            edits=edits.key,
+            layers=list(points),
+            ends=_ends(tokens),
+        )
+
+    def result(
+        self, found: pd.DataFrame, points: Sequence[int], provenance: dict[str, Any]
+    ) -> Scores:
+        """The table of what `sums` gave for every text."""
+        rows = [
+            (prompt.id, prompt.language, n, text)
+            for prompt, mine in zip(self.asked, self.offered, strict=True)
+            for n, text in enumerate(mine)
+        ]
+        table = pd.concat(
+            [
+                pd.DataFrame(rows, columns=["id", "language", "candidate", "text"]).assign(
+                    layer=layer, logprob=found[str(layer)], n_tokens=found["n_tokens"]
+                )
+                for layer in points
+            ],
+            ignore_index=True,
+        )
+        table["mean_logprob"] = table["logprob"] / table["n_tokens"]
+        return Scores(provenance={**provenance, "slot": SLOT}, table=table[_COLUMNS])
+
+
+def sums(model: HookedModel, states: Activations, *, progress: bool = False) -> pd.DataFrame:
+    """Summed log-probabilities of each candidate, a column per layer, and its `n_tokens`."""
+    logprobs, counts = span_logprobs(model, states, SLOT, progress=progress)
+    return pd.DataFrame(logprobs.T, columns=list(map(str, states.layers))).assign(n_tokens=counts)
+
+
+def _ends(tokens: Sequence[TokenizedPrompt]) -> list[int]:
+    return [t.spans[_SPAN][0] for t in tokens]
 
 
 def score(
@@ -99,74 +216,32 @@ def score(
         ValueError: no candidates, an empty one, the same twice for one prompt, or what `harvest`
             refuses.
     """
-    asked = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
-    offered = _per_prompt(asked, candidates)
-    texts = [
-        Prompt(
-            prompt.text + text,
-            prompt.language,
-            f"{prompt.id}\0{n}",
-            {**prompt.spans, _SPAN: (len(prompt.text), len(prompt.text) + len(text))},
-        )
-        for prompt, mine in zip(asked, offered, strict=True)
-        for n, text in enumerate(mine)
-    ]
-    owner = [i for i, mine in enumerate(offered) for _ in mine]
-
-    def bind(tokens: Sequence[TokenizedPrompt]) -> Edits:
-        ends = [t.spans[_SPAN][0] for t in tokens]
-        return check(interventions, model, tokens, prompts=asked, of=owner, ends=ends)
-
+    request = ScoreRequest.of(prompts, candidates)
     run = Harvest(
         model,
-        texts,
+        request.texts,
         layers=layers,
-        slots=_SLOT,
+        slots=SLOT,
         prepend_bos=prepend_bos,
         token_budget=token_budget,
         share_prefixes=share_prefixes,
         interventions=interventions,
-        bind=bind,
+        bind=lambda tokens: request.bind(interventions, model, tokens),
         progress=progress,
     )
 
     def read(start: int, stop: int) -> pd.DataFrame:
-        sums, counts = span_logprobs(model, run.part(start, stop), _SLOT, progress=progress)
-        return pd.DataFrame(sums.T, columns=list(map(str, run.points))).assign(n_tokens=counts)
+        return sums(model, run.part(start, stop), progress=progress)
 
     if store is None:
-        found = read(0, len(texts))
+        found = read(0, len(request.texts))
     else:
         # Whole prompts: their candidates share a pass.
-        firsts = [bisect_left(owner, i) for i in range(0, len(asked), SHARD_PROMPTS)]
-        found = stored_rows(
-            opened(store),
-            "score",
-            run.provenance,
-            run.tokens,
-            read,
-            [*firsts, len(texts)],
-            edits=run.edits.key,
-            layers=list(run.points),
-            ends=[t.spans[_SPAN][0] for t in run.tokens],
+        bounds = [bisect_left(request.owner, i) for i in range(0, len(request), SHARD_PROMPTS)]
+        found = request.stored(
+            opened(store), run.provenance, run.tokens, run.points, run.edits, read, bounds
         )
-    rows = [
-        (prompt.id, prompt.language, n, text)
-        for prompt, mine in zip(asked, offered, strict=True)
-        for n, text in enumerate(mine)
-    ]
-    table = pd.concat(
-        [
-            pd.DataFrame(rows, columns=["id", "language", "candidate", "text"]).assign(
-                layer=layer, logprob=found[str(layer)], n_tokens=found["n_tokens"]
-            )
-            for layer in run.points
-        ],
-        ignore_index=True,
-    )
-    table["mean_logprob"] = table["logprob"] / table["n_tokens"]
-    order = ["id", "language", "layer", "candidate", "text", "logprob", "n_tokens", "mean_logprob"]
-    return Scores(provenance={**run.provenance, "slot": _SLOT}, table=table[order])
+    return request.result(found, run.points, run.provenance)
 
 
 def span_logprobs(
@@ -178,20 +253,43 @@ def span_logprobs(
         `[layer, prompt]` sums in nats, `[prompt]` numbers of tokens.
     """
     kept = states.slot(slot)
+    counts = kept.offsets.diff()
+    targets = _following(states, slot)
+    # Candidates of one prompt begin at the same state: the vocabulary is visited once for them.
+    first, group, place = _alike(kept.values)
+    beside = torch.full((len(first), int(place.max()) + 1), -1, dtype=torch.long)
+    beside[group, place] = targets
     read = stream(
         model.readout,
-        kept.values,
-        targets=_following(states, slot)[:, None, None],
+        kept.values[:, first],
+        targets=beside[:, :, None],
         top_k=0,
         statistics=(),
         progress=progress,
     )
     assert read.set_logprobs is not None
-    counts = kept.offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
     sums = torch.zeros(len(states.layers), len(counts), dtype=torch.float64)
-    sums.index_add_(1, owner, read.set_logprobs[..., 0].double())
+    sums.index_add_(1, owner, read.set_logprobs[:, group, place].double())
     return sums.float().numpy(), counts.numpy()
+
+
+def _alike(
+    values: Float[Tensor, "layer row d_model"],
+) -> tuple[list[int], Int[Tensor, " row"], Int[Tensor, " row"]]:
+    """Rows that differ, bit by bit; of each row, which it is, and its number among its like."""
+    known: dict[bytes, int] = {}
+    first, group, place, sizes = list[int](), list[int](), list[int](), list[int]()
+    for i, row in enumerate(values.transpose(0, 1)):
+        bits = hashlib.blake2b(row.numpy().tobytes(), digest_size=16).digest()
+        at = known.setdefault(bits, len(known))
+        if at == len(first):
+            first.append(i)
+            sizes.append(0)
+        group.append(at)
+        place.append(sizes[at])
+        sizes[at] += 1
+    return first, torch.tensor(group), torch.tensor(place)
 
 
 def _following(states: Activations, slot: str) -> Int[Tensor, " row"]:

@@ -1,5 +1,15 @@
 """Pushing the residual stream from one language towards another, and the controls of that."""
 
+from xlens.steering.removal import SubspaceRemoval
+from xlens.steering.sweep import Steering, SweepScores, sweep
 from xlens.steering.vectors import METHODS, SteeringVectors, steering_vectors
 
-__all__ = ["METHODS", "SteeringVectors", "steering_vectors"]
+__all__ = [
+    "METHODS",
+    "Steering",
+    "SteeringVectors",
+    "SubspaceRemoval",
+    "SweepScores",
+    "steering_vectors",
+    "sweep",
+]

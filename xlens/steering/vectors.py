@@ -17,6 +17,7 @@ METHODS = {
     "mean_difference": "mean of the paired differences",
     "pca": "first singular vector of the paired differences, as long as their mean along it",
     "pca_centred": "first principal component of the paired differences, as long as their spread",
+    "lda": "Fisher's direction between the languages, as long as the mean difference along it",
 }
 
 
@@ -101,18 +102,8 @@ class SteeringVectors(Result):
         Raises:
             ValueError: another model, or a layer without a vector.
         """
-        if model.fingerprint != self.fingerprint:
-            raise ValueError(
-                f"These vectors are of another model ({self.fingerprint[:12]}…) than {model.name} "
-                f"({model.fingerprint[:12]}…): estimate them on the model that is steered."
-            )
-        asked = (
-            [layers] if isinstance(layers, int) else list(self.layers if layers is None else layers)
-        )
-        if lacking := [layer for layer in asked if layer not in self.layers]:
-            raise ValueError(f"There are no vectors at layers {lacking}; only at {self.layers}.")
-        if not asked:
-            raise ValueError(f"layers is empty; give some of {self.layers}.")
+        require_model(self.fingerprint, model)
+        asked = chosen_layers(self.layers, layers)
         rows = self.vectors[[self.layers.index(layer) for layer in asked]]
         return [add(rows[None], layers=asked, slot=slot, strength=strength)]
 
@@ -129,8 +120,9 @@ def steering_vectors(
     """Estimate vectors that lead from one language's states to another's.
 
     With paired states `d_i = h_i(target) - h_i(source)`: their mean, or their first singular
-    vector. The mean difference towards English is what arXiv 2505.13141 is said to use; the others
-    are our reading.
+    vector; or Fisher's direction between the two languages' states, with shrinkage, as CLaS-Bench
+    (arXiv 2601.08331) has it in another form. The mean difference towards English is what arXiv
+    2505.13141 is said to use; the others are our reading.
 
     Args:
         activations: Parallel prompts in both languages; a slot of one position per prompt.
@@ -149,8 +141,8 @@ def steering_vectors(
     if slot is None and len(activations.slots) > 1:
         raise ValueError(f"There are several slots, {list(activations.slots)}: choose with slot=.")
     name = next(iter(activations.slots)) if slot is None else slot
-    kept = activations.slot(name)
-    if len(kept.positions) != len(activations):
+    one = activations.slot(name)
+    if len(one.positions) != len(activations):
         raise ValueError(
             f"Slot {name!r} keeps several positions per prompt; steering vectors are estimated "
             "from one state each: use 'last', or NAME:first, NAME:last, NAME:mean."
@@ -165,12 +157,13 @@ def steering_vectors(
             + ". Two different languages with at least two parallel items are needed: select the "
             "items that both have."
         )
-    states = kept.values.double().numpy()
-    apart = states[:, [there[id] for id in here]] - states[:, list(here.values())]
+    states = one.values.double().numpy()
+    left, gained = states[:, list(here.values())], states[:, [there[id] for id in here]]
     if shuffled is not None:
-        sign = np.random.default_rng(shuffled).choice([-1.0, 1.0], size=len(here))
-        apart = apart * sign[:, None]
-    vectors = np.stack([_direction(layer, method) for layer in apart])
+        same = np.random.default_rng(shuffled).random((1, len(here), 1)) < 0.5
+        left, gained = np.where(same, left, gained), np.where(same, gained, left)
+    apart = gained - left
+    vectors = np.stack([_direction(a, b, method) for a, b in zip(gained, left, strict=True)])
     along = np.einsum("lnd,ld->ln", apart, vectors)
     return SteeringVectors(
         provenance={
@@ -200,12 +193,35 @@ def _rows(activations: Activations, language: str) -> dict[str, int]:
     return dict(zip(ids, map(int, mine), strict=True))
 
 
+def require_model(fingerprint: str, model: HookedModel) -> None:
+    """Refuse to steer another model than the one that the states were of."""
+    if model.fingerprint != fingerprint:
+        raise ValueError(
+            f"These vectors are of another model ({fingerprint[:12]}…) than {model.name} "
+            f"({model.fingerprint[:12]}…): estimate them on the model that is steered."
+        )
+
+
+def chosen_layers(there: Sequence[int], asked: Sequence[int] | int | None) -> list[int]:
+    """Layers that are asked for, out of those that there are; None: all."""
+    chosen = [asked] if isinstance(asked, int) else list(there if asked is None else asked)
+    if lacking := [layer for layer in chosen if layer not in there]:
+        raise ValueError(f"There are no vectors at layers {lacking}; only at {tuple(there)}.")
+    if not chosen:
+        raise ValueError(f"layers is empty; give some of {tuple(there)}.")
+    return chosen
+
+
 def _direction(
-    apart: Float[np.ndarray, "pair d_model"], method: str
+    there: Float[np.ndarray, "pair d_model"], here: Float[np.ndarray, "pair d_model"], method: str
 ) -> Float[np.ndarray, " d_model"]:
+    apart = there - here
     mean = apart.mean(0)
     if method == "mean_difference":
         return mean
+    if method == "lda":
+        axis = _fisher(there, here)
+        return axis * (axis @ mean)
     middle = mean if method == "pca_centred" else np.zeros_like(mean)
     _, sizes, right = np.linalg.svd(apart - middle, full_matrices=False)
     axis = right[0]
@@ -213,3 +229,18 @@ def _direction(
         return axis * (axis @ mean)
     sign = 1.0 if axis @ mean >= 0 else -1.0
     return sign * axis * sizes[0] / np.sqrt(len(apart))
+
+
+def _fisher(
+    there: Float[np.ndarray, "pair d_model"], here: Float[np.ndarray, "pair d_model"]
+) -> Float[np.ndarray, " d_model"]:
+    """`S_w^-1 (mean - mean)`, one long; the covariance shrunk after Ledoit and Wolf."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    labels = np.repeat([1, 0], [len(there), len(here)])
+    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
+        np.concatenate([there, here]), labels
+    )
+    axis = fitted.coef_[0]
+    size = np.linalg.norm(axis)
+    return axis / size if size > 0 else axis

@@ -1,0 +1,225 @@
+"""What lies below an intervention, computed once for many of them.
+
+A sweep asks the same prompts again and again with something changed at one layer. Below that layer
+nothing changes: the stream there, and the shared prefixes' keys and values, are kept from one
+plain run, and each run with an intervention goes on from them.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from xlens.engine.backoff import run_all
+from xlens.engine.gather import Seats
+from xlens.engine.interventions import Edits
+from xlens.engine.plan import Batch, Tokens
+from xlens.engine.run import Keep, Watch, run_batch
+from xlens.engine.trust import shares_prefixes
+from xlens.models import HookedModel
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Sequences without repetitions.
+
+    Attributes:
+        sequences: Token ids.
+        codes: What they are compared by.
+        owners: For each, which of the prompts it is.
+    """
+
+    sequences: list[Tokens]
+    codes: list[Tokens]
+    owners: dict[int, list[int]]
+
+    @classmethod
+    def of(cls, ids: Sequence[Tokens], codes: Sequence[Tokens]) -> "Distinct":
+        """Those of some prompts' ids that are treated differently."""
+        mine: dict[Tokens, list[int]] = {}
+        for i, code in enumerate(codes):
+            mine.setdefault(tuple(code), []).append(i)
+        firsts = [ids[numbers[0]] for numbers in mine.values()]
+        return cls(firsts, list(mine), dict(enumerate(mine.values())))
+
+
+@dataclass(eq=False)
+class _Recorded:
+    """A batch that ran: the stream at the kept points of each of its passes, in order."""
+
+    batch: Batch
+    passes: list[dict[int, Tensor]] = field(default_factory=list[dict[int, Tensor]])
+    cache: Any = None
+
+
+class Trunk:
+    """A plain run of some prompts, to go on from at any of its points.
+
+    Args:
+        model: Runs.
+        ids: Token ids of each prompt.
+        edits: All interventions that will be asked for; prompts share passes as far as all of them
+            allow it.
+        points: Residual points that will be read.
+        budget: Most tokens in a pass.
+        share: Run common beginnings once.
+
+    Raises:
+        MemoryError: a single prompt doesn't fit in memory.
+    """
+
+    def __init__(
+        self,
+        model: HookedModel,
+        ids: Sequence[Tokens],
+        edits: Sequence[Edits],
+        points: Sequence[int],
+        *,
+        budget: int,
+        share: bool = True,
+    ) -> None:
+        self.model = model
+        self.distinct = Distinct.of(ids, _joint([e.codes(ids) for e in edits], ids))
+        self._recorded: list[_Recorded] = []
+        self._wraps: dict[int, int] = {}
+        starts = {start(e, points) for e in edits}
+        with self._watch_outputs():
+            run_all(
+                model,
+                self.distinct.sequences,
+                sorted(starts | {max(starts)}),
+                lambda _: _nothing,
+                codes=self.distinct.codes,
+                budget=budget,
+                share=share and shares_prefixes(model),
+                commit=lambda: None,
+                discard=lambda: None,
+                advance=lambda _: None,
+                run=self._record,
+            )
+
+    def run(
+        self, edits: Edits, points: Sequence[int], watch: Watch, commit: Callable[[], None]
+    ) -> None:
+        """Run all prompts from where `edits` begin.
+
+        Args:
+            edits: One of those given before.
+            points: Residual points to read.
+            watch: As for `run_batch`; sees the kept stream at the point that is begun at.
+            commit: Called after each batch.
+        """
+        first = start(edits, points)
+        for kept in self._recorded:
+            passes = iter(kept.passes)
+
+            def going_on(seats: Seats, passes: Any = passes) -> Keep:
+                keep, states = watch(seats), next(passes)
+
+                def replaced(layer: int, resid: Tensor) -> Tensor | None:
+                    if layer != first:
+                        return keep(layer, resid)
+                    changed = keep(layer, states[first])
+                    return states[first] if changed is None else changed
+
+                return replaced
+
+            below = () if kept.cache is None else tuple(kept.cache.layers[:first])
+            with self._skipped(first):
+                run_batch(
+                    self.model,
+                    kept.batch,
+                    self.distinct.sequences,
+                    sorted({first, *edits.visiting(points)}),
+                    going_on,
+                    below,
+                )
+            commit()
+
+    def _record(
+        self,
+        model: HookedModel,
+        batch: Batch,
+        sequences: Sequence[Tokens],
+        layers: Sequence[int],
+        _watch: Watch,
+    ) -> None:
+        found = _Recorded(batch)
+
+        def recording(_seats: Seats) -> Keep:
+            states: dict[int, Tensor] = {}
+            found.passes.append(states)
+
+            def keep(layer: int, resid: Tensor) -> None:
+                states[layer] = resid
+
+            return keep
+
+        found.cache = run_batch(model, batch, sequences, layers, recording)
+        self._recorded.append(found)
+
+    @contextmanager
+    def _watch_outputs(self) -> Generator[None]:
+        """Learn how many things each block returns; 0 for a bare tensor."""
+
+        def hook(number: int) -> Callable[..., None]:
+            def seen(_module: nn.Module, _args: Any, output: Any) -> None:
+                self._wraps[number] = 0 if isinstance(output, Tensor) else len(output)
+
+            return seen
+
+        with ExitStack() as stack:
+            for number, block in enumerate(self.model.blocks):
+                stack.callback(block.register_forward_hook(hook(number)).remove)
+            yield
+
+    @contextmanager
+    def _skipped(self, first: int) -> Generator[None]:
+        """Let the blocks below a point hand on what they are given."""
+
+        def handing_on(n: int) -> Callable[..., Any]:
+            def forward(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+                return hidden_states if n == 0 else (hidden_states, *[None] * (n - 1))
+
+            return forward
+
+        with ExitStack() as stack:
+            for number in range(first):
+                block = self.model.blocks[number]
+                before = vars(block).get("forward")
+                block.forward = handing_on(self._wraps[number])
+                stack.callback(_restore, block, before)
+            yield
+
+
+def start(edits: Edits, points: Sequence[int]) -> int:
+    """The lowest point that is changed or read."""
+    return min((*edits.visiting(points), *points))
+
+
+def _restore(block: nn.Module, forward: Any) -> None:
+    # Of the instance: what others put there (accelerate does) comes back, else the class's shows.
+    if forward is None:
+        del block.forward
+    else:
+        block.forward = forward
+
+
+def _nothing(_layer: int, _resid: Tensor) -> None:
+    pass
+
+
+def _joint(codes: Sequence[Sequence[Tokens]], ids: Sequence[Tokens]) -> list[Tokens]:
+    """Codes that differ wherever any of the given ones do."""
+    if all(some == codes[0] for some in codes):
+        return list(codes[0])
+    table: dict[Any, int] = {}
+    return [
+        tuple(
+            table.setdefault(at, len(table))
+            for at in zip(ids[i], *(c[i] for c in codes), strict=True)
+        )
+        for i in range(len(ids))
+    ]

@@ -1,0 +1,400 @@
+"""Does steering towards another language help? Chosen on some items, reported on others.
+
+The design after arXiv 2505.13141 (steering towards English at inference time; its layers,
+strengths and items are not confirmed, so all are options here).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from xlens.activations import Activations
+from xlens.engine import Store, generate, harvest
+from xlens.languages import standardize
+from xlens.lens import identify_tokens
+from xlens.models import HookedModel
+from xlens.prompts import Prompt, Prompts
+from xlens.results import Result, jsonable
+from xlens.steering import (
+    METHODS,
+    Steering,
+    SteeringVectors,
+    SubspaceRemoval,
+    steering_vectors,
+    sweep,
+)
+from xlens.studies.steering_effects import choose, effects, items_table, summarised
+from xlens.subspace import LSAR, LayerWise
+from xlens.subspace.controls import shuffled_languages
+from xlens.tasks.choices import Choices, choice_prompts
+
+REMOVALS = {"lsar": "the subspace of the languages' means (LSAR) taken out"}
+SPLITS = ("estimate", "dev", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringStudy:
+    """What is tried.
+
+    Attributes:
+        target: The language that is steered to.
+        methods: Of `METHODS` and `REMOVALS`.
+        bands: Layers, or bands of layers changed together; None: every layer below the output.
+        strengths: Factors; no steering is always there.
+        slot: Where the stream is changed.
+        n_estimate: Items that vectors are estimated on.
+        n_dev: Items that layer and strength are chosen on.
+        n_test: Items that are reported.
+        n_controls: Random and shuffled vectors, of each this many.
+        n_outputs: Test prompts continued freely, for the language of what comes.
+        max_new_tokens: Of these.
+        shots: Demonstrations, taken from the items for estimation.
+        by: Options compared by summed or length-normalised log-probability.
+        seed: Of the split, the controls and the intervals.
+    """
+
+    target: str = "en"
+    methods: tuple[str, ...] = ("mean_difference",)
+    bands: tuple[int | tuple[int, ...], ...] | None = None
+    strengths: tuple[float, ...] = (-0.5, 0.25, 0.5, 1.0, 1.5, 2.0)
+    slot: str = "all"
+    n_estimate: int = 100
+    n_dev: int = 50
+    n_test: int = 50
+    n_controls: int = 3
+    n_outputs: int = 20
+    max_new_tokens: int = 12
+    shots: int = 0
+    by: str = "logprob"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", standardize(self.target))
+        known = [*METHODS, *REMOVALS]
+        if (unknown := [m for m in self.methods if m not in known]) or not self.methods:
+            raise ValueError(f"methods={unknown or self.methods!r}; accepted are {known}.")
+        if self.by not in ("logprob", "mean_logprob"):
+            raise ValueError(f"by={self.by!r}; accepted are 'logprob' and 'mean_logprob'.")
+        least = {"n_estimate": 5, "n_dev": 2, "n_test": 2, "n_controls": 1, "n_outputs": 0}
+        for name, n in least.items():
+            if (given := getattr(self, name)) < n:
+                raise ValueError(f"{name}={given}; it must be at least {n}.")
+        if not any(self.strengths):
+            raise ValueError(f"strengths={self.strengths!r}; give at least one other than 0.")
+
+    @property
+    def n_items(self) -> int:
+        """Items that are needed in all."""
+        return self.n_estimate + self.n_dev + self.n_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringResult(Result):
+    """What steering did.
+
+    Attributes:
+        dev: One row per language, cell and metric, on the items that were chosen on: `language
+            method band strength metric value n`. Metrics: `accuracy`; `consistency`, Spearman's rho
+            of the options' order with the target language's, unsteered; `transfer`, right given
+            right in the target language; `same_wrong`; `gold_nll`, of the right option's tokens,
+            in nats.
+        chosen: The cell of each method: `method band strength dev_accuracy dev_gain`.
+        test: One row per language, condition and metric, on the test items: `language vector
+            condition metric value low high change change_low change_high n`. `vector` says which
+            language's vector was used: on the target language's own prompts (harm) each is tried.
+            `change` is against no steering, paired; intervals by bootstrap over items. Controls
+            are means over their draws.
+        items: The same item by item.
+        outputs: What was said freely: `language condition id text identified`.
+        split: `id part`: which items served for what.
+        target: The language that is steered to.
+    """
+
+    dev: pd.DataFrame
+    chosen: pd.DataFrame
+    test: pd.DataFrame
+    items: pd.DataFrame
+    outputs: pd.DataFrame
+    split: pd.DataFrame
+    target: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """`test`."""
+        return self.test
+
+    def languages_said(self) -> pd.DataFrame:
+        """Share of free continuations by identified language: `language condition said share n`."""
+        counts = (
+            self.outputs.groupby(["language", "condition"], sort=False)["identified"]
+            .value_counts(normalize=True)
+            .rename("share")
+            .reset_index()
+            .rename(columns={"identified": "said"})
+        )
+        n = self.outputs.groupby(["language", "condition"]).size().rename("n").reset_index()
+        return counts.merge(n, on=["language", "condition"])
+
+
+def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
+    """Which item serves for what; what is wrong with the request shows before a model is loaded.
+
+    Raises:
+        ValueError: a target that the items lack, or too few items.
+    """
+    choices.require([study.target])
+    if len(choices) < study.n_items:
+        raise ValueError(
+            f"{len(choices)} items, but {study.n_items} are needed: {study.n_estimate} to estimate "
+            f"vectors, {study.n_dev} to choose layer and strength, {study.n_test} to test. Give "
+            "more items or smaller numbers."
+        )
+    ids = choices.sample(study.n_items, seed=study.seed).ids
+    order = np.random.default_rng(study.seed).permutation(len(ids))
+    parts = np.repeat(SPLITS, [study.n_estimate, study.n_dev, study.n_test])
+    return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
+
+
+def steer_choices(
+    model: HookedModel,
+    choices: Choices,
+    *,
+    study: SteeringStudy | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+) -> SteeringResult:
+    """Estimate vectors, choose where and how hard to push, and report on items not seen before.
+
+    Three sets of items that share none: vectors are estimated on the first, the cell with the best
+    mean accuracy over languages is chosen on the second, and everything said of steering is of the
+    third, beside random vectors of the same length, vectors of shuffled languages, and what the
+    push does to the target language itself.
+
+    Args:
+        model: From `xlens.load`.
+        choices: Parallel items in the target language and others.
+        study: What is tried.
+        store: Where scores and states are kept: a stopped study goes on where it was.
+        progress: Show bars, and how long each sweep will take before it runs.
+
+    Raises:
+        ValueError: what `check_steering` refuses, before the model runs.
+    """
+    study = study or SteeringStudy()
+    parts = check_steering(choices, study)
+    split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
+    asking = _Asking(model, choices, study, split["estimate"], store, progress)
+    states = asking.states(split["estimate"])
+    sources = [tag for tag in choices.languages if tag != study.target]
+    plan = {
+        tag: {m: _steering(states, m, tag, study, None) for m in study.methods} for tag in sources
+    }
+    dev = _choosing(asking, plan, split["dev"])
+    chosen = choose(dev)
+    items = _testing(asking, states, plan, chosen, split["test"])
+    outputs = _saying(asking, plan, chosen, split["test"][: study.n_outputs])
+    return SteeringResult(
+        provenance={
+            **model.provenance(),
+            "choices": choices.source,
+            "study": jsonable(asdict(study)),
+            "languages": list(choices.languages),
+        },
+        dev=dev,
+        chosen=chosen,
+        test=summarised(items, seed=study.seed),
+        items=items,
+        outputs=outputs,
+        split=pd.DataFrame({"id": list(parts), "part": list(parts.values())}),
+        target=study.target,
+    )
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """Prompts and scores of some of the items."""
+
+    model: HookedModel
+    choices: Choices
+    study: SteeringStudy
+    pool: Sequence[str]
+    store: Store | None
+    progress: bool
+
+    def prompts(self, language: str, ids: Sequence[str]) -> tuple[Prompts, list[tuple[str, ...]]]:
+        """Prompts of these items, demonstrated with items for estimation."""
+        return choice_prompts(
+            self.choices.select(ids=ids),
+            language,
+            shots=self.study.shots,
+            seed=self.study.seed,
+            pool=self.choices.select(ids=self.pool) if self.study.shots else None,
+        )
+
+    def states(self, ids: Sequence[str]) -> Activations:
+        """States at the prompts' ends, in every language and at every layer below the output."""
+        every: list[Prompt] = [
+            p for tag in self.choices.languages for p in self.prompts(tag, ids)[0]
+        ]
+        return harvest(
+            self.model,
+            Prompts(every),
+            layers=range(self.model.n_layers),
+            slots="last",
+            store=self.store,
+            progress=self.progress,
+        )
+
+    def scores(
+        self,
+        language: str,
+        ids: Sequence[str],
+        steerings: Mapping[str, Steering],
+        bands: Sequence[int | Sequence[int]] | None,
+        strengths: Sequence[float],
+    ) -> pd.DataFrame:
+        """The table of a sweep over these cells, no steering first."""
+        prompts, options = self.prompts(language, ids)
+        return sweep(
+            self.model,
+            prompts,
+            options,
+            steerings,
+            bands=bands,
+            strengths=strengths,
+            slot=self.study.slot,
+            store=self.store,
+            progress=self.progress,
+        ).table
+
+    def plain(self, language: str, ids: Sequence[str]) -> pd.DataFrame:
+        """Without steering."""
+        nothing = SubspaceRemoval.of(
+            {0: np.eye(1, self.model.d_model)},
+            fingerprint=self.model.fingerprint,
+            method="nothing",
+        )
+        return self.scores(language, ids, {"nothing": nothing}, [0], [0.0])
+
+
+def _steering(
+    states: Activations, method: str, source: str, study: SteeringStudy, shuffled: int | None
+) -> SteeringVectors | SubspaceRemoval:
+    if method in METHODS:
+        return steering_vectors(states, source, study.target, method=method, shuffled=shuffled)
+    fitted_on = states
+    if shuffled is not None:
+        rng = np.random.default_rng(shuffled)
+        meta = states.meta.copy()
+        meta["language"] = shuffled_languages(
+            meta["language"].to_numpy(str), meta["id"].to_numpy(str), rng
+        )
+        fitted_on = replace(states, meta=meta)
+    fitted = LayerWise(LSAR()).fit(fitted_on)
+    return SubspaceRemoval.of(
+        {layer: fitted[layer].components_ for layer in states.layers},
+        fingerprint=states.fingerprint,
+        method=method if shuffled is None else f"{method}, languages shuffled",
+    )
+
+
+def _choosing(
+    asking: _Asking, plan: Mapping[str, Mapping[str, Steering]], ids: Sequence[str]
+) -> pd.DataFrame:
+    """Every cell on the development items."""
+    study = asking.study
+    gold = asking.choices.gold
+    pivot = items_table(asking.plain(study.target, ids), gold, by=study.by)
+    tables: list[pd.DataFrame] = []
+    for tag, steerings in plan.items():
+        scores = asking.scores(tag, ids, steerings, study.bands, study.strengths)
+        found = effects(items_table(scores, gold, by=study.by), pivot)
+        metrics = [c for c in found.columns if c not in ("method", "band", "strength", "id")]
+        means = found.groupby(["method", "band", "strength"], sort=False)[metrics]
+        long = means.mean().melt(ignore_index=False, var_name="metric").reset_index()
+        long["n"] = means.count().melt(ignore_index=False, value_name="n")["n"].to_numpy()
+        long.insert(0, "language", tag)
+        tables.append(long)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _testing(
+    asking: _Asking,
+    states: Activations,
+    plan: Mapping[str, Mapping[str, SteeringVectors | SubspaceRemoval]],
+    chosen: pd.DataFrame,
+    ids: Sequence[str],
+) -> pd.DataFrame:
+    """Item by item: no steering, the chosen cells, and their controls; and the target's prompts."""
+    study = asking.study
+    gold = asking.choices.gold
+    pivot = items_table(asking.plain(study.target, ids), gold, by=study.by)
+    rows: list[pd.DataFrame] = []
+    for tag, steerings in plan.items():
+        for method, band, strength in _cells(chosen):
+            real = steerings[method]
+            tried: dict[str, Steering] = {method: real}
+            for n in range(study.n_controls):
+                seed = study.seed + n
+                tried[f"{method}, random {n}"] = real.random(seed=seed)
+                shuffled = _steering(states, method, tag, study, seed)
+                tried[f"{method}, shuffled {n}"] = shuffled
+            scores = asking.scores(tag, ids, tried, [band], [strength])
+            own = effects(items_table(scores, gold, by=study.by), pivot)
+            harm = asking.scores(study.target, ids, {method: real}, [band], [strength])
+            other = effects(items_table(harm, gold, by=study.by), pivot)
+            rows.append(own.assign(language=tag, vector=tag))
+            rows.append(other.assign(language=study.target, vector=tag))
+    found = pd.concat(rows, ignore_index=True)
+    found["condition"] = found.pop("method")
+    # No steering is in every run of a language: once is enough.
+    return found.drop_duplicates(["language", "vector", "condition", "id"], ignore_index=True)
+
+
+def _saying(
+    asking: _Asking,
+    plan: Mapping[str, Mapping[str, Steering]],
+    chosen: pd.DataFrame,
+    ids: Sequence[str],
+) -> pd.DataFrame:
+    """Free continuations without and with the chosen pushes, and their languages."""
+    study = asking.study
+    columns = ["language", "condition", "id", "text", "identified"]
+    tables: list[pd.DataFrame] = []
+    for tag, steerings in plan.items() if ids else ():
+        prompts, _ = asking.prompts(tag, ids)
+        pushes = {"none": ()} | {
+            method: steerings[method].interventions(
+                asking.model, strength=strength, layers=band, slot=study.slot
+            )
+            for method, band, strength in _cells(chosen)
+        }
+        for name, push in pushes.items():
+            said = generate(
+                asking.model,
+                prompts,
+                max_new_tokens=study.max_new_tokens,
+                stop=["\n"],
+                interventions=push,
+                store=asking.store,
+                progress=asking.progress,
+            ).to_frame()
+            texts = [str(text) for text in said["text"]]
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "language": tag,
+                        "condition": name,
+                        "id": list(said["id"]),
+                        "text": texts,
+                        "identified": identify_tokens(texts, [tag, study.target]),
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def _cells(chosen: pd.DataFrame) -> list[tuple[str, tuple[int, ...], float]]:
+    rows = chosen[["method", "band", "strength"]].itertuples(index=False, name=None)
+    return [(str(m), tuple(int(n) for n in str(b).split("-")), float(s)) for m, b, s in rows]

@@ -1,0 +1,120 @@
+"""What steering did to each item's answer, and what that comes to over items."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from xlens.consistency.per_item import unit_ranks
+from xlens.stats import bootstrap
+
+METRICS = {
+    "accuracy": "share of items answered right",
+    "consistency": "Spearman's rho of the options' order with the target language's, unsteered",
+    "transfer": "right, given right in the target language",
+    "same_wrong": "the target language's own wrong option, given wrong there",
+    "gold_nll": "negative log-probability of the right option's tokens, nats per token",
+}
+_CELL = ["method", "band", "strength"]
+
+
+def items_table(scores: pd.DataFrame, gold: Mapping[str, int], *, by: str) -> pd.DataFrame:
+    """One row per cell and item: `method band strength id values said right gold_nll`."""
+    rows: list[tuple[object, ...]] = []
+    for (method, band, strength, id), mine in scores.groupby([*_CELL, "id"], sort=False):
+        values = mine.sort_values("candidate")[by].to_numpy(float)
+        right = mine.loc[mine["candidate"] == gold[str(id)]].iloc[0]
+        said = int(values.argmax())
+        rows.append(
+            (
+                method,
+                band,
+                strength,
+                id,
+                values,
+                said,
+                float(said == gold[str(id)]),
+                -float(right["mean_logprob"]),
+            )
+        )
+    columns = [*_CELL, "id", "values", "said", "right", "gold_nll"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def effects(items: pd.DataFrame, pivot: pd.DataFrame) -> pd.DataFrame:
+    """Every metric item by item, against the unsteered answers in the target language.
+
+    NaN where a metric isn't defined: transfer where the target language is wrong, say.
+    """
+    plain = pivot[pivot["method"] == "none"].set_index("id")
+    there = plain.loc[items["id"]]
+    rho = [
+        float((unit_ranks(mine[None]) * unit_ranks(other[None])).sum())
+        for mine, other in zip(items["values"], there["values"], strict=True)
+    ]
+    right = there["right"].to_numpy(float)
+    same = (items["said"].to_numpy() == there["said"].to_numpy()).astype(float)
+    return items[[*_CELL, "id"]].assign(
+        accuracy=items["right"].to_numpy(float),
+        consistency=rho,
+        transfer=np.where(right == 1, items["right"], np.nan),
+        same_wrong=np.where(right == 0, same, np.nan),
+        gold_nll=items["gold_nll"].to_numpy(float),
+    )
+
+
+def choose(dev: pd.DataFrame) -> pd.DataFrame:
+    """Each method's cell with the best mean accuracy over languages.
+
+    Ties go to the higher consistency, then to the weaker push, then to the lower layer.
+    """
+    wide = dev.pivot_table(index=_CELL, columns="metric", values="value", sort=False)
+    plain = float(wide.loc[[i for i in wide.index if i[0] == "none"], "accuracy"].iloc[0])
+    table = wide.reset_index()
+    table = table[table["method"] != "none"].assign(
+        force=lambda t: t["strength"].abs(),
+        lowest=lambda t: [min(map(int, str(band).split("-"))) for band in t["band"]],
+    )
+    best = table.sort_values(
+        ["accuracy", "consistency", "force", "lowest"], ascending=[False, False, True, True]
+    ).drop_duplicates("method")
+    found = best[_CELL].assign(dev_accuracy=best["accuracy"], dev_gain=best["accuracy"] - plain)
+    order = list(dict.fromkeys(table["method"]))
+    return found.set_index("method").loc[order].reset_index()
+
+
+def summarised(
+    items: pd.DataFrame, *, confidence: float = 0.95, n_boot: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Means over items and paired changes against no steering, with intervals.
+
+    The draws of a control are one condition: their items' values are averaged first.
+    """
+    names = items["condition"].str.replace(r" \d+$", "", regex=True)
+    keys = ["language", "vector", "condition"]
+    each = items.assign(condition=names).groupby([*keys, "id"], sort=False)[list(METRICS)].mean()
+    rows: list[dict[str, object]] = []
+    for (language, vector), mine in each.groupby(["language", "vector"], sort=False):
+        wide = mine.droplevel(["language", "vector"]).unstack("condition")
+        booted = bootstrap(wide.to_numpy(float), confidence=confidence, n_boot=n_boot, seed=seed)
+        low, high = booted.interval()
+        columns: list[tuple[str, str]] = [(str(m), str(c)) for m, c in wide.columns]
+        for at, (metric, condition) in enumerate(columns):
+            plain = columns.index((metric, "none"))
+            below, above = booted.interval(booted.draws[:, at] - booted.draws[:, plain])
+            rows.append(
+                {
+                    "language": language,
+                    "vector": vector,
+                    "condition": condition,
+                    "metric": metric,
+                    "value": booted.mean[at],
+                    "low": low[at],
+                    "high": high[at],
+                    "change": booted.mean[at] - booted.mean[plain],
+                    "change_low": float(below),
+                    "change_high": float(above),
+                    "n": int(booted.n[at]),
+                }
+            )
+    return pd.DataFrame(rows)
