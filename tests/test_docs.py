@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 import xlens
-from xlens.cli import app, commands, store
+from xlens.cli import app, commands, questions, store
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +55,7 @@ def shown_commands() -> list[tuple[str, str]]:
     ]
     for page, text in TEXT.items():
         texts += [(page, found) for found in re.findall(r"`(xlens [^`]+)`", _FENCE.sub("", text))]
-    for module in (commands, store):
+    for module in (commands, questions, store):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 help = "\n".join(line.strip() for line in (function.__doc__ or "").splitlines())

@@ -15,6 +15,15 @@ import tiny
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*/config.yaml"))
+CONFIGS = sorted((ROOT / "experiments").glob("*/*.yaml"))
+# What turns an experiment's size down, by its command.
+SMALL = {
+    "lens": ["--n-items", "3", "--n-controls", "2", "--controls"],
+    "process": [
+        *("--n-items", "6", "--languages", "en", "de", "fr", "sw", "--layers", "1"),
+        *("--strengths", "1", "--n-estimate", "6", "--n-dev", "3", "--n-test", "3"),
+    ],
+}
 PLOTLY = "application/vnd.plotly.v1+json"
 
 named = {"ids": lambda path: path.stem if path.suffix == ".py" else path.parent.name}
@@ -95,9 +104,9 @@ def test_an_experiment_runs_small(path, model, tmp_path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     ((command, options),) = config.items()
     assert options["out"].startswith("runs/")  # which git ignores
-    small = ["--model", str(model), "--n-items", "3", "--n-controls", "2", "--out", "small"]
+    small = ["--model", str(model), "--out", "small", *SMALL[command]]
     done = subprocess.run(
-        [sys.executable, str(path.with_name("run.py")), *small, "--controls"],  # none
+        [sys.executable, str(path.with_name("run.py")), *small],
         cwd=tmp_path,
         env=os.environ | {"XLENS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -106,9 +115,18 @@ def test_an_experiment_runs_small(path, model, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     written = yaml.safe_load((tmp_path / "small" / "config.yaml").read_text(encoding="utf-8"))
-    turned_down = {"model", "n_items", "n_controls", "controls", "out"}
+    turned_down = {o[2:].replace("-", "_") for o in small if o.startswith("--")}
     for name, value in options.items():
         assert name in turned_down or written[command][name] == value
-    assert written[command]["n_items"] == 3
     assert (tmp_path / "small" / "report.html").is_file()
-    assert len(list((tmp_path / "small" / "results").iterdir())) == len(options["pairs"])
+    sets = options.get("pairs") or options.get("items") or ["cldr"]
+    assert len(list((tmp_path / "small" / "results").iterdir())) == len(sets)
+
+
+@pytest.mark.parametrize("path", CONFIGS, **named)
+def test_a_configuration_names_options_that_there_are(path):
+    from xlens.cli import app
+
+    ((command, options),) = yaml.safe_load(path.read_text(encoding="utf-8")).items()
+    known = {name for a in app[command].assemble_argument_collection() for name in a.names}
+    assert {"--" + name.replace("_", "-") for name in options} <= known

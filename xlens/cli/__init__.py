@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
 
 from xlens import __version__
-from xlens.cli import commands, store
+from xlens.cli import commands, questions, store
 from xlens.cli.options import DEFAULT
 
 app = App(
@@ -27,7 +27,8 @@ app = App(
 app.meta.suppress_keyboard_interrupt = False
 app.command(commands.demo)
 app.command(commands.lens)
-app.command(commands.choices)
+app.command(questions.choices)
+app.command(questions.process)
 app.command(commands.trace)
 app.command(commands.harvest)
 app.command(commands.models)

@@ -37,7 +37,7 @@ def choices_job(
         ValueError: unusable items, languages or folder, before the model is loaded.
     """
     tags = list(standardize_all(languages)) if languages else []
-    offered = _offered(items, layout, tags, kinds, seed)
+    offered = offered_choices(items, layout, tags, kinds, seed)
     asked = offered.sample(min(n_items, len(offered.ids)), seed=seed)
     options: dict[str, Any] = {
         "model": model,
@@ -75,9 +75,10 @@ def choices_job(
     return page
 
 
-def _offered(
+def offered_choices(
     items: Path | None, layout: str, tags: list[str], kinds: Sequence[str], seed: int
 ) -> Choices:
+    """Items of a file in its layout, or those that CLDR gives in these languages."""
     if items is not None:
         found = read_choices(items, layout=layout, languages=tags or None)
         return found.select(kinds=kinds) if kinds else found

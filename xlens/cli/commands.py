@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from xlens.cli.options import Flat, Switch
+from xlens.cli.options import Dtype, Flat, Switch
 from xlens.studies import LensStudy
 
 DEMO_PAIRS = ("fr:zh-Hans", "de:ru", "ru:zh-Hans", "zh-Hans:fr")
-Dtype = Literal["float32", "bfloat16", "float16"]
 # Currency names repeat the country's name in most languages: left out where words are few.
 DEMO_KINDS = ("territory", "language", "month", "weekday", "unit")
 
@@ -228,67 +227,6 @@ def harvest(
     )
     print(activations)
     print(activations.save(out))
-
-
-def choices(
-    model: str,
-    *,
-    languages: tuple[str, ...] = (),
-    items: Path | None = None,
-    layout: str = "jsonl",
-    kinds: tuple[str, ...] = (),
-    n_items: int = 100,
-    shots: int = 2,
-    by: Literal["logprob", "mean_logprob"] = "logprob",
-    seed: int = 0,
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
-    out: Path = Path("runs/choices"),
-    overwrite: Annotated[bool, Switch] = False,
-) -> None:
-    """Ask the same multiple-choice questions in several languages: do the answers agree?
-
-    ```
-    xlens choices gemma-3-270m --languages en de sw
-    xlens choices gemma-3-270m --languages en de --kinds code-territory --shots 0
-    xlens choices gemma-3-270m --items mine.jsonl --out runs/mine
-    ```
-
-    Args:
-        model: As for `xlens lens`.
-        languages: Of the questions; with --items by default all there are.
-        items: Questions of your own, a file or a folder; default: facts from CLDR.
-        layout: Of --items: jsonl, xcopa, belebele, global-mmlu, m-mmlu, bmlama.
-        kinds: Kinds of items; default all.
-        n_items: Most items, drawn with seed.
-        shots: Demonstrations before each question.
-        by: Options are compared by their summed log-probability or by that per token.
-        seed: Of sampling, options, demonstrations, intervals and the control.
-        dtype: Of the weights.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
-        out: Folder of the run. The same command goes on with a stopped run.
-        overwrite: Delete an earlier run there first.
-    """
-    from xlens.cli.choices_job import choices_job
-
-    choices_job(
-        model=model,
-        languages=languages,
-        items=items,
-        layout=layout,
-        kinds=kinds,
-        n_items=n_items,
-        shots=shots,
-        by=by,
-        seed=seed,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        out=out,
-        overwrite=overwrite,
-    )
 
 
 def models() -> None:

@@ -1,5 +1,6 @@
 """Do a model's answers to the same question agree across languages?"""
 
+from xlens.consistency.dissociation import Dissociation, dissociation
 from xlens.consistency.options import OptionScores, option_scores
 from xlens.consistency.panel import METRICS, ConsistencyResult, consistency
 from xlens.consistency.per_item import option_ranks, rank_c, spearman
@@ -7,8 +8,10 @@ from xlens.consistency.per_item import option_ranks, rank_c, spearman
 __all__ = [
     "METRICS",
     "ConsistencyResult",
+    "Dissociation",
     "OptionScores",
     "consistency",
+    "dissociation",
     "option_ranks",
     "option_scores",
     "rank_c",

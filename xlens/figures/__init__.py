@@ -7,9 +7,14 @@ from xlens.figures.bands import report_colors
 from xlens.figures.choices import latent_share
 from xlens.figures.compare import condition_label, controls, pairs_overview
 from xlens.figures.consistency import agreement_matrix
+from xlens.figures.dissociation import dissociation_curves
 from xlens.figures.export import StaticExportError, write_figure, write_figures
 from xlens.figures.lens import composition_bars, language_curves, state_curves
 from xlens.figures.page import figure_block, page
+from xlens.figures.phase_depth import depth_by_language, segment_relevance, stability_scatter
+from xlens.figures.phases import paired_curves, phase_boundaries, phase_curves
+from xlens.figures.reading import error_bars, ratio_scatter, reading_bars, reading_matrix
+from xlens.figures.steering import languages_said, steering_effects, steering_surface
 from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
 from xlens.figures.subspace_map import language_map_animation, language_maps
 from xlens.figures.theme import language_colors, language_label
@@ -22,22 +27,36 @@ __all__ = [
     "composition_bars",
     "condition_label",
     "controls",
+    "depth_by_language",
+    "dissociation_curves",
     "dose_response",
+    "error_bars",
     "figure_block",
     "language_colors",
     "language_curves",
     "language_label",
     "language_map_animation",
     "language_maps",
+    "languages_said",
     "latent_share",
     "loss_curve",
     "page",
     "pair_curves",
     "pair_matrix",
+    "paired_curves",
     "pairs_overview",
+    "phase_boundaries",
+    "phase_curves",
     "probe_curves",
+    "ratio_scatter",
+    "reading_bars",
+    "reading_matrix",
     "report_colors",
+    "segment_relevance",
+    "stability_scatter",
     "state_curves",
+    "steering_effects",
+    "steering_surface",
     "trace_table",
     "trace_text",
     "write_figure",

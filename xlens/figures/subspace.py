@@ -39,6 +39,11 @@ _CONTROLS = {"value": "", "random": ": random subspace", "shuffled": ": shuffled
 _SHAPES = {"all": "circle", "inside": "square", "outside": "diamond"}
 
 
+def measure_name(measure: str) -> str:
+    """A measure in words."""
+    return _MEASURES.get(measure, measure.replace("_", " "))
+
+
 def pair_curves(
     pairs: LanguagePairs,
     measures: Sequence[str] | None = None,
@@ -72,7 +77,7 @@ def pair_curves(
     fig = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[_MEASURES.get(m, m.replace("_", " ")) for m in measures],
+        subplot_titles=[measure_name(m) for m in measures],
         horizontal_spacing=0.1,
         vertical_spacing=52 / (_ROW * rows),
     )
@@ -170,7 +175,7 @@ def pair_matrix(
         )
     fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_xaxes(showgrid=False, type="category")
-    label = _MEASURES.get(measure, measure.replace("_", " "))
+    label = measure_name(measure)
     # Shares, cosines and correlations end at 1: a scale of their own would show noise in full
     # colour. Distances have no end.
     lowest = min((v for table in tables for v in table.min() if v == v), default=0.0)

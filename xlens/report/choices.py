@@ -52,8 +52,8 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "resampling items.</p>",
             '<h2 id="findings">What was found</h2>',
             f'<ul class="findings">\n{_findings(panel)}</ul>',
-            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{_accuracy(panel)}</section>',
-            f'<section id="agreement">\n<h2>Agreement</h2>\n{_means(panel)}{"".join(blocks)}'
+            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel)}</section>',
+            f'<section id="agreement">\n<h2>Agreement</h2>\n{means_table(panel)}{"".join(blocks)}'
             "</section>",
             reproduce(run, [panel.provenance]),
             "</main>\n",
@@ -104,7 +104,8 @@ def _two(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def _accuracy(panel: ConsistencyResult) -> str:
+def accuracy_table(panel: ConsistencyResult) -> str:
+    """Share of right answers by language."""
     rows = [
         [
             english_name(row["language"]),
@@ -119,7 +120,8 @@ def _accuracy(panel: ConsistencyResult) -> str:
     return table("Share of right answers by language.", head, rows)
 
 
-def _means(panel: ConsistencyResult) -> str:
+def means_table(panel: ConsistencyResult) -> str:
+    """Every measure over all pairs, beside permuted items."""
     rows = [
         [METRICS[row["metric"]], _two(row["value"]), _two(row["control"])]
         for _, row in panel.means().iterrows()

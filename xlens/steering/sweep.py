@@ -63,7 +63,7 @@ def sweep(
     steerings: Mapping[str, Steering],
     *,
     bands: Sequence[int | Sequence[int]] | None = None,
-    strengths: Sequence[float] = (-0.5, 0.25, 0.5, 1.0, 1.5, 2.0),
+    strengths: Sequence[float] = (-1.0, 0.5, 1.0, 2.0, 4.0, 8.0),
     slot: str = "all",
     token_budget: int | None = None,
     store: Store | str | Path | None = None,

@@ -6,6 +6,7 @@ strengths and items are not confirmed, so all are options here).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,11 @@ from xlens.languages import standardize
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
-from xlens.results import Result, jsonable
+from xlens.results import jsonable
 from xlens.steering import (
     METHODS,
     Steering,
+    SteeringResult,
     SteeringVectors,
     SubspaceRemoval,
     steering_vectors,
@@ -41,8 +43,9 @@ class SteeringStudy:
     Attributes:
         target: The language that is steered to.
         methods: Of `METHODS` and `REMOVALS`.
-        bands: Layers, or bands of layers changed together; None: every layer below the output.
-        strengths: Factors; no steering is always there.
+        bands: Layers, or bands of layers changed together; None: every layer above the embedding.
+        strengths: Factors of vectors; no steering is always there.
+        removal_strengths: Factors of what is taken out (λ of arXiv 2505.15257; below 0, put in).
         slot: Where the stream is changed.
         n_estimate: Items that vectors are estimated on.
         n_dev: Items that layer and strength are chosen on.
@@ -58,7 +61,8 @@ class SteeringStudy:
     target: str = "en"
     methods: tuple[str, ...] = ("mean_difference",)
     bands: tuple[int | tuple[int, ...], ...] | None = None
-    strengths: tuple[float, ...] = (-0.5, 0.25, 0.5, 1.0, 1.5, 2.0)
+    strengths: tuple[float, ...] = (-1.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+    removal_strengths: tuple[float, ...] = (-0.2, 0.1, 0.2, 0.3, 0.4, 1.0)
     slot: str = "all"
     n_estimate: int = 100
     n_dev: int = 50
@@ -67,7 +71,7 @@ class SteeringStudy:
     n_outputs: int = 20
     max_new_tokens: int = 12
     shots: int = 0
-    by: str = "logprob"
+    by: Literal["logprob", "mean_logprob"] = "logprob"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,60 +85,18 @@ class SteeringStudy:
         for name, n in least.items():
             if (given := getattr(self, name)) < n:
                 raise ValueError(f"{name}={given}; it must be at least {n}.")
-        if not any(self.strengths):
-            raise ValueError(f"strengths={self.strengths!r}; give at least one other than 0.")
+        for name in ("strengths", "removal_strengths"):
+            if not any(given := getattr(self, name)):
+                raise ValueError(f"{name}={given!r}; give at least one other than 0.")
+
+    def tried(self, method: str) -> tuple[float, ...]:
+        """Strengths of a method."""
+        return self.removal_strengths if method in REMOVALS else self.strengths
 
     @property
     def n_items(self) -> int:
         """Items that are needed in all."""
         return self.n_estimate + self.n_dev + self.n_test
-
-
-@dataclass(frozen=True, kw_only=True)
-class SteeringResult(Result):
-    """What steering did.
-
-    Attributes:
-        dev: One row per language, cell and metric, on the items that were chosen on: `language
-            method band strength metric value n`. Metrics: `accuracy`; `consistency`, Spearman's rho
-            of the options' order with the target language's, unsteered; `transfer`, right given
-            right in the target language; `same_wrong`; `gold_nll`, of the right option's tokens,
-            in nats.
-        chosen: The cell of each method: `method band strength dev_accuracy dev_gain`.
-        test: One row per language, condition and metric, on the test items: `language vector
-            condition metric value low high change change_low change_high n`. `vector` says which
-            language's vector was used: on the target language's own prompts (harm) each is tried.
-            `change` is against no steering, paired; intervals by bootstrap over items. Controls
-            are means over their draws.
-        items: The same item by item.
-        outputs: What was said freely: `language condition id text identified`.
-        split: `id part`: which items served for what.
-        target: The language that is steered to.
-    """
-
-    dev: pd.DataFrame
-    chosen: pd.DataFrame
-    test: pd.DataFrame
-    items: pd.DataFrame
-    outputs: pd.DataFrame
-    split: pd.DataFrame
-    target: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """`test`."""
-        return self.test
-
-    def languages_said(self) -> pd.DataFrame:
-        """Share of free continuations by identified language: `language condition said share n`."""
-        counts = (
-            self.outputs.groupby(["language", "condition"], sort=False)["identified"]
-            .value_counts(normalize=True)
-            .rename("share")
-            .reset_index()
-            .rename(columns={"identified": "said"})
-        )
-        n = self.outputs.groupby(["language", "condition"]).size().rename("n").reset_index()
-        return counts.merge(n, on=["language", "condition"])
 
 
 def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
@@ -233,14 +195,14 @@ class _Asking:
         )
 
     def states(self, ids: Sequence[str]) -> Activations:
-        """States at the prompts' ends, in every language and at every layer below the output."""
+        """States at the prompts' ends, in every language and at every layer above the embedding."""
         every: list[Prompt] = [
             p for tag in self.choices.languages for p in self.prompts(tag, ids)[0]
         ]
         return harvest(
             self.model,
             Prompts(every),
-            layers=range(self.model.n_layers),
+            layers=range(1, self.model.n_layers + 1),
             slots="last",
             store=self.store,
             progress=self.progress,
@@ -308,8 +270,13 @@ def _choosing(
     pivot = items_table(asking.plain(study.target, ids), gold, by=study.by)
     tables: list[pd.DataFrame] = []
     for tag, steerings in plan.items():
-        scores = asking.scores(tag, ids, steerings, study.bands, study.strengths)
-        found = effects(items_table(scores, gold, by=study.by), pivot)
+        scores = [
+            asking.scores(tag, ids, {method: steering}, study.bands, study.tried(method))
+            for method, steering in steerings.items()
+        ]
+        # No steering is in each of them: once is enough.
+        table = pd.concat(scores).drop_duplicates(["method", "band", "strength", "id", "candidate"])
+        found = effects(items_table(table, gold, by=study.by), pivot)
         metrics = [c for c in found.columns if c not in ("method", "band", "strength", "id")]
         means = found.groupby(["method", "band", "strength"], sort=False)[metrics]
         long = means.mean().melt(ignore_index=False, var_name="metric").reset_index()

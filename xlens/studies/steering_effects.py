@@ -7,14 +7,8 @@ import pandas as pd
 
 from xlens.consistency.per_item import unit_ranks
 from xlens.stats import bootstrap
+from xlens.steering import EFFECTS
 
-METRICS = {
-    "accuracy": "share of items answered right",
-    "consistency": "Spearman's rho of the options' order with the target language's, unsteered",
-    "transfer": "right, given right in the target language",
-    "same_wrong": "the target language's own wrong option, given wrong there",
-    "gold_nll": "negative log-probability of the right option's tokens, nats per token",
-}
 _CELL = ["method", "band", "strength"]
 
 
@@ -92,7 +86,7 @@ def summarised(
     """
     names = items["condition"].str.replace(r" \d+$", "", regex=True)
     keys = ["language", "vector", "condition"]
-    each = items.assign(condition=names).groupby([*keys, "id"], sort=False)[list(METRICS)].mean()
+    each = items.assign(condition=names).groupby([*keys, "id"], sort=False)[list(EFFECTS)].mean()
     rows: list[dict[str, object]] = []
     for (language, vector), mine in each.groupby(["language", "vector"], sort=False):
         wide = mine.droplevel(["language", "vector"]).unstack("condition")

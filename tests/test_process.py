@@ -1,0 +1,101 @@
+"""`study_process` and `xlens process`: every part is saved, resumed, reported and refused."""
+
+import kit
+import pytest
+
+from xlens.cli import main
+from xlens.report import write_report
+from xlens.report.process import process_findings
+from xlens.runs import RunDirectory
+from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
+from xlens.tasks.choices import cldr_choices
+
+LANGUAGES = ["en", "de", "fr", "sw"]
+
+
+@pytest.fixture(scope="module")
+def folder(family_dir):
+    return family_dir("gemma3")
+
+
+@pytest.fixture(scope="module")
+def choices():
+    return cldr_choices(LANGUAGES, seed=0)
+
+
+STEERING = SteeringStudy(
+    bands=(1,), strengths=(1.0,), n_estimate=6, n_dev=3, n_test=3, n_controls=1, n_outputs=1
+)
+STUDY = ProcessStudy(n_items=6, n_latent=5, shots=1, steering=STEERING)
+OPTIONS = [
+    *("--languages", *LANGUAGES, "--n-items", "6", "--shots", "1", "--steer", "mean_difference"),
+    *("--layers", "1-2", "--strengths", "1", "--n-estimate", "6", "--n-dev", "3", "--n-test", "3"),
+]
+
+
+def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
+    model = kit.model(folder)
+    found = study_process(model, choices, study=STUDY, folder=tmp_path, progress=False)
+    assert list(found) == [
+        *("consistency", "similarity", "probe", "map", "latent", "dissociation", "steering")
+    ]
+    assert found["steering"].provenance["study"]["shots"] == 1
+    assert found["similarity"].layers == tuple(range(1, model.n_layers + 1))
+    sentences = process_findings(found)
+    assert any("pairs of languages" in s for s in sentences)
+    assert any("by mean difference (layer 1, strength 1" in s for s in sentences)
+    (tmp_path / "latent" / "result.json").unlink()  # as a kill would leave it
+    monkeypatch.setattr("xlens.studies.latent_process.score_choices", None)
+    monkeypatch.setattr("xlens.studies.latent_process.steer_choices", None)
+    again = study_process(model, choices, study=STUDY, folder=tmp_path, progress=False)
+    assert again["consistency"].to_frame().equals(found["consistency"].to_frame())
+    assert again["latent"].to_frame().equals(found["latent"].to_frame())
+    other = ProcessStudy(n_items=5, n_latent=5, shots=1)
+    with pytest.raises(ValueError, match="another model, other items or another study"):
+        study_process(model, choices, study=other, folder=tmp_path, progress=False)
+
+
+def test_what_the_items_do_not_allow_is_left_out(choices):
+    without = choices.select(languages=["de", "fr", "sw"])
+    assert planned_parts(without, STUDY) == ("consistency", "similarity", "probe", "map")
+    with pytest.raises(ValueError, match="200 are needed"):
+        planned_parts(choices.sample(50), ProcessStudy(steering=SteeringStudy()))
+    with pytest.raises(ValueError, match="at least 5"):
+        ProcessStudy(n_items=2)
+
+
+def run(*line: str) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(line)
+    assert not done.value.code
+
+
+def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "run"
+    run("process", str(folder), *OPTIONS, "--out", str(out))
+    said = capsys.readouterr().out
+    assert "Report: " in said and "Right most often" in said
+    html = (out / "report.html").read_text(encoding="utf-8")
+    for part in ("agreement", "similarity", "probe", "map", "latent", "dissociation"):
+        assert (out / "figures" / f"cldr-{part}.html").is_file()
+    for part in ("surface", "effects", "languages"):
+        assert f"cldr-steering-{part}" in html
+    assert "English (vector of German)" in html
+    before = (out / "report.html").read_bytes()
+    write_report(RunDirectory.open(out))
+    assert (out / "report.html").read_bytes() == before
+    run("process", str(folder), *OPTIONS, "--out", str(out))  # goes on where it was
+
+
+def test_the_command_refuses_before_it_loads(tmp_path, capsys):
+    for options, message in (
+        (["--languages", "en"], "two"),
+        (["--languages", "en", "de", "--steer", "x"], "accepted are"),
+        (["--languages", "en", "de", "--steer", "lda", "--layers", "a-b"], "give a layer"),
+        (["--items", "missing.jsonl"], "missing.jsonl"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["process", "no-such-model", *options, "--out", str(tmp_path / "x")])
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()

@@ -1,0 +1,135 @@
+"""`xlens process`: shared space, consistency and steering, into a run directory and a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from xlens.cli.choices_job import offered_choices
+from xlens.cli.common import load_model, open_run
+from xlens.engine import Store
+from xlens.languages import standardize_all
+from xlens.report import write_report
+from xlens.report.process import process_findings
+from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
+
+
+def process_job(
+    *,
+    model: str,
+    languages: Sequence[str],
+    items: Sequence[str],
+    kinds: Sequence[str],
+    pivot: str,
+    n_items: int,
+    shots: int,
+    by: Literal["logprob", "mean_logprob"],
+    pooling: str,
+    steer: Sequence[str],
+    layers: Sequence[str],
+    strengths: Sequence[float],
+    slot: str,
+    n_estimate: int,
+    n_dev: int,
+    n_test: int,
+    seed: int,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    out: Path,
+    overwrite: bool,
+) -> Path:
+    """Read the items, run every part, write the report and print where it is.
+
+    Raises:
+        ValueError: unusable items, languages, options or folder, before the model is loaded.
+    """
+    tags = list(standardize_all(languages)) if languages else []
+    given: dict[str, Any] = {"strengths": tuple(strengths)} if strengths else {}
+    steering = (
+        SteeringStudy(
+            methods=tuple(steer),
+            bands=tuple(_band(text) for text in layers) or None,
+            slot=slot,
+            n_estimate=n_estimate,
+            n_dev=n_dev,
+            n_test=n_test,
+            **given,
+        )
+        if steer
+        else None
+    )
+    study = ProcessStudy(
+        pivot=pivot,
+        n_items=n_items,
+        shots=shots,
+        by=by,
+        pooling=pooling,
+        steering=steering,
+        seed=seed,
+    )
+    sets = {}
+    for source in items or ["cldr"]:
+        name, found = _items(source, tags, kinds, seed)
+        planned_parts(found, study)
+        sets[name] = found
+    options: dict[str, Any] = {
+        "model": model,
+        "languages": tags,
+        "items": list(items),
+        "kinds": list(kinds),
+        "pivot": pivot,
+        "n_items": n_items,
+        "shots": shots,
+        "by": by,
+        "pooling": pooling,
+        "steer": list(steer),
+        "layers": list(layers),
+        "strengths": list(strengths),
+        "slot": slot,
+        "n_estimate": n_estimate,
+        "n_dev": n_dev,
+        "n_test": n_test,
+        "seed": seed,
+        "dtype": dtype,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    run = open_run(
+        out,
+        "process",
+        options,
+        overwrite=overwrite,
+        sources={name: found.source for name, found in sets.items()},
+    )
+    hooked = load_model(model, dtype, revision, trust_remote_code)
+    results = {
+        name: study_process(
+            hooked, found, study=study, folder=run.result_folder(name, "x").parent, store=Store()
+        )
+        for name, found in sets.items()
+    }
+    page = write_report(run)
+    for name, parts in results.items():
+        print(*([f"{name}:"] if len(results) > 1 else []), *process_findings(parts), sep="\n")
+    print(f"\nReport: {page.resolve()}")
+    return page
+
+
+def _items(source: str, tags: list[str], kinds: Sequence[str], seed: int) -> tuple[str, Any]:
+    """`cldr`, `LAYOUT:PATH`, or a file of the plain layout; with a name for the folder."""
+    if source == "cldr":
+        return "cldr", offered_choices(None, "jsonl", tags, kinds, seed)
+    layout, colon, place = source.partition(":")
+    if not colon or Path(source).exists():
+        layout, place = "jsonl", source
+    name = layout if layout != "jsonl" else Path(place).stem
+    return name, offered_choices(Path(place), layout, [], (), seed)
+
+
+def _band(text: str) -> int | tuple[int, ...]:
+    """`7`, or a band `7-9`."""
+    first, dash, last = text.partition("-")
+    try:
+        return tuple(range(int(first), int(last) + 1)) if dash else int(first)
+    except ValueError:
+        raise ValueError(f"--layers {text!r}: give a layer (7) or a band of them (7-9).") from None

@@ -1,0 +1,153 @@
+"""Commands that ask a model questions in several languages; light until one of them runs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from xlens.cli.options import Dtype, Switch
+
+
+def choices(
+    model: str,
+    *,
+    languages: tuple[str, ...] = (),
+    items: Path | None = None,
+    layout: str = "jsonl",
+    kinds: tuple[str, ...] = (),
+    n_items: int = 100,
+    shots: int = 2,
+    by: Literal["logprob", "mean_logprob"] = "logprob",
+    seed: int = 0,
+    dtype: Dtype = "float32",
+    revision: str | None = None,
+    trust_remote_code: Annotated[bool, Switch] = False,
+    out: Path = Path("runs/choices"),
+    overwrite: Annotated[bool, Switch] = False,
+) -> None:
+    """Ask the same multiple-choice questions in several languages: do the answers agree?
+
+    ```
+    xlens choices gemma-3-270m --languages en de sw
+    xlens choices gemma-3-270m --languages en de --kinds code-territory --shots 0
+    xlens choices gemma-3-270m --items mine.jsonl --out runs/mine
+    ```
+
+    Args:
+        model: As for `xlens lens`.
+        languages: Of the questions; with --items by default all there are.
+        items: Questions of your own, a file or a folder; default: facts from CLDR.
+        layout: Of --items: jsonl, xcopa, belebele, global-mmlu, m-mmlu, bmlama.
+        kinds: Kinds of items; default all.
+        n_items: Most items, drawn with seed.
+        shots: Demonstrations before each question.
+        by: Options are compared by their summed log-probability or by that per token.
+        seed: Of sampling, options, demonstrations, intervals and the control.
+        dtype: Of the weights.
+        revision: Branch, tag or commit of a hub id.
+        trust_remote_code: Run code that comes with the checkpoint.
+        out: Folder of the run. The same command goes on with a stopped run.
+        overwrite: Delete an earlier run there first.
+    """
+    from xlens.cli.choices_job import choices_job
+
+    choices_job(
+        model=model,
+        languages=languages,
+        items=items,
+        layout=layout,
+        kinds=kinds,
+        n_items=n_items,
+        shots=shots,
+        by=by,
+        seed=seed,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+def process(
+    model: str,
+    *,
+    languages: tuple[str, ...] = (),
+    items: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
+    pivot: str = "en",
+    n_items: int = 100,
+    shots: int = 2,
+    by: Literal["logprob", "mean_logprob"] = "logprob",
+    pooling: str = "last",
+    steer: tuple[str, ...] = (),
+    layers: tuple[str, ...] = (),
+    strengths: tuple[float, ...] = (),
+    slot: str = "all",
+    n_estimate: int = 100,
+    n_dev: int = 50,
+    n_test: int = 50,
+    seed: int = 0,
+    dtype: Dtype = "float32",
+    revision: str | None = None,
+    trust_remote_code: Annotated[bool, Switch] = False,
+    out: Path = Path("runs/process"),
+    overwrite: Annotated[bool, Switch] = False,
+) -> None:
+    """Do languages share a space inside, do their answers agree, and does steering help?
+
+    ```
+    xlens process gemma-3-270m --languages en de ru sw
+    xlens process gemma-3-270m --languages en de sw --steer mean_difference --layers 4 8 12-14
+    xlens process gemma-3-270m --items xcopa:data/xcopa mine.jsonl --pivot it
+    ```
+
+    Args:
+        model: As for `xlens lens`.
+        languages: Of the items from CLDR.
+        items: `cldr` (default), a file of questions of your own, or LAYOUT:PATH with the layouts of
+            `xlens choices`; several are reported beside each other.
+        kinds: Kinds of CLDR items; default all.
+        pivot: The language suspected inside, and steered to.
+        n_items: Most items asked, drawn with seed.
+        shots: Demonstrations before each question.
+        by: Options are compared by their summed log-probability or by that per token.
+        pooling: How a prompt becomes one state: last, mean, mean_without_first, mean_weighted.
+        steer: Methods of steering to try: mean_difference, pca, pca_centred, lda, lsar.
+        layers: Of steering: layers, or bands such as 7-9; default each by itself.
+        strengths: Of steering with vectors.
+        slot: Of steering: all, last or generated.
+        n_estimate: Items that vectors are estimated on.
+        n_dev: Items that layer and strength are chosen on.
+        n_test: Items that steering is reported on.
+        seed: Of sampling, options, demonstrations, intervals and controls.
+        dtype: Of the weights.
+        revision: Branch, tag or commit of a hub id.
+        trust_remote_code: Run code that comes with the checkpoint.
+        out: Folder of the run. The same command goes on with a stopped run.
+        overwrite: Delete an earlier run there first.
+    """
+    from xlens.cli.process_job import process_job
+
+    process_job(
+        model=model,
+        languages=languages,
+        items=items,
+        kinds=kinds,
+        pivot=pivot,
+        n_items=n_items,
+        shots=shots,
+        by=by,
+        pooling=pooling,
+        steer=steer,
+        layers=layers,
+        strengths=strengths,
+        slot=slot,
+        n_estimate=n_estimate,
+        n_dev=n_dev,
+        n_test=n_test,
+        seed=seed,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        out=out,
+        overwrite=overwrite,
+    )

@@ -1,0 +1,112 @@
+"""Does dissimilarity inside go with inconsistency outside? rho by layer, beside its null."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from xlens.consistency import Dissociation
+from xlens.figures import bands, theme
+from xlens.figures.subspace import measure_name
+
+_ROW = 210
+_METRICS = {"spearman": "order of options", "rank_c": "RankC", "lift": "transfer beyond accuracy"}
+
+
+def dissociation_curves(
+    result: Dissociation,
+    measures: Sequence[str] | None = None,
+    *,
+    kind: str = "value",
+    columns: int = 2,
+) -> go.Figure:
+    """Spearman's rho of similarity and consistency over pairs of languages, by layer.
+
+    A small plot per similarity measure, a line per consistency metric; filled markers where p is
+    below 0.05 by permuted languages, open ones elsewhere. Grey: the middle 95 % of the permuted.
+
+    Args:
+        result: From `xlens.consistency.dissociation`.
+        measures: Which similarity measures; by default all.
+        kind: `value` or `accuracy_out`.
+        columns: Plots beside each other.
+
+    Raises:
+        ValueError: an unknown measure or kind.
+    """
+    there = list(dict.fromkeys(result.table["measure"]))
+    measures = list(measures or there)
+    if unknown := [m for m in measures if m not in there]:
+        raise ValueError(f"measures={unknown!r}; there are {there}.")
+    if kind not in set(result.table["kind"]):
+        raise ValueError(f"kind={kind!r}; there are {sorted(set(result.table['kind']))}.")
+    table = result.table[result.table["kind"] == kind]
+    metrics = list(dict.fromkeys(table["metric"]))
+    columns = max(1, min(columns, len(measures)))
+    rows = -(-len(measures) // columns)
+    fig = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[measure_name(m) for m in measures],
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+        vertical_spacing=52 / (_ROW * rows),
+    )
+    fig.update_annotations(font_size=12)
+    for i, measure in enumerate(measures):
+        row, col = i // columns + 1, i % columns + 1
+        mine = table[table["measure"] == measure].sort_values("layer")
+        null = mine[mine["metric"] == metrics[0]].dropna()
+        layer = null["layer"].tolist()
+        fig.add_scatter(
+            x=layer + layer[::-1],
+            y=null["null_high"].tolist() + null["null_low"].tolist()[::-1],
+            fill="toself",
+            fillcolor=theme.translucent(theme.NEUTRAL, 0.25),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            name="permuted languages",
+            showlegend=i == 0,
+            row=row,
+            col=col,
+        )
+        for n, metric in enumerate(metrics):
+            line = mine[mine["metric"] == metric]
+            color = theme.PALETTE[n]
+            filled = [color if p < 0.05 else "rgba(0,0,0,0)" for p in line["p"].fillna(1)]
+            fig.add_scatter(
+                x=line["layer"].tolist(),
+                y=line["rho"].tolist(),
+                customdata=line[["p", "n_pairs"]].to_numpy().tolist(),
+                mode="lines+markers",
+                line={"color": color, "width": 1.5},
+                marker={"size": 6, "color": filled, "line": {"color": color, "width": 1.2}},
+                name=_METRICS.get(metric, metric.replace("_", " ")),
+                legendgroup=metric,
+                showlegend=i == 0,
+                hovertemplate="%{y:.2f} (p = %{customdata[0]:.3f}, %{customdata[1]} pairs)",
+                row=row,
+                col=col,
+            )
+        low = i + columns >= len(measures)
+        bands.layer_axis(fig, int(table["layer"].max()), row=row, col=col, title=False, ticks=5)
+        fig.update_xaxes(
+            title_text="residual point (0 = embedding)" if low else None, row=row, col=col
+        )
+    fig.update_yaxes(range=[-1.05, 1.05], nticks=5)
+    fig.update_yaxes(title_text="rho over pairs", col=1)
+    notes = [
+        f"{len(result.languages)} languages, {int(table['n_pairs'].iloc[0])} pairs",
+        "filled: p < 0.05 by permuted languages",
+    ]
+    if kind == "accuracy_out":
+        notes.append("the languages' accuracy taken out")
+    return theme.finish(
+        fig,
+        title="Do languages that are alike inside answer alike?",
+        notes=notes,
+        height=_ROW * rows,
+        legend=[_METRICS.get(str(m), str(m)) for m in metrics],
+        subtitles=True,
+    )

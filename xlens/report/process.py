@@ -1,0 +1,225 @@
+"""The page of a run of `xlens process`: shared space, consistency, steering."""
+
+from collections.abc import Collection, Hashable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from xlens.consistency import ConsistencyResult, Dissociation
+from xlens.figures import (
+    Figure,
+    agreement_matrix,
+    dissociation_curves,
+    figure_block,
+    language_colors,
+    language_map_animation,
+    languages_said,
+    latent_share,
+    page,
+    pair_curves,
+    probe_curves,
+    steering_effects,
+    steering_surface,
+    write_figures,
+)
+from xlens.languages import english_name
+from xlens.report.choices import accuracy_table, findings, means_table
+from xlens.report.reproduce import reproduce
+from xlens.report.style import STYLE
+from xlens.report.tables import figure, table
+from xlens.results import Result
+from xlens.runs import RunDirectory
+from xlens.steering import EFFECTS, SteeringResult
+from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
+from xlens.tasks.choices import LatentOptions
+
+MARK = "probe"  # a result that only these runs have
+_PARTS: dict[str, type[Result]] = {
+    "consistency": ConsistencyResult,
+    "similarity": LanguagePairs,
+    "probe": LanguageProbe,
+    "map": LanguageMap,
+    "latent": LatentOptions,
+    "dissociation": Dissociation,
+    "steering": SteeringResult,
+}
+_CAPTIONS = {
+    "similarity": "Every language against the pivot, layer by layer; grey: mismatched pairs.",
+    "probe": "Language identification from the states, before and after the languages' subspace is "
+    "taken out, and from random subspaces of the same rank.",
+    "map": "Every item of every language on the two main axes of its layer.",
+    "latent": "The share of the pivot's options in what the layer would say.",
+    "dissociation": "Over pairs of languages: does more similarity go with more consistency?",
+    "dissociation-accuracy-out": "The same with the languages' accuracy taken out.",
+    "steering-surface": "What was tried on the development items.",
+    "steering-effects": "What the chosen push does to items that had no part in choosing it.",
+    "steering-languages": "In which language the model goes on when it may say what it likes.",
+    "agreement": "Agreement of the answers, and of permuted items.",
+}
+
+
+def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
+    """Draw the figures of a run of `xlens process` and write `report.html`.
+
+    Args:
+        run: With results under `results/<items>/<part>`.
+        static: Pictures to draw as well; after the report is written.
+
+    Raises:
+        ValueError: no such results.
+        StaticExportError: the pictures can't be drawn here; the report is written.
+    """
+    sets: dict[str, dict[str, Result]] = {
+        items: {name: _PARTS[name].load(run.result_folder(items, name)) for name in parts}
+        for items, parts in run.results().items()
+    }
+    figures = {
+        f"{items}-{name}": fig
+        for items, parts in sets.items()
+        for name, fig in _figures(parts).items()
+    }
+    write_figures(figures, run.figures, plotlyjs="../plotly.min.js")
+    made_by = [next(iter(parts.values())).provenance for parts in sets.values()]
+    model = made_by[0].get("model", "the model")
+    title = f"Does {model} leave the shared space, and does it matter?"
+    body = "\n".join(
+        [
+            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
+            "<p>The same multiple-choice questions in several languages: do the answers agree, how "
+            "alike are the languages inside, do the two go together, and does pushing the stream "
+            "help? Every number has its control beside it; intervals are 95 %.</p>",
+            *(_section(items, parts, figures, len(sets) > 1) for items, parts in sets.items()),
+            reproduce(run, made_by),
+            "</main>\n",
+        ]
+    )
+    run.report_file.write_text(page(title, body, style=STYLE), encoding="utf-8", newline="\n")
+    if static:
+        write_figures(figures, run.figures, static=static, plotlyjs="../plotly.min.js")
+    return run.report_file
+
+
+def process_findings(parts: Mapping[str, Result]) -> list[str]:
+    """What the numbers say, in sentences; nothing but what they say."""
+    said: list[str] = []
+    panel = parts.get("consistency")
+    if isinstance(panel, ConsistencyResult):
+        said += findings(panel)
+    found = parts.get("dissociation")
+    if isinstance(found, Dissociation):
+        said.append(_dissociated(found))
+    steered = parts.get("steering")
+    if isinstance(steered, SteeringResult):
+        said += _steered(steered)
+    return said
+
+
+def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    for part in parts.values():
+        if isinstance(part, ConsistencyResult):
+            drawn["agreement"] = agreement_matrix(part, "spearman")
+        elif isinstance(part, LanguagePairs):
+            colors = language_colors(part.languages)
+            chosen = ["cka_unbiased", "cosine", "cosine_centred", "mexa"]
+            drawn["similarity"] = pair_curves(part, chosen, colors=colors)
+        elif isinstance(part, LanguageProbe):
+            drawn["probe"] = probe_curves(part)
+        elif isinstance(part, LanguageMap):
+            drawn["map"] = language_map_animation(part)
+        elif isinstance(part, LatentOptions):
+            drawn["latent"] = latent_share(part)
+        elif isinstance(part, Dissociation):
+            chosen = ["cka_unbiased", "cosine", "cosine_centred", "mexa"]
+            drawn["dissociation"] = dissociation_curves(part, chosen)
+            drawn["dissociation-accuracy-out"] = dissociation_curves(
+                part, chosen, kind="accuracy_out"
+            )
+        elif isinstance(part, SteeringResult):
+            drawn["steering-surface"] = steering_surface(part)
+            drawn["steering-effects"] = steering_effects(part)
+            if not part.outputs.empty:
+                drawn["steering-languages"] = languages_said(part)
+    return drawn
+
+
+def _section(
+    items: str, parts: Mapping[str, Result], figures: Mapping[str, Figure], several: bool
+) -> str:
+    blocks = [
+        figure(figure_block(fig, name, label=_CAPTIONS[part]), _CAPTIONS[part])
+        for name, fig in figures.items()
+        if (part := name.removeprefix(f"{items}-")) in _CAPTIONS and name.startswith(f"{items}-")
+    ]
+    sentences = "".join(f"<li>{escape(s)}</li>\n" for s in process_findings(parts))
+    panel, steered = parts.get("consistency"), parts.get("steering")
+    head = f"Items: {escape(items)}" if several else "What was found"
+    html = f'<section id="{escape(items)}">\n<h2>{head}</h2>\n'
+    html += f'<ul class="findings">\n{sentences}</ul>\n'
+    if isinstance(panel, ConsistencyResult):
+        html += accuracy_table(panel) + means_table(panel)
+    html += "".join(blocks)
+    if isinstance(steered, SteeringResult):
+        html += _steering_table(steered)
+    return html + "</section>\n"
+
+
+def _dissociated(found: Dissociation) -> str:
+    table = found.table.dropna(subset=["rho"])
+    raw = table[(table["kind"] == "value") & (table["metric"] == "spearman")]
+    left = table[(table["kind"] == "accuracy_out") & (table["metric"] == "spearman")]
+    best = raw.iloc[int(raw["rho"].abs().to_numpy().argmax())]
+    return (
+        f"Similarity inside and consistency of answers, over {int(best['n_pairs'])} pairs of "
+        f"languages: of {len(raw)} combinations of layer and measure, {(raw['p'] < 0.05).sum()} "
+        f"have p < 0.05 by permuted languages (about {0.05 * len(raw):.0f} would by chance, were "
+        f"they independent); the strongest is {best['measure'].replace('_', ' ')} at layer "
+        f"{int(best['layer'])}, rho {best['rho']:.2f}, p {best['p']:.3f}. With accuracy taken out, "
+        f"{(left['p'] < 0.05).sum()} of {len(left)} are left."
+    )
+
+
+def _steered(result: SteeringResult) -> list[str]:
+    said: list[str] = []
+    target = english_name(result.target)
+    own = result.test[result.test["language"] != result.target]
+    for row in result.chosen.to_dict("records"):
+        method = str(row["method"])
+        mine = own[(own["condition"] == method) & (own["metric"] == "accuracy")]
+        better = mine[mine["change_low"] > 0]["language"].tolist()
+        worse = mine[mine["change_high"] < 0]["language"].tolist()
+        random = own[(own["condition"] == f"{method}, random") & (own["metric"] == "accuracy")]
+        said.append(
+            f"Steering towards {target} by {method.replace('_', ' ')} (layer {row['band']}, "
+            f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
+            f"{mine['change'].mean():+.3f} on average, with random directions by "
+            f"{random['change'].mean():+.3f}; the interval lies above zero in "
+            f"{_named(better)} and below it in {_named(worse)}."
+        )
+    return said
+
+
+def _named(tags: list[str]) -> str:
+    return ", ".join(map(english_name, tags)) or "no language"
+
+
+def _steering_table(result: SteeringResult) -> str:
+    rows: list[list[str]] = []
+    shown = result.test[result.test["metric"].isin(list(EFFECTS))]
+    for (language, vector, condition), mine in shown.groupby(
+        ["language", "vector", "condition"], sort=False
+    ):
+        by = {str(row["metric"]): row for row in mine.to_dict("records")}
+        who = english_name(str(language))
+        if language == result.target:
+            who += f" (vector of {english_name(str(vector))})"
+        rows.append([who, str(condition), *(_change(by[m]) for m in EFFECTS)])
+    head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
+    caption = "Test items: value, and in brackets the interval of the change against no steering."
+    return table(caption, head, rows)
+
+
+def _change(row: Mapping[Hashable, Any]) -> str:
+    if row["condition"] == "none":
+        return f"{row['value']:.2f}"
+    return f"{row['value']:.2f} [{row['change_low']:+.2f}, {row['change_high']:+.2f}]"

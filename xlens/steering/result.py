@@ -1,0 +1,82 @@
+"""What a study of steering found."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from xlens.results import Result
+
+EFFECTS = {
+    "accuracy": "share of items answered right",
+    "consistency": "Spearman's rho of the options' order with the target language's, unsteered",
+    "transfer": "right, given right in the target language",
+    "same_wrong": "the target language's own wrong option, given wrong there",
+    "gold_nll": "surprise at the right option's text, nats per token (log of its perplexity)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringResult(Result):
+    """What steering did. Made by `xlens.studies.steer_choices`.
+
+    Attributes:
+        dev: One row per language, cell and metric, on the items that were chosen on: `language
+            method band strength metric value n`. Metrics: `EFFECTS`.
+        chosen: The cell of each method: `method band strength dev_accuracy dev_gain`.
+        test: One row per language, condition and metric, on the test items: `language vector
+            condition metric value low high change change_low change_high n`. `vector` says which
+            language's vector was used: on the target language's own prompts (harm) each is tried.
+            `change` is against no steering, paired; intervals by bootstrap over items. Controls
+            are means over their draws.
+        items: The same item by item.
+        outputs: What was said freely: `language condition id text identified`.
+        split: `id part`: which items served for what.
+        target: The language that is steered to.
+    """
+
+    dev: pd.DataFrame
+    chosen: pd.DataFrame
+    test: pd.DataFrame
+    items: pd.DataFrame
+    outputs: pd.DataFrame
+    split: pd.DataFrame
+    target: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """`test`."""
+        return self.test
+
+    def surface(self, method: str, metric: str, language: str | None = None) -> pd.DataFrame:
+        """A metric's change against no steering on the development items, bands × strengths.
+
+        Args:
+            method: One of those tried.
+            metric: One of `EFFECTS`.
+            language: None: the mean over languages.
+
+        Raises:
+            ValueError: a method, metric or language that was not tried.
+        """
+        for name, asked, there in (
+            ("method", method, set(self.dev["method"]) - {"none"}),
+            ("metric", metric, set(self.dev["metric"])),
+            ("language", language, {None, *self.dev["language"]}),
+        ):
+            if asked not in there:
+                raise ValueError(f"{name}={asked!r}; there are {sorted(map(str, there))}.")
+        table = self.dev[self.dev["metric"] == metric]
+        if language is not None:
+            table = table[table["language"] == language]
+        means = table.groupby(["method", "band", "strength"], sort=False)["value"].mean()
+        here = means.loc[method].reset_index()
+        plain = float(means.loc["none"].iloc[0])
+        wide = here.pivot(index="band", columns="strength", values="value") - plain
+        return wide.loc[list(dict.fromkeys(here["band"]))]
+
+    def languages_said(self) -> pd.DataFrame:
+        """Share of free continuations by identified language: `language condition said share n`."""
+        keys = ["language", "condition"]
+        counts = self.outputs.groupby(keys, sort=False)["identified"].value_counts()
+        found = counts.rename("k").reset_index().rename(columns={"identified": "said"})
+        found["n"] = found.groupby(keys)["k"].transform("sum")
+        return found.assign(share=found["k"] / found["n"])[[*keys, "said", "share", "n"]]

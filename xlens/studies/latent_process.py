@@ -1,0 +1,209 @@
+"""Is there a shared space, does leaving it go with inconsistency, does steering back help?
+
+The questions of arXiv 2505.13141, asked of any parallel multiple-choice items: answers, states,
+options inside, and steering, each with its controls, and saved as soon as it is done.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from xlens.consistency import (
+    ConsistencyResult,
+    Dissociation,
+    consistency,
+    dissociation,
+    option_scores,
+)
+from xlens.consistency.dissociation import FEWEST
+from xlens.engine import Store, harvest
+from xlens.languages import standardize
+from xlens.models import HookedModel
+from xlens.prompts import Prompt, Prompts
+from xlens.results import Result, jsonable
+from xlens.steering import SteeringResult
+from xlens.studies.steering import SteeringStudy, check_steering, steer_choices
+from xlens.subspace import (
+    LSAR,
+    LanguageMap,
+    LanguagePairs,
+    LanguageProbe,
+    language_map,
+    language_probe,
+    language_similarity,
+)
+from xlens.tasks.choices import (
+    Choices,
+    LatentOptions,
+    choice_prompts,
+    latent_options,
+    score_choices,
+)
+
+PARTS: dict[str, type[Result]] = {
+    "consistency": ConsistencyResult,
+    "similarity": LanguagePairs,
+    "probe": LanguageProbe,
+    "map": LanguageMap,
+    "latent": LatentOptions,
+    "dissociation": Dissociation,
+    "steering": SteeringResult,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStudy:
+    """What is asked of a set of items.
+
+    Attributes:
+        pivot: The language suspected inside; where the items lack it, options inside and steering
+            are left out.
+        n_items: Most items asked, drawn with `seed`.
+        n_latent: Of these, items whose options are read inside.
+        shots: Demonstrations.
+        by: Options compared by summed or length-normalised log-probability.
+        pooling: How a prompt becomes one state.
+        steering: None leaves steering out; its shots and `by` are the study's.
+        seed: Of sampling, controls and intervals.
+    """
+
+    pivot: str = "en"
+    n_items: int = 100
+    n_latent: int = 60
+    shots: int = 2
+    by: Literal["logprob", "mean_logprob"] = "logprob"
+    pooling: str = "last"
+    steering: SteeringStudy | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pivot", standardize(self.pivot))
+        if min(self.n_items, self.n_latent) < 5:
+            raise ValueError(
+                f"n_items is {self.n_items} and n_latent {self.n_latent}; an analysis over items "
+                "needs at least 5 of each."
+            )
+        if self.steering is not None:
+            mine = replace(
+                self.steering, target=self.pivot, shots=self.shots, by=self.by, seed=self.seed
+            )
+            object.__setattr__(self, "steering", mine)
+
+
+def planned_parts(choices: Choices, study: ProcessStudy) -> tuple[str, ...]:
+    """What can be asked of these items; wrong requests show before a model is loaded.
+
+    Raises:
+        ValueError: too few items for steering.
+    """
+    parts = ["consistency", "similarity", "probe", "map"]
+    if study.pivot in choices.languages:
+        parts.append("latent")
+    if len(choices.languages) >= FEWEST:
+        parts.append("dissociation")
+    if study.pivot in choices.languages and study.steering is not None:
+        check_steering(choices, study.steering)
+        parts.append("steering")
+    return tuple(parts)
+
+
+def study_process(
+    model: HookedModel,
+    choices: Choices,
+    *,
+    study: ProcessStudy | None = None,
+    folder: Path | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+) -> dict[str, Result]:
+    """Ask, look inside, correlate, steer.
+
+    Args:
+        model: From `xlens.load`.
+        choices: Parallel items in several languages.
+        study: What is asked.
+        folder: Each part is saved there as soon as it is done, and read from there when it is: a
+            stopped study goes on where it was.
+        store: Where states and scores are kept.
+        progress: Show bars.
+
+    Returns:
+        By name, those of `PARTS` that these items allow.
+
+    Raises:
+        ValueError: what the parts refuse; a folder with results of another model, items or study.
+    """
+    study = study or ProcessStudy()
+    asked = choices.sample(min(study.n_items, len(choices)), seed=study.seed)
+    names = planned_parts(choices, study)
+    done: dict[str, Result] = {}
+    shown: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": choices}
+    kept: dict[str, Any] = {"store": store, "progress": progress}
+
+    def ask() -> Result:
+        scores = score_choices(model, asked, **shown, **kept)
+        panel = consistency(option_scores(scores, asked.gold, by=study.by), seed=study.seed)
+        return replace(panel, provenance={**scores.provenance, **panel.provenance})
+
+    def states() -> Any:
+        prompts: list[Prompt] = [
+            p for tag in asked.languages for p in choice_prompts(asked, tag, **shown)[0]
+        ]
+        slots = study.pooling if study.pooling == "last" else "all"
+        # Not the embedding: at the last position it is often the same token in every prompt.
+        layers = range(1, model.n_layers + 1)
+        return harvest(model, Prompts(prompts), layers=layers, slots=slots, **kept)
+
+    held: list[Any] = []
+
+    def activations() -> Any:
+        if not held:
+            held.append(states())
+        return held[0]
+
+    def latent() -> Result:
+        few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
+        return latent_options(model, few, pivot=study.pivot, **shown, **kept)
+
+    def correlate() -> Result:
+        panel = done["consistency"]
+        assert isinstance(panel, ConsistencyResult)
+        return dissociation(done["similarity"].to_frame(), panel, seed=study.seed)
+
+    run: dict[str, Callable[[], Result]] = {
+        "consistency": ask,
+        "similarity": lambda: language_similarity(
+            activations(), pooling=study.pooling, seed=study.seed
+        ),
+        "probe": lambda: language_probe(
+            activations(), LSAR(), pooling=study.pooling, seed=study.seed
+        ),
+        "map": lambda: language_map(activations(), pooling=study.pooling),
+        "latent": latent,
+        "dissociation": correlate,
+        "steering": lambda: steer_choices(model, choices, study=study.steering, **kept),
+    }
+    made_from = {
+        "model": model.fingerprint,
+        "choices": choices.source,
+        "languages": list(choices.languages),
+        "n_all": len(choices),
+        **jsonable(asdict(study)),
+    }
+    for name in names:
+        place = None if folder is None else folder / name
+        if place is not None and (place / "result.json").is_file():
+            found = PARTS[name].load(place)
+            if found.provenance.get("made_from") != made_from:
+                raise ValueError(
+                    f"{str(place)!r} holds a result of another model, other items or another "
+                    "study: give another folder."
+                )
+        else:
+            made = run[name]()
+            found = replace(made, provenance={**made.provenance, "made_from": made_from})
+            if place is not None:
+                found.save(place)
+        done[name] = found
+    return done
