@@ -25,6 +25,7 @@ def process_job(
     by: Literal["logprob", "mean_logprob"],
     pooling: str,
     steer: Sequence[str],
+    steer_languages: Sequence[str],
     layers: Sequence[str],
     strengths: Sequence[float],
     slot: str,
@@ -48,6 +49,7 @@ def process_job(
     steering = (
         SteeringStudy(
             methods=tuple(steer),
+            languages=tuple(steer_languages) or None,
             bands=tuple(_band(text) for text in layers) or None,
             slot=slot,
             n_estimate=n_estimate,
@@ -83,6 +85,7 @@ def process_job(
         "by": by,
         "pooling": pooling,
         "steer": list(steer),
+        "steer_languages": list(steer_languages),
         "layers": list(layers),
         "strengths": list(strengths),
         "slot": slot,

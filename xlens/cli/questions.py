@@ -79,6 +79,7 @@ def process(
     by: Literal["logprob", "mean_logprob"] = "logprob",
     pooling: str = "last",
     steer: tuple[str, ...] = (),
+    steer_languages: tuple[str, ...] = (),
     layers: tuple[str, ...] = (),
     strengths: tuple[float, ...] = (),
     slot: str = "all",
@@ -112,6 +113,7 @@ def process(
         by: Options are compared by their summed log-probability or by that per token.
         pooling: How a prompt becomes one state: last, mean, mean_without_first, mean_weighted.
         steer: Methods of steering to try: mean_difference, pca, pca_centred, lda, lsar.
+        steer_languages: Languages that are steered; default all but the pivot.
         layers: Of steering: layers, or bands such as 7-9; default each by itself.
         strengths: Of steering with vectors.
         slot: Of steering: all, last or generated.
@@ -138,6 +140,7 @@ def process(
         by=by,
         pooling=pooling,
         steer=steer,
+        steer_languages=steer_languages,
         layers=layers,
         strengths=strengths,
         slot=slot,

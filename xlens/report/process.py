@@ -30,19 +30,11 @@ from xlens.report.tables import figure, table
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.steering import EFFECTS, SteeringResult
+from xlens.studies.latent_process import PARTS
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
 from xlens.tasks.choices import LatentOptions
 
 MARK = "probe"  # a result that only these runs have
-_PARTS: dict[str, type[Result]] = {
-    "consistency": ConsistencyResult,
-    "similarity": LanguagePairs,
-    "probe": LanguageProbe,
-    "map": LanguageMap,
-    "latent": LatentOptions,
-    "dissociation": Dissociation,
-    "steering": SteeringResult,
-}
 _CAPTIONS = {
     "similarity": "Every language against the pivot, layer by layer; grey: mismatched pairs.",
     "probe": "Language identification from the states, before and after the languages' subspace is "
@@ -70,7 +62,9 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
     sets: dict[str, dict[str, Result]] = {
-        items: {name: _PARTS[name].load(run.result_folder(items, name)) for name in parts}
+        items: {
+            n: kind.load(run.result_folder(items, n)) for n, kind in PARTS.items() if n in parts
+        }
         for items, parts in run.results().items()
     }
     figures = {

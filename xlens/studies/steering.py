@@ -13,7 +13,7 @@ import pandas as pd
 
 from xlens.activations import Activations
 from xlens.engine import Store, generate, harvest
-from xlens.languages import standardize
+from xlens.languages import standardize, standardize_all
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -42,6 +42,7 @@ class SteeringStudy:
 
     Attributes:
         target: The language that is steered to.
+        languages: The languages that are steered; None: all others.
         methods: Of `METHODS` and `REMOVALS`.
         bands: Layers, or bands of layers changed together; None: every layer above the embedding.
         strengths: Factors of vectors; no steering is always there.
@@ -59,6 +60,7 @@ class SteeringStudy:
     """
 
     target: str = "en"
+    languages: tuple[str, ...] | None = None
     methods: tuple[str, ...] = ("mean_difference",)
     bands: tuple[int | tuple[int, ...], ...] | None = None
     strengths: tuple[float, ...] = (-1.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -76,6 +78,8 @@ class SteeringStudy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", standardize(self.target))
+        if self.languages is not None:
+            object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         known = [*METHODS, *REMOVALS]
         if (unknown := [m for m in self.methods if m not in known]) or not self.methods:
             raise ValueError(f"methods={unknown or self.methods!r}; accepted are {known}.")
@@ -105,7 +109,12 @@ def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
     Raises:
         ValueError: a target that the items lack, or too few items.
     """
-    choices.require([study.target])
+    tags = choices.require([study.target, *(study.languages or ())])
+    if study.languages is not None and (not study.languages or study.target in tags[1:]):
+        raise ValueError(
+            f"languages={study.languages!r} are steered to {study.target!r}: give at least one, "
+            "and others than that."
+        )
     if len(choices) < study.n_items:
         raise ValueError(
             f"{len(choices)} items, but {study.n_items} are needed: {study.n_estimate} to estimate "
@@ -145,6 +154,8 @@ def steer_choices(
     """
     study = study or SteeringStudy()
     parts = check_steering(choices, study)
+    if study.languages is not None:
+        choices = choices.select(languages=[study.target, *study.languages])
     split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
     asking = _Asking(model, choices, study, split["estimate"], store, progress)
     states = asking.states(split["estimate"])

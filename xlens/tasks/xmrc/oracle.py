@@ -1,0 +1,243 @@
+"""Does the model use the sentence that holds the answer? Each sentence left out in turn.
+
+The oracle estimate of arXiv 2504.10906: a question counts when the segment holding the answer
+matters most for the model's output, whatever it then writes. A third party's account has it
+"perturbation-based"; sentences as segments, leaving one out, and log-probability are our reading.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xlens.engine import Store, score
+from xlens.models import HookedModel
+from xlens.prompts import Prompt, Prompts
+from xlens.results import Result
+from xlens.stats import bootstrap
+
+_SENTENCE = "sentence_"
+_WHOLE = "whole"
+_CELL = ("context_language", "question_language", "answer_language")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleResult(Result):
+    """Which sentence each answer hangs on.
+
+    Attributes:
+        items: One row per prompt and target: `id language target paragraph n_sentences chosen
+            hit chance longest logprob drop`, and the prompts' languages where they name them.
+            `chosen` is the sentence without which the target loses most log-probability, `drop`
+            that loss in nats, `hit` whether it holds the answer. `chance` is the share of
+            sentences that hold it; `longest` whether the longest sentence does.
+        left_out: Prompts that can't tell: `id language target reason`.
+    """
+
+    items: pd.DataFrame
+    left_out: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """`items`."""
+        return self.items
+
+    def summary(
+        self, *, confidence: float = 0.95, n_boot: int = 1000, seed: int = 0
+    ) -> pd.DataFrame:
+        """Rates by target and languages, with intervals over paragraphs (drawn whole).
+
+        Returns:
+            `target`, the languages, `oracle low high chance longest above above_low above_high n`;
+            `above` is the rate less chance, which is what sentences drawn blindly get.
+
+        Raises:
+            ValueError: a confidence outside (0, 1).
+        """
+        keys = ["target", *(c for c in ("language", *_CELL) if c in self.items)]
+        rows: list[dict[str, object]] = []
+        for cell, mine in self.items.groupby(keys, sort=False):
+            names = ["hit", "chance", "longest"]
+            booted = bootstrap(
+                mine[names].to_numpy(float),
+                clusters=list(mine["paragraph"]),
+                confidence=confidence,
+                n_boot=n_boot,
+                seed=seed,
+            )
+            low, high = booted.interval()
+            below, above = booted.interval(booted.draws[:, 0] - booted.draws[:, 1])
+            rows.append(
+                {
+                    **dict(zip(keys, cell, strict=True)),
+                    "oracle": booted.mean[0],
+                    "low": low[0],
+                    "high": high[0],
+                    "chance": booted.mean[1],
+                    "longest": booted.mean[2],
+                    "above": booted.mean[0] - booted.mean[1],
+                    "above_low": float(below),
+                    "above_high": float(above),
+                    "n": len(mine),
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def oracle_estimate(
+    model: HookedModel,
+    prompts: Prompts | Sequence[Prompt],
+    targets: Mapping[str, Sequence[str]],
+    *,
+    token_budget: int | None = None,
+    store: Store | str | Path | None = None,
+    progress: bool = True,
+) -> OracleResult:
+    """Leave each sentence of the context out in turn, and see what the answer loses.
+
+    `A(s) = log p(target | prompt) - log p(target | prompt without s)`; a prompt is a hit if the
+    largest is of a sentence that holds the answer. Questions on the same paragraph share the
+    shortened contexts, which run once.
+
+    Args:
+        model: From `xlens.load`.
+        prompts: With the spans `sentence_0`, `sentence_1`, … and `answer`: `reading_prompts`.
+        targets: Texts whose log-probability counts, as they follow each prompt, by a name:
+            `gold_targets(prompts)`, `own_targets(prompts, predictions.table["prediction"])`. An
+            empty one leaves its prompt out.
+        token_budget: Most tokens in a pass.
+        store: Where scores are kept: a killed run goes on where it was.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: prompts without these spans, no targets, or not one for each prompt.
+    """
+    asked = list(prompts)
+    if not targets:
+        raise ValueError("targets is empty; give gold_targets(prompts), say, by a name.")
+    for name, texts in targets.items():
+        if len(texts) != len(asked):
+            raise ValueError(f"targets[{name!r}] has {len(texts)} texts for {len(asked)} prompts.")
+    found = [_sentences(prompt) for prompt in asked]
+    left_out: list[tuple[str, str, str, str]] = []
+    pieces: list[Prompt] = []
+    candidates: list[list[str]] = []
+    for n, (prompt, spans) in enumerate(zip(asked, found, strict=True)):
+        for name, texts in targets.items():
+            if len(spans) < 2 or not texts[n].strip():
+                reason = "no answer" if len(spans) > 1 else "one sentence only"
+                left_out.append((prompt.id, prompt.language, name, reason))
+        wanted = list(dict.fromkeys(texts[n] for texts in targets.values() if texts[n].strip()))
+        if len(spans) < 2 or not wanted:
+            continue
+        pieces.append(Prompt(prompt.text, prompt.language, f"{n}/{_WHOLE}"))
+        pieces += [
+            Prompt(_without(prompt.text, span), prompt.language, f"{n}/{k}")
+            for k, span in enumerate(spans)
+        ]
+        candidates += [wanted] * (len(spans) + 1)
+    if not pieces:
+        raise ValueError(
+            f"None of {len(asked)} prompts has two sentences and an answer: nothing can be left "
+            "out of a context of one sentence."
+        )
+    scores = score(
+        model,
+        Prompts(pieces),
+        candidates,
+        token_budget=token_budget,
+        store=store,
+        progress=progress,
+    )
+    logprobs = {
+        (str(id), str(text)): float(value)
+        for id, text, value in scores.table[["id", "text", "logprob"]].itertuples(index=False)
+    }
+    rows = [
+        _row(prompt, n, spans, name, texts[n], logprobs)
+        for n, (prompt, spans) in enumerate(zip(asked, found, strict=True))
+        for name, texts in targets.items()
+        if len(spans) > 1 and texts[n].strip()
+    ]
+    return OracleResult(
+        provenance={
+            **scores.provenance,
+            "segments": "sentences, one left out; our reading of 2504.10906",
+        },
+        items=pd.DataFrame(rows),
+        left_out=pd.DataFrame(left_out, columns=["id", "language", "target", "reason"]),
+    )
+
+
+def gold_targets(prompts: Prompts | Sequence[Prompt]) -> list[str]:
+    """The first right answer of each reading prompt, as it would follow it."""
+    return [_after(p, str(json.loads(str(p.meta["references"]))[0])) for p in prompts]
+
+
+def own_targets(prompts: Prompts | Sequence[Prompt], predictions: Sequence[str]) -> list[str]:
+    """What the model itself answered to each reading prompt, as it would follow it.
+
+    Raises:
+        ValueError: not one for each prompt.
+    """
+    asked = list(prompts)
+    if len(asked) != len(predictions):
+        raise ValueError(f"There are {len(asked)} prompts but {len(predictions)} predictions.")
+    return [_after(p, text) if text else "" for p, text in zip(asked, predictions, strict=True)]
+
+
+def _after(prompt: Prompt, text: str) -> str:
+    """An answer with the space that a label leaves before it, where it does."""
+    return f" {text}" if prompt.text.endswith(":") else text
+
+
+def _sentences(prompt: Prompt) -> list[tuple[int, int]]:
+    names = sorted(
+        (n for n in prompt.spans if n.startswith(_SENTENCE)),
+        key=lambda n: int(n.removeprefix(_SENTENCE)),
+    )
+    if not names or "answer" not in prompt.spans:
+        raise ValueError(
+            f"Prompt {prompt.id!r} ({prompt.language}) has the spans {list(prompt.spans)}; "
+            "sentence_0, sentence_1, … and answer are needed: make prompts with reading_prompts."
+        )
+    return [prompt.spans[name] for name in names]
+
+
+def _without(text: str, span: tuple[int, int]) -> str:
+    """The text without a sentence and the space after it."""
+    start, stop = span
+    rest = text[stop:]
+    return text[:start] + (rest.lstrip(" ") if rest.startswith(" ") else rest)
+
+
+def _row(
+    prompt: Prompt,
+    n: int,
+    spans: Sequence[tuple[int, int]],
+    name: str,
+    target: str,
+    logprobs: Mapping[tuple[str, str], float],
+) -> dict[str, object]:
+    whole = logprobs[f"{n}/{_WHOLE}", target]
+    drops = np.array([whole - logprobs[f"{n}/{k}", target] for k in range(len(spans))])
+    start, stop = prompt.spans["answer"]
+    holds = np.array([a < stop and start < b for a, b in spans])
+    chosen = int(drops.argmax())
+    longest = int(np.argmax([b - a for a, b in spans]))
+    return {
+        "id": prompt.id,
+        "language": prompt.language,
+        **{key: str(prompt.meta[key]) for key in _CELL if key in prompt.meta},
+        "target": name,
+        "paragraph": str(prompt.meta.get("paragraph", prompt.id)),
+        "n_sentences": len(spans),
+        "chosen": chosen,
+        "hit": bool(holds[chosen]),
+        "chance": float(holds.mean()),
+        "longest": bool(holds[longest]),
+        "logprob": whole,
+        "drop": float(drops[chosen]),
+    }
