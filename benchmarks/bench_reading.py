@@ -1,0 +1,121 @@
+"""Reading comprehension, six question languages over one context language, prompt by prompt.
+
+With `--data FOLDER` (XQuAD's files) on Gemma 3 270M itself, on whole paragraphs drawn at random;
+without it on its shape, with random contexts and questions of the same lengths. The peer answers a
+sample of the prompts with Hugging Face's `generate`, one at a time, with keys and values cached and
+the same end of an answer.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from common import Times, draw_ids, interleaved, make_model, prompts_of, ratios, settings
+from tables import Row, write
+
+import xlens
+from xlens.engine import generate
+from xlens.models import HookedModel
+from xlens.prompts import Prompts
+from xlens.tasks.xmrc import read_reading, reading_prompts
+
+ALONE = "Hugging Face's generate, prompt by prompt"
+NEW = 32
+SAMPLE = 10
+
+
+def main() -> None:
+    folder = _option("--data")
+    args = settings(__doc__, rounds=2)
+    if folder is None:
+        model, prompts, setting = _made(args.quick)
+        stop: tuple[str, ...] = ()
+    else:
+        model, prompts, setting = _real(folder)
+        stop = ("\n",)
+    step = max(1, len(prompts) // SAMPLE)
+    sample = list(prompts)[::step][:SAMPLE]
+    run = partial(generate, model, prompts, max_new_tokens=NEW, stop=stop, progress=False)
+    few = partial(generate, model, sample[:2], max_new_tokens=2, progress=False)
+    peer = _alone(model, [p.text for p in sample], stop)
+    told = generate(model, sample, max_new_tokens=NEW, stop=stop, progress=False).table["text"]
+    same = sum(a.strip() == b.strip() for a, b in zip(told, peer(), strict=True))
+    times: dict[str, Times] = interleaved(
+        {"xlens": run, ALONE: peer}, args.rounds, warm={"xlens": few, ALONE: few}
+    )
+    row = Row(
+        "answers to questions in six languages over one context language",
+        setting,
+        ALONE,
+        ratios(times[ALONE], times["xlens"], scale=len(prompts) / len(sample)),
+        target="≥ 4",
+        note=f"Alone: {len(sample)} of {len(prompts)} prompts; {same} answers the same.",
+    )
+    write("reading", [row], args, times={setting: times})
+
+
+def _real(folder: str) -> tuple[HookedModel, Prompts, str]:
+    reading = read_reading(folder)
+    paragraphs = list(dict.fromkeys(reading.items("en")[id].paragraph for id in reading.ids))[::48]
+    ids = [id for id in reading.ids if reading.items("en")[id].paragraph in set(paragraphs)]
+    asked = reading.select(ids=ids)
+    every = [
+        p
+        for tag in reading.languages
+        for p in reading_prompts(asked, context="en", question=tag, pool=reading)
+    ]
+    model = xlens.load("gemma-3-270m")
+    setting = f"Gemma 3 270M, XQuAD, {len(ids)} questions in {len(reading.languages)} languages"
+    return model, Prompts(every), setting
+
+
+def _made(quick: bool) -> tuple[HookedModel, Prompts, str]:
+    shown, text, asked = (40, 20, 4) if quick else (300, 170, 22)
+    model = make_model("Gemma 3 270M", quick=quick)
+    (header,) = draw_ids([shown])
+    contexts = draw_ids([text] * 4, seed=1)
+    questions = draw_ids([asked] * (30 * len(contexts)), seed=2)
+    sequences = [header + contexts[n // 30] + q for n, q in enumerate(questions)]
+    return model, prompts_of(sequences), f"Gemma 3 270M's shape, {len(sequences)} questions"
+
+
+def _alone(model: HookedModel, texts: list[str], stop: tuple[str, ...]) -> Callable[[], list[str]]:
+    inner: Any = model.hf_model
+    tokenizer = model.tokenizer
+    options = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
+
+    @torch.inference_mode()
+    def answer() -> list[str]:
+        out: list[str] = []
+        for text in texts:
+            inputs = tokenizer(text, return_tensors="pt")
+            ids = inner.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=NEW,
+                do_sample=False,
+                **options,
+            )
+            said = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], True)
+            for end in stop:
+                said = said.split(end)[0]
+            out.append(said)
+        return out
+
+    return answer
+
+
+def _option(name: str) -> str | None:
+    """An option of this script's own, taken off the command line."""
+    if name not in sys.argv:
+        return None
+    at = sys.argv.index(name)
+    value = sys.argv[at + 1]
+    del sys.argv[at : at + 2]
+    return value
+
+
+if __name__ == "__main__":
+    main()
