@@ -662,7 +662,7 @@ def test_the_hub(monkeypatch):
     def configurations(name, *, revision):
         return ["et", "sw", "zh", "translation-et"]
 
-    monkeypatch.setattr(readers, "_hub", lambda: (load, configurations))
+    monkeypatch.setattr(readers, "open_hub", lambda: (load, configurations))
     choices = download_choices(
         "xcopa", languages={"zh-Hans": "zh", "sw": "sw"}, split="validation", revision="abc"
     )

@@ -77,3 +77,26 @@ def test_bad_input():
     for confidence in (0.0, 1.0, 95.0):
         with pytest.raises(ValueError, match=rf"confidence is {confidence}"):
             bootstrap(np.ones((3, 1)), confidence=confidence)
+
+
+def test_clusters_are_drawn_whole():
+    """Prompts that are copies of one another are one observation, however many there are."""
+    rng = np.random.default_rng(4)
+    each = rng.normal(size=(50, 2))
+    alone = bootstrap(each, n_boot=4_000)
+    copied = bootstrap(np.repeat(each, 4, axis=0), clusters=np.repeat(np.arange(50), 4).tolist(),
+                       n_boot=4_000)  # fmt: skip
+    np.testing.assert_allclose(copied.mean, alone.mean)
+    np.testing.assert_allclose(copied.draws, alone.draws)
+    assert copied.n.tolist() == [200, 200]
+    ignored = bootstrap(np.repeat(each, 4, axis=0), n_boot=4_000)
+    assert (ignored.draws.std(0) < 0.6 * copied.draws.std(0)).all()
+
+
+def test_clusters_of_unequal_size_weigh_their_prompts():
+    values = np.array([[0.0], [0.0], [0.0], [1.0], [np.nan]])
+    boot = bootstrap(values, clusters=["a", "a", "a", ("b", 1), ("b", 1)], n_boot=500)
+    assert boot.mean.tolist() == [0.25] and boot.n.tolist() == [4]
+    assert set(np.round(boot.draws[:, 0], 6)) == {0.0, 0.25, 1.0}
+    with pytest.raises(ValueError, match="5 prompts but 4 clusters"):
+        bootstrap(values, clusters=["a"] * 4)

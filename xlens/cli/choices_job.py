@@ -76,11 +76,17 @@ def choices_job(
 
 
 def offered_choices(
-    items: Path | None, layout: str, tags: list[str], kinds: Sequence[str], seed: int
+    items: Path | None,
+    layout: str,
+    tags: list[str],
+    kinds: Sequence[str],
+    seed: int,
+    *,
+    incomplete: Literal["error", "drop"] = "error",
 ) -> Choices:
     """Items of a file in its layout, or those that CLDR gives in these languages."""
     if items is not None:
-        found = read_choices(items, layout=layout, languages=tags or None)
+        found = read_choices(items, layout=layout, languages=tags or None, incomplete=incomplete)
         return found.select(kinds=kinds) if kinds else found
     if not tags:
         raise ValueError("Name two languages or more: --languages en de sw.")

@@ -74,6 +74,9 @@ def process_job(
         name, found = _items(source, tags, kinds, seed)
         planned_parts(found, study)
         sets[name] = found
+        if len(found.dropped):
+            n = found.dropped["id"].nunique()
+            print(f"{name}: {n} items differ between languages and are left out.")
     options: dict[str, Any] = {
         "model": model,
         "languages": tags,
@@ -103,6 +106,7 @@ def process_job(
         options,
         overwrite=overwrite,
         sources={name: found.source for name, found in sets.items()},
+        left_out={name: int(found.dropped["id"].nunique()) for name, found in sets.items()},
     )
     hooked = load_model(model, dtype, revision, trust_remote_code)
     results = {
@@ -126,7 +130,7 @@ def _items(source: str, tags: list[str], kinds: Sequence[str], seed: int) -> tup
     if not colon or Path(source).exists():
         layout, place = "jsonl", source
     name = layout if layout != "jsonl" else Path(place).stem
-    return name, offered_choices(Path(place), layout, [], (), seed)
+    return name, offered_choices(Path(place), layout, [], (), seed, incomplete="drop")
 
 
 def _band(text: str) -> int | tuple[int, ...]:

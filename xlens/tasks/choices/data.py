@@ -10,6 +10,7 @@ import pandas as pd
 from xlens.languages import standardize, standardize_all
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
+from xlens.tasks.sources import known
 
 REQUIRED = ("id", "language", "question", "options", "gold")
 OPTIONAL = {"context": "", "mark": "", "kind": "choice"}
@@ -144,8 +145,8 @@ class Choices:
             ValueError: a language, id or kind that doesn't occur, nothing left, one language.
         """
         tags = self.languages if languages is None else self.require(languages)
-        wanted_ids = _known(ids, self.ids, "id")
-        wanted_kinds = _known(kinds, tuple(self.kinds.values()), "kind")
+        wanted_ids = known(ids, self.ids, "id")
+        wanted_kinds = known(kinds, tuple(self.kinds.values()), "kind")
         frame = self.frame[
             self.frame["language"].isin(tags)
             & self.frame["id"].isin(wanted_ids)
@@ -373,18 +374,6 @@ def _whole(value: Any, source: str) -> int:
             f"{source}: gold is {value!r}; expected the number of the right option, from 0."
         )
     return int(value)
-
-
-def _known(asked: Iterable[str] | None, present: Sequence[str], what: str) -> set[str]:
-    if asked is None:
-        return set(present)
-    if isinstance(asked, str):
-        raise ValueError(f"Expected a sequence of {what}s, got {asked!r}; write [{asked!r}].")
-    wanted = set(asked)
-    if missing := sorted(wanted - set(present)):
-        there = list(dict.fromkeys(present))
-        raise ValueError(f"No {what} {missing[:8]} here; there are {there[:8]} ({len(there)}).")
-    return wanted
 
 
 def _together(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Row = Mapping[str, Any]
+from xlens.tasks.sources import Row
+
 _LETTERS = "ABCDEFGHIJ"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.prompts.prompt import Part
+from xlens.tasks.chat import in_chat
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.text import folded, gap
 
@@ -88,7 +89,7 @@ def language_prompts(
         if chat:
             alone = Prompt.from_parts(query, language=language, id=id, meta=meta)
             asked = [(_plain(_query(t, space, show_options)), t.options[t.gold]) for t in turns]
-            made.append(_in_chat(alone, asked, chat))
+            made.append(in_chat(alone, asked, chat))
             continue
         lines = [
             _plain(_query(turn, space, show_options)) + space + turn.options[turn.gold]
@@ -189,37 +190,3 @@ def _query(item: Choice, space: str, show_options: bool) -> list[Part]:
 
 def _plain(parts: Sequence[Part]) -> str:
     return Prompt.from_parts(parts, language="und", id="").text
-
-
-def _in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> Prompt:
-    """The query as the last user turn of a chat; its spans moved to where it stands."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
-            f"The tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template; use "
-            "an instruction-tuned model, or leave chat= out."
-        )
-    turns = [
-        turn
-        for question, answer in asked
-        for turn in (
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-        )
-    ]
-    turns.append({"role": "user", "content": alone.text})
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    # Templates write the first token that the tokenizer would add once more.
-    bos = tokenizer.bos_token
-    if bos and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
-        text = text.removeprefix(bos)
-    at = text.rfind(alone.text)
-    if at < 0:
-        raise ValueError(
-            f"The chat template changes the text of item {alone.id!r}, so its spans are lost; "
-            "leave chat= out."
-        )
-    spans = {name: (at + a, at + b) for name, (a, b) in alone.spans.items()}
-    if asked:
-        begin = text.find(asked[0][0])
-        spans["demonstrations"] = (begin, text.rfind(asked[-1][1], begin, at) + len(asked[-1][1]))
-    return Prompt(text, alone.language, alone.id, spans, alone.meta)

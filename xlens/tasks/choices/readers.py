@@ -1,21 +1,18 @@
 """Reads multiple-choice items from local files, or from the hub through `datasets`."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pandas as pd
-from langcodes import Language
 
-from xlens.languages import standardize, standardize_all
+from xlens.languages import standardize
 from xlens.tasks.choices.data import Choices, whole_items
-from xlens.tasks.choices.layouts import LAYOUTS, Layout, Row
+from xlens.tasks.choices.layouts import LAYOUTS, Layout
+from xlens.tasks.sources import Languages, Row, choose, language_of, listed, open_hub, tagged
 
-Languages = Sequence[str] | Mapping[str, str] | None
-T = TypeVar("T")
 _SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
-_SPLITS = frozenset({"train", "dev", "val", "test"})  # `dev` and `val` are languages, too
 
 
 def read_choices(
@@ -65,7 +62,7 @@ def read_choices(
         read = _read_plain(root, form, languages)
     else:
         part = split or form.split
-        files = _choose(_files(root, part, split is not None), languages, str(root))
+        files = choose(_files(root, part, split is not None), languages, str(root))
         read = {tag: _items(form, _rows(file), str(file), part) for tag, file in files.items()}
     source = f"{layout} in {root.name}" if layout != "jsonl" else root.name
     return _assembled(read, source, connectors, incomplete, identical)
@@ -101,28 +98,16 @@ def download_choices(
     hub = name or form.hub
     if hub is None:
         raise ValueError(f"The layout {layout!r} has no known place on the hub; give its name=.")
-    load, configurations = _hub()
+    load, configurations = open_hub()
     part = split or form.split
     configs = {config: config for config in configurations(hub, revision=revision)}
-    chosen = _choose(_tagged(configs), languages, hub)
+    chosen = choose(tagged(configs), languages, hub)
     read = {
         tag: _items(form, load(hub, config, split=part, revision=revision), hub, part)
         for tag, config in chosen.items()
     }
     source = f"{hub}@{revision}" if revision else hub
     return _assembled(read, source, connectors, incomplete, identical)
-
-
-def _hub() -> tuple[Callable[..., Iterable[Row]], Callable[..., list[str]]]:
-    """What loads a configuration, and what lists them."""
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(
-            "Reading from the hub needs the package datasets: pip install datasets. Or download "
-            "the files and use read_choices(folder, layout=...)."
-        ) from None
-    return datasets.load_dataset, datasets.get_dataset_config_names
 
 
 def _layout(name: str) -> Layout:
@@ -157,7 +142,7 @@ def _read_plain(file: Path, form: Layout, languages: Languages) -> dict[str, lis
         if lacking := [key for key in ("id", "language") if key not in row]:
             raise ValueError(f"{file.name!r}, item {n} lacks {lacking}; every item has both.")
         found.setdefault(standardize(str(row["language"])), []).append(row)
-    chosen = _choose({tag: tag for tag in found}, languages, file.name)
+    chosen = choose({tag: tag for tag in found}, languages, file.name)
     return {tag: _items(form, found[own], file.name, "") for tag, own in chosen.items()}
 
 
@@ -215,10 +200,10 @@ def _files(root: Path, part: str, asked: bool) -> dict[str, Path]:
     every = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
     named = [f for f in every if part in f.stem.replace("-", ".").replace("_", ".").split(".")]
     if asked and not named:
-        raise ValueError(f"No file of {str(root)!r} has {part!r} in its name: {_names(every)}.")
+        raise ValueError(f"No file of {str(root)!r} has {part!r} in its name: {listed(every)}.")
     by_name: dict[str, Path] = {}
     for file in named or every:
-        code = _language_of(file, root, part)
+        code = language_of(file, root, (part,))
         if code in by_name:
             raise ValueError(
                 f"Both {by_name[code].name!r} and {file.name!r} are {code!r}; say which with "
@@ -227,50 +212,5 @@ def _files(root: Path, part: str, asked: bool) -> dict[str, Path]:
         if code:
             by_name[code] = file
     if not by_name:
-        raise ValueError(f"No file of {str(root)!r} is named after a language: {_names(every)}.")
-    return _tagged(by_name)
-
-
-def _language_of(file: Path, root: Path, part: str) -> str:
-    """The first piece of a file's name, or of its folders below the root, that is a tag."""
-    pieces = [file.stem, *file.stem.split("."), *reversed(file.relative_to(root).parts[:-1])]
-    for piece in pieces:
-        if piece not in (part, *_SPLITS) and _tag(piece):
-            return piece
-    return ""
-
-
-def _tagged(by_name: Mapping[str, T]) -> dict[str, T]:
-    """By the data set's name of a language and, where it isn't in use, by its plain tag."""
-    plain = {_tag(name): value for name, value in by_name.items() if _tag(name)}
-    return {**plain, **by_name}
-
-
-def _tag(code: str) -> str:
-    """`arb_Arab` as `ar`, `deu_Latn` as `de`, `zho_Hans` as `zh-Hans`; nothing for no language."""
-    try:
-        standard = standardize(code)
-    except ValueError:
-        return ""
-    return str(Language.get(standard).prefer_macrolanguage().simplify_script())
-
-
-def _choose(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[str, T]:
-    """What to read, by tag."""
-    if languages is None:
-        return {tag: value for tag, value in by_name.items() if _tag(tag) == tag}
-    if isinstance(languages, Mapping):
-        pairs = dict(zip(standardize_all(languages), languages.values(), strict=True))
-    else:
-        pairs = {tag: tag for tag in standardize_all(languages)}
-    if missing := [name for name in pairs.values() if name not in by_name]:
-        raise ValueError(
-            f"{source} has no {', '.join(map(repr, missing))}; there are {_names(by_name)}. Where "
-            "its name of a language is another, give languages={'zh-Hans': 'zh'}."
-        )
-    return {tag: by_name[name] for tag, name in pairs.items()}
-
-
-def _names(of: Iterable[Any]) -> str:
-    names = [n.name if isinstance(n, Path) else str(n) for n in of]
-    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "nothing"
+        raise ValueError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
+    return tagged(by_name)

@@ -1,0 +1,304 @@
+"""Reading across languages: scores by setting and language, kinds of error, models compared."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from xlens.figures import theme
+from xlens.languages import english_name
+from xlens.tasks.xmrc import ERRORS, ReadingResult
+
+_METRICS = {
+    "f1": "token F1",
+    "em": "share of exactly right answers",
+    "inclusion": "share of answers that include the right one",
+    "f1_content": "token F1 of answers in content",
+}
+_SETTINGS = {
+    "en-en": ("{pivot} throughout", theme.PIVOT),
+    "en-x": ("{pivot} text, question in the language", theme.PALETTE[0]),
+    "x-en": ("text in the language, {pivot} question", theme.PALETTE[2]),
+    "x-x": ("all in the language", theme.PALETTE[4]),
+}
+_ERRORS = dict(
+    zip(
+        ERRORS,
+        (theme.PALETTE[0], theme.PIVOT, theme.PALETTE[1], theme.PALETTE[2], theme.NEUTRAL),
+        strict=True,
+    )
+)
+_CELL = 44
+"""Height of a cell, in pixels."""
+
+
+def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
+    """A score by language and setting, with intervals; short grey lines are exchanged contexts.
+
+    The grey lines are the control: the same questions with another article's paragraph, if these
+    were asked, too. Only what stands above them was read.
+
+    Args:
+        result: From `reading_scores`.
+        metric: `f1`, `em`, `inclusion` or `f1_content`.
+
+    Raises:
+        ValueError: an unknown metric, or no setting that has a name.
+    """
+    table = _named(result, _metric(result, metric))
+    real, control = table[table["control"] == ""], table[table["control"] != ""]
+    order = [result.pivot, *(x for x in dict.fromkeys(real["x"]) if x != result.pivot)]
+    drawn = [setting for setting in _SETTINGS if (real["setting"] == setting).any()]
+    others = [setting for setting in drawn if setting != "en-en"]
+    fig = go.Figure()
+    names: list[str] = []
+    width = 0.8 / max(1, len(others))
+    for setting in drawn:
+        label, color = _SETTINGS[setting]
+        names.append(label.format(pivot=english_name(result.pivot)))
+        # The pivot's bar stands alone, in the middle of its place.
+        aside = 0 if setting == "en-en" else others.index(setting) - (len(others) - 1) / 2
+        for part, more in (
+            (real, {"name": names[-1], "marker_color": theme.translucent(color, 0.5)}),
+            (control, {"showlegend": False, "marker_color": theme.NEUTRAL}),
+        ):
+            mine = part[part["setting"] == setting]
+            tags, values = mine["x"].tolist(), mine["value"].tolist()
+            shape: dict[str, Any] = {
+                "x": [order.index(tag) + aside * width for tag in tags],
+                "width": 0.94 * width,
+                "customdata": [theme.language_label(tag) for tag in tags],
+            }
+            if part is real:
+                shape |= {"y": values, "error_y": _interval(mine, color), "marker_line_width": 0}
+                shape["hovertemplate"] = "%{customdata}: %{y:.3f}"
+            else:  # a bar of no height: its outline is the line
+                shape |= {"y": [0.0] * len(values), "base": values}
+                shape["marker_line"] = {"color": theme.NEUTRAL, "width": 3}
+                shape["hovertemplate"] = "%{customdata}, another text: %{base:.3f}<extra></extra>"
+            fig.add_bar(**shape, **more)
+    fig.update_layout(barmode="overlay", hovermode="closest")
+    fig.update_xaxes(
+        tickvals=list(range(len(order))), ticktext=order, range=[-0.6, len(order) - 0.4]
+    )
+    fig.update_xaxes(title="language")
+    fig.update_yaxes(title_text=_METRICS[metric], rangemode="tozero")
+    n, paragraphs = int(real["n"].max()), int(real["paragraphs"].max())
+    notes = [f"{n} questions on {paragraphs} paragraphs · whiskers: 95% interval"]
+    notes += ["grey lines: the same questions, another article's text"] if len(control) else []
+    return theme.finish(
+        fig, title=f"Reading: {result.model}", notes=notes, height=300, legend=names
+    )
+
+
+def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
+    """Language of the text × language of the question. Intervals show on hovering.
+
+    Args:
+        result: Of the setting `matrix`.
+        metric: As in `reading_bars`.
+
+    Raises:
+        ValueError: an unknown metric, or answers in other languages than their texts only.
+    """
+    table = _metric(result, metric)
+    same = table["answer_language"] == table["context_language"]
+    table = table[(table["control"] == "") & same]
+    if table.empty:
+        raise ValueError("No answer of this result is in its context's language.")
+    rows, cols = (list(dict.fromkeys(table[f"{p}_language"])) for p in ("context", "question"))
+    wide = {
+        name: table.pivot(index="context_language", columns="question_language", values=name)
+        .loc[rows, cols]
+        .to_numpy()
+        .tolist()
+        for name in ("value", "low", "high")
+    }
+    fig = go.Figure(
+        go.Heatmap(
+            x=cols,
+            y=rows,
+            z=[[None if v != v else v for v in row] for row in wide["value"]],
+            customdata=[
+                list(zip(low, high, strict=True))
+                for low, high in zip(wide["low"], wide["high"], strict=True)
+            ],
+            colorscale="Cividis",
+            zmin=0,
+            zmax=float(table["value"].max()) or 1.0,
+            texttemplate="%{z:.2f}",
+            textfont={"size": 11},
+            colorbar={"thickness": 10},
+            hovertemplate="text %{y}, question %{x}: %{z:.3f} "
+            "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False, type="category", title="text")
+    fig.update_xaxes(showgrid=False, type="category", title="question")
+    return theme.finish(
+        fig,
+        title=f"Reading: {result.model}",
+        notes=[f"{_METRICS[metric]} · {int(table['n'].max())} questions"],
+        height=max(160, _CELL * len(rows)),
+    )
+
+
+def error_bars(result: ReadingResult) -> go.Figure:
+    """Kinds of error by language, stacked, a plot per setting.
+
+    Args:
+        result: From `reading_scores`.
+
+    Raises:
+        ValueError: no setting that has a name.
+    """
+    table = _named(result, result.errors)
+    table = table[(table["control"] == "") & table["kind"].isin(ERRORS)]
+    settings = [name for name in _SETTINGS if (table["setting"] == name).any()]
+    share_of = "wrong answers" if result.provenance["error_denominator"] == "wrong" else "answers"
+    widths = [max(1, table[table["setting"] == s]["x"].nunique()) for s in settings]
+    fig = make_subplots(
+        rows=1,
+        cols=len(settings),
+        shared_yaxes=True,
+        column_widths=widths,
+        subplot_titles=settings,
+        horizontal_spacing=0.03,
+    )
+    fig.update_annotations(font_size=12)
+    for col, setting in enumerate(settings, start=1):
+        for kind, color in _ERRORS.items():
+            mine = table[(table["setting"] == setting) & (table["kind"] == kind)]
+            fig.add_bar(
+                x=mine["x"].tolist(),
+                y=mine["share"].fillna(0).tolist(),
+                customdata=mine[["n", "of"]].to_numpy().tolist(),
+                name=kind,
+                legendgroup=kind,
+                showlegend=col == 1,
+                marker_color=color,
+                marker_line_width=0,
+                hovertemplate="%{y:.2f} (%{customdata[0]} of %{customdata[1]})",
+                row=1,
+                col=col,
+            )
+    fig.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
+    fig.update_yaxes(range=[0, 1] if share_of == "wrong answers" else None)
+    fig.update_yaxes(title_text=f"share of {share_of}", row=1, col=1)
+    fig.update_xaxes(type="category")
+    return theme.finish(
+        fig,
+        title=f"Why answers are wrong: {result.model}",
+        notes=[
+            "told apart by rules; the text is in the first language, the question in the second"
+        ],
+        height=280,
+        legend=list(_ERRORS),
+        subtitles=True,
+    )
+
+
+def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Figure:
+    """Models by what is left of the pivot's score: all in the language (x), question only (y).
+
+    Above the diagonal a model loses more by the text's language than by the question's.
+
+    Args:
+        results: One a model, each with the settings `en-en`, `en-x` and `x-x`.
+        metric: As in `reading_bars`.
+
+    Raises:
+        ValueError: an unknown metric, or no model with both ratios.
+    """
+    _known(metric)
+    fig = go.Figure()
+    names: list[str] = []
+    highest = 1.0
+    for n, result in enumerate(results):
+        table = result.summary[result.summary["metric"] == metric].dropna(subset="ratio")
+        rows = {str(row["setting"]): row for row in table.to_dict("records")}
+        if not {"en-x", "x-x"} <= set(rows):
+            continue
+        mono, cross = rows["x-x"], rows["en-x"]
+        highest = max(highest, mono["ratio_high"], cross["ratio_high"])
+        names.append(result.model)
+        fig.add_scatter(
+            x=[mono["ratio"]],
+            y=[cross["ratio"]],
+            error_x=_around(mono),
+            error_y=_around(cross),
+            mode="markers",
+            name=theme.plain(result.model),
+            marker={"size": 9, "color": theme.PALETTE[n % len(theme.PALETTE)]},
+            hovertemplate="all in the language %{x:.2f}, question only %{y:.2f}",
+        )
+    if not names:
+        raise ValueError(
+            f"None of {len(results)} results has ratios of both settings: ask en-en, en-x and x-x "
+            "of each model, and look at the column `flag` of `.summary`."
+        )
+    end = 1.05 * highest
+    fig.add_scatter(
+        x=[0, end],
+        y=[0, end],
+        mode="lines",
+        line={"color": theme.NEUTRAL, "dash": "dot", "width": 1},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    fig.update_xaxes(range=[0, end], title="all in the language, of the pivot's score")
+    fig.update_yaxes(range=[0, end], title="question only, of the pivot's score")
+    fig.update_layout(hovermode="closest")
+    return theme.finish(
+        fig,
+        title="What is left of the score in other languages",
+        notes=[f"{_METRICS[metric]}, mean over languages · 95% intervals"],
+        height=400,
+        legend=names,
+    )
+
+
+def _metric(result: ReadingResult, metric: str) -> pd.DataFrame:
+    _known(metric)
+    return result.scores[result.scores["metric"] == metric]
+
+
+def _known(metric: str) -> None:
+    if metric not in _METRICS:
+        raise ValueError(f"Unknown metric {metric!r}; accepted are {', '.join(_METRICS)}.")
+
+
+def _named(result: ReadingResult, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of settings that have a name, with the language that isn't the pivot as `x`."""
+    found = table[table["setting"].isin(_SETTINGS)]
+    if found.empty:
+        raise ValueError(
+            f"No cell of this result is of a setting {', '.join(_SETTINGS)} with the pivot "
+            f"{result.pivot!r}; draw it with reading_matrix, or score with another pivot=."
+        )
+    parts = [found[f"{part}_language"] for part in ("question", "context")]
+    return found.assign(x=parts[0].where(parts[0] != result.pivot, parts[1]))
+
+
+def _interval(table: pd.DataFrame, color: str) -> dict[str, object]:
+    return {
+        "array": (table["high"] - table["value"]).tolist(),
+        "arrayminus": (table["value"] - table["low"]).tolist(),
+        "color": color,
+        "thickness": 1.5,
+        "width": 3,
+    }
+
+
+def _around(row: Mapping[Any, Any]) -> dict[str, object]:
+    return {
+        "array": [row["ratio_high"] - row["ratio"]],
+        "arrayminus": [row["ratio"] - row["ratio_low"]],
+        "color": theme.NEUTRAL,
+        "thickness": 1.2,
+        "width": 3,
+    }

@@ -1,0 +1,49 @@
+"""Questions as turns of a chat, by a tokenizer's own template."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from xlens.prompts import Prompt
+
+
+def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> Prompt:
+    """A question as the last user turn of a chat; its spans moved to where it stands.
+
+    Args:
+        alone: The question.
+        asked: Questions and their answers that came before: the turns of demonstrations.
+        tokenizer: Whose chat template writes the turns.
+
+    Raises:
+        ValueError: a tokenizer without a chat template, or a template that changes the question.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"The tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template; use "
+            "an instruction-tuned model, or leave chat= out."
+        )
+    turns = [
+        turn
+        for question, answer in asked
+        for turn in (
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        )
+    ]
+    turns.append({"role": "user", "content": alone.text})
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    # Templates write the first token that the tokenizer would add once more.
+    bos = tokenizer.bos_token
+    if bos and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        text = text.removeprefix(bos)
+    at = text.rfind(alone.text)
+    if at < 0:
+        raise ValueError(
+            f"The chat template changes the text of item {alone.id!r}, so its spans are lost; "
+            "leave chat= out."
+        )
+    spans = {name: (at + a, at + b) for name, (a, b) in alone.spans.items()}
+    if asked:
+        begin = text.find(asked[0][0])
+        spans["demonstrations"] = (begin, text.rfind(asked[-1][1], begin, at) + len(asked[-1][1]))
+    return Prompt(text, alone.language, alone.id, spans, alone.meta)

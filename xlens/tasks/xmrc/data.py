@@ -1,0 +1,331 @@
+"""`ReadingSet`: the same questions on the same paragraphs in several languages, by question id."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import pandas as pd
+
+from xlens.languages import standardize, standardize_all
+from xlens.prompts.fewshot import seeded_rank
+from xlens.tasks.sources import known
+
+REQUIRED = ("id", "language", "question", "context", "answers", "starts")
+DROPPED = ("id", "language", "reason", "detail")
+REASONS = (
+    "missing language",
+    "empty text",
+    "no answer",
+    "answer not found",
+    "answer elsewhere",
+    "paragraph differs",
+)
+_LANGUAGES = "missing language"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One question in one language, with the paragraph that answers it.
+
+    Attributes:
+        question: What is asked.
+        context: The paragraph.
+        answers: Right answers, as they stand in the paragraph.
+        starts: Where each begins, in characters (Unicode code points).
+        paragraph: Of all questions on one paragraph: `article/paragraph`.
+        title: Of the article; may be empty.
+    """
+
+    question: str
+    context: str
+    answers: tuple[str, ...]
+    starts: tuple[int, ...]
+    paragraph: str
+    title: str = ""
+
+    @property
+    def article(self) -> str:
+        """The article of the paragraph."""
+        return article_of(self.paragraph)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadingSet:
+    """Questions with their paragraphs and answers, in several languages.
+
+    Attributes:
+        frame: One row per question and language: `id language question context answers starts
+            paragraph title` (see `Reading`).
+        source: Where they come from.
+        parallel: Whether every question is there in every language. Where not (TyDiQA), each
+            language has questions of its own, and only settings within a language can be asked.
+        control: Empty, or how contexts were exchanged (`mismatched`): then no answer stands in its
+            context.
+        dropped: What was left out when the set was read: `id language reason detail`.
+
+    Raises:
+        ValueError: a missing column, an unknown tag, an id twice in a language or (if parallel)
+            absent from one, an empty text, no answer, an answer that isn't at its place in the
+            context, or a paragraph that differs between languages.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    parallel: bool = True
+    control: str = ""
+    dropped: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=list(DROPPED), dtype="object")
+    )
+
+    def __post_init__(self) -> None:
+        frame = tidy(self.frame, self.source)
+        if faults := find_faults(frame, parallel=self.parallel, answered=not self.control):
+            raise ValueError(_refusal(faults, self.source))
+        object.__setattr__(self, "frame", frame)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"ReadingSet({len(self)} questions on {len(self.paragraphs)} paragraphs, "
+            f"languages={list(self.languages)}, source={self.source!r})"
+        )
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Language tags in order of first appearance."""
+        return tuple(dict.fromkeys(self.frame["language"]))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Question ids in order of first appearance."""
+        return tuple(dict.fromkeys(self.frame["id"]))
+
+    @property
+    def paragraphs(self) -> dict[str, tuple[str, ...]]:
+        """Question ids by paragraph."""
+        found: dict[str, list[str]] = {}
+        rows = zip(self.frame["paragraph"], self.frame["id"], strict=True)
+        for paragraph, id in dict.fromkeys(rows):
+            found.setdefault(paragraph, []).append(id)
+        return {paragraph: tuple(ids) for paragraph, ids in found.items()}
+
+    def items(self, language: str) -> dict[str, Reading]:
+        """The questions in one language, by id.
+
+        Raises:
+            ValueError: a language that isn't here.
+        """
+        (tag,) = self.require([language])
+        mine = self.frame[self.frame["language"] == tag]
+        columns = ["question", "context", "answers", "starts", "paragraph", "title"]
+        rows = mine[columns].itertuples(index=False, name=None)
+        return {id: Reading(*row) for id, row in zip(mine["id"], rows, strict=True)}
+
+    def require(self, languages: Iterable[str]) -> tuple[str, ...]:
+        """The standardised tags of `languages`, all of which are here.
+
+        Raises:
+            ValueError: a language that isn't.
+        """
+        asked = standardize_all(languages)
+        if missing := [tag for tag in asked if tag not in self.languages]:
+            raise ValueError(
+                f"No questions in {', '.join(missing)}: {self.source} has "
+                f"{', '.join(self.languages)}. Ask for one of these, or read more."
+            )
+        return asked
+
+    def select(
+        self, *, ids: Iterable[str] | None = None, languages: Iterable[str] | None = None
+    ) -> Self:
+        """The questions of these ids, in these languages, in their order here.
+
+        Raises:
+            ValueError: a language or id that doesn't occur, or nothing left.
+        """
+        tags = self.languages if languages is None else self.require(languages)
+        wanted = known(ids, self.ids, "id")
+        frame = self.frame
+        return replace(self, frame=frame[frame["language"].isin(tags) & frame["id"].isin(wanted)])
+
+    def sample(self, n: int, *, seed: int = 0) -> Self:
+        """`n` questions from as many paragraphs as possible, in every language.
+
+        One question of each paragraph is taken before a second of any. The choice depends on the
+        ids, the paragraphs and the seed only. A set that isn't parallel gives `n` per language.
+
+        Raises:
+            ValueError: `n` below 1 or above the number of questions.
+        """
+        if not self.parallel:
+            parts = [self.select(languages=[tag])._spread(n, seed) for tag in self.languages]
+            return self.select(ids=[id for part in parts for id in part])
+        return self.select(ids=self._spread(n, seed))
+
+    def survival(self) -> pd.DataFrame:
+        """How many questions were offered, how many are left, and why others not: `reason n`."""
+        gone = self.dropped.drop_duplicates("id")
+        counts = Counter(gone["reason"])
+        rows = [("offered", len(self) + len(gone)), ("kept", len(self))]
+        return pd.DataFrame(
+            [*rows, *((reason, counts[reason]) for reason in REASONS)], columns=["reason", "n"]
+        )
+
+    def _spread(self, n: int, seed: int) -> list[str]:
+        if not 1 <= n <= len(self):
+            raise ValueError(
+                f"Can't sample {n} questions of {len(self)}; ask for 1 to {len(self)}."
+            )
+        rounds = [
+            (turn, seeded_rank(paragraph, seed=seed), id)
+            for paragraph, ids in self.paragraphs.items()
+            for turn, id in enumerate(sorted(ids, key=lambda id: seeded_rank(id, seed=seed)))
+        ]
+        return [id for _, _, id in sorted(rounds)[:n]]
+
+
+def article_of(paragraph: str) -> str:
+    """`3` of the paragraph `3/2`."""
+    return paragraph.rpartition("/")[0]
+
+
+def whole_readings(
+    frame: pd.DataFrame, source: str, *, incomplete: str, faulty: str, parallel: bool = True
+) -> ReadingSet:
+    """A `ReadingSet` of a frame under the policies for what is missing and what is wrong.
+
+    Raises:
+        ValueError: an unknown policy, nothing left, and with `error` any fault.
+    """
+    for name, value in (("incomplete", incomplete), ("faulty", faulty)):
+        if value not in ("error", "drop"):
+            raise ValueError(f"{name}={value!r}: accepted are 'error', 'drop'.")
+    tidied = tidy(frame, source)
+    drop = {
+        reason: (incomplete if reason == _LANGUAGES else faulty) == "drop" for reason in REASONS
+    }
+    faults = [fault for fault in find_faults(tidied, parallel=parallel) if drop[fault[2]]]
+    kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
+    if kept.empty:
+        raise ValueError(
+            f"No question of {source} is left; the first of {len(faults)} faults: "
+            f"{_said(faults[0])}."
+        )
+    left_out = pd.DataFrame(faults, columns=list(DROPPED), dtype="object")
+    return ReadingSet(kept, source, parallel=parallel, dropped=left_out)
+
+
+def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """A frame's columns in their types and order, tags standardised.
+
+    Raises:
+        ValueError: what no policy mends: missing columns, unknown tags, an id twice, answers
+            without as many starts.
+    """
+    if lacking := [c for c in REQUIRED if c not in frame.columns]:
+        raise ValueError(
+            f"{source} lacks the columns {lacking}; a question has {list(REQUIRED)} and optionally "
+            "['paragraph', 'title']."
+        )
+    if frame.empty:
+        raise ValueError(f"No question is left of {source}; ask for others, or other languages.")
+    tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
+    out = pd.DataFrame(
+        {
+            "id": frame["id"].astype(str),
+            "language": frame["language"].astype(str).map(tags),
+            "question": [str(q).strip() for q in frame["question"]],
+            # Not stripped: the answers' places count from its beginning.
+            "context": [str(c) for c in frame["context"]],
+            "answers": [tuple(str(a) for a in answers) for answers in frame["answers"]],
+            "starts": [tuple(int(s) for s in starts) for starts in frame["starts"]],
+            "paragraph": frame["paragraph"].astype(str) if "paragraph" in frame else "",
+            "title": frame["title"].astype(str) if "title" in frame else "",
+        }
+    ).reset_index(drop=True)
+    if "paragraph" not in frame:
+        out["paragraph"] = numbered_paragraphs(out)
+    uneven = [len(a) != len(s) for a, s in zip(out["answers"], out["starts"], strict=True)]
+    if any(uneven):
+        row = out[uneven].iloc[0]
+        raise ValueError(
+            f"{source}: question {row['id']!r} ({row['language']}) has {len(row['answers'])} "
+            f"answers but {len(row['starts'])} starts; give the place of each answer."
+        )
+    if (twice := out.duplicated(["id", "language"])).any():
+        row = out[twice].iloc[0]
+        raise ValueError(
+            f"Question {row['id']!r} occurs twice in {row['language']} in {source} "
+            f"({int(twice.sum())} such rows); give every question of a language an id of its own."
+        )
+    return out
+
+
+def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:
+    """`article/paragraph` of every row where a data set doesn't say: equal contexts, equal titles.
+
+    Translations of a question are on one paragraph: that of its first language.
+    """
+    articles: dict[str, int] = {}
+    seen: dict[str, str] = {}
+    by_id: dict[str, str] = {}
+    for row in frame.itertuples(index=False):
+        if row.id in by_id:
+            continue
+        article = articles.setdefault(str(row.title), len(articles))
+        number = f"{article}/{len(seen)}"
+        by_id[str(row.id)] = seen.setdefault(str(row.context), number)
+    return [by_id[id] for id in frame["id"]]
+
+
+def find_faults(
+    frame: pd.DataFrame, *, parallel: bool, answered: bool = True
+) -> list[tuple[str, str, str, str]]:
+    """`id language reason detail`: the first fault of every question that has one."""
+    languages = list(dict.fromkeys(frame["language"]))
+    by_id: dict[str, list[Any]] = {}
+    for row in frame.itertuples(index=False):
+        by_id.setdefault(str(row.id), []).append(row)
+    faults: list[tuple[str, str, str, str]] = []
+    for id, rows in by_id.items():
+        there = {row.language for row in rows}
+        found = [(t, _LANGUAGES, "") for t in languages if parallel and t not in there]
+        for row in rows:
+            found += _row_faults(row, rows[0], answered)
+        faults += [(id, *fault) for fault in found[:1]]
+    return faults
+
+
+def _row_faults(row: Any, first: Any, answered: bool) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str]] = []
+    if not row.question or not row.context.strip():
+        found.append(("empty text", ""))
+    if not row.answers or not all(a.strip() for a in row.answers):
+        found.append(("no answer", ""))
+    for text, start in zip(row.answers, row.starts, strict=True):
+        if answered and (start < 0 or row.context[start : start + len(text)] != text):
+            there = row.context.find(text)
+            reason = "answer not found" if there < 0 else "answer elsewhere"
+            where = "" if there < 0 else f", but at {there}"
+            found.append((reason, f"{text[:40]!r} is not at {start}{where}"))
+    if row.paragraph != first.paragraph:
+        detail = f"{row.paragraph}, but {first.paragraph} in {first.language}"
+        found.append(("paragraph differs", detail))
+    return [(row.language, reason, detail) for reason, detail in found]
+
+
+def _refusal(faults: Sequence[tuple[str, str, str, str]], source: str) -> str:
+    more = f" and {len(faults) - 3} more questions" if len(faults) > 3 else ""
+    return (
+        f"{source}: {'; '.join(map(_said, faults[:3]))}{more}. Questions are paired by id, and "
+        "each answer must stand at its place in the context: mend them, or leave them out "
+        "(readers do with incomplete='drop' for missing languages, faulty='drop' for the rest)."
+    )
+
+
+def _said(fault: tuple[str, str, str, str]) -> str:
+    id, language, reason, detail = fault
+    return f"question {id!r}, {language}: {reason}" + (f" ({detail})" if detail else "")

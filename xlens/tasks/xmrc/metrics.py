@@ -1,0 +1,158 @@
+"""How an answer is compared with the right ones: normalisation, exact match, F1, inclusion.
+
+The rules are those of the published scripts, for the languages that these cover:
+
+| rules | languages | punctuation | articles | tokens |
+|---|---|---|---|---|
+| `squad`, SQuAD v1.1 | any, as if English | ASCII's | a, an, the | between spaces |
+| `mlqa`, MLQA v1 | en es hi vi de ar zh | Unicode's and ASCII's | its own | spaces; zh mixed |
+| `xlens`, the default | any | as MLQA | as MLQA, or none | see below |
+
+`xlens` is MLQA's, with three changes, which are ours. The Arabic article is taken from the
+beginning of a word only; MLQA's script replaces its two letters by a space wherever they stand.
+Languages without a rule there (el, ro, ru, th, tr and all others) lose no article, and those that
+write no spaces between words (th, ja, lo, km, my) are cut into characters as written, letter and
+marks together, as MLQA cuts Chinese. And Turkish i's are one letter: lower case would tear the
+dotted capital in two, and names are often written without their dots.
+"""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+import regex
+
+from xlens.languages import script, standardize
+from xlens.tasks.choices.text import UNSPACED
+
+Rules = Literal["xlens", "mlqa", "squad"]
+METRICS = ("em", "f1", "inclusion")
+
+_ASCII = frozenset(string.punctuation)
+_ARTICLES = {
+    "en": "a an the",
+    "es": "un una unos unas el la los las",
+    "vi": "của là cái chiếc những",
+    "de": "ein eine einen einem eines einer der die das den dem des",
+}
+_PATTERNS = {
+    tag: re.compile(rf"\b(?:{'|'.join(words.split())})\b") for tag, words in _ARTICLES.items()
+}
+_ARABIC, _ARABIC_MLQA = re.compile(r"\bال"), re.compile("ال")
+_MLQA = (*_ARTICLES, "ar", "hi", "zh")
+_DOTTED = str.maketrans({"İ": "i", "I": "i", "ı": "i"})
+_HAN = re.compile(r"[\u4e00-\u9fa5]")
+# A character as written, of a script that joins words; other text goes on to the next space.
+_CLUSTER = regex.compile(
+    r"(?=[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}])\X"
+)
+
+
+def normalise(text: str, language: str, *, rules: Rules = "xlens") -> str:
+    """A text in lower case, without punctuation, articles and superfluous space.
+
+    Args:
+        text: An answer.
+        language: Its language.
+        rules: See the module.
+
+    Raises:
+        ValueError: unknown rules, or a language that MLQA's rules don't cover.
+    """
+    plain = text.lower()
+    if rules == "squad":
+        plain = "".join(c for c in plain if c not in _ASCII)
+        return " ".join(_PATTERNS["en"].sub(" ", plain).split())
+    base = _covered(language, rules)
+    if base == "tr" and rules == "xlens":
+        plain = text.translate(_DOTTED).lower()
+    plain = "".join(c for c in plain if not _punctuation(c))
+    if base in _PATTERNS:
+        plain = _PATTERNS[base].sub(" ", plain)
+    elif base == "ar":
+        # MLQA's script means the beginning of a word, too; this is what it does.
+        plain = _ARABIC_MLQA.sub(" ", plain) if rules == "mlqa" else _ARABIC.sub("", plain)
+    return " ".join(words(plain, language, rules=rules) if base == "zh" else plain.split())
+
+
+def words(text: str, language: str, *, rules: Rules = "xlens") -> list[str]:
+    """The tokens of a text that F1 counts.
+
+    Chinese: each of MLQA's Han characters (U+4E00 to U+9FA5) is one, what stands between them is
+    cut at spaces. Punctuation is gone by then, although MLQA's script would count it as well.
+    """
+    if rules == "squad":
+        return text.split()
+    base = _covered(language, rules)
+    if base == "zh":
+        return _HAN.sub(lambda found: f" {found[0]} ", text).split()
+    if script(language) in UNSPACED:
+        return _CLUSTER.sub(lambda found: f" {found[0]} ", text).split()
+    return text.split()
+
+
+def tokens(text: str, language: str, *, rules: Rules = "xlens") -> list[str]:
+    """The tokens of a text once normalised."""
+    return words(normalise(text, language, rules=rules), language, rules=rules)
+
+
+def answer_scores(
+    prediction: str, references: Sequence[str], language: str, *, rules: Rules = "xlens"
+) -> dict[str, float]:
+    """Exact match, F1 and inclusion of a prediction, each the best over the references, 0 to 1.
+
+    Exact match and F1 are SQuAD's: equal strings, and the harmonic mean of precision and recall
+    over multisets of tokens, 0 where none is shared. Inclusion is ours, for models that answer in
+    sentences: all tokens of a reference stand in the prediction, side by side.
+
+    Raises:
+        ValueError: no reference, and what `normalise` refuses.
+    """
+    if not references:
+        raise ValueError("There is no right answer to compare with; leave such questions out.")
+    said = normalise(prediction, language, rules=rules)
+    found = words(said, language, rules=rules)
+    best: dict[str, float] = dict.fromkeys(METRICS, 0.0)
+    for reference in references:
+        wanted = normalise(reference, language, rules=rules)
+        asked = words(wanted, language, rules=rules)
+        scores = (float(said == wanted), _f1(found, asked), float(holds(found, asked)))
+        best = {m: max(best[m], score) for m, score in zip(METRICS, scores, strict=True)}
+    return best
+
+
+def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
+    same = (Counter(found) & Counter(wanted)).total()
+    if not same:
+        return 0.0
+    precision, recall = same / len(found), same / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def holds(found: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether all wanted tokens are found, side by side; False where none is wanted."""
+    n, wanted = len(wanted), list(wanted)
+    return n > 0 and any(list(found[at : at + n]) == wanted for at in range(len(found) - n + 1))
+
+
+@lru_cache(maxsize=256)
+def _covered(language: str, rules: str) -> str:
+    """The language without script and region, which the rules know or have a way for."""
+    if rules not in get_args(Rules):
+        raise ValueError(f"rules={rules!r}: accepted are {', '.join(map(repr, get_args(Rules)))}.")
+    base = standardize(language).partition("-")[0]
+    if rules == "mlqa" and base not in _MLQA:
+        raise ValueError(
+            f"MLQA's rules cover {', '.join(_MLQA)}, not {language!r}; use rules='xlens', which "
+            "extends them."
+        )
+    return base
+
+
+@lru_cache(maxsize=65536)
+def _punctuation(character: str) -> bool:
+    return character in _ASCII or unicodedata.category(character).startswith("P")

@@ -1,0 +1,341 @@
+"""From answers to scores: per combination of languages, against the pivot, and why answers fail."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from xlens.languages import standardize
+from xlens.results import Result
+from xlens.stats import Bootstrap, bootstrap
+from xlens.tasks.xmrc.answers import KEY, Predictions
+from xlens.tasks.xmrc.errors import ERRORS, FAILURES, Langid, Verdict, classify
+from xlens.tasks.xmrc.metrics import METRICS, Rules, answer_scores, tokens
+
+Classifier = Callable[[Mapping[str, Any]], Verdict]
+SETTINGS = ("en-en", "en-x", "x-en", "x-x")
+DERIVED = ("failure", "question's language")
+"""Sums and parts of the kinds of error: gibberish, refusal or blank; and in the question's
+language."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingResult(Result):
+    """How well a model reads, in which combination of languages.
+
+    Attributes:
+        model: Its name.
+        pivot: The language whose context, question and answer are the yardstick.
+        scores: One row per cell and metric: `control context_language question_language
+            answer_language setting metric value low high n paragraphs ratio ratio_low ratio_high
+            flag`. Metrics `em`, `f1`, `inclusion` and `f1_content` (F1 of the answers that are no
+            error other than of content), 0 to 1. `ratio` is the value by the pivot's.
+        summary: Means over languages other than the pivot, each language counting the same:
+            `setting metric value low high ratio ratio_low ratio_high n_languages languages flag`.
+            The ratio of `en-x` is the review's ratio_cross, that of `x-x` its ratio_mono.
+        errors: One row per cell and kind of error: its columns, `kind share low high n of`. `of`
+            is what shares are of: the wrong answers, or all. Kinds are `ERRORS` and `DERIVED`.
+        items: One row per answer: its cell, `id paragraph prediction em f1 inclusion wrong kind
+            rule language`. `kind` is `right` where it isn't wrong.
+    """
+
+    model: str
+    pivot: str
+    scores: pd.DataFrame
+    summary: pd.DataFrame
+    errors: pd.DataFrame
+    items: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """`scores`."""
+        return self.scores
+
+
+def reading_scores(
+    predictions: Predictions,
+    *,
+    rules: Rules = "xlens",
+    wrong_if: Literal["f1", "em"] = "f1",
+    error_denominator: Literal["wrong", "all"] = "wrong",
+    langid: Langid | None = None,
+    classifier: Classifier | None = None,
+    pivot: str = "en",
+    confidence: float = 0.95,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> ReadingResult:
+    """Score answers, with intervals over paragraphs.
+
+    Paragraphs are drawn whole, the same for every cell: their questions are alike, and a ratio
+    compares answers to the same questions. A ratio of a pivot that scores 0 is NaN, and flagged.
+
+    Args:
+        predictions: From `answer_questions`.
+        rules: How answers are normalised; see `xlens.tasks.xmrc.metrics`.
+        wrong_if: An answer is wrong if its F1 is 0, or (`em`) unless it is exactly right.
+        error_denominator: Shares of errors are of the wrong answers, or of all. The review calls
+            it the test set, where its purpose suggests the wrong ones.
+        langid: Tells languages of one script apart; None: `xlens.tasks.xmrc.errors.identify`.
+        classifier: From a row of `predictions.table` to a `Verdict`; None: by rules (`classify`).
+        pivot: What other languages are compared with.
+        confidence: Of the intervals.
+        n_boot: Resamples.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: an unknown option, or languages that the rules don't cover.
+    """
+    for name, value, accepted in (
+        ("wrong_if", wrong_if, ("f1", "em")),
+        ("error_denominator", error_denominator, ("wrong", "all")),
+    ):
+        if value not in accepted:
+            raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
+    home = standardize(pivot)
+    items = _items(
+        predictions, rules, wrong_if, classifier or (lambda r: classify(r, langid=langid))
+    )
+    cells = list(dict.fromkeys(items[list(KEY)].itertuples(index=False, name=None)))
+    wide = _Wide.of(items, cells, error_denominator)
+    found = bootstrap(
+        wide.values,
+        clusters=wide.paragraphs,
+        confidence=confidence,
+        n_boot=n_boot,
+        seed=seed,
+    )
+    table = _Table(found, wide.columns, home)
+    empty = sum(
+        not any(tokens(r, row["answer_language"], rules=rules) for r in row["references"])
+        for row in _rows(predictions.table)
+    )
+    if empty:
+        _log.warning(
+            "%d right answers are nothing once normalised (an article, a sign): F1 is 0 there.",
+            empty,
+        )
+    return ReadingResult(
+        model=predictions.model,
+        pivot=home,
+        scores=table.scores(cells, wide),
+        summary=table.summary(cells),
+        errors=table.errors(cells, items, error_denominator),
+        items=items,
+        provenance={
+            **predictions.provenance,
+            "rules": rules,
+            "wrong_if": wrong_if,
+            "error_denominator": error_denominator,
+            "langid": "given" if langid else "py3langid",
+            "classifier": "given" if classifier else "rules",
+            "empty_references": empty,
+            "confidence": confidence,
+            "n_boot": n_boot,
+            "seed": seed,
+        },
+    )
+
+
+def _items(
+    predictions: Predictions, rules: Rules, wrong_if: str, classifier: Classifier
+) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for row in _rows(predictions.table):
+        scores = answer_scores(
+            row["prediction"], row["references"], row["answer_language"], rules=rules
+        )
+        wrong = scores["em"] < 1 if wrong_if == "em" else scores["f1"] == 0
+        verdict = classifier(row) if wrong else Verdict("right", "")
+        rows.append(
+            {
+                **{name: row[name] for name in (*KEY, "id", "paragraph", "prediction")},
+                **scores,
+                "wrong": bool(wrong),
+                **verdict._asdict(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+Cell = tuple[str, ...]
+Column = tuple[Cell, str]
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """A row per question, a column per cell and quantity; NaN where there is none."""
+
+    values: Float[np.ndarray, "question column"]
+    columns: list[Column]
+    paragraphs: list[str]
+
+    @classmethod
+    def of(cls, items: pd.DataFrame, cells: list[Cell], denominator: str) -> "_Wide":
+        numbers = {key: n for n, key in enumerate(dict.fromkeys(_questions(items)))}
+        columns: list[Column] = []
+        parts: list[np.ndarray] = []
+        for cell in cells:
+            mine = items[_of_cell(items, cell)]
+            at = [numbers[key] for key in _questions(mine)]
+            for name, values in _quantities(mine, denominator).items():
+                column = np.full(len(numbers), np.nan)
+                column[at] = values
+                columns.append((cell, name))
+                parts.append(column)
+        return cls(np.stack(parts, axis=1), columns, [paragraph for _, paragraph in numbers])
+
+    def n_paragraphs(self, column: int) -> int:
+        there = np.isfinite(self.values[:, column])
+        return len({p for p, is_there in zip(self.paragraphs, there, strict=True) if is_there})
+
+
+def _quantities(items: pd.DataFrame, denominator: str) -> dict[str, np.ndarray]:
+    """The numbers of every answer of a cell, by name."""
+    kind, wrong = items["kind"], items["wrong"].to_numpy(bool)
+    found = {name: items[name].to_numpy(float) for name in METRICS}
+    content = kind.isin(["right", "content"]).to_numpy(bool)
+    found["f1_content"] = np.where(content, found["f1"], np.nan)
+    is_kind = {name: (kind == name).to_numpy(bool) for name in ERRORS}
+    asked = (items["language"] == items["question_language"]).to_numpy(bool)
+    is_kind["failure"] = kind.isin(FAILURES).to_numpy(bool)
+    is_kind["question's language"] = is_kind["language"] & asked
+    for name, holds in is_kind.items():
+        found[f"error:{name}"] = (
+            holds.astype(float) if denominator == "all" else np.where(wrong, holds, np.nan)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Bootstrapped columns, to be read into tables."""
+
+    found: Bootstrap
+    columns: list[Column]
+    pivot: str
+
+    def scores(self, cells: list[Cell], wide: _Wide) -> pd.DataFrame:
+        rows: list[dict[str, Any]] = []
+        for cell in cells:
+            for metric in (*METRICS, "f1_content"):
+                at = self.columns.index((cell, metric))
+                rows.append(
+                    {
+                        **dict(zip(KEY, cell, strict=True)),
+                        "setting": setting_of(cell, self.pivot),
+                        "metric": metric,
+                        **self._interval("value", *self._column(cell, metric)),
+                        "n": int(self.found.n[at]),
+                        "paragraphs": wide.n_paragraphs(at),
+                        **self._ratio(cells, metric, *self._column(cell, metric)),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def summary(self, cells: list[Cell]) -> pd.DataFrame:
+        rows: list[dict[str, Any]] = []
+        for setting in SETTINGS:
+            mine = [c for c in cells if not c[0] and setting_of(c, self.pivot) == setting]
+            for metric in (*METRICS, "f1_content") if mine else ():
+                each = [self._column(cell, metric) for cell in mine]
+                value = float(np.mean([value for value, _ in each]))
+                draws = np.mean([draws for _, draws in each], axis=0)
+                others = [self._foreign(cell) for cell in mine]
+                rows.append(
+                    {
+                        "setting": setting,
+                        "metric": metric,
+                        **self._interval("value", value, draws),
+                        **self._ratio(cells, metric, value, draws),
+                        "n_languages": len(mine),
+                        "languages": " ".join(others),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def errors(self, cells: list[Cell], items: pd.DataFrame, denominator: str) -> pd.DataFrame:
+        rows: list[dict[str, Any]] = []
+        for cell in cells:
+            mine = items[_of_cell(items, cell)]
+            whole = int(mine["wrong"].sum()) if denominator == "wrong" else len(mine)
+            for kind in (*ERRORS, *DERIVED):
+                value, draws = self._column(cell, f"error:{kind}")
+                rows.append(
+                    {
+                        **dict(zip(KEY, cell, strict=True)),
+                        "setting": setting_of(cell, self.pivot),
+                        "kind": kind,
+                        **self._interval("share", value, draws),
+                        "n": round(value * whole) if whole else 0,
+                        "of": whole,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def _column(self, cell: Cell, name: str) -> tuple[float, np.ndarray]:
+        at = self.columns.index((cell, name))
+        return float(self.found.mean[at]), self.found.draws[:, at]
+
+    def _interval(self, name: str, value: float, draws: np.ndarray) -> dict[str, float]:
+        low, high = self.found.interval(draws)
+        return {name: value, "low": float(low), "high": float(high)}
+
+    def _ratio(
+        self, cells: list[Cell], metric: str, value: float, draws: np.ndarray
+    ) -> dict[str, float | str]:
+        home = ("", self.pivot, self.pivot, self.pivot)
+        nothing = {"ratio": np.nan, "ratio_low": np.nan, "ratio_high": np.nan}
+        if home not in cells:
+            return {**nothing, "flag": f"{self.pivot}-{self.pivot} wasn't asked"}
+        base, base_draws = self._column(home, metric)
+        if not base > 0:
+            return {**nothing, "flag": f"{self.pivot}-{self.pivot} scores 0"}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = np.where(base_draws > 0, draws / base_draws, np.nan)
+        low, high = self.found.interval(drawn)
+        return {
+            "ratio": value / base,
+            "ratio_low": float(low),
+            "ratio_high": float(high),
+            "flag": "",
+        }
+
+    def _foreign(self, cell: Cell) -> str:
+        """The language of a cell that isn't the pivot, or the pivot."""
+        return next((tag for tag in cell[1:] if tag != self.pivot), self.pivot)
+
+
+def setting_of(cell: Cell, pivot: str) -> str:
+    """`en-en`, `en-x`, `x-en`, `x-x`, or the three languages, where none of these fits.
+
+    Args:
+        cell: Control, context, question and answer language.
+        pivot: What `en` stands for.
+    """
+    _, context, question, answer = cell
+    if answer == context:
+        if context == question:
+            return "en-en" if context == pivot else "x-x"
+        if pivot in (context, question):
+            return "en-x" if context == pivot else "x-en"
+    return f"{context}-{question}-{answer}"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _questions(items: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(items["id"], items["paragraph"], strict=True))
+
+
+def _of_cell(items: pd.DataFrame, cell: Cell) -> pd.Series:
+    return pd.Series(
+        np.logical_and.reduce([items[k] == v for k, v in zip(KEY, cell, strict=True)]),
+        index=items.index,
+    )
