@@ -366,3 +366,13 @@ def test_xquads_answers_stand_in_one_sentence(xquad):
             assert len(hit) >= 1
             crossing += len(hit) > 1
         assert crossing <= 0.01 * len(xquad)
+
+
+def test_whole_paragraphs_can_be_drawn():
+    every = readings.reading_set()
+    two = every.sample(4, per_paragraph=2)
+    assert sorted(len(ids) for ids in two.paragraphs.values()) == [2, 2]
+    assert len(every.sample(4).paragraphs) == 4
+    assert set(every.sample(2, per_paragraph=2).ids) <= set(two.ids)
+    with pytest.raises(ValueError, match="per_paragraph=0"):
+        every.sample(2, per_paragraph=0)

@@ -70,7 +70,7 @@ class ProcessStudy:
 
     pivot: str = "en"
     n_items: int = 100
-    n_latent: int = 60
+    n_latent: int = 30
     shots: int = 2
     by: Literal["logprob", "mean_logprob"] = "logprob"
     pooling: str = "last"

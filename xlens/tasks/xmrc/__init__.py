@@ -5,6 +5,7 @@ from xlens.tasks.xmrc.controls import baseline_predictions, mismatched
 from xlens.tasks.xmrc.data import Reading, ReadingSet
 from xlens.tasks.xmrc.errors import ERRORS, Verdict, classify
 from xlens.tasks.xmrc.metrics import METRICS, answer_scores, normalise
+from xlens.tasks.xmrc.oracle import OracleResult, gold_targets, oracle_estimate, own_targets
 from xlens.tasks.xmrc.prompts import ReadingPrompts, reading_prompts
 from xlens.tasks.xmrc.readers import download_reading, read_reading
 from xlens.tasks.xmrc.scores import ReadingResult, reading_scores
@@ -17,6 +18,7 @@ __all__ = [
     "METRICS",
     "TEMPLATES",
     "Combination",
+    "OracleResult",
     "Predictions",
     "Reading",
     "ReadingPrompts",
@@ -29,8 +31,11 @@ __all__ = [
     "baseline_predictions",
     "classify",
     "download_reading",
+    "gold_targets",
     "mismatched",
     "normalise",
+    "oracle_estimate",
+    "own_targets",
     "predictions_of",
     "read_reading",
     "reading_prompts",

@@ -151,19 +151,30 @@ class ReadingSet:
         frame = self.frame
         return replace(self, frame=frame[frame["language"].isin(tags) & frame["id"].isin(wanted)])
 
-    def sample(self, n: int, *, seed: int = 0) -> Self:
+    def sample(self, n: int, *, seed: int = 0, per_paragraph: int = 1) -> Self:
         """`n` questions from as many paragraphs as possible, in every language.
 
-        One question of each paragraph is taken before a second of any. The choice depends on the
-        ids, the paragraphs and the seed only. A set that isn't parallel gives `n` per language.
+        So many questions of each paragraph are taken before any more of one. The choice depends on
+        the ids, the paragraphs and the seed only. A set that isn't parallel gives `n` per language.
+
+        Args:
+            n: How many.
+            seed: Of the choice.
+            per_paragraph: Several questions on a text cost little more than one, as the text is
+                read once; but they are alike, so that intervals over paragraphs get wider.
 
         Raises:
-            ValueError: `n` below 1 or above the number of questions.
+            ValueError: `n` below 1 or above the number of questions, or `per_paragraph` below 1.
         """
+        if per_paragraph < 1:
+            raise ValueError(f"per_paragraph={per_paragraph}: give 1 or more questions.")
         if not self.parallel:
-            parts = [self.select(languages=[tag])._spread(n, seed) for tag in self.languages]
+            parts = [
+                self.select(languages=[tag])._spread(n, seed, per_paragraph)
+                for tag in self.languages
+            ]
             return self.select(ids=[id for part in parts for id in part])
-        return self.select(ids=self._spread(n, seed))
+        return self.select(ids=self._spread(n, seed, per_paragraph))
 
     def survival(self) -> pd.DataFrame:
         """How many questions were offered, how many are left, and why others not: `reason n`."""
@@ -174,17 +185,17 @@ class ReadingSet:
             [*rows, *((reason, counts[reason]) for reason in REASONS)], columns=["reason", "n"]
         )
 
-    def _spread(self, n: int, seed: int) -> list[str]:
+    def _spread(self, n: int, seed: int, per_paragraph: int) -> list[str]:
         if not 1 <= n <= len(self):
             raise ValueError(
                 f"Can't sample {n} questions of {len(self)}; ask for 1 to {len(self)}."
             )
         rounds = [
-            (turn, seeded_rank(paragraph, seed=seed), id)
+            (turn // per_paragraph, seeded_rank(paragraph, seed=seed), turn, id)
             for paragraph, ids in self.paragraphs.items()
             for turn, id in enumerate(sorted(ids, key=lambda id: seeded_rank(id, seed=seed)))
         ]
-        return [id for _, _, id in sorted(rounds)[:n]]
+        return [id for *_, id in sorted(rounds)[:n]]
 
 
 def article_of(paragraph: str) -> str:
