@@ -1,0 +1,221 @@
+"""Relevance depth by layer and language, and whether the phases' stability goes with a score."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from xlens.figures import bands, theme
+from xlens.phases.curves import ALL
+from xlens.phases.depth import DepthResult
+from xlens.phases.stability import INDICES, StabilityCorrelation
+
+_ROW = 190
+"""Height of a small plot with its title, in pixels."""
+_SEGMENTS = (theme.PALETTE[1], theme.PALETTE[4], theme.PALETTE[2], theme.PALETTE[3])
+
+
+def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
+    """Mean relevance of segments by layer, a plot per language; diamonds mark their mean depth.
+
+    Args:
+        depth: From `relevance_depth`.
+        columns: Plots beside each other.
+    """
+    tags = list(depth.table["language"].unique())
+    columns = max(1, min(columns, len(tags)))
+    rows = -(-len(tags) // columns)
+    share: Any = "all"
+    fig = make_subplots(
+        rows=rows,
+        cols=columns,
+        shared_yaxes=share,
+        subplot_titles=[theme.language_label(tag) for tag in tags],
+        horizontal_spacing=0.05,
+        vertical_spacing=52 / (_ROW * rows),
+    )
+    fig.update_annotations(font_size=12)
+    summary = depth.summary()
+    for i, tag in enumerate(tags):
+        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+        for segment, color in zip(depth.segments, _SEGMENTS, strict=False):
+            drawn = depth.profiles
+            table = drawn[(drawn["language"] == tag) & (drawn["segment"] == segment)]
+            bands.add_band(fig, table, color, name=segment, legend=i == 0, **place)
+            found = summary[(summary["language"] == tag) & (summary["segment"] == segment)].iloc[0]
+            if np.isfinite(found["depth"]):
+                height = float(np.interp(found["depth"], table["layer"], table["mean"]))
+                fig.add_scatter(
+                    x=[found["depth"]],
+                    y=[height],
+                    error_x={
+                        "type": "data",
+                        "array": [max(found["high"] - found["depth"], 0)],
+                        "arrayminus": [max(found["depth"] - found["low"], 0)],
+                        "color": color,
+                        "thickness": 1.5,
+                        "width": 4,
+                    },
+                    mode="markers",
+                    marker={"color": color, "size": 11, "symbol": "diamond"},
+                    name=f"{segment}: depth",
+                    legendgroup=segment,
+                    showlegend=False,
+                    hovertemplate="depth %{x:.2f}<extra></extra>",
+                    **place,
+                )
+        bands.layer_axis(fig, depth.n_layers, title=False, ticks=5, **place)
+    fig.update_xaxes(title_text="residual point (0 = embedding)", row=rows)
+    fig.update_yaxes(title_text="relevance", col=1)
+    reading = f"{depth.options['reading']}, {depth.options['share']:.0%}"
+    return theme.finish(
+        fig,
+        title="Relevance of the segments by layer",
+        notes=[
+            f"{depth.table['prompt'].nunique()} prompts · shaded: 95% interval of the mean",
+            f"diamonds: mean major relevance depth ({reading}) with its interval",
+        ],
+        height=_ROW * rows,
+        legend=list(depth.segments),
+        subtitles=True,
+    )
+
+
+def depth_by_language(
+    depth: DepthResult,
+    *,
+    control: DepthResult | None = None,
+    colors: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """Relevance depth of every prompt, a box per language and segment.
+
+    Args:
+        depth: From `relevance_depth`.
+        control: From `random_span_depth`; drawn in grey beside each box.
+        colors: Colours by language for the whole report.
+
+    Raises:
+        ValueError: a language without a colour.
+    """
+    tags = list(depth.table["language"].unique())
+    colors = theme.language_colors(tags) if colors is None else colors
+    ordered = bands.in_order(set(tags), colors)
+    fig = make_subplots(
+        rows=1,
+        cols=len(depth.segments),
+        shared_yaxes=True,
+        subplot_titles=list(depth.segments),
+        horizontal_spacing=0.04,
+    )
+    fig.update_annotations(font_size=12)
+    shown = [(depth, "")] + ([(control, "random spans")] if control is not None else [])
+    for i, segment in enumerate(depth.segments):
+        for tag in ordered:
+            for which, beside in shown:
+                table = which.table
+                found = table[(table["language"] == tag) & (table["segment"] == segment)]
+                color = theme.NEUTRAL if beside else theme.color_of(colors, tag)
+                fig.add_box(
+                    x=[tag] * len(found),
+                    y=found["share"].tolist(),
+                    marker={"color": color, "size": 3},
+                    line={"width": 1.5},
+                    fillcolor=theme.translucent(color, 0.2),
+                    boxmean=True,
+                    boxpoints="outliers",
+                    offsetgroup=beside or "depth",
+                    name=beside or theme.language_label(tag),
+                    legendgroup=beside or tag,
+                    showlegend=bool(beside) and i == 0 and tag == ordered[0],
+                    row=1,
+                    col=i + 1,
+                )
+    fig.update_layout(boxmode="group" if control is not None else "overlay", hovermode="closest")
+    fig.update_xaxes(type="category")
+    fig.update_yaxes(range=[-0.02, 1.05])
+    fig.update_yaxes(title_text="depth (share of the blocks)", col=1)
+    n = int(depth.table["prompt"].nunique())
+    how = depth.options
+    notes = [
+        f"{n} prompts · {how['reading']} reading at {how['share']:.0%}, {how['sign']}",
+        "line: median, dashed: mean, box: middle half",
+    ]
+    notes += ["grey: random spans of the same length"] if control is not None else []
+    return theme.finish(
+        fig,
+        title="Major relevance depth by language",
+        notes=notes,
+        height=300,
+        legend=["random spans"] if control is not None else [],
+        subtitles=True,
+    )
+
+
+def stability_scatter(
+    correlation: StabilityCorrelation,
+    index: str = "S2",
+    *,
+    score: str = "F1",
+    colors: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """Stability against the score, a point per model and language, with both correlations.
+
+    Args:
+        correlation: From `xlens.phases.correlate`.
+        index: One of `INDICES`.
+        score: What the score is called.
+        colors: Colours by language for the whole report.
+
+    Raises:
+        ValueError: an index that was not correlated, or a language without a colour.
+    """
+    cells = correlation.cells[correlation.cells["index"] == index].dropna(subset=["stability"])
+    if cells.empty:
+        raise ValueError(
+            f"No index {index!r} here; there are {list(correlation.table['index'].unique())}."
+        )
+    tags = list(cells["language"].unique())
+    colors = theme.language_colors(set(tags) - {ALL}) if colors is None else colors
+    models = list(cells["model"].unique())
+    fig = go.Figure()
+    for model in models:
+        mine = cells[cells["model"] == model]
+        fig.add_scatter(
+            x=mine["stability"].tolist(),
+            y=mine["score"].tolist(),
+            mode="markers+text",
+            text=[model if tag == ALL else tag for tag in mine["language"]],
+            textposition="top center",
+            textfont={"size": 10},
+            cliponaxis=False,
+            marker={
+                "size": 10,
+                "symbol": ["circle", "square", "diamond", "cross", "x"][models.index(model) % 5],
+                "color": [
+                    theme.NEUTRAL if tag == ALL else theme.color_of(colors, tag)
+                    for tag in mine["language"]
+                ],
+            },
+            name=theme.plain(model),
+            hovertemplate="%{text}: %{x:.3f}, %{y:.3f}",
+        )
+    found = correlation.table[correlation.table["index"] == index]
+    notes = [INDICES[index]]
+    for row in found.to_dict("records"):
+        few = " (few cells)" if row["small"] else ""
+        notes.append(
+            f"{row['coefficient'].title()} {row['value']:.2f} [{row['low']:.2f}, "
+            f"{row['high']:.2f}] over {row['n']}{few}"
+        )
+    fig.update_xaxes(title_text=f"{index} (higher: stabler)")
+    fig.update_yaxes(title_text=score)
+    fig.update_layout(hovermode="closest")
+    return theme.finish(
+        fig,
+        title=f"Does stability go with {score}?",
+        notes=[*notes, f"intervals over {correlation.over}"],
+        height=320,
+        legend=models,
+    )

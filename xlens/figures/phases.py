@@ -1,0 +1,290 @@
+"""Phases of retrieval: evidence by layer with its boundaries, and two models side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from xlens.figures import bands, theme
+from xlens.phases.compare import PairedCurves
+from xlens.phases.curves import ALL, KINDS, CurveSummary
+from xlens.phases.detect import PhaseResult
+
+_ROW = 190
+"""Height of a small plot with its title, in pixels."""
+_RIGHT, _WRONG = theme.PALETTE[0], theme.NEUTRAL
+_EDGES = {"question": theme.PALETTE[1], "answer": theme.PALETTE[4]}
+_EDGE_WORDS = {"question": "question handed over", "answer": "answer retrieved"}
+_SIDES = {"first": theme.NEUTRAL, "second": theme.PALETTE[0]}
+
+
+def phase_curves(
+    curves: CurveSummary,
+    phases: PhaseResult | None = None,
+    *,
+    language: str = ALL,
+    kinds: Sequence[str] | None = None,
+    columns: int = 2,
+) -> go.Figure:
+    """Every kind of evidence by layer: right answer, wrong answer, and the boundary found.
+
+    Shaded are intervals of the mean over prompts. The vertical line is the kind's own boundary,
+    its band the bootstrap interval; dotted where the step is not significant or has no test.
+
+    Args:
+        curves: `Curves.summary()`.
+        phases: What `detect_phases` made of them; None draws no boundary.
+        language: Of the prompts; `all` pools them.
+        kinds: Which; by default all.
+        columns: Plots beside each other.
+
+    Raises:
+        ValueError: an unknown kind or language.
+    """
+    names = list(kinds or dict.fromkeys(curves.table["kind"]))
+    tables = [curves.pick(kind, language) for kind in names]
+    columns = max(1, min(columns, len(names)))
+    rows = -(-len(names) // columns)
+    fig = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[f"{KINDS[k].words} ({KINDS[k].unit})" for k in names],
+        horizontal_spacing=0.1,
+        vertical_spacing=52 / (_ROW * rows),
+    )
+    fig.update_annotations(font_size=11)
+    legend: list[str] = []
+    for i, (kind, table) in enumerate(zip(names, tables, strict=True)):
+        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+        for part, name, color in (
+            ("control", "wrong answer", _WRONG),
+            ("values", "right answer", _RIGHT),
+        ):
+            drawn = table[table["part"] == part]
+            if drawn["mean"].isna().all():
+                continue
+            bands.add_band(
+                fig,
+                drawn,
+                color,
+                name=name,
+                symbol="circle" if part == "values" else "x",
+                legend=name not in legend,
+                **place,
+            )
+            legend += [name] * (name not in legend)
+        if phases is not None:
+            _mark_boundary(fig, phases, kind, language, **place)
+        fig.update_yaxes(nticks=4, **place)
+        lowest = i + columns >= len(names)
+        bands.layer_axis(fig, curves.n_layers, title=False, ticks=5, **place)
+        fig.update_xaxes(title_text="residual point (0 = embedding)" if lowest else None, **place)
+    most = int(max(table["n"].max() for table in tables))
+    notes = [f"{most} prompts" + _of_language(language)]
+    if phases is not None:
+        notes += [phases.verdict(language), "vertical: this evidence's boundary with its interval"]
+    notes.append(f"shaded: {curves.confidence:.0%} interval of the mean")
+    return theme.finish(
+        fig,
+        title="Question encoding, then answer retrieval",
+        notes=notes,
+        height=_ROW * rows,
+        legend=legend,
+        subtitles=True,
+    )
+
+
+def phase_boundaries(phases: PhaseResult) -> go.Figure:
+    """Boundaries by kind of evidence and language, with intervals; what decided, in full colour.
+
+    A filled marker is a significant step, an open one is not, or has no test.
+    """
+    edges = phases.edges[phases.edges["edge"] != "encoding"]
+    tags = list(phases.phases["language"])
+    kinds = [k for k in KINDS if (edges["kind"] == k).any()]
+    columns = min(2, len(tags))
+    rows = -(-len(tags) // columns)
+    fig = make_subplots(
+        rows=rows,
+        cols=columns,
+        shared_yaxes=True,
+        subplot_titles=["all languages" if t == ALL else theme.language_label(t) for t in tags],
+        horizontal_spacing=0.04,
+        vertical_spacing=0.2 / rows,
+    )
+    fig.update_annotations(font_size=12)
+    words = [_short(k) for k in kinds]
+    for i, tag in enumerate(tags):
+        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+        for edge, color in _EDGES.items():
+            table = edges[(edges["edge"] == edge) & (edges["language"] == tag)]
+            table = table.dropna(subset=["value"])
+            ends = table[["low", "high"]].fillna({"low": table["value"], "high": table["value"]})
+            fig.add_scatter(
+                x=table["value"].tolist(),
+                y=[_short(k) for k in table["kind"]],
+                error_x={
+                    "type": "data",
+                    "array": (ends["high"] - table["value"]).clip(lower=0).tolist(),
+                    "arrayminus": (table["value"] - ends["low"]).clip(lower=0).tolist(),
+                    "thickness": 1.5,
+                    "width": 3,
+                },
+                customdata=table[["p"]].to_numpy().tolist(),
+                mode="markers",
+                marker={
+                    "color": color,
+                    "size": 9,
+                    "symbol": ["circle" if f else "circle-open" for f in table["found"]],
+                },
+                name=_EDGE_WORDS[edge],
+                legendgroup=edge,
+                showlegend=i == 0,
+                hovertemplate="%{y}: %{x} (p = %{customdata[0]:.3g})<extra></extra>",
+                **place,
+            )
+            row = phases.row(tag)
+            if np.isfinite(row[edge]):
+                fig.add_vline(
+                    x=row[edge], line={"color": color, "width": 1, "dash": "dash"}, **place
+                )
+        bands.layer_axis(fig, phases.n_layers, title=False, ticks=5, **place)
+        fig.update_yaxes(type="category", categoryorder="array", categoryarray=words[::-1], **place)
+    fig.update_xaxes(title_text="residual point (0 = embedding)", row=rows)
+    fig.update_layout(hovermode="closest")
+    notes = [phases.verdict(), "filled: significant step; dashed: median of what decided"]
+    return theme.finish(
+        fig,
+        title="Where the phases end, by kind of evidence",
+        notes=notes,
+        height=rows * max(200, 22 * len(kinds) + 40),
+        legend=list(_EDGE_WORDS.values()),
+        subtitles=True,
+    )
+
+
+def paired_curves(
+    paired: PairedCurves, *, language: str = ALL, kinds: Sequence[str] | None = None
+) -> go.Figure:
+    """Two models' curves (left) and their difference with its interval (right), by kind.
+
+    Filled points differ significantly, adjusted over the layers.
+
+    Args:
+        paired: From `compare_curves`.
+        language: Of the prompts; `all` pools them.
+        kinds: Which; by default all.
+
+    Raises:
+        ValueError: an unknown kind or language.
+    """
+    table = paired.table[paired.table["language"] == language]
+    if table.empty:
+        raise ValueError(
+            f"No language {language!r} here; there are {list(paired.table['language'].unique())}."
+        )
+    names = list(kinds or dict.fromkeys(table["kind"]))
+    if unknown := [k for k in names if k not in set(table["kind"])]:
+        raise ValueError(
+            f"No kinds {unknown} here; there are {list(dict.fromkeys(table['kind']))}."
+        )
+    fig = make_subplots(
+        rows=len(names),
+        cols=2,
+        subplot_titles=[
+            text for k in names for text in (f"{_short(k)} ({KINDS[k].unit})", "difference")
+        ],
+        horizontal_spacing=0.1,
+        vertical_spacing=52 / (_ROW * len(names)),
+    )
+    fig.update_annotations(font_size=12)
+    level = 1 - paired.confidence
+    for i, kind in enumerate(names):
+        mine = table[table["kind"] == kind]
+        for (side, color), name in zip(_SIDES.items(), paired.names, strict=True):
+            fig.add_scatter(
+                x=mine["layer"].tolist(),
+                y=mine[side].tolist(),
+                mode="lines+markers",
+                marker={"size": 5, "symbol": "square" if side == "first" else "circle"},
+                line={"color": color, "width": 2},
+                name=theme.plain(name),
+                legendgroup=side,
+                showlegend=i == 0,
+                hovertemplate="%{y:.3f}",
+                row=i + 1,
+                col=1,
+            )
+        bands.add_band(
+            fig,
+            mine.rename(columns={"difference": "mean"}),
+            theme.PALETTE[2],
+            name="difference",
+            row=i + 1,
+            col=2,
+        )
+        fig.add_scatter(
+            x=mine["layer"].tolist(),
+            y=mine["difference"].tolist(),
+            mode="markers",
+            marker={
+                "color": theme.PALETTE[2],
+                "size": 7,
+                "symbol": ["circle" if p < level else "circle-open" for p in mine["p"]],
+            },
+            customdata=mine[["p"]].to_numpy().tolist(),
+            showlegend=False,
+            hovertemplate="p = %{customdata[0]:.3g}<extra></extra>",
+            row=i + 1,
+            col=2,
+        )
+        right: dict[str, Any] = {"row": i + 1, "col": 2}
+        fig.add_hline(y=0, line={"color": theme.NEUTRAL, "width": 1}, **right)
+        for col in (1, 2):
+            bands.layer_axis(fig, paired.n_layers, title=False, ticks=5, row=i + 1, col=col)
+            fig.update_yaxes(nticks=4, row=i + 1, col=col)
+    fig.update_xaxes(title_text="residual point (0 = embedding)", row=len(names))
+    first, second = paired.names
+    return theme.finish(
+        fig,
+        title=f"{first} and {second}",
+        notes=[
+            "right less wrong answer" + _of_language(language),
+            f"difference: {second} less {first}, {paired.confidence:.0%} interval; filled: "
+            "significant",
+        ],
+        height=_ROW * len(names),
+        legend=list(paired.names),
+        subtitles=True,
+    )
+
+
+def _mark_boundary(
+    fig: go.Figure, phases: PhaseResult, kind: str, language: str, **place: Any
+) -> None:
+    edges = phases.edges
+    found = edges[(edges["kind"] == kind) & (edges["language"] == language)].dropna(
+        subset=["value"]
+    )
+    for mark in found.to_dict("records"):
+        color = _EDGES.get(str(mark["edge"]), theme.NEUTRAL)
+        if mark["high"] > mark["low"]:
+            fig.add_vrect(
+                x0=mark["low"],
+                x1=mark["high"],
+                fillcolor=theme.translucent(color, 0.15),
+                line_width=0,
+                **place,
+            )
+        dash = "solid" if mark["found"] else "dot"
+        fig.add_vline(x=mark["value"], line={"color": color, "width": 2, "dash": dash}, **place)
+
+
+def _short(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _of_language(language: str) -> str:
+    return "" if language == ALL else f" · {theme.language_label(language)}"

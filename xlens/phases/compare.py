@@ -1,0 +1,245 @@
+"""Two models side by side, say base and post-trained: the same prompts, paired differences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlens.phases.curves import ALL, Curves
+from xlens.phases.depth import DepthResult
+from xlens.phases.resample import (
+    ClusterSums,
+    bootstrap_weights,
+    check_draws,
+    cluster_of,
+    percentiles,
+    random_signs,
+)
+from xlens.results import Result, versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedCurves(Result):
+    """Two models' curves and their difference, paired by prompt.
+
+    Attributes:
+        table: `kind language layer first second difference low high p n`: means of the excess,
+            second less first, with a bootstrap interval over clusters; `p` against random signs of
+            the clusters' differences, adjusted over the layers of a kind (largest standardised
+            difference). `all` pools the languages.
+        names: What the two are called.
+        n_layers: Blocks of the models.
+        confidence: Of the intervals.
+    """
+
+    table: pd.DataFrame
+    names: tuple[str, ...]
+    n_layers: int
+    confidence: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDepth(Result):
+    """Two models' relevance depth and their difference, paired by prompt.
+
+    Attributes:
+        table: `segment language first second difference low high n`: means in shares of the blocks,
+            so that models of different depth can be compared; second less first.
+        names: What the two are called.
+        confidence: Of the intervals.
+    """
+
+    table: pd.DataFrame
+    names: tuple[str, ...]
+    confidence: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+
+def compare_curves(
+    first: Curves,
+    second: Curves,
+    *,
+    kinds: Sequence[str] | None = None,
+    names: tuple[str, str] = ("base", "post-trained"),
+    cluster: str | None = None,
+    confidence: float = 0.95,
+    n_boot: int = 1000,
+    n_flips: int = 2000,
+    seed: int = 0,
+) -> PairedCurves:
+    """Difference of two models' curves at every layer, on the prompts that both have.
+
+    Args:
+        first: One model's.
+        second: The other's, of as many blocks.
+        kinds: Which; None for all that both have.
+        names: What the two are called.
+        cluster: Meta column that is resampled whole; None for `paragraph` where there is one, else
+            `id`.
+        confidence: Of the intervals.
+        n_boot: Resamples.
+        n_flips: Sign flips.
+        seed: Of both.
+
+    Raises:
+        ValueError: other layers, no prompt or kind in common.
+    """
+    check_draws(confidence, n_boot=n_boot, n_flips=n_flips)
+    if first.layers != second.layers or first.n_layers != second.n_layers:
+        raise ValueError(
+            f"The curves have the layers {list(first.layers)} of {first.n_layers} and "
+            f"{list(second.layers)} of {second.n_layers}; layer by layer, models of one shape can "
+            "be compared. For others compare depths, as shares."
+        )
+    both = [kind for kind in first.kinds if kind in second.kinds]
+    wanted = both if kinds is None else list(kinds)
+    if not wanted or not set(wanted) <= set(both):
+        raise ValueError(f"kinds={kinds!r}; both models have {both}.")
+    one, other = _shared(first.meta, second.meta)
+    first, second = first.take(one, wanted), second.take(other, wanted)
+    clusters = cluster_of(first.meta, cluster)
+    n = int(clusters.max()) + 1
+    weights, signs = bootstrap_weights(n, n_boot, seed), random_signs(n, n_flips, seed)
+    rows: list[dict[str, Any]] = []
+    for kind in wanted:
+        for tag, here in _languages(first.meta):
+            a, b = (x.get(kind)[here] for x in (first, second))
+            whole = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+            if not whole.any():
+                continue
+            sums = ClusterSums.of((b - a)[whole], clusters[here][whole], n)
+            draws, mean = sums.draws(weights), sums.mean()
+            p = _adjusted(sums.flipped(signs))
+            for i, layer in enumerate(first.layers):
+                low, high = percentiles(draws[:, i], confidence)
+                rows.append(
+                    {
+                        "kind": kind,
+                        "language": tag,
+                        "layer": layer,
+                        "first": float(a[whole, i].mean()),
+                        "second": float(b[whole, i].mean()),
+                        "difference": float(mean[i]),
+                        "low": low,
+                        "high": high,
+                        "p": float(p[i]),
+                        "n": int(whole.sum()),
+                    }
+                )
+    return PairedCurves(
+        provenance=_provenance(first, second, names),
+        table=pd.DataFrame(rows),
+        names=names,
+        n_layers=first.n_layers,
+        confidence=confidence,
+    )
+
+
+def compare_depth(
+    first: DepthResult,
+    second: DepthResult,
+    *,
+    names: tuple[str, str] = ("base", "post-trained"),
+    cluster: str | None = None,
+    confidence: float = 0.95,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> PairedDepth:
+    """Difference of two models' relevance depth, as shares of their blocks, paired by prompt.
+
+    Args:
+        first: One model's.
+        second: The other's, read in the same way.
+        names: What the two are called.
+        cluster: As for `compare_curves`.
+        confidence: Of the intervals.
+        n_boot: Resamples.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: depths read with other switches, no prompt or segment in common.
+    """
+    check_draws(confidence, n_boot=n_boot)
+    if first.options != second.options or first.kind != second.kind:
+        raise ValueError(
+            f"The depths are read differently: {first.options} ({first.kind}) and {second.options} "
+            f"({second.kind}); read both with the same options."
+        )
+    segments = [s for s in first.segments if s in second.segments]
+    if not segments:
+        raise ValueError(f"No common segment: {first.segments} and {second.segments}.")
+    rows: list[dict[str, Any]] = []
+    for segment in segments:
+        tables = [
+            d.table[d.table["segment"] == segment].reset_index(drop=True) for d in (first, second)
+        ]
+        one, other = _shared(*tables)
+        a, b = tables[0].iloc[one].reset_index(drop=True), tables[1].iloc[other]
+        clusters = cluster_of(a, cluster)
+        n = int(clusters.max()) + 1
+        weights = bootstrap_weights(n, n_boot, seed)
+        values = np.column_stack([a["share"], b["share"]])
+        values[~np.isfinite(values).all(1)] = np.nan
+        for tag, here in _languages(a):
+            sums = ClusterSums.of(values[here], clusters[here], n)
+            draws, mean = sums.draws(weights), sums.mean()
+            low, high = percentiles(draws[:, 1] - draws[:, 0], confidence)
+            rows.append(
+                {
+                    "segment": segment,
+                    "language": tag,
+                    "first": float(mean[0]),
+                    "second": float(mean[1]),
+                    "difference": float(mean[1] - mean[0]),
+                    "low": low,
+                    "high": high,
+                    "n": int(np.isfinite(values[here, 0]).sum()),
+                }
+            )
+    return PairedDepth(
+        provenance=_provenance(first, second, names),
+        table=pd.DataFrame(rows),
+        names=names,
+        confidence=confidence,
+    )
+
+
+def _shared(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """Rows of the same (id, language) in both, in the first's order."""
+    keys = [list(zip(x["id"], x["language"], strict=True)) for x in (first, second)]
+    where = {key: i for i, key in enumerate(keys[1])}
+    rows = [i for i, key in enumerate(keys[0]) if key in where]
+    if not rows:
+        raise ValueError("The two results share no prompt (id and language); run the same ones.")
+    return rows, [where[keys[0][i]] for i in rows]
+
+
+def _languages(meta: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    languages = meta["language"].to_numpy()
+    tags = list(dict.fromkeys(languages))
+    every = [(ALL, np.ones(len(languages), dtype=bool))]
+    return every + ([(str(tag), languages == tag) for tag in tags] if len(tags) > 1 else [])
+
+
+def _adjusted(flipped: np.ndarray) -> np.ndarray:
+    """Two-sided p of each column of the first row, by the largest standardised one of each flip."""
+    spread = np.sqrt((flipped**2).mean(axis=0))
+    size = np.abs(flipped) / np.where(spread > 0, spread, np.inf)
+    most = size.max(axis=1)
+    return (most[:, None] >= size[0] * (1 - 1e-9)).mean(axis=0)
+
+
+def _provenance(
+    first: Curves | DepthResult, second: Curves | DepthResult, names: tuple[str, str]
+) -> dict[str, Any]:
+    parts = {name: x.provenance for name, x in zip(names, (first, second), strict=True)}
+    return {**parts, "versions": versions()}

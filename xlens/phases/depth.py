@@ -1,0 +1,399 @@
+"""Major relevance depth: up to which layer a token, or a segment, has to be encoded."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from xlens.engine import RelevanceScores
+from xlens.phases.curves import mean_curve
+from xlens.phases.resample import (
+    ClusterSums,
+    bootstrap_weights,
+    check_draws,
+    cluster_of,
+    percentiles,
+)
+from xlens.results import Result, versions
+
+Reading = Literal["cumulative", "percentile"]
+Sign = Literal["abs", "positive"]
+Normalise = Literal["none", "sum", "max"]
+Aggregate = Literal["segment", "tokens"]
+# An exact share must not flip with the last bit of a sum.
+_TOLERANCE = 1e-9
+_N_BOOT = 1000
+_PROFILE = ["language", "segment", "layer", "mean", "low", "high", "n"]
+SOURCES = {
+    "definition": "arXiv 2504.10906 as third parties report it: the layer at the 95th percentile of"
+    " a token's relevance; the paper's own text is not confirmed",
+    "reading, sign, normalise, embedding, aggregate": "our reading",
+}
+
+
+@dataclass(frozen=True)
+class DepthOptions:
+    """How relevance becomes a depth; what the paper leaves open is a switch.
+
+    Attributes:
+        reading: `cumulative`: the first layer at which `share` of the relevance, summed from below,
+            has been reached. `percentile`: the last layer whose relevance reaches that percentile
+            of the layers' relevances (linear interpolation).
+        share: Of the relevance, or the percentile as a share.
+        sign: `abs`, or `positive`: negative relevance counts as none.
+        normalise: Each layer's relevances divided by `none`, or by the `sum` or the `max` of their
+            sizes over all tokens of the prompt but BOS.
+        embedding: Whether layer 0 counts.
+        aggregate: `segment`: relevances are summed over the segment first; `tokens`: mean of its
+            tokens' depths.
+
+    Raises:
+        ValueError: an unknown switch, or a share outside (0, 1].
+    """
+
+    reading: Reading = "cumulative"
+    share: float = 0.95
+    sign: Sign = "abs"
+    normalise: Normalise = "none"
+    embedding: bool = False
+    aggregate: Aggregate = "segment"
+
+    def __post_init__(self) -> None:
+        for name, accepted in (
+            ("reading", Reading),
+            ("sign", Sign),
+            ("normalise", Normalise),
+            ("aggregate", Aggregate),
+        ):
+            if getattr(self, name) not in get_args(accepted):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; accepted are {list(get_args(accepted))}."
+                )
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}; accepted is a number above 0 and up to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthResult(Result):
+    """Depth per prompt and segment.
+
+    Attributes:
+        table: `prompt id language segment depth share` and the prompts' meta; `depth` in residual
+            points, `share` of the model's blocks. NaN where a segment has no relevance.
+        n_layers: Blocks of the model.
+        options: The switches, by name.
+        profiles: Mean relevance of the segments by layer, as summed or averaged over their tokens:
+            `language segment layer mean low high n`; bootstrap intervals (95 %) over clusters.
+            Empty for the length control.
+        kind: `value`, or `random spans` for the length control.
+    """
+
+    table: pd.DataFrame
+    profiles: pd.DataFrame
+    n_layers: int
+    options: dict[str, Any]
+    kind: str = "value"
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """In order."""
+        return tuple(self.table["segment"].unique())
+
+    def summary(
+        self,
+        *,
+        confidence: float = 0.95,
+        n_boot: int = 1000,
+        cluster: str | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Means per language and segment, with bootstrap intervals over clusters of prompts.
+
+        Args:
+            confidence: Of the intervals.
+            n_boot: Resamples.
+            cluster: Meta column drawn whole; None for `paragraph` where there is one, else `id`.
+            seed: Of the bootstrap.
+
+        Returns:
+            `language segment depth low high share n`; language `all` pools them.
+
+        Raises:
+            ValueError: an unknown column or a bad option.
+        """
+        check_draws(confidence, n_boot=n_boot)
+        clusters = cluster_of(self.table, cluster)
+        weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
+        rows: list[dict[str, Any]] = []
+        for language in ("all", *self.table["language"].unique()):
+            for segment in self.segments:
+                here = (self.table["segment"] == segment).to_numpy(copy=True)
+                if language != "all":
+                    here &= (self.table["language"] == language).to_numpy()
+                depth = np.where(here, self.table["depth"], np.nan)[:, None]
+                sums = ClusterSums.of(depth, clusters)
+                low, high = percentiles(sums.draws(weights)[:, 0], confidence)
+                mean = float(sums.mean()[0])
+                rows.append(
+                    {
+                        "language": language,
+                        "segment": segment,
+                        "depth": mean,
+                        "low": low,
+                        "high": high,
+                        "share": mean / self.n_layers,
+                        "n": int(np.isfinite(depth).sum()),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def major_depth(
+    relevance: Float[np.ndarray, "layer item"],
+    layers: Sequence[int],
+    *,
+    reading: Reading = "cumulative",
+    share: float = 0.95,
+    sign: Sign = "abs",
+    embedding: bool = True,
+) -> Float[np.ndarray, " item"]:
+    """The major relevance depth of tokens or segments.
+
+    `min{l : sum_{k<=l} |R_k| >= share * sum_k |R_k|}`, or the latest l with |R_l| at the percentile
+    or above. Sums are compared with a relative tolerance of 1e-9.
+
+    Args:
+        relevance: By layer.
+        layers: Residual points, ascending.
+        reading: As in `DepthOptions`.
+        share: As in `DepthOptions`.
+        sign: As in `DepthOptions`.
+        embedding: Whether layer 0 counts.
+
+    Returns:
+        Residual points; NaN where there is no relevance at all, or a NaN in it.
+
+    Raises:
+        ValueError: an unknown switch, other layers than rows, or none left.
+    """
+    DepthOptions(reading=reading, share=share, sign=sign)
+    points = np.array(layers)
+    if len(points) != len(relevance) or (np.diff(points) <= 0).any():
+        raise ValueError(
+            f"{len(relevance)} rows of relevance for the layers {list(layers)}; give one row per "
+            "layer, in ascending order."
+        )
+    if not embedding:
+        relevance, points = relevance[points > 0], points[points > 0]
+    if not len(points):
+        raise ValueError("No layer is left; give layers above 0, or embedding=True.")
+    size = np.abs(relevance) if sign == "abs" else np.maximum(relevance, 0.0)
+    total = size.sum(axis=0)
+    if reading == "cumulative":
+        reached = size.cumsum(axis=0) >= share * total * (1 - _TOLERANCE)
+        at = reached.argmax(axis=0)
+    else:
+        with np.errstate(invalid="ignore"):
+            wanted = np.quantile(size, share, axis=0)
+        reached = size >= wanted * (1 - _TOLERANCE)
+        at = len(points) - 1 - reached[::-1].argmax(axis=0)
+    return np.where(total > 0, points[at].astype(float), np.nan)
+
+
+def relevance_depth(
+    scores: RelevanceScores,
+    *,
+    segments: Sequence[str] = ("question", "context"),
+    n_layers: int | None = None,
+    bos: bool | None = None,
+    options: DepthOptions | None = None,
+) -> DepthResult:
+    """Depth of named segments in every prompt (arXiv 2504.10906, its reading ours).
+
+    Args:
+        scores: From `xlens.relevance` with the slots `NAME:sum`, `NAME:mean` or `NAME:each` of the
+            segments (or `last`); `NAME:each` for `aggregate="tokens"`, and `all` besides where
+            layers are normalised.
+        segments: Names of spans, or `last`.
+        n_layers: Blocks of the model; None: the deepest layer of the scores.
+        bos: Whether the first token is a BOS that normalising leaves out; None: what the model's
+            tokenizer does.
+        options: The switches.
+
+    Raises:
+        ValueError: a slot that the scores lack.
+    """
+    how = DepthOptions() if options is None else options
+    scale = _layer_scale(scores, how.normalise, bos)
+    picked = {s: _segment(scores, s, how.aggregate) for s in segments}
+    depths = {
+        s: [_one(x / scale[:, i : i + 1], scores.layers, how) for i, x in enumerate(columns)]
+        for s, columns in picked.items()
+    }
+    clusters = cluster_of(scores.meta)
+    weights = bootstrap_weights(int(clusters.max()) + 1, _N_BOOT, 0)
+    means: list[pd.DataFrame] = []
+    for segment, columns in picked.items():
+        each = np.stack([x.sum(1) / scale[:, i] for i, x in enumerate(columns)]).astype(float)
+        for language in scores.meta["language"].unique():
+            here = (scores.meta["language"] == language).to_numpy()
+            table = mean_curve(each[here], clusters[here], weights, scores.layers, 0.95)
+            means.append(table.assign(language=language, segment=segment))
+    profiles = pd.concat(means, ignore_index=True)
+    return _result(scores, depths, n_layers, how, "value", profiles)
+
+
+def random_span_depth(
+    scores: RelevanceScores,
+    *,
+    segments: Sequence[str] = ("question", "context"),
+    n_spans: int = 20,
+    n_layers: int | None = None,
+    bos: bool | None = None,
+    options: DepthOptions | None = None,
+    seed: int = 0,
+) -> DepthResult:
+    """The length control: depth of random spans as long as the segment, elsewhere in the prompt.
+
+    Long segments collect relevance from more places; a depth says something about the segment only
+    as far as it differs from this. Mean over `n_spans` spans per prompt, which do not touch the
+    segment; NaN where no place is left.
+
+    Args:
+        scores: With the slots `all` and `NAME:each` of the segments.
+        segments: Names of spans.
+        n_spans: Spans per prompt and segment.
+        n_layers: As for `relevance_depth`.
+        bos: As for `relevance_depth`.
+        options: The switches.
+        seed: Of the places.
+
+    Raises:
+        ValueError: a slot that the scores lack, or no spans asked for.
+    """
+    check_draws(0.5, n_spans=n_spans)
+    how = DepthOptions() if options is None else options
+    scale = _layer_scale(scores, how.normalise, bos)
+    first = int(_has_bos(scores, bos))
+    rng = np.random.default_rng(seed)
+    depths: dict[str, list[float]] = {}
+    for segment in segments:
+        places = scores.rows[scores.rows["slot"] == f"{segment}:each"].groupby("prompt")["position"]
+        starts, counts = places.min(), places.size()
+        if places.ngroups < len(scores.meta):
+            scores.slot(f"{segment}:each")  # says what is missing
+        found: list[float] = []
+        for i in range(len(scores.meta)):
+            every = scores.slot("all", i) / scale[:, i : i + 1]
+            start, length = int(starts[i]), int(counts[i])
+            free = [
+                a
+                for a in range(first, every.shape[1] - length + 1)
+                if a + length <= start or a >= start + length
+            ]
+            drawn = rng.choice(free, size=n_spans) if free else []
+            depth = [
+                _one(_joined(every[:, a : a + length], how), scores.layers, how) for a in drawn
+            ]
+            kept = [d for d in depth if np.isfinite(d)]
+            found.append(float(np.mean(kept)) if kept else float("nan"))
+        depths[segment] = found
+    return _result(scores, depths, n_layers, how, "random spans")
+
+
+def _one(relevance: np.ndarray, layers: Sequence[int], how: DepthOptions) -> float:
+    """Of one prompt's segment, `[layer, token]`, or `[layer, 1]` if it was summed."""
+    found = major_depth(
+        relevance,
+        layers,
+        reading=how.reading,
+        share=how.share,
+        sign=how.sign,
+        embedding=how.embedding,
+    )
+    kept = found[np.isfinite(found)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def _joined(relevance: np.ndarray, how: DepthOptions) -> np.ndarray:
+    return relevance.sum(1, keepdims=True) if how.aggregate == "segment" else relevance
+
+
+def _segment(
+    scores: RelevanceScores, segment: str, aggregate: Aggregate
+) -> list[Float[np.ndarray, "layer token"]]:
+    """Each prompt's relevances of a segment."""
+    there = set(scores.rows["slot"])
+    each = segment if segment == "last" else f"{segment}:each"
+    n = len(scores.meta)
+    if aggregate == "segment":
+        for slot in (f"{segment}:sum", f"{segment}:mean"):
+            if slot in there:
+                return list(scores.get(slot)[:, :, None])
+    if each not in there:
+        wanted = f"{segment}:each" if aggregate == "tokens" else f"{segment}:sum"
+        raise ValueError(
+            f"These relevance scores have no slot {wanted!r}; they hold {sorted(there)}. Ask "
+            f"relevance() for it: slots=[{wanted!r}, ...]."
+        )
+    found = [scores.slot(each, i) for i in range(n)]
+    return [x.sum(1, keepdims=True) for x in found] if aggregate == "segment" else found
+
+
+def _layer_scale(
+    scores: RelevanceScores, normalise: Normalise, bos: bool | None
+) -> Float[np.ndarray, "layer prompt"]:
+    """What each prompt's layers are divided by."""
+    shape = (len(scores.layers), len(scores.meta))
+    if normalise == "none":
+        return np.ones(shape)
+    first = int(_has_bos(scores, bos))
+    every = [np.abs(scores.slot("all", i)[:, first:]) for i in range(shape[1])]
+    scale = np.stack([x.sum(1) if normalise == "sum" else x.max(1) for x in every], axis=1)
+    return np.where(scale > 0, scale, 1.0)  # a layer without relevance stays without
+
+
+def _has_bos(scores: RelevanceScores, bos: bool | None) -> bool:
+    return bool(scores.provenance.get("prepends_bos", False)) if bos is None else bos
+
+
+def _result(
+    scores: RelevanceScores,
+    depths: dict[str, list[float]],
+    n_layers: int | None,
+    how: DepthOptions,
+    kind: str,
+    profiles: pd.DataFrame | None = None,
+) -> DepthResult:
+    n = max(scores.layers) if n_layers is None else n_layers
+    none = pd.DataFrame(columns=pd.Index(_PROFILE))
+    meta = scores.meta.drop(columns=["n_tokens", "tokens"])
+    rest = meta.drop(columns=["id", "language"])
+    parts = [
+        pd.DataFrame(
+            {
+                "prompt": range(len(meta)),
+                "id": meta["id"],
+                "language": meta["language"],
+                "segment": segment,
+                "depth": found,
+                "share": np.array(found) / n,
+            }
+        ).join(rest[[c for c in rest.columns if c not in ("prompt", "segment", "depth", "share")]])
+        for segment, found in depths.items()
+    ]
+    return DepthResult(
+        provenance={**scores.provenance, "sources": SOURCES, "versions": versions()},
+        table=pd.concat(parts, ignore_index=True),
+        profiles=none if profiles is None else profiles[_PROFILE],
+        n_layers=n,
+        options=asdict(how),
+        kind=kind,
+    )

@@ -1,0 +1,17 @@
+"""Evidence about the phases: curves over layers, each with its control."""
+
+from xlens.phases.evidence.collect import evidence
+from xlens.phases.evidence.observed import aligned, readable
+from xlens.phases.evidence.relevant import relevance_curves, relevant
+from xlens.phases.evidence.sweep import ablated, patched, read_answers
+
+__all__ = [
+    "ablated",
+    "aligned",
+    "evidence",
+    "patched",
+    "read_answers",
+    "readable",
+    "relevance_curves",
+    "relevant",
+]

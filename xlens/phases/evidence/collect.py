@@ -1,0 +1,120 @@
+"""`evidence`: every kind of evidence about the same prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from xlens.engine import harvest
+from xlens.models import HookedModel
+from xlens.phases.asked import Asked
+from xlens.phases.curves import KINDS, Curves, join_curves
+from xlens.phases.evidence.observed import aligned, readable
+from xlens.phases.evidence.relevant import relevant
+from xlens.phases.evidence.sweep import ablated, patched, require_same
+
+ALIGNED = {"aligned_question_end": "{question}:last", "aligned_last": "last"}
+
+
+def evidence(
+    model: HookedModel,
+    asked: Asked,
+    *,
+    question: Asked | None = None,
+    context: Asked | None = None,
+    kinds: Sequence[str] | None = None,
+    spans: dict[str, str] | None = None,
+    layers: str | int | Sequence[int] = "all",
+    rule: str = "attnlrp",
+    fill: str = "mean",
+    progress: bool = True,
+    **harvesting: Any,
+) -> Curves:
+    """Curves over layers of all kinds of evidence that the prompts allow.
+
+    | kind | needs | runs |
+    |---|---|---|
+    | `readable` | | one |
+    | `ablate_question`, `ablate_context` | | one per layer each |
+    | `relevance_…`, `depth_…` | a rule for this family | two, backward |
+    | `patch_question`, `patch_last_question` | donors `question` | one per layer each |
+    | `aligned_question_end`, `aligned_last` | donors `question`, two languages | two |
+    | `patch_last_context` | donors `context` | one per layer |
+    | `patch_context` | donors `context` that ask the same question | one per layer |
+
+    Args:
+        model: From `xlens.load`.
+        asked: Prompts with right and wrong answers, and the spans `question` and `context`.
+        question: Other questions about the same contexts, from `same_context`.
+        context: Questions about other contexts, from `other_context`.
+        kinds: Which; None for all that these donors and languages allow.
+        spans: Other names of the spans: `{"question": ..., "context": ...}`.
+        layers: Residual points.
+        rule: Of `relevance`; `attnlrp` is covered by a licence note in `docs/relevance.md`.
+        fill: Of ablation: `mean` or `zero`.
+        progress: Show bars.
+        **harvesting: Further options of `harvest`: `token_budget`, `prepend_bos`, `store`.
+
+    Raises:
+        ValueError: an unknown kind, or one whose donors are missing.
+    """
+    names = {"question": "question", "context": "context"} | (spans or {})
+    several = len(asked.prompts.languages) > 1
+    donors = {"question": question, "context": context}
+    for found in donors.values():
+        if found is not None:
+            require_same(asked, found)
+    same = context is not None and _same_question(asked, context, names["question"])
+    there = {
+        "patch_context": same,
+        "patch_last_context": context is not None,
+        **dict.fromkeys(("patch_question", "patch_last_question"), question is not None),
+        **dict.fromkeys(ALIGNED, question is not None and several),
+    }
+    allowed = [kind for kind in KINDS if there.get(kind, True)]
+    wanted = list(allowed if kinds is None else dict.fromkeys(kinds))
+    wrong = [kind for kind in wanted if kind not in allowed]
+    if wrong or not wanted:
+        raise ValueError(
+            f"kinds={wrong or wanted} can't be had here; accepted are {allowed}. patch_… needs "
+            "donors (question=, context=), patch_context such with the same question, aligned_… a "
+            "second language."
+        )
+    options: dict[str, Any] = {"layers": layers, "progress": progress, **harvesting}
+    parts: list[Curves] = []
+    for segment in ("question", "context"):
+        donor, span = donors[segment], names[segment]
+        for kind, slot in ((f"patch_{segment}", f"{span}:each"), (f"patch_last_{segment}", "last")):
+            if kind in wanted and donor is not None:
+                parts.append(patched(model, asked, donor, kind=kind, slot=slot, **options))
+        if f"ablate_{segment}" in wanted:
+            kind = f"ablate_{segment}"
+            parts.append(ablated(model, asked, kind=kind, span=span, fill=fill, **options))
+    if "readable" in wanted:
+        parts.append(readable(model, asked, **options))
+    if question is not None and (pairs := [kind for kind in ALIGNED if kind in wanted]):
+        slots = {kind: ALIGNED[kind].format(**names) for kind in pairs}
+        states = [
+            harvest(model, x.prompts, slots=list(slots.values()), **options)
+            for x in (asked, question)
+        ]
+        parts += [
+            aligned(*states, kind=kind, slot=slot, n_layers=model.n_layers)
+            for kind, slot in slots.items()
+        ]
+    if any(kind.startswith(("relevance", "depth")) for kind in wanted):
+        backward = {k: v for k, v in options.items() if k in _BACKWARD}
+        parts.append(relevant(model, asked, segments=names, rule=rule, **backward))
+    joined = join_curves(parts)
+    in_order = [kind for kind in KINDS if kind in wanted]
+    return joined.take(range(len(asked)), in_order)
+
+
+_BACKWARD = ("layers", "progress", "prepend_bos")
+
+
+def _same_question(asked: Asked, donors: Asked, span: str) -> bool:
+    """Whether donors ask the same: only then is there an answer to it in their contexts."""
+    texts = [
+        [p.text[slice(*p.spans[span])] if span in p.spans else None for p in x.prompts]
+        for x in (asked, donors)
+    ]
+    return texts[0] == texts[1]
