@@ -7,7 +7,15 @@ import torch
 
 import tiny
 from xlens.activations import Activations
-from xlens.engine import Store, harvest, score, score_variants, trunk, variants
+from xlens.engine import (
+    Store,
+    harvest,
+    harvest_variants,
+    score,
+    score_variants,
+    trunk,
+    variants,
+)
 from xlens.engine.interventions import add, patch, project_out
 from xlens.prompts import Prompt
 
@@ -56,6 +64,24 @@ def test_each_variant_equals_a_run_of_its_own(family, family_dir):
     assert len({round(x, 3) for x in differ}) == len(asked) - 1  # `none` and `zero` are one
     for block in model.blocks:
         assert "forward" not in vars(block)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
+def test_states_under_variants_equal_runs_of_their_own(family, family_dir, monkeypatch):
+    model = kit.model(family_dir(family))
+    monkeypatch.setattr(variants, "TRUNK_BYTES", 1)  # several chunks
+    drawn = [Prompt(p.text[::-1], p.language, p.id, {}) for p in PROMPTS]
+    asked = changes(model, harvest(model, drawn, layers=1, progress=False))
+    asked.pop("candidates")
+    how = {"layers": [1, model.n_layers], "slots": ["last", "name:mean"], "progress": False}
+    together = harvest_variants(model, PROMPTS, asked, **how)
+    for name, change in asked.items():
+        alone = harvest(model, PROMPTS, interventions=change, **how)
+        for slot in how["slots"]:
+            a, b = together[name].slot(slot), alone.slot(slot)
+            torch.testing.assert_close(a.values, b.values, rtol=1e-4, atol=1e-4)
+            assert a.positions.tolist() == b.positions.tolist()
+        assert together[name].layers == alone.layers
 
 
 def test_only_what_lies_above_runs(family_dir, monkeypatch):

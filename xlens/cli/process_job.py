@@ -74,7 +74,7 @@ def process_job(
         name, found = _items(source, tags, kinds, seed)
         planned_parts(found, study)
         sets[name] = found
-        if len(found.dropped):
+        if source != "cldr" and len(found.dropped):
             n = found.dropped["id"].nunique()
             print(f"{name}: {n} items differ between languages and are left out.")
     options: dict[str, Any] = {

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from xlens.cli.options import Dtype, Switch
+from xlens.cli.options import Dtype, Flat, Switch
+from xlens.studies import ReadingStudy
+
+READING = ReadingStudy()
 
 
 def choices(
@@ -148,6 +151,83 @@ def process(
         n_dev=n_dev,
         n_test=n_test,
         seed=seed,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+def xmrc(
+    model: tuple[str, ...],
+    *,
+    data: str = "xquad",
+    layout: Literal["squad", "mlqa", "tydiqa"] = "squad",
+    study: Annotated[ReadingStudy, Flat] = READING,
+    incomplete: Literal["error", "drop"] = "error",
+    faulty: Literal["error", "drop"] = "error",
+    pair: tuple[str, ...] = (),
+    served: str | None = None,
+    api_key_env: str | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+    concurrency: int = 8,
+    dtype: Dtype = "float32",
+    revision: str | None = None,
+    trust_remote_code: Annotated[bool, Switch] = False,
+    out: Path = Path("runs/xmrc"),
+    overwrite: Annotated[bool, Switch] = False,
+) -> None:
+    """How well do models find in a text in one language what is asked in another?
+
+    ```
+    xlens xmrc gemma-3-270m --context en --questions en,de,zh-Hans
+    xlens xmrc gemma-3-270m --data data/xquad --settings en-en,en-x,x-x --n-items 100 --phases
+    xlens xmrc org/base org/base-it --data mine.json --context de --questions de
+    xlens xmrc small large --served http://localhost:8000/v1 --data data/xquad
+    ```
+
+    Prints scores with their intervals and controls, writes answers, a report and, for several
+    models, a leaderboard. Models that are a pair, base and post-trained, stand side by side: those
+    named with --pair, and those whose names differ by -it, -Instruct or -chat only.
+
+    Args:
+        model: One or several, as for `xlens lens`; or NAME@URL for a model behind an
+            OpenAI-compatible endpoint.
+        data: xquad, mlqa or tydiqa from the hub, or a file or folder in the --layout.
+        layout: Of a file or folder.
+        study: What is asked.
+        incomplete: Questions that some language lacks: an error, or left out.
+        faulty: Questions whose answer isn't in its place: an error, or left out.
+        pair: BASE:POST, two of the models.
+        served: An endpoint (with its /v1) that serves all the models.
+        api_key_env: The environment variable with the endpoints' key; default: OPENAI_API_KEY for
+            OpenAI's addresses, none for others.
+        price_in: Price of a million prompt tokens.
+        price_out: Price of a million generated tokens.
+        concurrency: Most requests at a time.
+        dtype: Of the weights.
+        revision: Branch, tag or commit of a hub id.
+        trust_remote_code: Run code that comes with the checkpoint.
+        out: Folder of the run. The same command goes on with a stopped run.
+        overwrite: Delete an earlier run there first.
+    """
+    from xlens.cli.xmrc_job import xmrc_job
+
+    xmrc_job(
+        model=model,
+        data=data,
+        layout=layout,
+        study=study,
+        incomplete=incomplete,
+        faulty=faulty,
+        pair=pair,
+        served=served,
+        api_key_env=api_key_env,
+        price_in=price_in,
+        price_out=price_out,
+        concurrency=concurrency,
         dtype=dtype,
         revision=revision,
         trust_remote_code=trust_remote_code,

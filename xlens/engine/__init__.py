@@ -9,7 +9,7 @@ from xlens.engine.score import Scores, score
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations
 from xlens.engine.stream import Streamed, stream
-from xlens.engine.variants import score_variants
+from xlens.engine.variants import harvest_variants, score_variants
 
 __all__ = [
     "Batch",
@@ -23,6 +23,7 @@ __all__ = [
     "generate",
     "harvest",
     "harvest_to_store",
+    "harvest_variants",
     "interventions",
     "plan",
     "relevance",

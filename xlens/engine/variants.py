@@ -1,4 +1,4 @@
-"""`score_variants`: the same candidates under many interventions; what they share runs once."""
+"""The same prompts under many interventions; what these have in common runs once."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from xlens.activations import Activations, SlotValues
 from xlens.engine.backoff import pass_budget
 from xlens.engine.gather import layout
 from xlens.engine.harvest import opened, prepare, prompt_table, states
-from xlens.engine.interventions import Edits, Interventions, spans
+from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.score import SLOT, ScoreRequest, Scores, sums
 from xlens.engine.store import Store
 from xlens.engine.trunk import Trunk, start
@@ -72,15 +72,15 @@ def score_variants(
     kept = None if store is None else opened(store)
     origin = {**model.provenance(), "kept_dtype": "torch.float32", "versions": versions()}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in edits}
-    bounds = _bounds(model, request, [len(t) for t in tokens], edits, points)
+    bounds = _bounds(model, request.owner, [len(t) for t in tokens], edits, points)
     n = len(edits) * (len(bounds) - 1)
     with tqdm(total=n, desc="variants", unit="run", disable=not progress) as bar:
         for first, last in pairwise(bounds):
             some, at = request.part(first, last)
             mine = {name: e.take(range(at.start, at.stop)) for name, e in edits.items()}
-            chunk = _Chunk(model, tokens[at], points, mine, budget, bar)
+            chunk = _Chunk(model, tokens[at], points, [SLOT], mine, budget, bar)
             for name, edit in mine.items():
-                read = partial(chunk.read, edit)
+                read = partial(chunk.scores, edit)
                 table = (
                     read(0, len(some.texts))
                     if kept is None
@@ -98,6 +98,80 @@ def score_variants(
     }
 
 
+def harvest_variants(
+    model: HookedModel,
+    prompts: Prompts | Sequence[Prompt],
+    variants: Mapping[str, Interventions],
+    *,
+    layers: str | int | Sequence[int] = "all",
+    slots: str | Sequence[str] = "last",
+    prepend_bos: bool | None = None,
+    token_budget: int | None = None,
+    share_prefixes: bool = True,
+    progress: bool = True,
+) -> dict[str, Activations]:
+    """`harvest` under each of several interventions, as `score_variants` does for scores.
+
+    Layers below the lowest that a variant changes are cheapest left out of `layers`: to read them
+    is to run from there.
+
+    Args:
+        model: From `xlens.load`.
+        prompts: What to run.
+        variants: Interventions by a name of yours; `()` for none.
+        layers: Residual points to keep, as for `harvest`.
+        slots: Positions to keep.
+        prepend_bos: None keeps what the tokenizer does by itself.
+        token_budget: Most tokens in a pass.
+        share_prefixes: Run common beginnings once.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: no variants, or what `harvest` refuses; all variants are checked first.
+        MemoryError: a single prompt doesn't fit in memory.
+    """
+    if not variants:
+        raise ValueError("variants is empty; give interventions by name, () for none.")
+    named = frozenset[str]().union(*(spans(v) for v in variants.values()))
+    points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named)
+    edits = {name: check(variant, model, tokens) for name, variant in variants.items()}
+    budget = pass_budget(model, token_budget)
+    origin = {**model.provenance(), "kept_dtype": "torch.float32", "versions": versions()}
+    found: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in edits}
+    owners = range(len(tokens))
+    bounds = _bounds(model, owners, [len(t) for t in tokens], edits, points)
+    n = len(edits) * (len(bounds) - 1)
+    with tqdm(total=n, desc="variants", unit="run", disable=not progress, leave=False) as bar:
+        for first, last in pairwise(bounds):
+            mine = {name: e.take(range(first, last)) for name, e in edits.items()}
+            chunk = _Chunk(
+                model, tokens[first:last], points, names, mine, budget, bar, share_prefixes
+            )
+            for name, edit in mine.items():
+                found[name].append(chunk.states(edit))
+                bar.update()
+    layouts = {name: layout(tokens, parse_slot(name)) for name in names}
+    return {
+        variant: Activations(
+            slots={
+                name: SlotValues(
+                    values=torch.cat([part[name] for part in parts], dim=1),
+                    offsets=at.offsets,
+                    positions=at.positions,
+                )
+                for name, at in layouts.items()
+            },
+            layers=points,
+            meta=prompt_table(tokens),
+            fingerprint=model.fingerprint,
+            provenance={**origin, "interventions": edits[variant].key}
+            if edits[variant]
+            else origin,
+        )
+        for variant, parts in found.items()
+    }
+
+
 class _Chunk:
     """Some of the prompts; their plain run is made when the first variant is computed."""
 
@@ -106,56 +180,65 @@ class _Chunk:
         model: HookedModel,
         tokens: Sequence[TokenizedPrompt],
         points: tuple[int, ...],
+        slots: Sequence[str],
         edits: Mapping[str, Edits],
         budget: int,
         bar: "tqdm[Any]",
+        share: bool = True,
     ) -> None:
         self.model, self.tokens, self.points = model, tokens, points
         self.edits, self.budget, self.bar = list(edits.values()), budget, bar
+        self.share = share
         self.trunk: Trunk | None = None
-        self.layout = layout(tokens, parse_slot(SLOT))
-        self.meta = prompt_table(tokens)
+        self.layouts = {name: layout(tokens, parse_slot(name)) for name in slots}
 
-    def read(self, edit: Edits, _start: int, _stop: int) -> pd.DataFrame:
-        """The scores of all the chunk's texts under one variant."""
-        begun = time.perf_counter()
-        told = self.trunk is not None
+    def states(self, edit: Edits) -> dict[str, torch.Tensor]:
+        """What each slot keeps under one variant, `[layer, row, d_model]`."""
         if self.trunk is None:
+            begun = time.perf_counter()
             ids = [t.ids for t in self.tokens]
-            self.trunk = Trunk(self.model, ids, self.edits, self.points, budget=self.budget)
-        plain = time.perf_counter() - begun
-        values = states(
+            self.trunk = Trunk(
+                self.model, ids, self.edits, self.points, budget=self.budget, share=self.share
+            )
+            self.plain = time.perf_counter() - begun
+        found = states(
             self.model,
             self.tokens,
             self.points,
-            {SLOT: self.layout},
+            self.layouts,
             edit,
             token_budget=self.budget,
             share=True,
             dtype=torch.float32,
             progress=False,
             trunk=self.trunk,
-        )[SLOT]
-        if not values.isfinite().all():
-            raise ValueError(
-                f"{int((~values.isfinite().all(-1)).sum())} states are not finite under the "
-                f"interventions {edit.key}: a smaller strength, or the model in float32."
-            )
-        slot = SlotValues(
-            values=values, offsets=self.layout.offsets, positions=self.layout.positions
         )
+        for values in found.values():
+            if not values.isfinite().all():
+                raise ValueError(
+                    f"{int((~values.isfinite().all(-1)).sum())} states are not finite under the "
+                    f"interventions {edit.key}: a smaller strength, or the model in float32."
+                )
+        return found
+
+    def scores(self, edit: Edits, _start: int, _stop: int) -> pd.DataFrame:
+        """The scores of all the chunk's texts under one variant."""
+        begun, first = time.perf_counter(), self.trunk is None
+        values = self.states(edit)[SLOT]
+        at = self.layouts[SLOT]
+        slot = SlotValues(values=values, offsets=at.offsets, positions=at.positions)
         found = sums(
             self.model,
             Activations(
                 slots={SLOT: slot},
                 layers=self.points,
-                meta=self.meta,
+                meta=prompt_table(self.tokens),
                 fingerprint=self.model.fingerprint,
                 provenance={},
             ),
         )
-        if not told:
-            self._tell(edit, plain, time.perf_counter() - begun - plain)
+        if first:
+            self._tell(edit, self.plain, time.perf_counter() - begun - self.plain)
         return found
 
     def _tell(self, edit: Edits, plain: float, one: float) -> None:
@@ -175,17 +258,17 @@ class _Chunk:
 
 def _bounds(
     model: HookedModel,
-    request: ScoreRequest,
+    owners: Sequence[int],
     lengths: Sequence[int],
     edits: Mapping[str, Edits],
     points: Sequence[int],
 ) -> list[int]:
-    """Prompts in chunks whose kept stream takes about `TRUNK_BYTES`."""
+    """Prompts in chunks whose kept stream takes about `TRUNK_BYTES`, shared beginnings or not."""
     held = len({start(e, points) for e in edits.values()})
     bounds, size = [0], 0
-    for owner, length in zip(request.owner, lengths, strict=True):
+    for owner, length in zip(owners, lengths, strict=True):
         if size > TRUNK_BYTES and owner > bounds[-1]:
             bounds.append(owner)
             size = 0
         size += length * held * model.d_model * model.dtype.itemsize
-    return [*bounds, len(request)]
+    return [*bounds, owners[-1] + 1]

@@ -19,6 +19,8 @@ from xlens.lens.result import LensResult, LensSummary
 from xlens.report.choices import STUDY, write_choices_report
 from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
 from xlens.report.process import MARK, write_process_report
+from xlens.report.reading import MARK as READING_MARK
+from xlens.report.reading import write_reading_report
 from xlens.report.reproduce import reproduce
 from xlens.report.sentences import pair_sentences, verdict
 from xlens.report.style import STYLE
@@ -37,8 +39,8 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
     light or dark mode and fits a telephone.
 
     Args:
-        run: With saved `LensResult`s under `results/<pair>/<condition>/`, or of `xlens choices`
-            or `xlens process`.
+        run: With saved `LensResult`s under `results/<pair>/<condition>/`, or of `xlens choices`,
+            `xlens process` or `xlens xmrc`.
         static: Pictures to draw as well, any of `png`, `svg`, `pdf`; after the report is written.
 
     Returns:
@@ -53,6 +55,8 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
         return write_choices_report(run, static=static)
     if any(MARK in parts for parts in names.values()):
         return write_process_report(run, static=static)
+    if any(READING_MARK in parts for parts in names.values()):
+        return write_reading_report(run, static=static)
     if not names:
         raise ValueError(
             f"{str(run.path)!r} has no results yet: run the study to its end first, so that "

@@ -1,14 +1,18 @@
-"""What a study of the latent language asks; light, so that the command line can show it."""
+"""What studies ask; light, so that the command line can show it."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from xlens.languages import standardize
+from xlens.languages import standardize, standardize_all
 
 Task = Literal["translation", "repetition", "cloze"]
 Reading = Literal["prefixes", "first", "whole"]
 Collisions = Literal["drop", "subtract"]
 CONTROLS = ("shuffled", "random-init", "repetition")
+READING_SETTINGS = ("en-en", "en-x", "x-en", "x-x", "full")
+READING_CONTROLS = ("mismatched", "first-sentence", "random-span")
+# Two questions of a paragraph, and other paragraphs to take states from.
+FEWEST_PHASES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +62,86 @@ class LensStudy:
                 f"top_k is {self.top_k} and shots {self.shots}; accepted are 1 or more tokens and "
                 "0 or more demonstrations."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingStudy:
+    """What is asked about texts in one language and questions in another.
+
+    Either `settings`, or languages of texts and questions; languages also as `en,de`.
+
+    Attributes:
+        settings: en-en, en-x, x-en, x-x, or full (any text, any question); by default the first,
+            second and fourth. `en` stands for the language of `context`, x for that of questions.
+        context: Languages of the texts. The first is the yardstick; default en.
+        questions: Languages of the questions; default all there are.
+        answers: Languages of the right answers; default the text's.
+        n_items: Most questions, drawn with `seed`: one of each paragraph before a second of any.
+        n_controls: Of these, questions that are asked with exchanged texts, too.
+        shots: Demonstrations; default three in plain prompts, none in a chat.
+        instruction: Whose language instruction and labels are in: context, question, answer, a
+            tag, or none (labels only).
+        chat: yes, no, or auto: by the tokenizer's chat template if it has one. Some base models
+            come with one (Qwen 2.5): say no.
+        too_long: What becomes of prompts that the model can't take: refuse, truncate (the text, by
+            sentences) or skip.
+        max_new_tokens: Most tokens of an answer.
+        controls: mismatched (texts of other articles), first-sentence and random-span (answers
+            without a model).
+        rules: How answers are compared: xlens, mlqa or squad.
+        phases: Look inside as well: relevance, evidence by layer, phases.
+        n_phases: Most questions looked at inside, two of each paragraph.
+        kinds: Kinds of evidence; default all that can be had.
+        relevance_rule: attnlrp, cp-lrp or gradient.
+        seed: Of sampling, demonstrations, exchanges, intervals and tests.
+    """
+
+    settings: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    n_items: int = 200
+    n_controls: int = 60
+    shots: int | None = None
+    instruction: str = "context"
+    chat: str = "auto"
+    too_long: Literal["refuse", "truncate", "skip"] = "refuse"
+    max_new_tokens: int = 32
+    controls: tuple[str, ...] = READING_CONTROLS
+    rules: Literal["xlens", "mlqa", "squad"] = "xlens"
+    phases: bool = False
+    n_phases: int = 24
+    kinds: tuple[str, ...] = ()
+    relevance_rule: str = "attnlrp"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("settings", "context", "questions", "answers", "controls", "kinds"):
+            parts = [part for value in getattr(self, name) for part in value.split(",") if part]
+            tags = parts and name in ("context", "questions", "answers")
+            object.__setattr__(self, name, standardize_all(parts) if tags else tuple(parts))
+        # YAML reads a bare yes or no as true or false.
+        chat = {"true": "yes", "false": "no"}.get(self.chat.lower(), self.chat)
+        object.__setattr__(self, "chat", chat)
+        if chat not in ("auto", "yes", "no"):
+            raise ValueError(f"chat is {self.chat!r}; accepted are auto, yes and no.")
+        for name, accepted in (("settings", READING_SETTINGS), ("controls", READING_CONTROLS)):
+            if unknown := sorted(set(getattr(self, name)) - set(accepted)):
+                raise ValueError(f"Unknown {name} {unknown}; accepted are {list(accepted)}.")
+        if self.settings and (self.answers or len(self.context) > 1):
+            raise ValueError(
+                f"settings={list(self.settings)} come with context={list(self.context)} and "
+                f"answers={list(self.answers)}: beside settings at most one context is accepted, "
+                "what `en` stands for, and no answers. Or leave the settings out."
+            )
+        low = {"n_items": 1, "n_controls": 1, "max_new_tokens": 1, "n_phases": FEWEST_PHASES}
+        for name, fewest in low.items():
+            if getattr(self, name) < fewest:
+                raise ValueError(f"{name} is {getattr(self, name)}; at least {fewest} is needed.")
+        if self.shots is not None and self.shots < 0:
+            raise ValueError(f"shots is {self.shots}; accepted are 0 or more demonstrations.")
+
+    @property
+    def pivot(self) -> str:
+        """The language whose texts, questions and answers are the yardstick."""
+        return self.context[0] if self.context else "en"

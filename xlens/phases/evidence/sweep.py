@@ -1,4 +1,4 @@
-"""The runs behind the causal evidence: one plain, and one for every layer that is changed."""
+"""The runs behind the causal evidence: a plain one, and from there one for each changed layer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xlens.activations import Activations
-from xlens.engine import harvest
+from xlens.engine import harvest, harvest_variants
 from xlens.engine.interventions import Intervention, patch
 from xlens.engine.stream import stream
 from xlens.models import HookedModel
@@ -152,11 +152,11 @@ def ablated(
         states = harvest(model, some.prompts, layers=points, slots=f"{span}:mean", **options)
         means = _language_means(states.get(), states.meta["language"].to_numpy())
         fills = means if fill == "mean" else torch.zeros_like(means)
-        changes = (
+        changes = [
             patch(fills[:, i : i + 1], layers=layer, slot=f"{span}:each", broadcast=True)
             for i, layer in enumerate(points)
-        )
-        shift = -_shifts(model, some, tokens[rows], changes, **options)
+        ]
+        shift = -_shifts(model, some, tokens[rows], iter([changes]), **options)
         value[rows], control[rows] = shift[..., 0], shift[..., 1]
     return one_kind(
         kind,
@@ -190,26 +190,30 @@ def _shifts(
     model: HookedModel,
     asked: Asked,
     tokens: Int[np.ndarray, "prompt 2"],
-    changes: Iterator[Intervention],
+    changes: Iterator[Sequence[Intervention]],
     **options: Any,
 ) -> Logprobs:
     """What two tokens gain at the output under each change, `[prompt, change, 2]`."""
-
-    def said(*interventions: Intervention) -> np.ndarray:
-        top = model.n_layers
-        states = harvest(model, asked.prompts, layers=top, interventions=interventions, **options)
-        return read_answers(model, states.slot("last").values, tokens)[:, 0]
-
-    plain = said()
-    return np.stack([said(change) - plain for change in changes], axis=1)
+    options.pop("store", None)  # what many changes share is kept in memory
+    found: list[np.ndarray] = []
+    for some in changes:
+        variants: dict[str, Sequence[Intervention]] = {"plain": ()}
+        variants |= {str(n): [change] for n, change in enumerate(some)}
+        states = harvest_variants(
+            model, asked.prompts, variants, layers=model.n_layers, slots="last", **options
+        )
+        plain, *said = (
+            read_answers(model, x.slot("last").values, tokens)[:, 0] for x in states.values()
+        )
+        found += [each - plain for each in said]
+    return np.stack(found, axis=1)
 
 
 def _changes(
     given: Iterator[Activations], change: Callable[[int, Activations], Intervention]
-) -> Iterator[Intervention]:
+) -> Iterator[list[Intervention]]:
     for states in given:
-        for layer in states.layers:
-            yield change(layer, states)
+        yield [change(layer, states) for layer in states.layers]
 
 
 def _in_parts(

@@ -29,6 +29,7 @@ _PUBLIC = {
     "make_manifest": "manifest",
     "make_world": "world",
     "measure": "evaluate",
+    "paired_readings": "paired",
     "reading_sets": "asking",
     "shipped_curves": "build",
     "shipped_manifest": "build",

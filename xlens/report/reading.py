@@ -1,0 +1,328 @@
+"""The page of a run of `xlens xmrc`: how well models read across languages, and where inside."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from xlens.figures import (
+    Figure,
+    depth_by_language,
+    error_bars,
+    figure_block,
+    language_colors,
+    page,
+    phase_boundaries,
+    phase_curves,
+    ratio_scatter,
+    reading_bars,
+    reading_matrix,
+    segment_relevance,
+    write_figures,
+)
+from xlens.languages import english_name
+from xlens.phases import Curves, DepthResult, PhaseResult
+from xlens.report.reading_tables import (
+    has_settings,
+    leaderboard_rows,
+    pair_rows,
+    reading_findings,
+    score_head,
+    score_rows,
+    scores_of,
+    wide_rows,
+)
+from xlens.report.reproduce import reproduce
+from xlens.report.style import STYLE
+from xlens.report.tables import figure, table
+from xlens.results import Result
+from xlens.runs import RunDirectory
+from xlens.studies.context_retrieval import PARTS, TABLE
+from xlens.studies.leaderboard import RULE, Leaderboard, find_pairs, leaderboard
+from xlens.tasks.xmrc import Predictions, ReadingResult
+
+MARK = "predictions"
+"""A result that only these runs have."""
+COMMAND = "xmrc"
+_PLOTLY = "../plotly.min.js"
+_EXAMPLES = 8
+_URL = re.compile(r"@https?://.*$")
+_BARS = (
+    "Token F1 by language and setting, with 95 % intervals over paragraphs. Grey lines: the same "
+    "questions with another article's text. Only what stands above them was read."
+)
+_CAPTIONS = {
+    "f1": _BARS,
+    "matrix": "Token F1 for every language of the text (rows) and of the question (columns); "
+    "intervals show on hovering.",
+    "errors": "Why answers are wrong, by rules: shares of the wrong answers (F1 of 0) in every "
+    "language. Languages of one script are told apart only where the identifier is sure, so that "
+    "errors of language are a lower bound.",
+    "curves": "Evidence by layer. Coloured: what an intervention or a layer says about the right "
+    "answer; grey, its control: the same for the answer to another question about the same text. "
+    "Only their difference counts. Shaded: 95 % interval over paragraphs; dotted boundaries are "
+    "not significant.",
+    "boundaries": "The boundary that each kind of evidence points at, with its 95 % interval; open "
+    "markers are not significant.",
+    "relevance": "How much the tokens of the question and of the text matter for the right "
+    "answer's first token, by layer (shaded: 95 % interval); diamonds: the layer by which 95 % of "
+    "it is reached, on average.",
+    "depth": "That layer for every question. Grey, the control: random words of the prompt, as "
+    "many as the segment has; where there is none, no place was left for them.",
+}
+
+
+def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
+    """Draw the figures of a run of `xlens xmrc` and write `report.html`.
+
+    Args:
+        run: With results under `results/<model>/<part>`.
+        static: Pictures to draw as well; after the report is written.
+
+    Raises:
+        ValueError: no scores yet.
+        StaticExportError: the pictures can't be drawn here; the report is written.
+    """
+    models: dict[str, dict[str, Result]] = {
+        model: {name: PARTS[name].load(run.result_folder(model, name)) for name in parts}
+        for model, parts in run.results().items()
+        if "scores" in parts
+    }
+    if not models:
+        raise ValueError(
+            f"{str(run.path)!r} has no scores yet: the same command goes on where it was."
+        )
+    board = compared(run, models) if len(models) > 1 else None
+    figures = {
+        f"{model}-{name}": fig
+        for model, parts in models.items()
+        for name, fig in _figures(parts).items()
+    }
+    if scatter := _scatter(models):
+        figures = {"models-ratios": scatter, **figures}
+    write_figures(figures, run.figures, plotlyjs=_PLOTLY)
+    made_by = [scores_of(parts).provenance for parts in models.values()]
+    names = [scores_of(parts).model for parts in models.values()]
+    whose = f"does {names[0]}" if len(names) == 1 else f"do {len(names)} models"
+    title = f"How well {whose} read across languages?"
+    body = "\n".join(
+        [
+            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
+            _opening(next(iter(models.values()))),
+            *([] if board is None else [_board(board, scatter)]),
+            *(_section(model, parts, figures) for model, parts in models.items()),
+            reproduce(run, made_by),
+            "</main>\n",
+        ]
+    )
+    run.report_file.write_text(page(title, body, style=STYLE), encoding="utf-8", newline="\n")
+    if static:
+        write_figures(figures, run.figures, static=static, plotlyjs=_PLOTLY)
+    return run.report_file
+
+
+def compared(run: RunDirectory, models: Mapping[str, Mapping[str, Result]]) -> Leaderboard | None:
+    """The run's models side by side; None where no setting is common to all.
+
+    Pairs of base and post-trained models are those of the config and those by name.
+    """
+    results = {model: scores_of(parts) for model, parts in models.items()}
+    shared = [set(result.summary["setting"]) for result in results.values()]
+    if not set.intersection(*shared):
+        return None
+    config: dict[str, Any] = run.config.get(COMMAND, {})
+    pairs = given_pairs(config.get("pair", []), folder_names(config["model"]))
+    there = [pair for pair in pairs if set(pair) <= set(results)]
+    return leaderboard(results, pairs=find_pairs(list(results), there))
+
+
+def folder_names(models: Sequence[str]) -> dict[str, str]:
+    """The folder of each model's results, by what it is called on the command line.
+
+    Raises:
+        ValueError: a model twice.
+    """
+    found: dict[str, str] = {}
+    for model in models:
+        if model in found:
+            raise ValueError(f"The model {model!r} is named twice; name each once.")
+        path = Path(model)
+        name = path.resolve().name if path.exists() else _URL.sub("", model).replace("/", "--")
+        name = re.sub(r"[^\w.-]+", "-", name).strip(".") or "model"
+        taken = set(found.values())
+        more = (f"{name}-{n}" for n in count(2))
+        found[model] = name if name not in taken else next(n for n in more if n not in taken)
+    return found
+
+
+def given_pairs(texts: Sequence[str], folders: Mapping[str, str]) -> list[tuple[str, str]]:
+    """`BASE:POST` as folders of results; names as on the command line, which may have a colon.
+
+    Raises:
+        ValueError: not two of the models.
+    """
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        parts = text.split(":")
+        cuts = ((":".join(parts[:n]), ":".join(parts[n:])) for n in range(1, len(parts)))
+        pair = next((cut for cut in cuts if set(cut) <= set(folders)), None)
+        if pair is None:
+            raise ValueError(
+                f"--pair {text!r}: give BASE:POST, two of the models {', '.join(folders)}."
+            )
+        found.append((folders[pair[0]], folders[pair[1]]))
+    return found
+
+
+def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
+    result = scores_of(parts)
+    drawn: dict[str, Figure] = {}
+    if has_settings(result):
+        drawn["f1"] = reading_bars(result)
+        drawn["errors"] = error_bars(result)
+    cells = result.scores[result.scores["control"] == ""]
+    own = cells[cells["context_language"] == cells["answer_language"]]
+    mixed = own[own["setting"].str.count("-") == 2]  # two languages, neither of them the pivot
+    if len(mixed):
+        drawn["matrix"] = reading_matrix(result)
+    curves, phases = parts.get("curves"), parts.get("phases")
+    if isinstance(curves, Curves):
+        found = phases if isinstance(phases, PhaseResult) else None
+        drawn["curves"] = phase_curves(curves.summary(), found)
+    if isinstance(phases, PhaseResult):
+        drawn["boundaries"] = phase_boundaries(phases)
+    depth, control = parts.get("depth"), parts.get("depth-control")
+    if isinstance(depth, DepthResult):
+        drawn["relevance"] = segment_relevance(depth)
+        null = control if isinstance(control, DepthResult) else None
+        colors = language_colors(depth.table["language"].unique())
+        drawn["depth"] = depth_by_language(depth, control=null, colors=colors)
+    return drawn
+
+
+def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
+    """Models by what is left of the pivot's score, where at least two were asked for that."""
+    results: list[ReadingResult] = []
+    for parts in models.values():
+        table = scores_of(parts).summary.dropna(subset="ratio")
+        if {"en-x", "x-x"} <= set(table["setting"]):
+            results.append(scores_of(parts))
+    return ratio_scatter(results) if len(results) > 1 else None
+
+
+def _opening(parts: Mapping[str, Result]) -> str:
+    pivot = english_name(scores_of(parts).pivot)
+    tag = scores_of(parts).pivot
+    return (
+        "<p>A model reads a paragraph and answers a question about it with a few words of the "
+        f"paragraph. <strong>{tag}-{tag}</strong>: text, question and right answer are in {pivot}. "
+        f"<strong>{tag}-x</strong>: only the question is in another language. "
+        "<strong>x-x</strong>: everything is. "
+        f"<strong>x-{tag}</strong>: only the question is in {pivot}.</p>\n"
+        "<p><strong>Exact match</strong> is the share of answers that are exactly right but for "
+        "case, punctuation and articles; <strong>F1</strong> gives part of a point for sharing "
+        "words with the right answer, from 0 to 1. Brackets hold 95 % intervals, by resampling "
+        "paragraphs. What needs no reading stands beside: answers to the same questions about "
+        "<em>another article's text</em>, and answers without a model. The prompts, the rules for "
+        "errors and the tests inside are this project's own: compare with numbers from elsewhere "
+        "with care.</p>"
+    )
+
+
+def _board(board: Leaderboard, scatter: Figure | None) -> str:
+    what = {"en-x": "text in the pivot's language, question in another", "x-x": "all in another"}
+    setting = f"{board.setting} ({what[board.setting]})" if board.setting in what else board.setting
+    n = int(board.table["n"].max())
+    html = '<section id="leaderboard">\n<h2>Leaderboard</h2>\n'
+    caption = (
+        f"Sorted by F1 in {setting}, the mean over languages, {n} questions in each. Another text: "
+        "F1 with exchanged texts, to be held against F1."
+    )
+    html += table(caption, *leaderboard_rows(board))
+    if len(board.pairs):
+        caption = (
+            f"Base and post-trained models side by side, in {board.setting}, on the questions that "
+            f"both answered. {RULE}"
+        )
+        html += table(caption, *pair_rows(board))
+    html += table(
+        f"F1 by language, {board.setting}.", *wide_rows(board.languages, "language", "f1")
+    )
+    caption = f"Shares of the wrong answers by kind, {board.setting}, all languages together."
+    html += table(caption, *wide_rows(board.errors, "kind", "share"))
+    if scatter is not None:
+        caption = (
+            "What is left of the score in the pivot's language when only the question is in "
+            "another language (up), and when everything is (right). 95 % intervals."
+        )
+        html += figure(figure_block(scatter, "models-ratios", label=caption), caption)
+    return html + "</section>\n"
+
+
+def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figure]) -> str:
+    result = scores_of(parts)
+    sentences = "".join(f"<li>{escape(s)}</li>\n" for s in reading_findings(parts))
+    caption = (
+        f"Answers of {result.model}: scores of every combination of languages. On the right F1 of "
+        "what needs no reading."
+    )
+    blocks = [
+        figure(figure_block(figures[key], key, label=words), words)
+        for name, words in _CAPTIONS.items()
+        if (key := f"{model}-{name}") in figures
+    ]
+    return (
+        f'<section id="{escape(model)}">\n<h2>{escape(result.model)}</h2>\n'
+        f'<ul class="findings">\n{sentences}</ul>\n'
+        f'<p class="quiet">{escape(_asked(model, parts))}</p>\n'
+        f"{table(caption, score_head(parts), score_rows(parts))}"
+        f"{_examples(parts)}{''.join(blocks)}</section>\n"
+    )
+
+
+def _asked(model: str, parts: Mapping[str, Result]) -> str:
+    """How the model was asked, and what became of prompts that were too long."""
+    made = scores_of(parts).provenance
+    how: list[dict[str, Any]] = list(made.get("prompts", []))
+    shots = sorted({int(each["shots"]) for each in how if "shots" in each})
+    chat = any(each.get("chat") for each in how)
+    form = "turns of a chat" if chat else "plain prompts"
+    if made.get("endpoint"):
+        form = f"{made['api']} at {made['endpoint']}"
+    said = [f"Asked as {form}, with {' or '.join(map(str, shots))} demonstrations"]
+    for name, word in (("skipped", "left out"), ("truncated", "cut")):
+        if n := sum(len(each.get(name, [])) for each in how):
+            said.append(f"{n} prompts that were too long were {word}")
+    if tokens := made.get("tokens"):
+        counts = [f"{tokens[way]:,} {way}" for way in ("in", "out") if tokens.get(way) is not None]
+        price = "" if made.get("cost") is None else f", cost {made['cost']:,.4f}"
+        said.append(f"tokens by the server's count: {', '.join(counts) or 'unknown'}{price}")
+    return f"{'; '.join(said)}. Every answer with its scores: results/{model}/{TABLE}."
+
+
+def _examples(parts: Mapping[str, Result]) -> str:
+    """A few answers, right and wrong, of as many combinations as possible."""
+    answers = parts.get(MARK)
+    if not isinstance(answers, Predictions):
+        return ""
+    items = scores_of(parts).items
+    joined = answers.table[["question", "references"]].join(items)
+    real = joined[joined["control"] == ""]
+    cells = ["context_language", "question_language", "answer_language"]
+    # The first question of every combination, then a second.
+    turns = real.groupby(cells, sort=False).cumcount()
+    few = real.assign(turn=turns).sort_values("turn", kind="stable").head(_EXAMPLES)
+    rows = [
+        [
+            f"{row['context_language']}, {row['question_language']}",
+            str(row["question"]),
+            str(row["references"][0]),
+            str(row["prediction"])[:120] or "(nothing)",
+            f"{row['f1']:.2f}" + ("" if row["kind"] == "right" else f", {row['kind']}"),
+        ]
+        for row in few.to_dict("records")
+    ]
+    head = ["text, question", "question", "right answer", "the model's", "F1, kind of error"]
+    return table("Some answers, the first questions of each list.", head, rows, numbers=False)

@@ -1,0 +1,274 @@
+"""What a model read, in rows and sentences: for the terminal and for the page."""
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlens.languages import english_name
+from xlens.phases import Curves, DepthResult, PhaseResult
+from xlens.results import Result
+from xlens.studies.leaderboard import Leaderboard
+from xlens.tasks.xmrc import ReadingResult
+from xlens.tasks.xmrc.scores import SETTINGS
+
+HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 of {0}-{0}")
+CONTROLS = {
+    "mismatched": "F1, another text",
+    "first-sentence": "F1, first sentence",
+    "random-span": "F1, random words",
+}
+"""Headings of the columns with what needs no reading."""
+_PARAGRAPHS = 6
+"""Fewer can't give a p below 0.05 by sign flips, after correction."""
+
+
+def score_head(parts: Mapping[str, Result]) -> list[str]:
+    """Headings of `score_rows`."""
+    result = scores_of(parts)
+    return [
+        *(text.format(result.pivot) for text in HEAD),
+        *(CONTROLS[name] for name in _controls(parts)),
+    ]
+
+
+def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
+    """A row per combination of languages, then the settings' means over languages."""
+    result = scores_of(parts)
+    table = result.scores
+    by_cell = {
+        (row["control"], *_cell(row), row["metric"]): row for row in table.to_dict("records")
+    }
+    baselines: dict[str, dict[tuple[Any, ...], float]] = {
+        name: {(*_cell(row), row["metric"]): row["value"] for row in part.scores.to_dict("records")}
+        for name in CONTROLS
+        if isinstance(part := parts.get(name), ReadingResult)
+    }
+    rows: list[list[str]] = []
+    for cell in dict.fromkeys(key[1:4] for key in by_cell if not key[0]):
+        em, f1 = (by_cell["", *cell, metric] for metric in ("em", "f1"))
+        controls: list[str] = []
+        for name in _controls(parts):
+            if name == "mismatched":
+                value = by_cell.get((name, *cell, "f1"), {}).get("value", math.nan)
+            else:
+                value = baselines[name].get((*cell, "f1"), math.nan)
+            controls.append(number(value))
+        rows.append([*cell, str(f1["n"]), interval(em), interval(f1), _ratio(f1), *controls])
+    for setting in dict.fromkeys(result.summary["setting"]):
+        mine = result.summary[result.summary["setting"] == setting]
+        by = {str(row["metric"]): row for row in mine.to_dict("records")}
+        if by["f1"]["n_languages"] < 2:
+            continue
+        shown = [interval(by["em"]), interval(by["f1"]), _ratio(by["f1"])]
+        what = f"mean of {setting.replace('en', result.pivot)}"
+        rows.append([what, "", "", "", *shown, *("" for _ in _controls(parts))])
+    return rows
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side for the terminal; wide characters count two."""
+    every = [list(head), *map(list, rows)]
+    widths = [max(_width(row[i]) for row in every) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in every
+    )
+
+
+def reading_findings(parts: Mapping[str, Result]) -> list[str]:
+    """What the numbers say, in sentences; nothing but what they say."""
+    result = scores_of(parts)
+    summary = result.summary[result.summary["metric"] == "f1"]
+    by = {str(row["setting"]): row for row in summary.to_dict("records")}
+    pivot = english_name(result.pivot)
+    said: list[str] = []
+    if "en-en" in by:
+        said.append(f"With text and question in {pivot}, F1 is {interval(by['en-en'])}.")
+    for setting, what in (
+        ("en-x", f"With the text in {pivot} and the question in"),
+        ("x-x", "With text and question in"),
+        ("x-en", f"With the question in {pivot} and the text in"),
+    ):
+        if row := by.get(setting):
+            names = ", ".join(english_name(tag) for tag in str(row["languages"]).split())
+            left = "" if math.isnan(row["ratio"]) else f", {_ratio(row)} of {pivot}'s"
+            said.append(f"{what} another language ({names}), F1 is {interval(row)}{left}.")
+    said += _unread(parts, result) + _wrong(result)
+    return said + phase_findings(parts)
+
+
+def phase_findings(parts: Mapping[str, Result]) -> list[str]:
+    """What was found inside."""
+    phases, curves, depth, control = (
+        parts.get(name) for name in ("phases", "curves", "depth", "depth-control")
+    )
+    said: list[str] = []
+    if isinstance(phases, PhaseResult):
+        said.append(f"Inside: {phases.verdict()}.")
+        n = int(phases.provenance["detector"]["n_clusters"])
+        if n < _PARAGRAPHS:
+            said.append(
+                f"Only {n} paragraphs were looked at inside: no p can be below {0.5**n:.2g}, so "
+                f"nothing could have been found. Raise --n-phases to {2 * _PARAGRAPHS} or more."
+            )
+    if isinstance(curves, Curves):
+        used = np.isfinite(curves.values).any(axis=2).sum(axis=1)
+        whole = len(curves.meta)
+        if used.min() < whole:
+            few = [k for k, n in zip(curves.kinds, used, strict=True) if n == used.min()]
+            said.append(
+                f"Of {whole} prompts, {used.min()} to {used.max()} say something, by kind of "
+                f"evidence (fewest: {', '.join(few)}): in the others the right and the wrong "
+                "answer begin with the same token, or the states of the other question don't fit."
+            )
+    if isinstance(depth, DepthResult):
+        null = _depths(control) if isinstance(control, DepthResult) else {}
+        told = [
+            f"the {name}'s is {found}"
+            + (f" (as many random tokens': {null[name]})" if name in null else "")
+            for name, found in _depths(depth).items()
+        ]
+        said.append(
+            f"Relevance depth, the layer by which 95 % of a segment's relevance is reached, of "
+            f"{depth.n_layers}: {', '.join(told)}."
+        )
+    return said
+
+
+def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: a model a row, the best first."""
+    head = ["model", "base", "F1", "exact match", "of the pivot's", "pivot's F1", "another text"]
+    rows = [
+        [
+            *(str(row["model"]), str(row["base"]) or "–"),
+            *(interval(row, metric, f"{metric}_low", f"{metric}_high") for metric in ("f1", "em")),
+            *(number(row[name]) for name in ("ratio", "f1_pivot", "control")),
+        ]
+        for row in board.table.to_dict("records")
+    ]
+    return head, rows
+
+
+def pair_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: base and post-trained model side by side."""
+    head = ["base", "post-trained", "F1, base", "F1, post-trained", "difference", "questions"]
+    rows = [
+        [
+            *(str(row["base"]), str(row["post"])),
+            *(number(row["f1_base"]), number(row["f1_post"])),
+            f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]",
+            str(row["n"]),
+        ]
+        for row in board.pairs.to_dict("records")
+    ]
+    return head, rows
+
+
+def wide_rows(table: pd.DataFrame, column: str, value: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: a model a row, a column for each value of `column`."""
+    names = list(dict.fromkeys(table[column]))
+    rows = [
+        [str(model), *(number(dict(zip(mine[column], mine[value], strict=True))[n]) for n in names)]
+        for model, mine in table.groupby("model", sort=False)
+    ]
+    return ["model", *map(str, names)], rows
+
+
+def number(value: float) -> str:
+    """Two decimals, or a dash for none."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def interval(
+    row: Mapping[Any, Any], value: str = "value", low: str = "low", high: str = "high"
+) -> str:
+    """`0.24 [0.12, 0.36]`."""
+    if math.isnan(row[value]):
+        return "–"
+    return f"{row[value]:.2f} [{number(row[low])}, {number(row[high])}]"
+
+
+def scores_of(parts: Mapping[str, Result]) -> ReadingResult:
+    """The scores of a model's answers."""
+    found = parts["scores"]
+    assert isinstance(found, ReadingResult)
+    return found
+
+
+def has_settings(result: ReadingResult) -> bool:
+    """Whether any combination has a setting's name: what most figures need."""
+    return bool(result.scores["setting"].isin(SETTINGS).any())
+
+
+def _controls(parts: Mapping[str, Result]) -> list[str]:
+    there = (scores_of(parts).scores["control"] == "mismatched").any()
+    return [name for name in CONTROLS if name in parts or (name == "mismatched" and there)]
+
+
+def _cell(row: Mapping[Any, Any]) -> tuple[str, str, str]:
+    return tuple(str(row[f"{part}_language"]) for part in ("context", "question", "answer"))  # type: ignore[return-value]
+
+
+def _ratio(row: Mapping[Any, Any]) -> str:
+    return interval(row, "ratio", "ratio_low", "ratio_high")
+
+
+def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:
+    """What scores without reading."""
+    f1 = result.scores[result.scores["metric"] == "f1"]
+    other = f1[f1["control"] == "mismatched"]
+    said: list[str] = []
+    if len(other):
+        top = max(other.to_dict("records"), key=lambda row: row["value"])
+        said.append(
+            f"With another article's text F1 is {other['value'].mean():.2f} on average and at most "
+            f"{interval(top)} ({int(other['n'].max())} questions a combination): "
+            "that much is known, guessed or looks like an answer, and was not read."
+        )
+    for name, what in (("first-sentence", "the text's first sentence"), ("random-span", "words")):
+        part = parts.get(name)
+        if isinstance(part, ReadingResult):
+            values = part.scores[part.scores["metric"] == "f1"]["value"]
+            drawn = "" if name == "first-sentence" else " drawn from the text"
+            said.append(f"To answer with {what}{drawn} would give {values.mean():.2f}.")
+    return said
+
+
+def _wrong(result: ReadingResult) -> list[str]:
+    errors = result.errors[result.errors["control"] == ""]
+    said: list[str] = []
+    for setting in ("en-en", "en-x", "x-x"):
+        mine = errors[errors["setting"] == setting]
+        whole = int(mine[mine["kind"] == "content"]["of"].sum())
+        if not whole:
+            continue
+        n = {str(kind): int(rows["n"].sum()) for kind, rows in mine.groupby("kind")}
+        name = setting.replace("en", result.pivot)
+        share = {kind: f"{count / whole:.0%}" for kind, count in n.items()}
+        said.append(
+            f"Of {whole} wrong answers in {name}, {share['content']} are wrong in what they say, "
+            f"{share['language']} in another language, and {share['failure']} "
+            "no answer (gibberish, refusal, blank)."
+        )
+    return said
+
+
+def _depths(depth: DepthResult) -> dict[str, str]:
+    """By segment, all languages together."""
+    table = depth.summary()
+    return {
+        str(row["segment"]): "unknown"
+        if math.isnan(row["depth"])
+        else f"{row['depth']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        for row in table[table["language"] == "all"].to_dict("records")
+    }
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

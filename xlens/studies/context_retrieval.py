@@ -1,0 +1,314 @@
+"""How well does a model find in a text in one language what is asked in another, and where inside?
+
+The questions of arXiv 2504.10906: answers and their scores in every combination of languages, with
+exchanged texts and answers without a model beside them; then relevance by layer and the phases of
+retrieval. Each part is saved as soon as it is done.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xlens.engine import RelevanceScores, Store
+from xlens.models import HookedModel
+from xlens.phases import Curves, DepthResult, PhaseResult
+from xlens.prompts import Prompts
+from xlens.results import Result, jsonable
+from xlens.served import ServedModel, served_generate
+from xlens.studies.options import ReadingStudy
+from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
+from xlens.tasks.xmrc import (
+    Combination,
+    Predictions,
+    ReadingPrompts,
+    ReadingResult,
+    ReadingSet,
+    answer_questions,
+    baseline_predictions,
+    mismatched,
+    predictions_of,
+    reading_prompts,
+    reading_scores,
+    settings,
+)
+from xlens.tasks.xmrc.answers import KEY
+
+BASELINES = {"first-sentence": "first sentence", "random-span": "random span"}
+BEHAVIOUR: dict[str, type[Result]] = {
+    "predictions": Predictions,
+    "scores": ReadingResult,
+    **dict.fromkeys(BASELINES, ReadingResult),
+}
+INSIDE: dict[str, type[Result]] = {
+    "relevance": RelevanceScores,
+    "depth": DepthResult,
+    "depth-control": DepthResult,
+    "curves": Curves,
+    "phases": PhaseResult,
+}
+PARTS = BEHAVIOUR | INSIDE
+TABLE = "predictions.csv"
+"""One row per answer with its scores, for people; texts stand in `predictions/table.parquet`."""
+_DEFAULT = ("en-en", "en-x", "x-x")
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How a model is asked: what decides its prompts besides the study."""
+
+    shots: int | None
+    chat: Any = None
+    tokenizer: Any = None
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, model: HookedModel | ServedModel, study: ReadingStudy) -> "_Manner":
+        if isinstance(model, ServedModel):
+            # The server writes its own template around what the user says: a plain prompt.
+            return cls(0 if study.shots is None and model.chat else study.shots)
+        templated = bool(getattr(model.tokenizer, "chat_template", None))
+        chat = study.chat == "yes" or (study.chat == "auto" and templated)
+        limit = None if model.n_ctx is None else max(1, model.n_ctx - study.max_new_tokens)
+        return cls(study.shots, model.tokenizer if chat else None, model.tokenizer, limit)
+
+
+def combinations(study: ReadingStudy, languages: Sequence[str] = ()) -> tuple[Combination, ...]:
+    """The combinations of languages that a study asks.
+
+    Args:
+        study: What is asked.
+        languages: Of the questions, where the study names none.
+
+    Raises:
+        ValueError: no combination.
+    """
+    questions = study.questions or tuple(languages)
+    if study.settings or not (study.context or study.questions or study.answers):
+        names = [{"full": "matrix"}.get(name, name) for name in study.settings or _DEFAULT]
+        return settings(names, questions, pivot=study.pivot)
+    return tuple(
+        Combination(context, question, answer)
+        for context in study.context or (study.pivot,)
+        for question in questions
+        for answer in study.answers or (context,)
+    )
+
+
+def check_reading(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination, ...]:
+    """What will be asked; wrong requests show before a model is loaded.
+
+    Raises:
+        ValueError: languages that aren't there, too few questions to demonstrate with, no template
+            in a language, texts that can't be exchanged, or too few questions to look inside.
+    """
+    found = combinations(study, reading.languages)
+    reading.require(dict.fromkeys(tag for each in found for tag in each))
+    asked = _sampled(reading, study.n_items, study.seed)
+    # Whether there will be a chat, which needs no demonstrations, only the model tells.
+    shots = study.shots if study.shots is not None or study.chat == "no" else 0
+    _all_prompts(asked, reading, found, study, _Manner(shots))
+    if "mismatched" in study.controls:
+        mismatched(_sampled(asked, study.n_controls, study.seed))
+    if study.phases:
+        phase_questions(reading, found, study)
+    return found
+
+
+def planned_reading(study: ReadingStudy) -> tuple[str, ...]:
+    """Names of the parts that `study_reading` gives."""
+    baselines = [name for name in BASELINES if name in study.controls]
+    return ("predictions", "scores", *baselines, *(INSIDE if study.phases else ()))
+
+
+def study_reading(
+    model: HookedModel | ServedModel,
+    reading: ReadingSet,
+    *,
+    study: ReadingStudy | None = None,
+    folder: Path | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+) -> dict[str, Result]:
+    """Ask, score, and look inside.
+
+    Args:
+        model: From `xlens.load`, or a `ServedModel`: then behaviour only.
+        reading: Questions and texts.
+        study: What is asked.
+        folder: Each part is saved there as soon as it is done, and read from there when it is: a
+            stopped study goes on where it was. The answers are in `predictions/table.parquet`, one
+            row per question, and with their scores, without the texts, in `predictions.csv`.
+        store: Where answers and states are kept.
+        progress: Show bars.
+
+    Returns:
+        By name, those of `PARTS` that are asked for: `predictions`, `scores` (a `ReadingResult`),
+        the baselines, and with `study.phases` `relevance`, `depth`, `depth-control` (random spans
+        as long), `curves` and `phases`.
+
+    Raises:
+        ValueError: what `check_reading` and the parts refuse; phases of a served model; a folder
+            with results of another model, items or study.
+        ServedError: a question got no answer; those that came are in the store.
+    """
+    study = study or ReadingStudy()
+    if study.phases and isinstance(model, ServedModel):
+        raise ValueError(
+            f"{model.model!r} is served and gives text only; phases need the model itself: load it "
+            "with xlens.load, or leave phases out."
+        )
+    found = check_reading(reading, study)
+    manner = _Manner.of(model, study)
+    asked = _sampled(reading, study.n_items, study.seed)
+    kept: dict[str, Any] = {"store": store, "progress": progress}
+    done: dict[str, Result] = {}
+    # Prompts are made once for all parts, and before anything runs: some may be too long.
+    prompts = _all_prompts(asked, reading, found, study, manner)
+    exchanged: list[ReadingPrompts] = []
+    if "mismatched" in study.controls:
+        other = mismatched(_sampled(asked, study.n_controls, study.seed), seed=study.seed)
+        exchanged = _all_prompts(other, reading, found, study, manner)
+
+    def scored(answers: Predictions) -> ReadingResult:
+        return reading_scores(answers, rules=study.rules, pivot=study.pivot, seed=study.seed)
+
+    def score() -> Result:
+        answers = done["predictions"]
+        assert isinstance(answers, Predictions)
+        return scored(answers)
+
+    run: dict[str, Callable[[], Result]] = {
+        "predictions": lambda: _ask(model, [*prompts, *exchanged], study, kept),
+        "scores": score,
+    }
+    for name in BASELINES:
+        if name in study.controls:
+            run[name] = _baseline(name, prompts, scored, study.seed)
+    if study.phases and isinstance(model, HookedModel):
+        few, pairs = phase_questions(reading, found, study)
+        groups = _all_prompts(few, reading, pairs, study, manner)
+        inside = phase_prompts(groups, chat=manner.chat is not None)
+        check_phases(model, inside, study)
+        run |= phase_parts(model, inside, study, done, **kept)
+    made_from = _made_from(model, reading, study)
+    for name, make in run.items():
+        place = None if folder is None else folder / name
+        if place is not None and (place / "result.json").is_file():
+            part = PARTS[name].load(place)
+            if part.provenance.get("made_from") != made_from:
+                raise ValueError(
+                    f"{str(place)!r} holds a result of another model, other items or another "
+                    "study: give another folder."
+                )
+        else:
+            made = make()
+            part = replace(made, provenance={**made.provenance, "made_from": made_from})
+            if place is not None:
+                part.save(place)
+        done[name] = part
+        if folder is not None and name == "scores" and not (folder / TABLE).is_file():
+            _write_table(done, folder / TABLE)
+    return done
+
+
+def _sampled(reading: ReadingSet, n: int, seed: int) -> ReadingSet:
+    """At most `n` questions: of each language, where every language has its own."""
+    if reading.parallel:
+        return reading.sample(min(n, len(reading)), seed=seed)
+    fewest = int(reading.frame["language"].value_counts().min())
+    return reading.sample(min(n, fewest), seed=seed)
+
+
+def _all_prompts(
+    asked: ReadingSet,
+    pool: ReadingSet,
+    languages: Sequence[Combination],
+    study: ReadingStudy,
+    manner: _Manner,
+) -> list[ReadingPrompts]:
+    return [
+        reading_prompts(
+            asked,
+            context=each.context,
+            question=each.question,
+            answer=each.answer,
+            shots=manner.shots,
+            seed=study.seed,
+            pool=pool,
+            instruction=None if study.instruction == "none" else study.instruction,
+            chat=manner.chat,
+            too_long=study.too_long,
+            limit=manner.limit,
+            tokenizer=manner.tokenizer,
+        )
+        for each in languages
+    ]
+
+
+def _ask(
+    model: HookedModel | ServedModel,
+    prompts: list[ReadingPrompts],
+    study: ReadingStudy,
+    kept: dict[str, Any],
+) -> Predictions:
+    if isinstance(model, HookedModel):
+        return answer_questions(model, prompts, max_new_tokens=study.max_new_tokens, **kept)
+    # An id names one prompt a language, but a question is asked in several combinations.
+    sent = Prompts(
+        replace(prompt, id=f"{n}/{prompt.id}")
+        for n, group in enumerate(prompts)
+        for prompt in group
+    )
+    stop = None if model.chat else "\n"
+    said = served_generate(model, sent, max_new_tokens=study.max_new_tokens, stop=stop, **kept)
+    return predictions_of(
+        prompts,
+        said.table["text"].tolist(),
+        model=model.model,
+        provenance={**said.provenance, "tokens": said.tokens, "cost": said.cost},
+        more={name: said.table[name].tolist() for name in ("n_tokens", "reason")},
+    )
+
+
+def _baseline(
+    name: str,
+    prompts: list[ReadingPrompts],
+    scored: Callable[[Predictions], ReadingResult],
+    seed: int,
+) -> Callable[[], Result]:
+    baseline: Any = BASELINES[name]
+    return lambda: scored(baseline_predictions(prompts, baseline, seed=seed))
+
+
+def _made_from(
+    model: HookedModel | ServedModel, reading: ReadingSet, study: ReadingStudy
+) -> dict[str, Any]:
+    if isinstance(model, ServedModel):
+        known = model.provenance()
+        of: Any = {name: known[name] for name in known if name != "prices"}
+    else:
+        of = model.fingerprint
+    text = json.dumps(reading.frame.to_dict("list"), ensure_ascii=False)
+    return {
+        "model": of,
+        "reading": reading.source,
+        "digest": blake2b(text.encode(), digest_size=16).hexdigest(),
+        "study": jsonable(asdict(study)),
+    }
+
+
+def _write_table(done: dict[str, Result], path: Path) -> None:
+    answers, scores = done["predictions"], done["scores"]
+    assert isinstance(answers, Predictions) and isinstance(scores, ReadingResult)
+    keys = ["id", *KEY]
+    verdicts = scores.items[[*keys, "em", "f1", "inclusion", "kind", "rule"]]
+    table = answers.table.drop(columns=["context", "question_references"]).merge(
+        verdicts, on=keys, validate="one_to_one"
+    )
+    table["references"] = [json.dumps(each, ensure_ascii=False) for each in table["references"]]
+    pd.DataFrame(table).to_csv(path, index=False, lineterminator="\n")

@@ -1,0 +1,217 @@
+"""Several models on the same questions: who reads best, and what post-training changed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlens.results import Result
+from xlens.stats import bootstrap
+from xlens.tasks.xmrc import ERRORS, ReadingResult
+from xlens.tasks.xmrc.answers import KEY
+from xlens.tasks.xmrc.scores import SETTINGS
+
+RULE = (
+    "Models are a pair, base and post-trained, where they are named so, or where the names differ "
+    "by an ending -it, -Instruct or -chat only."
+)
+_POST = re.compile(r"[-_](it|instruct|chat)$", re.IGNORECASE)
+_ORDER = ("en-x", "x-x", "x-en", "en-en")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard(Result):
+    """Models side by side.
+
+    Attributes:
+        setting: By whose mean F1 over languages they are sorted: `en-x` if all were asked it.
+        table: One row per model, the best first: `model base` (of its pair), `em f1` with `_low`
+            and `_high`, `ratio`, `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts,
+            in that setting), `n` (questions in a language).
+        languages: `model language f1 low high`, in that setting.
+        errors: `model kind share n of`: shares of the wrong answers in that setting, all languages
+            together.
+        pairs: `base post f1_base f1_post difference low high n`: what post-training changed, on the
+            questions that both answered; intervals over paragraphs.
+    """
+
+    setting: str
+    table: pd.DataFrame
+    languages: pd.DataFrame
+    errors: pd.DataFrame
+    pairs: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+
+def find_pairs(
+    names: Sequence[str], given: Sequence[tuple[str, str]] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Base and post-trained models among `names`: those given, and by `RULE`.
+
+    Raises:
+        ValueError: a name that isn't there, or a pair of one model.
+    """
+    for base, post in given:
+        if unknown := sorted({base, post} - set(names)):
+            raise ValueError(f"A pair names {unknown}; the models are {list(names)}.")
+        if base == post:
+            raise ValueError(f"{base!r} can't be a pair with itself; name base and post-trained.")
+    by_rule = ((_POST.sub("", name), name) for name in names if _POST.search(name))
+    return tuple(dict.fromkeys([*given, *(pair for pair in by_rule if pair[0] in names)]))
+
+
+def leaderboard(
+    results: Mapping[str, ReadingResult],
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Leaderboard:
+    """Compare models that were asked the same.
+
+    Args:
+        results: By the models' names.
+        pairs: Base and post-trained, from `find_pairs`.
+        n_boot: Resamples, for the pairs.
+        seed: Of these.
+
+    Raises:
+        ValueError: no models, or none of the settings common to all.
+    """
+    asked = [set(result.summary["setting"]) for result in results.values()]
+    common = set.intersection(*asked) if asked else set[str]()
+    setting = next((name for name in _ORDER if name in common), None)
+    if setting is None:
+        raise ValueError(
+            f"{list(results)} have none of the settings {', '.join(SETTINGS)} in common; ask all "
+            "of them the same."
+        )
+    rows = [_row(name, result, setting) for name, result in results.items()]
+    table = pd.DataFrame(rows).sort_values("f1", ascending=False, kind="stable")
+    bases = {post: base for base, post in pairs}
+    table.insert(1, "base", [bases.get(name, "") for name in table["model"]])
+    ranked = [str(name) for name in table["model"]]
+    compared = [_pair(base, post, results, setting, n_boot, seed) for base, post in pairs]
+    return Leaderboard(
+        provenance={
+            "models": {name: result.model for name, result in results.items()},
+            "rule": RULE,
+            "n_boot": n_boot,
+            "seed": seed,
+        },
+        setting=setting,
+        table=table.reset_index(drop=True),
+        languages=pd.concat(
+            [_languages(n, results[n], setting) for n in ranked], ignore_index=True
+        ),
+        errors=pd.concat([_errors(n, results[n], setting) for n in ranked], ignore_index=True),
+        pairs=pd.DataFrame(
+            compared,
+            columns=["base", "post", "f1_base", "f1_post", "difference", "low", "high", "n"],
+        ),
+    )
+
+
+def language_of(row: Mapping[Any, Any], pivot: str) -> str:
+    """The language of a cell that isn't the pivot, the question's first; or the pivot."""
+    tags = (str(row["question_language"]), str(row["context_language"]))
+    return next((tag for tag in tags if tag != pivot), pivot)
+
+
+def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
+    def mean(metric: str, of: str) -> dict[Any, Any]:
+        table = result.summary
+        rows = table[(table["metric"] == metric) & (table["setting"] == of)].to_dict("records")
+        return rows[0] if rows else {}
+
+    em, f1 = mean("em", setting), mean("f1", setting)
+    cells = _cells(result.scores, setting, control=True)
+    exchanged = cells[cells["metric"] == "f1"]["value"]
+    real = _cells(result.scores, setting)
+    return {
+        "model": name,
+        **{"em": em["value"], "em_low": em["low"], "em_high": em["high"]},
+        **{"f1": f1["value"], "f1_low": f1["low"], "f1_high": f1["high"]},
+        "ratio": f1["ratio"],
+        "f1_pivot": mean("f1", "en-en").get("value", np.nan),
+        "control": float(exchanged.mean()) if len(exchanged) else np.nan,
+        "n": int(real["n"].max()),
+    }
+
+
+def _languages(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:
+    cells = _cells(result.scores, setting)
+    rows = cells[cells["metric"] == "f1"].to_dict("records")
+    return pd.DataFrame(
+        {
+            "model": name,
+            "language": [language_of(row, result.pivot) for row in rows],
+            "f1": [row["value"] for row in rows],
+            "low": [row["low"] for row in rows],
+            "high": [row["high"] for row in rows],
+        }
+    )
+
+
+def _errors(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:
+    items = _items(result, setting)
+    wrong = items[items["wrong"]]
+    counts = [int((wrong["kind"] == kind).sum()) for kind in ERRORS]
+    whole = len(wrong)
+    return pd.DataFrame(
+        {
+            "model": name,
+            "kind": list(ERRORS),
+            "share": [n / whole if whole else np.nan for n in counts],
+            "n": counts,
+            "of": whole,
+        }
+    )
+
+
+def _pair(
+    base: str,
+    post: str,
+    results: Mapping[str, ReadingResult],
+    setting: str,
+    n_boot: int,
+    seed: int,
+) -> dict[str, Any]:
+    keys = [*KEY, "id", "paragraph"]
+    both = [_items(results[name], setting)[[*keys, "f1"]] for name in (base, post)]
+    joined = both[0].merge(both[1], on=keys, suffixes=("_base", "_post"))
+    row: dict[str, Any] = {"base": base, "post": post, "n": joined["id"].nunique()}
+    if joined.empty:
+        names = ("f1_base", "f1_post", "difference", "low", "high")
+        return row | dict.fromkeys(names, np.nan)
+    joined["difference"] = joined["f1_post"] - joined["f1_base"]
+    by_cell: dict[str, pd.DataFrame] = {
+        name: joined.pivot(index=["id", "paragraph"], columns=list(KEY), values=name)
+        for name in ("f1_base", "f1_post", "difference")
+    }
+    wide = by_cell["difference"]
+    found = bootstrap(
+        wide.to_numpy(),
+        clusters=list(wide.index.get_level_values("paragraph")),
+        n_boot=n_boot,
+        seed=seed,
+    )
+    low, high = found.interval(found.draws.mean(axis=1))
+    # Each language counts the same, as in the table.
+    means = {name: float(np.nanmean(table.mean(axis=0))) for name, table in by_cell.items()}
+    return row | means | {"low": float(low), "high": float(high)}
+
+
+def _items(result: ReadingResult, setting: str) -> pd.DataFrame:
+    cells = _cells(result.scores, setting)[list(KEY)].drop_duplicates()
+    return result.items.merge(cells, on=list(KEY))
+
+
+def _cells(scores: pd.DataFrame, setting: str, *, control: bool = False) -> pd.DataFrame:
+    return scores[(scores["setting"] == setting) & ((scores["control"] != "") == control)]

@@ -1,0 +1,196 @@
+"""The inside of reading: which questions are looked at, and the parts that come of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xlens.engine import RelevanceScores, relevance
+from xlens.engine.rules import check, find_rule
+from xlens.models import HookedModel
+from xlens.phases import (
+    KINDS,
+    Asked,
+    Curves,
+    answer_tokens,
+    detect_phases,
+    evidence,
+    other_context,
+    random_span_depth,
+    relevance_depth,
+    same_context,
+)
+from xlens.prompts import Prompt, Prompts
+from xlens.prompts.fewshot import seeded_rank
+from xlens.results import Result
+from xlens.studies.options import FEWEST_PHASES, ReadingStudy
+from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
+
+SEGMENTS = ("question", "context")
+
+
+@dataclass(frozen=True)
+class PhasePrompts:
+    """Questions with their donors.
+
+    Attributes:
+        own: The questions, each with the answer to its partner as the wrong one.
+        question: Their partners: other questions about the same texts.
+        context: Questions about other texts.
+    """
+
+    own: Asked
+    question: Asked
+    context: Asked
+
+
+def phase_questions(
+    reading: ReadingSet, languages: Sequence[Combination], study: ReadingStudy
+) -> tuple[ReadingSet, tuple[Combination, ...]]:
+    """Two questions of each of some paragraphs, and the combinations in which to look inside.
+
+    These are the combinations with text and answer in the pivot's language, so that the same answer
+    is to be said whatever the question's language; or, where there are none, those within a
+    language. The answers of a pair differ in every language. Paragraphs count, not questions, so no
+    more than two questions of each are taken.
+
+    Raises:
+        ValueError: no such combination, fewer than two such paragraphs, or an unknown kind of
+            evidence or rule of relevance.
+    """
+    if unknown := sorted(set(study.kinds) - set(KINDS)):
+        raise ValueError(f"Unknown kinds of evidence {unknown}; accepted are {list(KINDS)}.")
+    find_rule(study.relevance_rule)
+    home = tuple(c for c in languages if c.context == c.answer == study.pivot)
+    chosen = home or tuple(c for c in languages if c.context == c.question == c.answer)
+    if not chosen:
+        raise ValueError(
+            f"phases need texts and answers in {study.pivot!r}, or all in one language; none of "
+            f"{['-'.join(c) for c in languages]} is. Ask such a combination, or leave phases out."
+        )
+    answers: dict[str, dict[str, str]] = {}
+    rows = zip(
+        reading.frame["id"], reading.frame["language"], reading.frame["answers"], strict=True
+    )
+    for id, tag, said in rows:
+        answers.setdefault(id, {})[tag] = said[0].casefold()
+    ids: list[str] = []
+    paragraphs = sorted(reading.paragraphs, key=lambda p: seeded_rank(p, seed=study.seed))
+    for paragraph in paragraphs:
+        ranked = sorted(
+            reading.paragraphs[paragraph], key=lambda i: seeded_rank(i, seed=study.seed)
+        )
+        pair = next(
+            (
+                (a, b)
+                for n, a in enumerate(ranked)
+                for b in ranked[n + 1 :]
+                if _differ(a, b, answers)
+            ),
+            (),
+        )
+        ids += pair
+        if len(ids) + 2 > study.n_phases:
+            break
+    if len(ids) < FEWEST_PHASES:
+        raise ValueError(
+            f"phases need two paragraphs or more with two questions each whose answers differ; "
+            f"{reading.source} has {len(ids) // 2}. Give more questions, or leave phases out."
+        )
+    return reading.select(ids=ids), chosen
+
+
+def phase_prompts(groups: Sequence[ReadingPrompts], *, chat: bool) -> PhasePrompts:
+    """Questions and donors from prompts of one combination each.
+
+    Args:
+        groups: Their languages are those of the questions.
+        chat: Whether they are turns of a chat: then the answer follows without a space.
+
+    Raises:
+        ValueError: no pair of questions is left of those that fit into the model.
+    """
+    common = set.intersection(*({p.id for p in group} for group in groups))
+    prompts = Prompts(p for group in groups for p in group if p.id in common)
+    own, partners = same_context(prompts, [_follows(p, chat) for p in prompts])
+    return PhasePrompts(own, partners, other_context(own))
+
+
+def check_phases(model: HookedModel, prompts: PhasePrompts, study: ReadingStudy) -> None:
+    """Refuse, before anything runs, what can't be looked into.
+
+    Raises:
+        ValueError: a relevance rule that the model's family does not allow, an answer that the
+            tokenizer joins with the prompt, or no answer that can be told from the wrong one.
+    """
+    check(model, find_rule(study.relevance_rule))
+    if not (answer_tokens(model, prompts.own) >= 0).any():
+        raise ValueError(
+            f"All {len(prompts.own)} right and wrong answers begin with the same token in "
+            f"{model.name}; give more questions: n_phases."
+        )
+
+
+def phase_parts(
+    model: HookedModel,
+    prompts: PhasePrompts,
+    study: ReadingStudy,
+    done: dict[str, Result],
+    *,
+    store: Any,
+    progress: bool,
+) -> dict[str, Callable[[], Result]]:
+    """What makes each part, in order; later ones read earlier ones from `done`."""
+
+    def explain() -> Result:
+        tokens = answer_tokens(model, prompts.own)[:, 0]
+        rows = (tokens >= 0).nonzero()[0]
+        found = relevance(
+            model,
+            prompts.own.take(rows).prompts,
+            targets=[int(tokens[i]) for i in rows],
+            rule=study.relevance_rule,
+            slots=["all", *(f"{name}:{how}" for name in SEGMENTS for how in ("sum", "each"))],
+            progress=progress,
+        )
+        left_out = len(prompts.own) - len(rows)
+        return replace(found, provenance={**found.provenance, "left_out": left_out})
+
+    def scores() -> RelevanceScores:
+        found = done["relevance"]
+        assert isinstance(found, RelevanceScores)
+        return found
+
+    def curves() -> Curves:
+        found = done["curves"]
+        assert isinstance(found, Curves)
+        return found
+
+    size: dict[str, Any] = {"segments": SEGMENTS, "n_layers": model.n_layers}
+    return {
+        "relevance": explain,
+        "depth": lambda: relevance_depth(scores(), **size),
+        "depth-control": lambda: random_span_depth(scores(), **size, seed=study.seed),
+        "curves": lambda: evidence(
+            model,
+            prompts.own,
+            question=prompts.question,
+            context=prompts.context,
+            kinds=study.kinds or None,
+            rule=study.relevance_rule,
+            store=store,
+            progress=progress,
+        ),
+        "phases": lambda: detect_phases(curves(), seed=study.seed),
+    }
+
+
+def _differ(one: str, other: str, answers: dict[str, dict[str, str]]) -> bool:
+    mine, theirs = answers[one], answers[other]
+    return mine.keys() == theirs.keys() and all(mine[tag] != theirs[tag] for tag in mine)
+
+
+def _follows(prompt: Prompt, chat: bool) -> str:
+    """The right answer as it goes on from the prompt; full-width colons have their own space."""
+    start, stop = prompt.spans["answer"]
+    gap = "" if chat or prompt.text.endswith("：") else " "
+    return gap + prompt.text[start:stop]
