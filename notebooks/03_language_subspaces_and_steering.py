@@ -29,7 +29,9 @@ import os
 import xlens
 from xlens import figures
 from xlens.consistency import consistency, dissociation, option_scores
+from xlens.engine.interventions import intervene
 from xlens.prompts import Prompts
+from xlens.steering import SubspaceRemoval, steering_vectors
 from xlens.studies import SteeringStudy, steer_choices
 from xlens.subspace import (
     LSAR,
@@ -120,9 +122,9 @@ figures.latent_share(inside)
 # %% [markdown]
 # ## Do languages that are alike inside answer alike?
 #
-# Over pairs of languages: Spearman's rho of similarity with consistency. Ten pairs of five languages
-# are few, and pairs that share a language are not independent, so the p values come from permuting
-# languages; with five of them, 120 orders.
+# Over pairs of languages: Spearman's rho of similarity with consistency. Ten pairs of five
+# languages are few, and pairs that share a language are not independent, so the p values come from
+# permuting languages; with five of them, 120 orders.
 
 # %%
 together = dissociation(similar.to_frame(), panel)
@@ -163,9 +165,6 @@ figures.steering_effects(steered)
 # Inside `intervene`, whatever the model runs is pushed: its own `generate`, a bare forward.
 
 # %%
-from xlens.engine.interventions import intervene
-from xlens.steering import steering_vectors
-
 towards = steering_vectors(states, "de", "en")
 print(towards.to_frame().tail(4).round(2).to_string(index=False))
 ids = model.tokenizer(prompts["de"][0].text, return_tensors="pt").input_ids
@@ -177,8 +176,6 @@ print(repr(model.tokenizer.decode(pushed[0, ids.shape[1] :])))
 # Taking a subspace out works the same way, with a strength for each band of layers:
 
 # %%
-from xlens.steering import SubspaceRemoval
-
 axes = LayerWise(LSAR()).fit(states)
 removal = SubspaceRemoval.of(
     {n: axes[n].components_ for n in states.layers}, fingerprint=model.fingerprint, method="lsar"
@@ -198,4 +195,5 @@ print(
 
 # %% [markdown]
 # The same at full size, with a report: `xlens process gemma-3-270m --languages en de fr ru sw
-# --steer mean_difference`, and [experiments/latent_process](../experiments/latent_process/README.md).
+# --steer mean_difference`, and
+# [experiments/latent_process](../experiments/latent_process/README.md).
