@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -80,3 +80,20 @@ def family_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 def tiny_gpt2_dir(family_dir: Callable[[str], Path]) -> Path:
     """The folder of a tiny GPT-2 with its tokenizer. Read it only."""
     return family_dir("gpt2")
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny GPT-2 with a chat template: what is served. Read it only."""
+    import serving
+
+    return serving.make(tmp_path_factory.mktemp("served") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def served_address(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of that model, started once."""
+    import serving
+
+    with serving.serve(served_folder, tmp_path_factory.mktemp("server") / "log") as address:
+        yield address

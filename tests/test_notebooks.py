@@ -1,5 +1,6 @@
 """Notebooks and experiments run as they stand, on a tiny model."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+import readings
 import yaml
 
 import tiny
@@ -22,6 +24,12 @@ SMALL = {
     "process": [
         *("--n-items", "6", "--languages", "en", "de", "fr", "sw", "--layers", "1"),
         *("--strengths", "1", "--n-estimate", "6", "--n-dev", "3", "--n-test", "3"),
+    ],
+    "xmrc": [
+        *("--data", "stories", "--questions", "en", "de", "--n-items", "4", "--n-controls", "2"),
+        *("--shots", "0", "--max-new-tokens", "3", "--n-phases", "4", "--per-paragraph", "1"),
+        *("--phase-languages", "en", "de", "--phase-layers", "1", "2"),
+        *("--kinds", "readable", "patch_last_question", "--relevance-rule", "gradient"),
     ],
 }
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -105,6 +113,10 @@ def test_an_experiment_runs_small(path, model, tmp_path):
     ((command, options),) = config.items()
     assert options["out"].startswith("runs/")  # which git ignores
     small = ["--model", str(model), "--out", "small", *SMALL[command]]
+    (tmp_path / "stories").mkdir()
+    for tag in ("en", "de"):
+        story = tmp_path / "stories" / f"stories.{tag}.json"
+        story.write_text(json.dumps(readings.squad(tag)), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(path.with_name("run.py")), *small],
         cwd=tmp_path,

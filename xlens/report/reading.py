@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xlens.figures import (
     Figure,
     depth_by_language,
@@ -150,7 +152,8 @@ def folder_names(models: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"The model {model!r} is named twice; name each once.")
         path = Path(model)
         name = path.resolve().name if path.exists() else _URL.sub("", model).replace("/", "--")
-        name = re.sub(r"[^\w.-]+", "-", name).strip(".") or "model"
+        # Figures' files are named after it, too: letters and digits of ASCII first.
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.") or "model"
         taken = set(found.values())
         more = (f"{name}-{n}" for n in count(2))
         found[model] = name if name not in taken else next(n for n in more if n not in taken)
@@ -190,7 +193,11 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     curves, phases = parts.get("curves"), parts.get("phases")
     if isinstance(curves, Curves):
         found = phases if isinstance(phases, PhaseResult) else None
-        drawn["curves"] = phase_curves(curves.summary(), found)
+        # A kind may have no prompt at all: donors as long as the question are rare.
+        kinds = [
+            k for k, v in zip(curves.kinds, curves.values, strict=True) if np.isfinite(v).any()
+        ]
+        drawn["curves"] = phase_curves(curves.summary(), found, kinds=kinds)
     if isinstance(phases, PhaseResult):
         drawn["boundaries"] = phase_boundaries(phases)
     depth, control = parts.get("depth"), parts.get("depth-control")
@@ -266,7 +273,7 @@ def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figu
     sentences = "".join(f"<li>{escape(s)}</li>\n" for s in reading_findings(parts))
     caption = (
         f"Answers of {result.model}: scores of every combination of languages. On the right F1 of "
-        "what needs no reading."
+        "what needs no reading; a share of a score that is no better than that is left out."
     )
     blocks = [
         figure(figure_block(figures[key], key, label=words), words)
@@ -319,7 +326,7 @@ def _examples(parts: Mapping[str, Result]) -> str:
             f"{row['context_language']}, {row['question_language']}",
             str(row["question"]),
             str(row["references"][0]),
-            str(row["prediction"])[:120] or "(nothing)",
+            str(row["prediction"])[:80] or "(nothing)",
             f"{row['f1']:.2f}" + ("" if row["kind"] == "right" else f", {row['kind']}"),
         ]
         for row in few.to_dict("records")

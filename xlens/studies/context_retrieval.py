@@ -24,13 +24,17 @@ from xlens.studies.options import ReadingStudy
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
 from xlens.tasks.xmrc import (
     Combination,
+    OracleResult,
     Predictions,
     ReadingPrompts,
     ReadingResult,
     ReadingSet,
     answer_questions,
     baseline_predictions,
+    gold_targets,
     mismatched,
+    oracle_estimate,
+    own_targets,
     predictions_of,
     reading_prompts,
     reading_scores,
@@ -44,6 +48,7 @@ BEHAVIOUR: dict[str, type[Result]] = {
     "scores": ReadingResult,
     **dict.fromkeys(BASELINES, ReadingResult),
 }
+ORACLE = "oracle"
 INSIDE: dict[str, type[Result]] = {
     "relevance": RelevanceScores,
     "depth": DepthResult,
@@ -51,7 +56,7 @@ INSIDE: dict[str, type[Result]] = {
     "curves": Curves,
     "phases": PhaseResult,
 }
-PARTS = BEHAVIOUR | INSIDE
+PARTS = BEHAVIOUR | {ORACLE: OracleResult} | INSIDE
 TABLE = "predictions.csv"
 """One row per answer with its scores, for people; texts stand in `predictions/table.parquet`."""
 _DEFAULT = ("en-en", "en-x", "x-x")
@@ -108,12 +113,12 @@ def check_reading(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination
     """
     found = combinations(study, reading.languages)
     reading.require(dict.fromkeys(tag for each in found for tag in each))
-    asked = _sampled(reading, study.n_items, study.seed)
+    asked = _sampled(reading, study.n_items, study)
     # Whether there will be a chat, which needs no demonstrations, only the model tells.
     shots = study.shots if study.shots is not None or study.chat == "no" else 0
     _all_prompts(asked, reading, found, study, _Manner(shots))
     if "mismatched" in study.controls:
-        mismatched(_sampled(asked, study.n_controls, study.seed))
+        mismatched(_sampled(asked, study.n_controls, study))
     if study.phases:
         phase_questions(reading, found, study)
     return found
@@ -122,7 +127,8 @@ def check_reading(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination
 def planned_reading(study: ReadingStudy) -> tuple[str, ...]:
     """Names of the parts that `study_reading` gives."""
     baselines = [name for name in BASELINES if name in study.controls]
-    return ("predictions", "scores", *baselines, *(INSIDE if study.phases else ()))
+    oracle = [ORACLE] if study.oracle else []
+    return ("predictions", "scores", *baselines, *oracle, *(INSIDE if study.phases else ()))
 
 
 def study_reading(
@@ -157,21 +163,21 @@ def study_reading(
         ServedError: a question got no answer; those that came are in the store.
     """
     study = study or ReadingStudy()
-    if study.phases and isinstance(model, ServedModel):
+    if (study.phases or study.oracle) and isinstance(model, ServedModel):
         raise ValueError(
-            f"{model.model!r} is served and gives text only; phases need the model itself: load it "
-            "with xlens.load, or leave phases out."
+            f"{model.model!r} is served and gives text only; phases and the oracle need the model "
+            "itself: load it with xlens.load, or leave them out."
         )
     found = check_reading(reading, study)
     manner = _Manner.of(model, study)
-    asked = _sampled(reading, study.n_items, study.seed)
+    asked = _sampled(reading, study.n_items, study)
     kept: dict[str, Any] = {"store": store, "progress": progress}
     done: dict[str, Result] = {}
     # Prompts are made once for all parts, and before anything runs: some may be too long.
     prompts = _all_prompts(asked, reading, found, study, manner)
     exchanged: list[ReadingPrompts] = []
     if "mismatched" in study.controls:
-        other = mismatched(_sampled(asked, study.n_controls, study.seed), seed=study.seed)
+        other = mismatched(_sampled(asked, study.n_controls, study), seed=study.seed)
         exchanged = _all_prompts(other, reading, found, study, manner)
 
     def scored(answers: Predictions) -> ReadingResult:
@@ -189,6 +195,10 @@ def study_reading(
     for name in BASELINES:
         if name in study.controls:
             run[name] = _baseline(name, prompts, scored, study.seed)
+    if study.oracle and isinstance(model, HookedModel):
+        some = _sampled(asked, study.n_controls, study)
+        shortened = _all_prompts(some, reading, found, study, manner)
+        run[ORACLE] = lambda: _oracle(model, shortened, done["predictions"].to_frame(), kept)
     if study.phases and isinstance(model, HookedModel):
         few, pairs = phase_questions(reading, found, study)
         groups = _all_prompts(few, reading, pairs, study, manner)
@@ -216,12 +226,13 @@ def study_reading(
     return done
 
 
-def _sampled(reading: ReadingSet, n: int, seed: int) -> ReadingSet:
+def _sampled(reading: ReadingSet, n: int, study: ReadingStudy) -> ReadingSet:
     """At most `n` questions: of each language, where every language has its own."""
+    how = {"seed": study.seed, "per_paragraph": study.per_paragraph}
     if reading.parallel:
-        return reading.sample(min(n, len(reading)), seed=seed)
+        return reading.sample(min(n, len(reading)), **how)
     fewest = int(reading.frame["language"].value_counts().min())
-    return reading.sample(min(n, fewest), seed=seed)
+    return reading.sample(min(n, fewest), **how)
 
 
 def _all_prompts(
@@ -248,6 +259,29 @@ def _all_prompts(
         )
         for each in languages
     ]
+
+
+def _oracle(
+    model: HookedModel,
+    prompts: Sequence[ReadingPrompts],
+    answers: pd.DataFrame,
+    kept: dict[str, Any],
+) -> OracleResult:
+    """Sentences left out, for the right answers and for the model's own."""
+    columns = ["id", *KEY]
+    said = dict(
+        zip(answers[columns].itertuples(index=False, name=None), answers["prediction"], strict=True)
+    )
+    parts: list[OracleResult] = []
+    for group in prompts:
+        own = [str(said[(p.id, *(p.meta[name] for name in KEY))]) for p in group]
+        targets = {"right answer": gold_targets(group), "own answer": own_targets(group, own)}
+        parts.append(oracle_estimate(model, group, targets, **kept))
+    return replace(
+        parts[0],
+        items=pd.concat([part.items for part in parts], ignore_index=True),
+        left_out=pd.concat([part.left_out for part in parts], ignore_index=True),
+    )
 
 
 def _ask(

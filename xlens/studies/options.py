@@ -76,7 +76,9 @@ class ReadingStudy:
         context: Languages of the texts. The first is the yardstick; default en.
         questions: Languages of the questions; default all there are.
         answers: Languages of the right answers; default the text's.
-        n_items: Most questions, drawn with `seed`: one of each paragraph before a second of any.
+        n_items: Most questions, drawn with `seed`.
+        per_paragraph: So many questions of a paragraph are drawn before more of any: several cost
+            little more than one, as their text is read once, but they are alike.
         n_controls: Of these, questions that are asked with exchanged texts, too.
         shots: Demonstrations; default three in plain prompts, none in a chat.
         instruction: Whose language instruction and labels are in: context, question, answer, a
@@ -89,8 +91,11 @@ class ReadingStudy:
         controls: mismatched (texts of other articles), first-sentence and random-span (answers
             without a model).
         rules: How answers are compared: xlens, mlqa or squad.
+        oracle: Leave each sentence of the text out in turn, for the questions of `n_controls`.
         phases: Look inside as well: relevance, evidence by layer, phases.
         n_phases: Most questions looked at inside, two of each paragraph.
+        phase_languages: Languages of the questions looked at inside; default all.
+        phase_layers: Residual points at which states are exchanged or wiped out; default all.
         kinds: Kinds of evidence; default all that can be had.
         relevance_rule: attnlrp, cp-lrp or gradient.
         seed: Of sampling, demonstrations, exchanges, intervals and tests.
@@ -101,6 +106,7 @@ class ReadingStudy:
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     n_items: int = 200
+    per_paragraph: int = 1
     n_controls: int = 60
     shots: int | None = None
     instruction: str = "context"
@@ -109,16 +115,20 @@ class ReadingStudy:
     max_new_tokens: int = 32
     controls: tuple[str, ...] = READING_CONTROLS
     rules: Literal["xlens", "mlqa", "squad"] = "xlens"
+    oracle: bool = False
     phases: bool = False
     n_phases: int = 24
+    phase_languages: tuple[str, ...] = ()
+    phase_layers: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
     relevance_rule: str = "attnlrp"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("settings", "context", "questions", "answers", "controls", "kinds"):
+        languages = ("context", "questions", "answers", "phase_languages")
+        for name in ("settings", *languages, "controls", "kinds"):
             parts = [part for value in getattr(self, name) for part in value.split(",") if part]
-            tags = parts and name in ("context", "questions", "answers")
+            tags = parts and name in languages
             object.__setattr__(self, name, standardize_all(parts) if tags else tuple(parts))
         # YAML reads a bare yes or no as true or false.
         chat = {"true": "yes", "false": "no"}.get(self.chat.lower(), self.chat)
@@ -135,6 +145,7 @@ class ReadingStudy:
                 "what `en` stands for, and no answers. Or leave the settings out."
             )
         low = {"n_items": 1, "n_controls": 1, "max_new_tokens": 1, "n_phases": FEWEST_PHASES}
+        low["per_paragraph"] = 1
         for name, fewest in low.items():
             if getattr(self, name) < fewest:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least {fewest} is needed.")

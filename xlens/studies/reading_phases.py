@@ -60,6 +60,8 @@ def phase_questions(
     if unknown := sorted(set(study.kinds) - set(KINDS)):
         raise ValueError(f"Unknown kinds of evidence {unknown}; accepted are {list(KINDS)}.")
     find_rule(study.relevance_rule)
+    if study.phase_languages:
+        languages = [c for c in languages if c.question in study.phase_languages]
     home = tuple(c for c in languages if c.context == c.answer == study.pivot)
     chosen = home or tuple(c for c in languages if c.context == c.question == c.answer)
     if not chosen:
@@ -176,6 +178,7 @@ def phase_parts(
             question=prompts.question,
             context=prompts.context,
             kinds=study.kinds or None,
+            layers=list(study.phase_layers) or "all",
             rule=study.relevance_rule,
             store=store,
             progress=progress,
