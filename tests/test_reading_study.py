@@ -15,7 +15,12 @@ import tiny
 from xlens.cli import main, xmrc_job
 from xlens.report import write_report
 from xlens.report.reading import folder_names, given_pairs
-from xlens.report.reading_tables import phase_findings, reading_findings, score_rows
+from xlens.report.reading_tables import (
+    oracle_rows,
+    phase_findings,
+    reading_findings,
+    score_rows,
+)
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
 from xlens.studies import ReadingStudy, check_reading, context_retrieval, study_reading
@@ -171,6 +176,24 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     for changed in ((other, stories), (study, stories.select(ids=stories.ids[2:]))):
         with pytest.raises(ValueError, match="another model, other items or another study"):
             study_reading(model, changed[1], study=changed[0], folder=tmp_path, progress=False)
+
+
+def test_sentences_are_left_out_for_right_and_own_answers(folder):
+    options = SMALL | {"controls": (), "settings": ("en-en", "en-x"), "questions": ("en", "de")}
+    study = ReadingStudy(**options, oracle=True, per_paragraph=2)
+    assert planned_reading(study) == ("predictions", "scores", "oracle")
+    parts = study_reading(kit.model(folder), readings.reading_set(), study=study, progress=False)
+    assert parts["predictions"].table["paragraph"].nunique() == 2  # two questions on each
+    items = parts["oracle"].items
+    gold = items[items["target"] == "right answer"]
+    assert sorted(gold["question_language"].value_counts().to_dict().items()) == [
+        ("de", 2),
+        ("en", 2),
+    ]
+    head, rows = oracle_rows(parts["oracle"])
+    assert head[:4] == ["text", "question", "answer", "target"] and rows[0][-1] == "2"
+    (said,) = [s for s in reading_findings(parts) if "left out in turn" in s]
+    assert "the right answer in" in said and "chance 33%" in said
 
 
 def test_a_chat_is_found_by_its_template(folder):

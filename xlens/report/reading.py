@@ -29,6 +29,7 @@ from xlens.phases import Curves, DepthResult, PhaseResult
 from xlens.report.reading_tables import (
     has_settings,
     leaderboard_rows,
+    oracle_rows,
     pair_rows,
     reading_findings,
     score_head,
@@ -41,9 +42,9 @@ from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
 from xlens.results import Result
 from xlens.runs import RunDirectory
-from xlens.studies.context_retrieval import PARTS, TABLE
+from xlens.studies.context_retrieval import ORACLE, PARTS, TABLE
 from xlens.studies.leaderboard import RULE, Leaderboard, find_pairs, leaderboard
-from xlens.tasks.xmrc import Predictions, ReadingResult
+from xlens.tasks.xmrc import OracleResult, Predictions, ReadingResult
 
 MARK = "predictions"
 """A result that only these runs have."""
@@ -214,7 +215,7 @@ def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
     results: list[ReadingResult] = []
     for parts in models.values():
         table = scores_of(parts).summary.dropna(subset="ratio")
-        if {"en-x", "x-x"} <= set(table["setting"]):
+        if scores_of(parts).reads and {"en-x", "x-x"} <= set(table["setting"]):
             results.append(scores_of(parts))
     return ratio_scatter(results) if len(results) > 1 else None
 
@@ -285,7 +286,7 @@ def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figu
         f'<ul class="findings">\n{sentences}</ul>\n'
         f'<p class="quiet">{escape(_asked(model, parts))}</p>\n'
         f"{table(caption, score_head(parts), score_rows(parts))}"
-        f"{_examples(parts)}{''.join(blocks)}</section>\n"
+        f"{_oracle(parts)}{_examples(parts)}{''.join(blocks)}</section>\n"
     )
 
 
@@ -307,6 +308,19 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
         price = "" if made.get("cost") is None else f", cost {made['cost']:,.4f}"
         said.append(f"tokens by the server's count: {', '.join(counts) or 'unknown'}{price}")
     return f"{'; '.join(said)}. Every answer with its scores: results/{model}/{TABLE}."
+
+
+def _oracle(parts: Mapping[str, Result]) -> str:
+    """Sentences left out, where that was asked for."""
+    found = parts.get(ORACLE)
+    if not isinstance(found, OracleResult):
+        return ""
+    caption = (
+        "Does the answer hang on the sentence that holds it? Each sentence of the text left out in "
+        "turn; oracle: how often the answer's own matters most. Chance: the share of sentences "
+        "that hold it; longest: how often the longest one does."
+    )
+    return table(caption, *oracle_rows(found))
 
 
 def _examples(parts: Mapping[str, Result]) -> str:

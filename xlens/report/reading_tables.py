@@ -12,7 +12,7 @@ from xlens.languages import english_name
 from xlens.phases import Curves, DepthResult, PhaseResult
 from xlens.results import Result
 from xlens.studies.leaderboard import Leaderboard
-from xlens.tasks.xmrc import ReadingResult
+from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 
 HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 of {0}-{0}")
@@ -41,7 +41,7 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
     Shares of the pivot's F1 are left out where that is no better than with exchanged texts.
     """
     result = scores_of(parts)
-    reads = _reads(result)
+    reads = result.reads
     table = result.scores
     by_cell = {
         (row["control"], *_cell(row), row["metric"]): row for row in table.to_dict("records")
@@ -93,7 +93,7 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
     by = {str(row["setting"]): row for row in summary.to_dict("records")}
     pivot = english_name(result.pivot)
     said: list[str] = []
-    reads = _reads(result)
+    reads = result.reads
     if "en-en" in by:
         doubt = (
             ""
@@ -113,7 +113,40 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
             left = f", {_ratio(row)} of {pivot}'s" if told else ""
             said.append(f"{what} another language ({names}), F1 is {interval(row)}{left}.")
     said += _unread(parts, result) + _wrong(result)
-    return said + phase_findings(parts)
+    return said + oracle_findings(parts) + phase_findings(parts)
+
+
+def oracle_rows(found: OracleResult) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: languages and target a row."""
+    rows = [
+        [
+            *(str(row[f"{part}_language"]) for part in ("context", "question", "answer")),
+            str(row["target"]),
+            interval(row, "oracle"),
+            *(number(row[name]) for name in ("chance", "longest")),
+            str(row["n"]),
+        ]
+        for row in found.summary().to_dict("records")
+    ]
+    head = ["text", "question", "answer", "target", "oracle", "chance", "longest", "prompts"]
+    return head, rows
+
+
+def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
+    """Whether answers hang on the sentence that holds them, all combinations together."""
+    found = parts.get("oracle")
+    if not isinstance(found, OracleResult):
+        return []
+    means = found.items.groupby("target", sort=False)[["hit", "chance", "longest"]].mean()
+    told = [
+        f"the {target} in {row['hit']:.0%} (chance {row['chance']:.0%}, longest sentence "
+        f"{row['longest']:.0%})"
+        for target, row in means.iterrows()
+    ]
+    return [
+        "Of all sentences left out in turn, the one that holds the answer matters most for "
+        f"{', for '.join(told)}."
+    ]
 
 
 def phase_findings(parts: Mapping[str, Result]) -> list[str]:
@@ -230,14 +263,6 @@ def _cell(row: Mapping[Any, Any]) -> tuple[str, str, str]:
 
 def _ratio(row: Mapping[Any, Any]) -> str:
     return interval(row, "ratio", "ratio_low", "ratio_high")
-
-
-def _reads(result: ReadingResult) -> bool:
-    """Whether the pivot's F1 clears that with exchanged texts; yes where these weren't asked."""
-    home = (result.scores["setting"] == "en-en") & (result.scores["metric"] == "f1")
-    rows = {str(row["control"]): row for row in result.scores[home].to_dict("records")}
-    real, other = rows.get(""), rows.get("mismatched")
-    return real is None or other is None or bool(real["low"] > other["high"])
 
 
 def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:

@@ -29,8 +29,9 @@ class Leaderboard(Result):
     Attributes:
         setting: By whose mean F1 over languages they are sorted: `en-x` if all were asked it.
         table: One row per model, the best first: `model base` (of its pair), `em f1` with `_low`
-            and `_high`, `ratio`, `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts,
-            in that setting), `n` (questions in a language).
+            and `_high`, `ratio` (none where the pivot's F1 is no better than with exchanged texts),
+            `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts, in that setting), `n`
+            (questions in a language).
         languages: `model language f1 low high`, in that setting.
         errors: `model kind share n of`: shares of the wrong answers in that setting, all languages
             together.
@@ -138,7 +139,7 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
         "model": name,
         **{"em": em["value"], "em_low": em["low"], "em_high": em["high"]},
         **{"f1": f1["value"], "f1_low": f1["low"], "f1_high": f1["high"]},
-        "ratio": f1["ratio"],
+        "ratio": f1["ratio"] if result.reads else np.nan,
         "f1_pivot": mean("f1", "en-en").get("value", np.nan),
         "control": float(exchanged.mean()) if len(exchanged) else np.nan,
         "n": int(real["n"].max()),

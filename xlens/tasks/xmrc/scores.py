@@ -55,6 +55,17 @@ class ReadingResult(Result):
         """`scores`."""
         return self.scores
 
+    @property
+    def reads(self) -> bool:
+        """Whether the pivot's F1 clears that with exchanged texts: shares of it say nothing else.
+
+        Yes where these weren't asked.
+        """
+        home = (self.scores["setting"] == "en-en") & (self.scores["metric"] == "f1")
+        rows = {str(row["control"]): row for row in self.scores[home].to_dict("records")}
+        real, other = rows.get(""), rows.get("mismatched")
+        return real is None or other is None or bool(real["low"] > other["high"])
+
 
 def reading_scores(
     predictions: Predictions,
