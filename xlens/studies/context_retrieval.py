@@ -21,6 +21,7 @@ from xlens.prompts import Prompts
 from xlens.results import Result, jsonable
 from xlens.served import ServedModel, served_generate
 from xlens.studies.options import ReadingStudy
+from xlens.studies.parts import run_parts
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
 from xlens.tasks.xmrc import (
     Combination,
@@ -205,25 +206,13 @@ def study_reading(
         inside = phase_prompts(groups, chat=manner.chat is not None)
         check_phases(model, inside, study)
         run |= phase_parts(model, inside, study, done, **kept)
-    made_from = _made_from(model, reading, study)
-    for name, make in run.items():
-        place = None if folder is None else folder / name
-        if place is not None and (place / "result.json").is_file():
-            part = PARTS[name].load(place)
-            if part.provenance.get("made_from") != made_from:
-                raise ValueError(
-                    f"{str(place)!r} holds a result of another model, other items or another "
-                    "study: give another folder."
-                )
-        else:
-            made = make()
-            part = replace(made, provenance={**made.provenance, "made_from": made_from})
-            if place is not None:
-                part.save(place)
-        done[name] = part
+
+    def table(name: str) -> None:
         if folder is not None and name == "scores" and not (folder / TABLE).is_file():
             _write_table(done, folder / TABLE)
-    return done
+
+    made_from = _made_from(model, reading, study)
+    return run_parts(run, PARTS, done, folder=folder, made_from=made_from, after=table)
 
 
 def _sampled(reading: ReadingSet, n: int, study: ReadingStudy) -> ReadingSet:

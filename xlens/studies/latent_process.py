@@ -23,6 +23,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, jsonable
 from xlens.steering import SteeringResult
+from xlens.studies.parts import run_parts
 from xlens.studies.steering import SteeringStudy, check_steering, steer_choices
 from xlens.subspace import (
     LSAR,
@@ -191,19 +192,6 @@ def study_process(
         "n_all": len(choices),
         **jsonable(asdict(study)),
     }
-    for name in names:
-        place = None if folder is None else folder / name
-        if place is not None and (place / "result.json").is_file():
-            found = PARTS[name].load(place)
-            if found.provenance.get("made_from") != made_from:
-                raise ValueError(
-                    f"{str(place)!r} holds a result of another model, other items or another "
-                    "study: give another folder."
-                )
-        else:
-            made = run[name]()
-            found = replace(made, provenance={**made.provenance, "made_from": made_from})
-            if place is not None:
-                found.save(place)
-        done[name] = found
-    return done
+    return run_parts(
+        {name: run[name] for name in names}, PARTS, done, folder=folder, made_from=made_from
+    )

@@ -1,0 +1,49 @@
+"""Parts of a study: each made once, saved as soon as it is there, and read again afterwards."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xlens.results import Result
+
+
+def run_parts(
+    steps: Mapping[str, Callable[[], Result]],
+    kinds: Mapping[str, type[Result]],
+    done: dict[str, Result],
+    *,
+    folder: Path | None,
+    made_from: Mapping[str, Any],
+    after: Callable[[str], None] = lambda _: None,
+) -> dict[str, Result]:
+    """Make what isn't there yet, in order; later steps may read earlier parts from `done`.
+
+    Args:
+        steps: What makes each part.
+        kinds: The type of each.
+        done: Filled with the parts.
+        folder: Where each has a folder of its own; None keeps nothing.
+        made_from: What decides the parts: plain JSON values, kept in each one's provenance.
+        after: Called with the name of each part that is there.
+
+    Raises:
+        ValueError: a part that was made from something else.
+    """
+    for name, make in steps.items():
+        place = None if folder is None else folder / name
+        if place is not None and (place / "result.json").is_file():
+            found = kinds[name].load(place)
+            if found.provenance.get("made_from") != made_from:
+                raise ValueError(
+                    f"{str(place)!r} holds a result of another model, other items or another "
+                    "study: give another folder."
+                )
+        else:
+            made = make()
+            found = replace(made, provenance={**made.provenance, "made_from": made_from})
+            if place is not None:
+                found.save(place)
+        done[name] = found
+        after(name)
+    return done
