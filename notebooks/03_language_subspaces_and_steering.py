@@ -140,7 +140,7 @@ figures.dissociation_curves(together, ["cka_unbiased", "cosine_centred"])
 # %%
 study = SteeringStudy(
     methods=("mean_difference",),
-    bands=(model.n_layers // 3, model.n_layers // 2, model.n_layers - 2),
+    bands=tuple(sorted({model.n_layers // 3, model.n_layers // 2, model.n_layers - 2})),
     strengths=(1.0, 4.0),
     n_estimate=max(few, 10),
     n_dev=max(few // 2, 5),

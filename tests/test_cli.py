@@ -507,7 +507,7 @@ def never_loaded(monkeypatch):
     ("command", "said"),
     [
         # commands and options
-        (("nosuch",), ("nosuch", "demo, lens, choices, trace")),
+        (("nosuch",), ("nosuch", "demo, lens, choices, process")),
         (("lens",), ("--model",)),
         ((*LENS, "--nitems", "5"), ("--nitems", "--n-items")),
         ((*LENS, "--n-items", "many"), ("--n-items", "'many'|\"many\"", "int")),
@@ -582,7 +582,7 @@ def never_loaded(monkeypatch):
         # --config
         (("--config", "nosuch.yaml", "lens"), ("'nosuch.yaml'", "YAML")),
         (("--config", "option.yaml", "lens"), ("nitems", "option.yaml", "--n-items")),
-        (("--config", "command.yaml", "lens"), ("'lense'", "demo, lens, choices, trace")),
+        (("--config", "command.yaml", "lens"), ("'lense'", "demo, lens, choices, process")),
         (("--config", "list.yaml", "lens"), ("'list.yaml'", "no options", "command's name")),
         (("--config", "broken.yaml", "lens"), ("'broken.yaml'", "YAML", "line 1")),
         (("--config", "latin.yaml", "lens"), ("'latin.yaml'", "UTF-8")),

@@ -473,7 +473,7 @@ def test_refused_before_the_model_runs(family_dir, monkeypatch):
     longest = max(len(t) for t in model.tokenize(asked))
     cases = [
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"token_budget": 0}, "token_budget 0"),
+        ({"token_budget": 0}, "token_budget is 0"),
         ({"max_new_tokens": model.n_ctx - longest + 2}, f"could pass the {model.n_ctx}"),
         ({"stop": ""}, "empty string would stop"),
         ({"stop": ["a", ""]}, "empty string would stop"),

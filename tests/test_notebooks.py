@@ -23,7 +23,18 @@ SMALL = {
     "lens": ["--n-items", "3", "--n-controls", "2", "--controls"],
     "process": [
         *("--n-items", "6", "--languages", "en", "de", "fr", "sw", "--layers", "1"),
-        *("--strengths", "1", "--n-estimate", "6", "--n-dev", "3", "--n-test", "3"),
+        *(
+            "--steer-languages",
+            "de",
+            "--strengths",
+            "1",
+            "--n-estimate",
+            "6",
+            "--n-dev",
+            "3",
+            "--n-test",
+            "3",
+        ),
     ],
     "xmrc": [
         *("--data", "stories", "--questions", "en", "de", "--n-items", "4", "--n-controls", "2"),

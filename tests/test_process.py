@@ -77,7 +77,16 @@ def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "Report: " in said and "Right most often" in said
     html = (out / "report.html").read_text(encoding="utf-8")
-    for part in ("agreement", "similarity", "probe", "map", "latent", "dissociation"):
+    for part in (
+        "agreement",
+        "transfer",
+        "lift",
+        "similarity",
+        "probe",
+        "map",
+        "latent",
+        "dissociation",
+    ):
         assert (out / "figures" / f"cldr-{part}.html").is_file()
     for part in ("surface", "effects", "languages"):
         assert f"cldr-steering-{part}" in html

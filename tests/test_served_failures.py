@@ -344,9 +344,12 @@ def test_an_answer_that_cannot_be_kept_ends_the_run(endpoint, tmp_path):
 # --- kills ---
 
 PROGRAM = """
-import os, sys
+import signal, sys
 from xlens import Prompt
 from xlens.served import ServedModel, served_generate
+
+# A shell that starts this in the background has its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def run():
     asked = [Prompt(text, "de", f"q{n}") for n, text in enumerate("abcdefgh")]

@@ -123,7 +123,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
         rows=1,
         cols=len(metrics),
         subplot_titles=[
-            "<br>".join(textwrap.wrap(_NAMES[m].format(target=target), 18)) for m in metrics
+            "<br>".join(textwrap.wrap(_NAMES[m].format(target=target), 15)) for m in metrics
         ],
         shared_yaxes=True,
         horizontal_spacing=0.03,

@@ -36,6 +36,9 @@ from xlens.tasks.choices import LatentOptions
 
 MARK = "probe"  # a result that only these runs have
 _CAPTIONS = {
+    "agreement": "Agreement of the answers, and of permuted items.",
+    "transfer": "Transfer: right in the column's language, given right in the row's.",
+    "lift": "Transfer less the accuracy of the column's language: what is not accuracy alone.",
     "similarity": "Every language against the pivot, layer by layer; grey: mismatched pairs.",
     "probe": "Language identification from the states, before and after the languages' subspace is "
     "taken out, and from random subspaces of the same rank.",
@@ -46,7 +49,6 @@ _CAPTIONS = {
     "steering-surface": "What was tried on the development items.",
     "steering-effects": "What the chosen push does to items that had no part in choosing it.",
     "steering-languages": "In which language the model goes on when it may say what it likes.",
-    "agreement": "Agreement of the answers, and of permuted items.",
 }
 
 
@@ -113,6 +115,8 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     for part in parts.values():
         if isinstance(part, ConsistencyResult):
             drawn["agreement"] = agreement_matrix(part, "spearman")
+            drawn["transfer"] = agreement_matrix(part, "transfer")
+            drawn["lift"] = agreement_matrix(part, "lift")
         elif isinstance(part, LanguagePairs):
             colors = language_colors(part.languages)
             chosen = ["cka_unbiased", "cosine", "cosine_centred", "mexa"]
