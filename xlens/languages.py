@@ -6,8 +6,8 @@ name: "Chinese" doesn't say which script, and every data set abbreviates it diff
 
 import unicodedata
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Literal
+from functools import cache, lru_cache
+from typing import Any, Literal
 
 from babel import Locale, UnknownLocaleError
 from langcodes import Language, standardize_tag
@@ -178,6 +178,24 @@ def _near_matches(tag: str) -> list[tuple[str, str]]:
     scripts = [c for c in names if len(c.rpartition("_")[2]) == 4 and c[:-5] in codes]
     found = dict.fromkeys([*codes, *scripts])
     return [(code.replace("_", "-"), names[code]) for code in found if code in names][:4]
+
+
+@cache
+def identifier(tags: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
+    """`py3langid` restricted to these languages, and their tags by its codes.
+
+    Of two tags of one language the first is meant. Languages that it lacks are left out.
+    """
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    found = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    names: dict[str, str] = {}
+    for tag in tags:
+        names.setdefault(tag.partition("-")[0], tag)
+    names = {code: tag for code, tag in names.items() if code in found.nb_classes}
+    if names:
+        found.set_languages(list(names))
+    return found, names
 
 
 def folded(text: str) -> str:

@@ -65,10 +65,11 @@ def xmrc_job(
     how: dict[str, Any] = {"api_key_env": api_key_env, "concurrency": concurrency}
     how |= {"price_in": price_in, "price_out": price_out, "chat": study.chat != "no"}
     endpoints = {name: found for name in model if (found := _endpoint(name, served, how))}
-    if endpoints and study.phases:
+    if endpoints and (study.phases or study.oracle):
         raise ValueError(
             f"{', '.join(endpoints)}: served models give text only, so there are no phases to look "
-            "for; leave out --phases, or give models that can be loaded."
+            "for, and no oracle; leave out --phases and --oracle, or give models that can be "
+            "loaded."
         )
     reading = _reading(data, layout, study, incomplete, faulty)
     check_reading(reading, study)

@@ -84,12 +84,11 @@ class Trunk:
         self.distinct = Distinct.of(ids, _joint([e.codes(ids) for e in edits], ids))
         self._recorded: list[_Recorded] = []
         self._wraps: dict[int, int] = {}
-        starts = {start(e, points) for e in edits}
         with self._watch_outputs():
             run_all(
                 model,
                 self.distinct.sequences,
-                sorted(starts | {max(starts)}),
+                sorted({start(e, points) for e in edits}),
                 lambda _: _nothing,
                 codes=self.distinct.codes,
                 budget=budget,

@@ -1,10 +1,8 @@
 """Several summaries beside each other: all language pairs, or a result and its controls."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from xlens.figures import bands, theme
 from xlens.lens.result import LensSummary
@@ -92,31 +90,18 @@ def _grid(
     if columns < 1:
         raise ValueError(f"columns={columns}: give the number of plots in a row, 1 or more.")
     colors = bands.colors_or_default(colors, summaries)
-    columns = min(columns, len(summaries))
-    rows = -(-len(summaries) // columns)
-    share: Any = "all"
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        shared_xaxes=share,
-        shared_yaxes=share,
-        subplot_titles=titles,
-        horizontal_spacing=0.05,
-        vertical_spacing=48 / (_ROW * rows),
+    fig, places = theme.small_plots(
+        titles, columns=columns, height=_ROW, apart=0.05, shared_xaxes="all", shared_yaxes="all"
     )
-    fig.update_annotations(font_size=12)
     names: dict[str, None] = {}
-    for i, summary in enumerate(summaries.values()):
-        row, col = i // columns + 1, i % columns + 1
+    for i, (summary, place) in enumerate(zip(summaries.values(), places, strict=True)):
         shown = set(names)
-        names |= dict.fromkeys(
-            bands.add_languages(fig, summary, colors, row=row, col=col, known=shown)
-        )
-        fig.update_yaxes(range=[0, 1], nticks=3, row=row, col=col)
+        names |= dict.fromkeys(bands.add_languages(fig, summary, colors, known=shown, **place))
+        fig.update_yaxes(range=[0, 1], nticks=3, **place)
         # The lowest plot of a column carries the axis.
         lowest = i + columns >= len(summaries)
-        bands.layer_axis(fig, summary.n_layers, row=row, col=col, title=False, ticks=5)
-        fig.update_xaxes(showticklabels=lowest, row=row, col=col)
+        bands.layer_axis(fig, summary.n_layers, title=False, ticks=5, **place)
+        fig.update_xaxes(showticklabels=lowest, **place)
     last = max(s.n_layers for s in summaries.values())
     fig.add_annotation(
         text=theme.LAYERS.format(last=last),

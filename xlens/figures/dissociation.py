@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from xlens.consistency import Dissociation
 from xlens.figures import bands, theme
@@ -42,19 +41,11 @@ def dissociation_curves(
         raise ValueError(f"kind={kind!r}; there are {sorted(set(result.table['kind']))}.")
     table = result.table[result.table["kind"] == kind]
     metrics = list(dict.fromkeys(table["metric"]))
-    columns = max(1, min(columns, len(measures)))
-    rows = -(-len(measures) // columns)
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[measure_name(m) for m in measures],
-        shared_yaxes=True,
-        horizontal_spacing=0.06,
-        vertical_spacing=52 / (_ROW * rows),
+    titles = [measure_name(m) for m in measures]
+    fig, places = theme.small_plots(
+        titles, columns=columns, height=_ROW, apart=0.06, shared_yaxes=True
     )
-    fig.update_annotations(font_size=12)
-    for i, measure in enumerate(measures):
-        row, col = i // columns + 1, i % columns + 1
+    for i, (measure, place) in enumerate(zip(measures, places, strict=True)):
         mine = table[table["measure"] == measure].sort_values("layer")
         null = mine[mine["metric"] == metrics[0]].dropna()
         layer = null["layer"].tolist()
@@ -68,8 +59,7 @@ def dissociation_curves(
             hoverinfo="skip",
             name="permuted languages",
             showlegend=i == 0,
-            row=row,
-            col=col,
+            **place,
         )
         for n, metric in enumerate(metrics):
             line = mine[mine["metric"] == metric]
@@ -86,14 +76,11 @@ def dissociation_curves(
                 legendgroup=metric,
                 showlegend=i == 0,
                 hovertemplate="%{y:.2f} (p = %{customdata[0]:.3f}, %{customdata[1]} pairs)",
-                row=row,
-                col=col,
+                **place,
             )
         low = i + columns >= len(measures)
-        bands.layer_axis(fig, int(table["layer"].max()), row=row, col=col, title=False, ticks=5)
-        fig.update_xaxes(
-            title_text="residual point (0 = embedding)" if low else None, row=row, col=col
-        )
+        bands.layer_axis(fig, int(table["layer"].max()), title=False, ticks=5, **place)
+        fig.update_xaxes(title_text="residual point (0 = embedding)" if low else None, **place)
     fig.update_yaxes(range=[-1.05, 1.05], nticks=5)
     fig.update_yaxes(title_text="rho over pairs", col=1)
     notes = [
@@ -106,7 +93,7 @@ def dissociation_curves(
         fig,
         title="Do languages that are alike inside answer alike?",
         notes=notes,
-        height=_ROW * rows,
+        height=_ROW * places[-1]["row"],
         legend=[_METRICS.get(str(m), str(m)) for m in metrics],
         subtitles=True,
     )

@@ -1,7 +1,6 @@
 """Relevance depth by layer and language, and whether the phases' stability goes with a score."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -25,21 +24,13 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
         columns: Plots beside each other.
     """
     tags = list(depth.table["language"].unique())
-    columns = max(1, min(columns, len(tags)))
-    rows = -(-len(tags) // columns)
-    share: Any = "all"
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        shared_yaxes=share,
-        subplot_titles=[theme.language_label(tag) for tag in tags],
-        horizontal_spacing=0.05,
-        vertical_spacing=52 / (_ROW * rows),
+    titles = [theme.language_label(tag) for tag in tags]
+    fig, places = theme.small_plots(
+        titles, columns=columns, height=_ROW, apart=0.05, shared_yaxes="all"
     )
-    fig.update_annotations(font_size=12)
+    rows = places[-1]["row"]
     summary = depth.summary()
-    for i, tag in enumerate(tags):
-        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+    for i, (tag, place) in enumerate(zip(tags, places, strict=True)):
         for segment, color in zip(depth.segments, _SEGMENTS, strict=False):
             drawn = depth.profiles
             table = drawn[(drawn["language"] == tag) & (drawn["segment"] == segment)]

@@ -45,19 +45,11 @@ def phase_curves(
     """
     names = list(kinds or dict.fromkeys(curves.table["kind"]))
     tables = [curves.pick(kind, language) for kind in names]
-    columns = max(1, min(columns, len(names)))
-    rows = -(-len(names) // columns)
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[f"{KINDS[k].words} ({KINDS[k].unit})" for k in names],
-        horizontal_spacing=0.1,
-        vertical_spacing=52 / (_ROW * rows),
-    )
+    titles = [f"{KINDS[k].words} ({KINDS[k].unit})" for k in names]
+    fig, places = theme.small_plots(titles, columns=columns, height=_ROW)
     fig.update_annotations(font_size=11)
     legend: list[str] = []
-    for i, (kind, table) in enumerate(zip(names, tables, strict=True)):
-        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+    for i, (kind, table, place) in enumerate(zip(names, tables, places, strict=True)):
         for part, name, color in (
             ("control", "wrong answer", _WRONG),
             ("values", "right answer", _RIGHT),
@@ -90,7 +82,7 @@ def phase_curves(
         fig,
         title="Question encoding, then answer retrieval",
         notes=notes,
-        height=_ROW * rows,
+        height=_ROW * places[-1]["row"],
         legend=legend,
         subtitles=True,
     )
@@ -190,16 +182,8 @@ def paired_curves(
         raise ValueError(
             f"No kinds {unknown} here; there are {list(dict.fromkeys(table['kind']))}."
         )
-    fig = make_subplots(
-        rows=len(names),
-        cols=2,
-        subplot_titles=[
-            text for k in names for text in (f"{_short(k)} ({KINDS[k].unit})", "difference")
-        ],
-        horizontal_spacing=0.1,
-        vertical_spacing=52 / (_ROW * len(names)),
-    )
-    fig.update_annotations(font_size=12)
+    titles = [text for k in names for text in (f"{_short(k)} ({KINDS[k].unit})", "difference")]
+    fig, _ = theme.small_plots(titles, columns=2, height=_ROW)
     level = 1 - paired.confidence
     for i, kind in enumerate(names):
         mine = table[table["kind"] == kind]

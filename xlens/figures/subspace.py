@@ -72,21 +72,12 @@ def pair_curves(
     pivot = _pivot(pairs, pivot)
     colors = theme.language_colors(pairs.languages) if colors is None else colors
     measures = list(measures or pairs.measures)
-    columns = max(1, min(columns, len(measures)))
-    rows = -(-len(measures) // columns)
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[measure_name(m) for m in measures],
-        horizontal_spacing=0.1,
-        vertical_spacing=52 / (_ROW * rows),
-    )
-    fig.update_annotations(font_size=12)
+    titles = [measure_name(m) for m in measures]
+    fig, places = theme.small_plots(titles, columns=columns, height=_ROW)
     names: list[str] = []
-    for i, measure in enumerate(measures):
-        row, col = i // columns + 1, i % columns + 1
+    for i, (measure, place) in enumerate(zip(measures, places, strict=True)):
         for control in _DASHES:
-            name = _add_control(fig, pairs, measure, control, pivot, row=row, col=col)
+            name = _add_control(fig, pairs, measure, control, pivot, **place)
             if name and name not in names:
                 names.append(name)
                 fig.data[-1].showlegend = True
@@ -103,14 +94,13 @@ def pair_curves(
                 symbol=theme.symbol_of(colors, tag),
                 legend=name not in names,
                 group=tag,
-                row=row,
-                col=col,
+                **place,
             )
             names += [name] * (name not in names)
         lowest = i + columns >= len(measures)
-        bands.layer_axis(fig, max(pairs.layers), row=row, col=col, title=False, ticks=5)
-        fig.update_yaxes(nticks=5, rangemode="tozero", row=row, col=col)
-        fig.update_xaxes(title_text=_POINTS if lowest else None, row=row, col=col)
+        bands.layer_axis(fig, max(pairs.layers), title=False, ticks=5, **place)
+        fig.update_yaxes(nticks=5, rangemode="tozero", **place)
+        fig.update_xaxes(title_text=_POINTS if lowest else None, **place)
     notes = [f"{theme.language_label(pivot)} with each other language"]
     notes += [KINDS[kind]] if kind != "value" else []
     notes += [_sample(pairs), f"shaded: {pairs.confidence:.0%} interval; grey: controls' range"]
@@ -118,7 +108,7 @@ def pair_curves(
         fig,
         title="How alike languages are, layer by layer",
         notes=notes,
-        height=_ROW * rows,
+        height=_ROW * places[-1]["row"],
         legend=names,
         subtitles=True,
     )

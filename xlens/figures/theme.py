@@ -9,8 +9,10 @@ import html
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from xlens.languages import endonym, english_name
 
@@ -181,6 +183,32 @@ def task_words(task: str, source: str, target: str) -> str:
     if task == "cloze":
         return f"Filling a gap in {english_name(target)}"
     return f"{task}: {english_name(source)} to {english_name(target)}"
+
+
+def small_plots(
+    titles: Sequence[str], *, columns: int, height: int, apart: float = 0.1, **options: Any
+) -> tuple[go.Figure, list[dict[str, Any]]]:
+    """Plots in rows, each with its title, and the place (`row`, `col`) of each.
+
+    Args:
+        titles: One for each plot.
+        columns: Most plots in a row.
+        height: Of a plot with its title, in pixels.
+        apart: Space between columns, as a share of the width.
+        **options: Further ones of plotly's `make_subplots`.
+    """
+    columns = max(1, min(columns, len(titles)))
+    rows = -(-len(titles) // columns)
+    fig = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=list(titles),
+        horizontal_spacing=apart,
+        vertical_spacing=52 / (height * rows),
+        **options,
+    )
+    fig.update_annotations(font_size=12)
+    return fig, [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(titles))]
 
 
 def finish(

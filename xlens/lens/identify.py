@@ -1,10 +1,8 @@
 """Which language a token is written in; what can't be told is `unknown`."""
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
-from xlens.languages import standardize
+from xlens.languages import identifier, standardize
 
 UNKNOWN = "unknown"
 CANDIDATES = ("en", "fr", "de", "es", "ru", "zh-Hans", "ja", "ko", "ar", "hi", "tr", "sw")
@@ -26,7 +24,7 @@ def identify_tokens(
     """
     # First come the languages asked for: Chinese is then zh-Hant where that is what is studied.
     tags = tuple(dict.fromkeys([*map(standardize, languages), *CANDIDATES]))
-    identifier, names = _identifier(tags)
+    guesser, names = identifier(tags)
     found: list[str] = []
     for text in texts:
         word = (text or "").strip()
@@ -35,20 +33,6 @@ def identify_tokens(
         if not letters or (len(letters) == 1 and ord(letters[0]) < 0x2E80):
             found.append(UNKNOWN)
             continue
-        code, confidence = identifier.classify(word)
+        code, confidence = guesser.classify(word)
         found.append(names[code] if confidence >= min_confidence else UNKNOWN)
     return found
-
-
-@cache
-def _identifier(tags: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    names: dict[str, str] = {}
-    for tag in tags:
-        names.setdefault(tag.split("-")[0], tag)
-    # Tokens of a language that the identifier lacks can't be told: they count as unknown.
-    names = {code: tag for code, tag in names.items() if code in identifier.nb_classes}
-    identifier.set_languages(list(names))
-    return identifier, names

@@ -9,15 +9,9 @@ import pandas as pd
 
 from xlens.phases.curves import ALL, Curves
 from xlens.phases.depth import DepthResult
-from xlens.phases.resample import (
-    ClusterSums,
-    bootstrap_weights,
-    check_draws,
-    cluster_of,
-    percentiles,
-    random_signs,
-)
+from xlens.phases.resample import cluster_of, percentiles, random_signs
 from xlens.results import Result, versions
+from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from xlens.phases.resample import (
-    ClusterSums,
-    bootstrap_weights,
-    check_draws,
-    cluster_of,
-    percentiles,
-)
+from xlens.phases.resample import cluster_of, percentiles
 from xlens.results import Result, versions
+from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 Edge = Literal["encoding", "question", "answer"]
 Basis = Literal["causal", "observed", "untested"]

@@ -10,14 +10,9 @@ from jaxtyping import Float
 
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import mean_curve
-from xlens.phases.resample import (
-    ClusterSums,
-    bootstrap_weights,
-    check_draws,
-    cluster_of,
-    percentiles,
-)
+from xlens.phases.resample import cluster_of, percentiles
 from xlens.results import Result, versions
+from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 Reading = Literal["cumulative", "percentile"]
 Sign = Literal["abs", "positive"]

@@ -10,16 +10,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.phases.curves import ALL, KINDS, Curves
-from xlens.phases.resample import (
-    ClusterSums,
-    bootstrap_weights,
-    check_draws,
-    cluster_of,
-    percentiles,
-    random_signs,
-)
+from xlens.phases.resample import cluster_of, percentiles, random_signs
 from xlens.phases.steps import best_step, levels
 from xlens.results import Result, versions
+from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 EDGES = ("question", "answer")
 SOURCES = {

@@ -16,15 +16,10 @@ from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.curves import Curves
 from xlens.phases.evidence.sweep import patched, read_answers
-from xlens.phases.resample import (
-    ClusterSums,
-    bootstrap_weights,
-    check_draws,
-    cluster_of,
-    percentiles,
-)
+from xlens.phases.resample import cluster_of, percentiles, shared_rows
 from xlens.prompts import Prompts
 from xlens.results import Result, versions
+from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,15 +311,8 @@ def _pairs(meta: pd.DataFrame, pivot: str) -> dict[str, tuple[np.ndarray, np.nda
         raise ValueError(
             f"pivot={pivot!r} is compared with other languages, but the prompts are in {tags}."
         )
-    rows = {
-        tag: {id: i for i, id in zip(part.index.tolist(), part["id"], strict=True)}
-        for tag, part in meta.groupby("language", sort=False)
-    }
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for tag in tags:
-        shared = [id for id in rows[tag] if tag != pivot and id in rows[pivot]]
-        if shared:
-            found[tag] = tuple(np.array([rows[x][id] for id in shared]) for x in (tag, pivot))  # type: ignore[assignment]
+    pairs = {tag: shared_rows(meta, tag, pivot) for tag in tags if tag != pivot}
+    found = {tag: rows for tag, rows in pairs.items() if len(rows[0])}
     if not found:
         raise ValueError(f"No prompt in another language shares an id with one in {pivot!r}.")
     return found

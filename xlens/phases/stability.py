@@ -12,8 +12,9 @@ from scipy.stats import rankdata
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
-from xlens.phases.resample import bootstrap_weights, check_draws, cluster_of, percentiles
+from xlens.phases.resample import cluster_of, percentiles, shared_rows
 from xlens.results import Result, versions
+from xlens.stats import bootstrap_weights, check_draws
 
 INDICES = {
     "S1_question": "evenness over samples: - standard deviation of the question's depth / blocks",
@@ -139,7 +140,7 @@ def stability(
             ("S5", language, _mean(np.where(here, order, np.nan), weights), int(here.sum()))
         )
         if language != pivot:
-            theirs, ours = _paired(wide, language, pivot)
+            theirs, ours = shared_rows(wide, language, pivot)
             both = [np.isin(np.arange(len(wide)), rows) for rows in (theirs, ours)]
             away = [_mean(np.where(x, columns["S1_question"], np.nan), weights) for x in both]
             found.append(("S2", language, -np.abs(away[0] - away[1]) / blocks, len(theirs)))
@@ -281,15 +282,6 @@ def _profiles(
         raise ValueError("scores and depth are of different prompts; give those it was made of.")
     slots = [s for s in (f"{question}:sum", f"{question}:mean") if (scores.rows["slot"] == s).any()]
     return scores.get(slots[0] if slots else f"{question}:sum")
-
-
-def _paired(wide: pd.DataFrame, language: str, pivot: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = {
-        x: {id: i for i, id in zip(part.index.tolist(), part["id"], strict=True)}
-        for x, part in wide.groupby("language", sort=False)
-    }
-    shared = [id for id in rows[language] if id in rows[pivot]]
-    return tuple(np.array([rows[x][id] for id in shared], dtype=int) for x in (language, pivot))  # type: ignore[return-value]
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -87,6 +87,19 @@ class Prompt:
         spans: dict[str, tuple[int, int]] = {}
         return cls(_join(parts, 0, spans, id), language, id, spans, meta or {})
 
+    def part(self, name: str) -> str:
+        """The text of a span.
+
+        Raises:
+            ValueError: no such span.
+        """
+        if name not in self.spans:
+            raise ValueError(
+                f"Prompt {self.id!r} ({self.language}) has no span {name!r}; it has "
+                f"{list(self.spans)}."
+            )
+        return self.text[slice(*self.spans[name])]
+
 
 class Prompts(Sequence[Prompt]):
     """An immutable collection of prompts in which (id, language) is unique.

@@ -63,7 +63,7 @@ def sweep(
     steerings: Mapping[str, Steering],
     *,
     bands: Sequence[int | Sequence[int]] | None = None,
-    strengths: Sequence[float] = (-1.0, 0.5, 1.0, 2.0, 4.0, 8.0),
+    strengths: Sequence[float] | Mapping[str, Sequence[float]] = (-1.0, 0.5, 1.0, 2.0, 4.0, 8.0),
     slot: str = "all",
     token_budget: int | None = None,
     store: Store | str | Path | None = None,
@@ -80,7 +80,7 @@ def sweep(
         candidates: As for `score`.
         steerings: By a name of yours.
         bands: Layers, or bands of layers changed together; None: each layer that a method has.
-        strengths: Factors; 0, no steering, is always there.
+        strengths: Factors, for all methods or by method; 0, no steering, is always there.
         slot: Where the stream is changed.
         token_budget: Most tokens in a pass.
         store: Where scores are kept.
@@ -89,15 +89,16 @@ def sweep(
     Raises:
         ValueError: no methods or strengths, a layer that a method lacks, or what `score` refuses.
     """
-    if not steerings or not strengths:
+    factors = strengths if isinstance(strengths, Mapping) else dict.fromkeys(steerings, strengths)
+    if not steerings or not all(factors.get(name) for name in steerings):
         raise ValueError(
-            f"steerings is {dict(steerings)} and strengths {list(strengths)}; a sweep needs at "
-            "least one of each."
+            f"steerings is {dict(steerings)} and strengths {strengths!r}; a sweep needs at least "
+            "one of each, for every method."
         )
     cells: dict[tuple[str, str, float], Interventions] = {("none", "", 0.0): ()}
     for name, steering in steerings.items():
         for band in _bands(bands, steering.layers):
-            for strength in strengths:
+            for strength in factors[name]:
                 if strength != 0:
                     cells[(name, "-".join(map(str, band)), float(strength))] = (
                         steering.interventions(model, strength=strength, layers=band, slot=slot)

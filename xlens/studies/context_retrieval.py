@@ -203,7 +203,7 @@ def study_reading(
     if study.phases and isinstance(model, HookedModel):
         few, pairs = phase_questions(reading, found, study)
         groups = _all_prompts(few, reading, pairs, study, manner)
-        inside = phase_prompts(groups, chat=manner.chat is not None)
+        inside = phase_prompts(groups)
         check_phases(model, inside, study)
         run |= phase_parts(model, inside, study, done, **kept)
 

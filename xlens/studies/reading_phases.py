@@ -19,11 +19,12 @@ from xlens.phases import (
     relevance_depth,
     same_context,
 )
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result
 from xlens.studies.options import FEWEST_PHASES, ReadingStudy
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
+from xlens.tasks.xmrc.prompts import continued
 
 SEGMENTS = ("question", "context")
 
@@ -101,19 +102,18 @@ def phase_questions(
     return reading.select(ids=ids), chosen
 
 
-def phase_prompts(groups: Sequence[ReadingPrompts], *, chat: bool) -> PhasePrompts:
+def phase_prompts(groups: Sequence[ReadingPrompts]) -> PhasePrompts:
     """Questions and donors from prompts of one combination each.
 
     Args:
         groups: Their languages are those of the questions.
-        chat: Whether they are turns of a chat: then the answer follows without a space.
 
     Raises:
         ValueError: no pair of questions is left of those that fit into the model.
     """
     common = set.intersection(*({p.id for p in group} for group in groups))
     prompts = Prompts(p for group in groups for p in group if p.id in common)
-    own, partners = same_context(prompts, [_follows(p, chat) for p in prompts])
+    own, partners = same_context(prompts, [continued(p, p.part("answer")) for p in prompts])
     return PhasePrompts(own, partners, other_context(own))
 
 
@@ -180,6 +180,7 @@ def phase_parts(
             kinds=study.kinds or None,
             layers=list(study.phase_layers) or "all",
             rule=study.relevance_rule,
+            right=scores(),
             store=store,
             progress=progress,
         ),
@@ -190,10 +191,3 @@ def phase_parts(
 def _differ(one: str, other: str, answers: dict[str, dict[str, str]]) -> bool:
     mine, theirs = answers[one], answers[other]
     return mine.keys() == theirs.keys() and all(mine[tag] != theirs[tag] for tag in mine)
-
-
-def _follows(prompt: Prompt, chat: bool) -> str:
-    """The right answer as it goes on from the prompt; full-width colons have their own space."""
-    start, stop = prompt.spans["answer"]
-    gap = "" if chat or prompt.text.endswith("：") else " "
-    return gap + prompt.text[start:stop]

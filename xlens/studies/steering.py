@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.activations import Activations
-from xlens.engine import Store, generate, harvest
+from xlens.engine import Store, generate, harvest, score
 from xlens.languages import standardize, standardize_all
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
@@ -225,7 +225,7 @@ class _Asking:
         ids: Sequence[str],
         steerings: Mapping[str, Steering],
         bands: Sequence[int | Sequence[int]] | None,
-        strengths: Sequence[float],
+        strengths: Sequence[float] | Mapping[str, Sequence[float]],
     ) -> pd.DataFrame:
         """The table of a sweep over these cells, no steering first."""
         prompts, options = self.prompts(language, ids)
@@ -242,13 +242,10 @@ class _Asking:
         ).table
 
     def plain(self, language: str, ids: Sequence[str]) -> pd.DataFrame:
-        """Without steering."""
-        nothing = SubspaceRemoval.of(
-            {0: np.eye(1, self.model.d_model)},
-            fingerprint=self.model.fingerprint,
-            method="nothing",
-        )
-        return self.scores(language, ids, {"nothing": nothing}, [0], [0.0])
+        """Without steering, as a row of `scores`."""
+        prompts, options = self.prompts(language, ids)
+        found = score(self.model, prompts, options, store=self.store, progress=self.progress).table
+        return found.assign(method="none", band="", strength=0.0)
 
 
 def _steering(
@@ -281,13 +278,9 @@ def _choosing(
     pivot = items_table(asking.plain(study.target, ids), gold, by=study.by)
     tables: list[pd.DataFrame] = []
     for tag, steerings in plan.items():
-        scores = [
-            asking.scores(tag, ids, {method: steering}, study.bands, study.tried(method))
-            for method, steering in steerings.items()
-        ]
-        # No steering is in each of them: once is enough.
-        table = pd.concat(scores).drop_duplicates(["method", "band", "strength", "id", "candidate"])
-        found = effects(items_table(table, gold, by=study.by), pivot)
+        tried = {method: study.tried(method) for method in steerings}
+        scores = asking.scores(tag, ids, steerings, study.bands, tried)
+        found = effects(items_table(scores, gold, by=study.by), pivot)
         metrics = [c for c in found.columns if c not in ("method", "band", "strength", "id")]
         means = found.groupby(["method", "band", "strength"], sort=False)[metrics]
         long = means.mean().melt(ignore_index=False, var_name="metric").reset_index()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.results import Result
+from xlens.stats import check_draws
 
 KINDS = {
     "value": "the languages as they are",
@@ -106,8 +107,7 @@ def check_options(confidence: float, n_controls: int) -> None:
     Raises:
         ValueError: a confidence outside (0, 1), or no control.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; accepted is a share between 0 and 1.")
+    check_draws(confidence)
     if n_controls < 1:
         raise ValueError(
             f"n_controls is {n_controls}; no number comes without a control: 1 or more."

@@ -2,7 +2,7 @@
 
 from xlens.phases.evidence.collect import evidence
 from xlens.phases.evidence.observed import aligned, readable
-from xlens.phases.evidence.relevant import relevance_curves, relevant
+from xlens.phases.evidence.relevant import relevant
 from xlens.phases.evidence.sweep import ablated, patched, read_answers
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "patched",
     "read_answers",
     "readable",
-    "relevance_curves",
     "relevant",
 ]

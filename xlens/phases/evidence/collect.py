@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from xlens.engine import harvest
+from xlens.engine import RelevanceScores, harvest
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked
 from xlens.phases.curves import KINDS, Curves, join_curves
@@ -24,6 +24,7 @@ def evidence(
     spans: dict[str, str] | None = None,
     layers: str | int | Sequence[int] = "all",
     rule: str = "attnlrp",
+    right: RelevanceScores | None = None,
     fill: str = "mean",
     progress: bool = True,
     **harvesting: Any,
@@ -49,6 +50,7 @@ def evidence(
         spans: Other names of the spans: `{"question": ..., "context": ...}`.
         layers: Residual points.
         rule: Of `relevance`; `attnlrp` is covered by a licence note in `docs/relevance.md`.
+        right: Relevance to the right answers where it is there already, as for `relevant`.
         fill: Of ablation: `mean` or `zero`.
         progress: Show bars.
         **harvesting: Further options of `harvest`: `token_budget`, `prepend_bos`, `store`.
@@ -102,7 +104,7 @@ def evidence(
         ]
     if any(kind.startswith(("relevance", "depth")) for kind in wanted):
         backward = {k: v for k, v in options.items() if k in _BACKWARD}
-        parts.append(relevant(model, asked, segments=names, rule=rule, **backward))
+        parts.append(relevant(model, asked, segments=names, rule=rule, right=right, **backward))
     joined = join_curves(parts)
     in_order = [kind for kind in KINDS if kind in wanted]
     return joined.take(range(len(asked)), in_order)
@@ -114,7 +116,6 @@ _BACKWARD = ("layers", "progress", "prepend_bos")
 def _same_question(asked: Asked, donors: Asked, span: str) -> bool:
     """Whether donors ask the same: only then is there an answer to it in their contexts."""
     texts = [
-        [p.text[slice(*p.spans[span])] if span in p.spans else None for p in x.prompts]
-        for x in (asked, donors)
+        [p.part(span) if span in p.spans else None for p in x.prompts] for x in (asked, donors)
     ]
     return texts[0] == texts[1]

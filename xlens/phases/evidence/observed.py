@@ -14,6 +14,7 @@ from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.curves import Curves, one_kind
 from xlens.phases.evidence.sweep import read_answers
+from xlens.phases.resample import shared_rows
 
 Measure = Literal["logprob", "rank", "top1"]
 # Cosines closer than this are a tie: rounding tells nothing apart.
@@ -57,18 +58,13 @@ def aligned(
             f"The questions are all in {languages}; alignment across languages needs two."
         )
     mine, other = _centred(asked, slot), _centred(donors, slot)
-    where = {
-        x: {id: i for i, id in zip(group.index.tolist(), group["id"], strict=True)}
-        for x, group in asked.meta.groupby("language", sort=False)
-    }
     shape = (len(asked), len(asked.layers))
     hits, misses, counts = (np.zeros(shape) for _ in range(3))
     for x in languages:
         for y in languages:
-            shared = [id for id in where[x] if x != y and id in where[y]]
-            if not shared:
+            a, b = shared_rows(asked.meta, x, y)
+            if x == y or not len(a):
                 continue
-            a, b = ([where[z][id] for id in shared] for z in (x, y))
             right = np.einsum("pld,pld->pl", mine[a], mine[b])
             wrong = np.einsum("pld,pld->pl", mine[a], other[b])
             crossed = np.einsum("pld,pld->pl", other[a], mine[b])

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import pandas as pd
 
-from xlens.languages import standardize, standardize_all
+from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
-from xlens.tasks.sources import known
+from xlens.tasks.sources import known, require_languages
 
 REQUIRED = ("id", "language", "question", "options", "gold")
 OPTIONAL = {"context": "", "mark": "", "kind": "choice"}
@@ -124,13 +124,13 @@ class Choices:
         Raises:
             ValueError: a language that isn't.
         """
-        asked = standardize_all(languages)
-        if missing := [tag for tag in asked if tag not in self.languages]:
-            raise ValueError(
-                f"No items in {', '.join(missing)}: {self.source} has "
-                f"{', '.join(self.languages)}. Ask for one of these."
-            )
-        return asked
+        return require_languages(
+            languages,
+            self.languages,
+            what="items",
+            source=self.source,
+            advice="Ask for one of these.",
+        )
 
     def select(
         self,

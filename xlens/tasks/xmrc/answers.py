@@ -152,8 +152,8 @@ def predictions_of(
                 "id": prompt.id,
                 "paragraph": str(prompt.meta["paragraph"]),
                 **{name: str(prompt.meta[name]) for name in KEY},
-                "question": _part(prompt, "question"),
-                "context": _part(prompt, "context"),
+                "question": prompt.part("question"),
+                "context": prompt.part("context"),
                 **{name: json.loads(str(prompt.meta[name])) for name in _LISTS},
                 "prompt": blake2b(prompt.text.encode(), digest_size=8).hexdigest(),
                 "text": text,
@@ -200,8 +200,3 @@ def _renamed(prompt: Prompt) -> Prompt:
     """With an id of its own among all combinations; an id names one prompt a language."""
     name = "/".join([*(str(prompt.meta[name]) for name in KEY), prompt.id])
     return Prompt(prompt.text, prompt.language, name, prompt.spans, prompt.meta)
-
-
-def _part(prompt: Prompt, name: str) -> str:
-    start, stop = prompt.spans[name]
-    return prompt.text[start:stop]

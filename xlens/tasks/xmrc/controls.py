@@ -97,7 +97,7 @@ def _exchanged(paragraphs: Sequence[str], seed: int) -> dict[str, str]:
 
 
 def _first(prompts: Prompts) -> list[str]:
-    return [_text(prompt, "sentence_0") for prompt in prompts]
+    return [prompt.part("sentence_0") for prompt in prompts]
 
 
 def _spans(prompts: Prompts, seed: int) -> list[str]:
@@ -121,15 +121,10 @@ def _length(prompt: Prompt) -> int:
 
 def _places(prompt: Prompt) -> list[tuple[int, int]]:
     begin = prompt.spans["context"][0]
-    spans = _words(_text(prompt, "context"), str(prompt.meta["context_language"]))
+    spans = _words(prompt.part("context"), str(prompt.meta["context_language"]))
     return [(begin + a, begin + b) for a, b in spans]
 
 
 def _words(text: str, language: str) -> list[tuple[int, int]]:
     pattern = r"\S" if script(language) in UNSPACED else r"\S+"
     return [match.span() for match in re.finditer(pattern, text)]
-
-
-def _text(prompt: Prompt, name: str) -> str:
-    start, stop = prompt.spans[name]
-    return prompt.text[start:stop]

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import pandas as pd
 
-from xlens.languages import standardize, standardize_all
+from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
-from xlens.tasks.sources import known
+from xlens.tasks.sources import known, require_languages
 
 REQUIRED = ("id", "language", "question", "context", "answers", "starts")
 DROPPED = ("id", "language", "reason", "detail")
@@ -130,13 +130,13 @@ class ReadingSet:
         Raises:
             ValueError: a language that isn't.
         """
-        asked = standardize_all(languages)
-        if missing := [tag for tag in asked if tag not in self.languages]:
-            raise ValueError(
-                f"No questions in {', '.join(missing)}: {self.source} has "
-                f"{', '.join(self.languages)}. Ask for one of these, or read more."
-            )
-        return asked
+        return require_languages(
+            languages,
+            self.languages,
+            what="questions",
+            source=self.source,
+            advice="Ask for one of these, or read more.",
+        )
 
     def select(
         self, *, ids: Iterable[str] | None = None, languages: Iterable[str] | None = None

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import regex
 
-from xlens.languages import folded, script
+from xlens.languages import folded, identifier, script
 from xlens.tasks.xmrc.metrics import holds, normalise, tokens
 
 ERRORS = ("content", "language", "gibberish", "refusal", "blank")
@@ -175,10 +175,10 @@ def identify(text: str, candidates: tuple[str, ...]) -> str:
     """
     if len(_LETTER.findall(text)) < 3:
         return UNKNOWN
-    identifier, names = _identifier(candidates)
+    guesser, names = identifier(candidates)
     if len(names) < len(candidates):
         return UNKNOWN  # a candidate that it doesn't know, or that it can't tell from another
-    code, confidence = identifier.classify(text)
+    code, confidence = guesser.classify(text)
     return names[code] if confidence >= MIN_CONFIDENCE else UNKNOWN
 
 
@@ -216,15 +216,3 @@ def _letters_of(name: str) -> Any:
         return regex.compile("[" + "".join(rf"\p{{Script={each}}}" for each in names) + "]")
     except regex.error:  # a script that has no letters of its own
         return _LETTER
-
-
-@cache
-def _identifier(candidates: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    names = {tag.partition("-")[0]: tag for tag in candidates}
-    names = {code: tag for code, tag in names.items() if code in identifier.nb_classes}
-    if names:
-        identifier.set_languages(list(names))
-    return identifier, names

@@ -18,6 +18,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result
 from xlens.stats import bootstrap
+from xlens.tasks.xmrc.prompts import continued
 
 _SENTENCE = "sentence_"
 _WHOLE = "whole"
@@ -173,7 +174,7 @@ def oracle_estimate(
 
 def gold_targets(prompts: Prompts | Sequence[Prompt]) -> list[str]:
     """The first right answer of each reading prompt, as it would follow it."""
-    return [_after(p, str(json.loads(str(p.meta["references"]))[0])) for p in prompts]
+    return [continued(p, str(json.loads(str(p.meta["references"]))[0])) for p in prompts]
 
 
 def own_targets(prompts: Prompts | Sequence[Prompt], predictions: Sequence[str]) -> list[str]:
@@ -185,12 +186,7 @@ def own_targets(prompts: Prompts | Sequence[Prompt], predictions: Sequence[str])
     asked = list(prompts)
     if len(asked) != len(predictions):
         raise ValueError(f"There are {len(asked)} prompts but {len(predictions)} predictions.")
-    return [_after(p, text) if text else "" for p, text in zip(asked, predictions, strict=True)]
-
-
-def _after(prompt: Prompt, text: str) -> str:
-    """An answer with the space that a label leaves before it, where it does."""
-    return f" {text}" if prompt.text.endswith(":") else text
+    return [continued(p, text) if text else "" for p, text in zip(asked, predictions, strict=True)]
 
 
 def _sentences(prompt: Prompt) -> list[tuple[int, int]]:

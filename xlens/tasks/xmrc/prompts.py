@@ -334,6 +334,11 @@ def _shortened(form: _Form, id: str, shown: _Shown, fits: Callable[[Prompt], boo
     return prompt
 
 
+def continued(prompt: Prompt, text: str) -> str:
+    """An answer as it follows a reading prompt: after the space that a label leaves, if any."""
+    return text if prompt.meta["chat"] else _gap(prompt.text) + text
+
+
 def _gap(label: str) -> str:
     """What stands after a label: nothing after a full-width colon, which has its own space."""
     return "" if label.endswith("：") else " "
