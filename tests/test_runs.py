@@ -54,6 +54,15 @@ def test_another_config_is_refused_and_named(tmp_path):
         RunDirectory.create(tmp_path / "lens", {"lens": {"n": 4, "seed": 0}}, PROVENANCE)
 
 
+def test_what_may_change_takes_its_newest_value(tmp_path):
+    free = ("lens.pace", "lens.note")
+    for options in ({"n": 3, "pace": 8}, {"n": 3, "pace": 1, "note": "x"}, {"n": 3}):
+        run = RunDirectory.create(tmp_path, {"lens": options}, PROVENANCE, free=free)
+        assert run.config == {"lens": options}
+    with pytest.raises(ValueError, match=r"differs in lens\.n\. "):
+        RunDirectory.create(tmp_path, {"lens": {"n": 4, "pace": 1}}, PROVENANCE, free=free)
+
+
 def test_overwrite_deletes_the_run_and_nothing_else(tmp_path):
     run = RunDirectory.create(tmp_path, CONFIG, PROVENANCE)
     run.result_folder("fr_ru", "translation").mkdir(parents=True)

@@ -12,14 +12,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint import Endpoint, Reply, echo, failed, said, serving
 
 from xlens import Prompt
 from xlens.engine.store import StoreError
@@ -28,99 +26,6 @@ from xlens.served import ServedError, ServedGenerations, ServedModel, served_gen
 pytest.importorskip("openai", reason="the extra [api] is not installed: make install")
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
-SOON = {"retry-after-ms": "1"}
-Reply = tuple[int, dict[str, str], Any]
-Script = Callable[[str, int], Reply]
-
-
-def said(text: str | None, finish: str = "stop", **more: Any) -> Reply:
-    message = {"role": "assistant", "content": text, **more}
-    usage = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    return 200, {}, {"id": "1", "model": "m-1", "choices": [choice], "usage": usage}
-
-
-def failed(status: int, message: str = "no") -> Reply:
-    return status, SOON, {"error": {"message": message, "type": "t"}}
-
-
-def echo(text: str, attempt: int) -> Reply:
-    return said(text.upper())
-
-
-@dataclass
-class Endpoint:
-    """A server: what it was asked, and what it answers.
-
-    Attributes:
-        script: From what the user said, and how often it was said before, to the reply.
-    """
-
-    script: Script = echo
-    url: str = ""
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    busy: int = 0
-    busiest: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def asked(self) -> list[str]:
-        return [body["messages"][-1]["content"] for body in self.bodies]
-
-    def wait_until_busiest(self, n: int) -> None:
-        deadline = time.monotonic() + 20
-        while self.busiest < n and time.monotonic() < deadline:
-            time.sleep(0.005)
-
-    def reply(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
-        text = body["messages"][-1]["content"]
-        with self.lock:
-            before = self.asked.count(text)
-            self.bodies.append(body)
-            self.headers.append(headers)
-            self.busy += 1
-            self.busiest = max(self.busiest, self.busy)
-        try:
-            return self.script(text, before)
-        finally:
-            with self.lock:
-                self.busy -= 1
-
-
-@contextmanager
-def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            size = int(self.headers["content-length"])
-            body = json.loads(self.rfile.read(size))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            status, more, payload = endpoint.reply(body, headers)
-            raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-            try:
-                self.send_response(status)
-                for name, value in {"content-type": "application/json", **more}.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-            except OSError:  # the client left
-                pass
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    endpoint.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
-        yield endpoint
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture
@@ -292,7 +197,7 @@ def test_a_completion_without_text_is_noise(endpoint):
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (400, "does not take this request"),
+        (400, "--refused empty"),
         (401, "no key: name its variable in api_key_env"),
         (404, "/v1"),
         (422, "does not take this request"),
@@ -304,6 +209,46 @@ def test_what_to_do_about_a_status(endpoint, status, hint):
     with pytest.raises(ServedError, match=f"status {status}: so it is") as told:
         ask(served(endpoint, max_retries=0), LETTERS[:1])
     assert hint in str(told.value)
+
+
+def test_refused_prompts_are_an_error_or_empty_answers(endpoint, tmp_path, capsys):
+    """A content filter takes two of the prompts; after the first refusal nothing could go on."""
+
+    def picky(text: str, attempt: int) -> Reply:
+        return failed(400, "filtered") if text in "bf" else echo(text, attempt)
+
+    endpoint.script = picky
+    priced: dict[str, Any] = {"price_in": 1e6, "price_out": 0.0}
+    for _ in range(2):  # a later run ends there as well
+        with pytest.raises(ServedError, match=r"status 400: filtered.*--refused empty"):
+            ask(served(endpoint, concurrency=1), store=tmp_path)
+    assert endpoint.asked.count("a") == 1
+    model = served(endpoint, refused="empty", **priced)
+    found = ask(model, [*LETTERS, Prompt("b", "de", "again")], store=tmp_path, progress=True)
+    assert texts(found) == ["A", "", *"CDE", "", *"GH", ""]
+    assert found.table["reason"].tolist().count("refused") == 3
+    assert found.provenance["refused"] == 2 and found.provenance["answered_by"] == ["m-1"]
+    assert found.tokens == {"in": 60, "out": 24} and found.cost == 60  # of what was answered
+    assert "2 of them were refused" in (err := capsys.readouterr().err) and "filtered" in err
+    assert ServedGenerations.load(found.save(tmp_path / "saved")).table.equals(found.table)
+    # What was refused is no answer: it is asked again, and in the end taken.
+    endpoint.bodies.clear()
+    endpoint.script = echo
+    assert texts(ask(served(endpoint), store=tmp_path)) == list("ABCDEFGH")
+    assert sorted(endpoint.asked) == ["b", "f"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422, 429, 500])
+def test_only_status_400_is_about_the_prompt(endpoint, status):
+    endpoint.script = lambda text, n: echo(text, n) if text == "a" else failed(status)
+    with pytest.raises(ServedError, match=f"status {status}"):
+        ask(served(endpoint, refused="empty", max_retries=0))
+
+
+def test_a_request_that_is_wrong_as_such_is_no_empty_answer(endpoint, tmp_path):
+    endpoint.script = lambda text, attempt: failed(400, "temperature is not supported")
+    with pytest.raises(ServedError, match=r"All 8 requests were refused\..*not supported"):
+        ask(served(endpoint, refused="empty"), store=tmp_path)
 
 
 def test_slow_servers_are_timed_out(endpoint):
@@ -517,10 +462,22 @@ def test_what_is_sent(endpoint):
         }
     ]
     # OpenAI's newer models know another name for it, and only four stop strings.
-    body = ServedModel("gpt").request("a", max_new_tokens=5, stop=list("12345"))
+    how: dict[str, Any] = {"max_new_tokens": 5, "stop": list("12345"), "temperature": 0.0}
+    body = ServedModel("gpt").request("a", **how)
     assert body["max_completion_tokens"] == 5 and "max_tokens" not in body
     assert body["stop"] == list("1234") and body["temperature"] == 0
-    assert ServedModel("gpt", chat=False).request("a", max_new_tokens=5)["max_tokens"] == 5
+    assert ServedModel("gpt", chat=False).request("a", **how)["max_tokens"] == 5
+
+
+def test_the_temperature_is_the_models_unless_another_is_given(endpoint):
+    for temperature in (0.0, 0.5, None):
+        model = served(endpoint, temperature=temperature)
+        found = ask(model, LETTERS[:1])
+        assert endpoint.bodies[-1].get("temperature") == temperature
+        assert found.provenance["temperature"] == temperature
+        assert model.provenance()["temperature"] == temperature
+        ask(model, LETTERS[:1], temperature=0.25)
+        assert endpoint.bodies[-1]["temperature"] == 0.25
 
 
 def test_every_option_is_part_of_the_key(endpoint, tmp_path):
@@ -529,8 +486,16 @@ def test_every_option_is_part_of_the_key(endpoint, tmp_path):
     for how in ({"max_new_tokens": 5}, {"stop": "x"}, {"seed": 1}, {"temperature": None}):
         ask(served(endpoint), LETTERS[:1], store=tmp_path, **how)
     assert len(endpoint.asked) == 7
+    # However it is said: a temperature of its own and one of the call are the same.
+    ask(served(endpoint, temperature=None), LETTERS[:1], store=tmp_path)
+    ask(served(endpoint, temperature=0.5), LETTERS[:1], store=tmp_path, temperature=0.0)
+    assert len(endpoint.asked) == 7
     # How it is asked is not: pace and price leave the answer as it is.
-    ask(served(endpoint, concurrency=1, price_in=1.0, price_out=1.0), LETTERS[:1], store=tmp_path)
+    ask(
+        served(endpoint, concurrency=1, price_in=1.0, price_out=1.0, refused="empty"),
+        LETTERS[:1],
+        store=tmp_path,
+    )
     assert len(endpoint.asked) == 7
 
 
@@ -546,6 +511,8 @@ def test_every_option_is_part_of_the_key(endpoint, tmp_path):
         ({"price_in": 1.0}, "give both"),
         ({"price_in": 1.0, "price_out": -1.0}, "not below 0"),
         ({"extra_body": {"x": {1, 2}}}, "no exact JSON form"),
+        ({"temperature": -0.5}, "temperature is -0.5"),
+        ({"temperature": float("nan")}, "temperature is nan"),
     ],
 )
 def test_bad_models_are_refused(how, what):

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,7 @@ class RunDirectory:
         provenance: Mapping[str, Any],
         *,
         overwrite: bool = False,
+        free: Collection[str] = (),
     ) -> Self:
         """Make a run directory, or take up again the one that the same config made.
 
@@ -75,6 +76,8 @@ class RunDirectory:
             config: Plain values, as they are written to `config.yaml`.
             provenance: As `describe_run` gives it.
             overwrite: Delete an earlier run's files first; never those of anybody else.
+            free: Options that shape no result, as `xmrc.concurrency`: they may differ from those of
+                an earlier run, and the newest value is kept.
 
         Raises:
             ValueError: `path` is a file, can't be written to, holds something else than a run, or
@@ -95,7 +98,7 @@ class RunDirectory:
             for name in _OWN:
                 _remove(run.path / name)
         elif marked:
-            if changed := _differences(run.config, config):
+            if changed := [n for n in _differences(run.config, config) if n not in free]:
                 raise ValueError(
                     f"{str(path)!r} holds a run with another config: it differs in "
                     f"{', '.join(changed)}. Give another folder, the same config to go on with "

@@ -1,6 +1,6 @@
 """What several commands share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,13 @@ def load_model(
 
 
 def open_run(
-    out: Path, command: str, options: Mapping[str, Any], *, overwrite: bool, **known: Any
+    out: Path,
+    command: str,
+    options: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    free: Collection[str] = (),
+    **known: Any,
 ) -> RunDirectory:
     """The run directory of a command that runs a model, made or taken up again.
 
@@ -32,6 +38,7 @@ def open_run(
         command: Its name, under which the options stand in the config; None is left out.
         options: As in the config file, `model` among them.
         overwrite: Delete an earlier run there first.
+        free: Options that shape no result, and may change when the run is taken up again.
         known: More for the provenance.
 
     Raises:
@@ -42,7 +49,8 @@ def open_run(
     provenance = describe_run(model=options["model"], device=device, **known)
     # A run that has no result yet has nothing to lose: its options can still be mended.
     empty = not any(out.glob("results/*/*/result.json"))
-    return RunDirectory.create(out, config, provenance, overwrite=overwrite or empty)
+    names = [f"{command}.{name}" for name in free]
+    return RunDirectory.create(out, config, provenance, overwrite=overwrite or empty, free=names)
 
 
 def models_table() -> str:

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from xlens.cli.options import Dtype, Flat, Switch
+from xlens.cli.serving import Serving
 from xlens.studies import ReadingStudy
 
-READING = ReadingStudy()
+READING, SERVING = ReadingStudy(), Serving()
 
 
 def choices(
@@ -168,11 +169,7 @@ def xmrc(
     incomplete: Literal["error", "drop"] = "error",
     faulty: Literal["error", "drop"] = "error",
     pair: tuple[str, ...] = (),
-    served: str | None = None,
-    api_key_env: str | None = None,
-    price_in: float | None = None,
-    price_out: float | None = None,
-    concurrency: int = 8,
+    serving: Annotated[Serving, Flat] = SERVING,
     dtype: Dtype = "float32",
     revision: str | None = None,
     trust_remote_code: Annotated[bool, Switch] = False,
@@ -201,16 +198,12 @@ def xmrc(
         incomplete: Questions that some language lacks: an error, or left out.
         faulty: Questions whose answer isn't in its place: an error, or left out.
         pair: BASE:POST, two of the models.
-        served: An endpoint (with its /v1) that serves all the models.
-        api_key_env: The environment variable with the endpoints' key; default: OPENAI_API_KEY for
-            OpenAI's addresses, none for others.
-        price_in: Price of a million prompt tokens.
-        price_out: Price of a million generated tokens.
-        concurrency: Most requests at a time.
+        serving: How endpoints are asked.
         dtype: Of the weights.
         revision: Branch, tag or commit of a hub id.
         trust_remote_code: Run code that comes with the checkpoint.
-        out: Folder of the run. The same command goes on with a stopped run.
+        out: Folder of the run. The same command goes on with a stopped run; pairs, keys, prices,
+            concurrency and what becomes of refused prompts may differ.
         overwrite: Delete an earlier run there first.
     """
     from xlens.cli.xmrc_job import xmrc_job
@@ -223,11 +216,7 @@ def xmrc(
         incomplete=incomplete,
         faulty=faulty,
         pair=pair,
-        served=served,
-        api_key_env=api_key_env,
-        price_in=price_in,
-        price_out=price_out,
-        concurrency=concurrency,
+        serving=serving,
         dtype=dtype,
         revision=revision,
         trust_remote_code=trust_remote_code,

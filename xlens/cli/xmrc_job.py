@@ -1,15 +1,17 @@
 """`xlens xmrc`: reading across languages, of one or several models, into a report."""
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from xlens.cli.common import load_model, open_run
+from xlens.cli.serving import FREE, Serving
 from xlens.engine import Store
 from xlens.models import HookedModel
-from xlens.models.sources import resolve
+from xlens.models.sources import Source, load_outline, resolve, weight_files
 from xlens.report import write_report
 from xlens.report.reading import COMMAND, compared, folder_names, given_pairs
 from xlens.report.reading_tables import (
@@ -20,18 +22,21 @@ from xlens.report.reading_tables import (
     scores_of,
     text_table,
 )
-from xlens.results import Result
+from xlens.results import Result, write_header
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
+from xlens.served.ask import require_client
+from xlens.served.generate import REFUSED
 from xlens.served.model import read_key
 from xlens.studies import ReadingStudy, check_reading, study_reading
-from xlens.studies.context_retrieval import PARTS, TABLE, combinations, planned_reading
+from xlens.studies.context_retrieval import TABLE, combinations, planned_reading, saved_reading
 from xlens.studies.leaderboard import find_pairs
 from xlens.tasks.xmrc import ReadingSet, download_reading, read_reading
 
 Policy = Literal["error", "drop"]
+SEEN = "model.json"
+"""Beside a model's results: what shows that it is the same one, without loading it."""
 _HUB = ("xquad", "mlqa", "tydiqa")
-_AT = re.compile(r"(.+)@(https?://.+)")
 
 
 def xmrc_job(
@@ -43,11 +48,7 @@ def xmrc_job(
     incomplete: Policy,
     faulty: Policy,
     pair: Sequence[str],
-    served: str | None,
-    api_key_env: str | None,
-    price_in: float | None,
-    price_out: float | None,
-    concurrency: int,
+    serving: Serving,
     dtype: str,
     revision: str | None,
     trust_remote_code: bool,
@@ -60,11 +61,9 @@ def xmrc_job(
         ValueError: unusable questions, languages, options, models, key or folder, before a model is
             loaded.
     """
+    endpoints = serving.endpoints(model, chat=study.chat != "no")
     folders = folder_names(model)
     find_pairs(list(folders.values()), given_pairs(pair, folders))
-    how: dict[str, Any] = {"api_key_env": api_key_env, "concurrency": concurrency}
-    how |= {"price_in": price_in, "price_out": price_out, "chat": study.chat != "no"}
-    endpoints = {name: found for name in model if (found := _endpoint(name, served, how))}
     if endpoints and (study.phases or study.oracle):
         raise ValueError(
             f"{', '.join(endpoints)}: served models give text only, so there are no phases to look "
@@ -73,11 +72,15 @@ def xmrc_job(
         )
     reading = _reading(data, layout, study, incomplete, faulty)
     check_reading(reading, study)
-    for endpoint in endpoints.values():
-        read_key(endpoint)
-    for name in model:
-        if name not in endpoints:
-            resolve(name, revision=revision)
+    finished = {
+        name: not overwrite and _finished(out / "results" / folder, study)
+        for name, folder in folders.items()
+    }
+    places: dict[str, ServedModel | Source] = {
+        name: endpoints.get(name) or resolve(name, revision=revision) for name in model
+    }
+    todo = {name: place for name, place in places.items() if not finished[name]}
+    _check_models(todo, reading, study, trust_remote_code)
     options: dict[str, Any] = {
         "model": list(model),
         "data": data,
@@ -86,37 +89,39 @@ def xmrc_job(
         "incomplete": incomplete,
         "faulty": faulty,
         "pair": list(pair),
-        "served": served,
-        "api_key_env": api_key_env,
-        "price_in": price_in,
-        "price_out": price_out,
-        "concurrency": concurrency,
+        **asdict(serving),
         "dtype": dtype,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
     }
     survival = reading.survival()
     left = dict(zip(survival["reason"], survival["n"].tolist(), strict=True))
-    run = open_run(
-        out, COMMAND, options, overwrite=overwrite, questions=reading.source, survival=left
-    )
+    known: dict[str, Any] = {"questions": reading.source, "survival": left}
+    free = ("pair", *FREE)
+    run = open_run(out, COMMAND, options, overwrite=overwrite, free=free, **known)
     if left["offered"] > left["kept"]:
         print(f"{left['kept']} of {left['offered']} questions can be used: {_told(left)}.")
+    # All of them first: other questions are to be refused before hours of asking these.
+    saved = {
+        name: saved_reading(run.path / "results" / folder, reading, study)
+        for name, folder in folders.items()
+    }
     done: dict[str, dict[str, Result]] = {}
     for n, (name, folder) in enumerate(folders.items(), 1):
         if len(folders) > 1:
             print(f"[{n}/{len(folders)}] {name}", flush=True)
-        place = run.result_folder(folder, "x").parent
-        if all(run.has_result(folder, part) for part in planned_reading(study)):
-            # Of the same config: the model need not be loaded to know that nothing is left to do.
-            parts = {part: PARTS[part].load(place / part) for part in planned_reading(study)}
+        at, place = run.path / "results" / folder, places[name]
+        seen = None if isinstance(place, ServedModel) else _seen(place)
+        if seen and finished[name] and _read_seen(at) == seen:
+            parts = saved[name]  # nothing is left to do that a model would be needed for
         else:
-            asked: HookedModel | ServedModel = endpoints.get(name) or load_model(
-                name, dtype, revision, trust_remote_code
-            )
-            parts = study_reading(asked, reading, study=study, folder=place, store=Store())
+            here = (name, dtype, revision, trust_remote_code)
+            asked = place if isinstance(place, ServedModel) else partial(load_model, *here)
+            parts = _ask(asked, reading, study, at)
+            if seen:
+                write_header(at / SEEN, seen)
         done[folder] = parts
-        _tell(parts, place)
+        _tell(parts, at)
     if len(done) > 1:
         _rank(run, done)
     page = write_report(run)
@@ -124,11 +129,57 @@ def xmrc_job(
     return page
 
 
-def _endpoint(name: str, served: str | None, how: dict[str, Any]) -> ServedModel | None:
-    """The endpoint of `NAME@URL`, or of every model with --served."""
-    if found := _AT.fullmatch(name):
-        return ServedModel(found[1], found[2], **how)
-    return None if served is None else ServedModel(name, served, **how)
+def _ask(
+    model: ServedModel | Callable[[], HookedModel],
+    reading: ReadingSet,
+    study: ReadingStudy,
+    folder: Path,
+) -> dict[str, Result]:
+    """Ask a model that nothing refers to afterwards: two may not fit into memory."""
+    asked = model if isinstance(model, ServedModel) else model()
+    return study_reading(asked, reading, study=study, folder=folder, store=Store())
+
+
+def _finished(folder: Path, study: ReadingStudy) -> bool:
+    return all((folder / part / "result.json").is_file() for part in planned_reading(study))
+
+
+def _check_models(
+    places: Mapping[str, ServedModel | Source],
+    reading: ReadingSet,
+    study: ReadingStudy,
+    trust_remote_code: bool,
+) -> None:
+    """What would be refused when its turn comes, after hours of other models: now.
+
+    Raises:
+        ValueError: no client or no key for an endpoint; a model that can't be asked this.
+    """
+    for place in places.values():
+        if isinstance(place, ServedModel):
+            read_key(place)
+            require_client()
+    for name, place in places.items():
+        try:
+            if isinstance(place, ServedModel):
+                check_reading(reading, study, place)
+            else:
+                outline = load_outline(place, trust_remote_code=trust_remote_code)
+                check_reading(reading, study, outline)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+
+def _seen(source: Source) -> dict[str, Any]:
+    known = {"revision": source.revision, "digest": source.digest}
+    return {"source": source.kind, **known, "files": weight_files(source)}
+
+
+def _read_seen(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / SEEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _reading(
@@ -168,6 +219,9 @@ def _tell(parts: dict[str, Result], place: Path) -> None:
     print(f"\n{scores_of(parts).model}\n")
     print(text_table(score_head(parts), score_rows(parts)), end="\n\n")
     print(*reading_findings(parts), sep="\n")
+    reasons = parts["predictions"].to_frame()["reason"]
+    if n := int((reasons == REFUSED).sum()):
+        print(f"{n} of {len(reasons)} prompts were refused by the server: empty answers.")
     print(f"Answers: {(place / TABLE).resolve()}\n", flush=True)
 
 

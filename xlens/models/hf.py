@@ -122,6 +122,38 @@ def load_tokenizer(
     return tokenizer
 
 
+def load_config(
+    location: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    local_files_only: bool = False,
+) -> Any:
+    """Load a model's config (`transformers.PreTrainedConfig`).
+
+    Raises:
+        ValueError: none there, or of no family that transformers knows.
+    """
+    import transformers
+
+    with quietly(), _explained("the config", location, {}):
+        return transformers.AutoConfig.from_pretrained(
+            str(location),
+            revision=revision or "main",
+            trust_remote_code=trust_remote_code,
+            local_files_only=local_files_only,
+        )
+
+
+def context_length(config: Any) -> int | None:
+    """Longest prompt in tokens, or None where the model sets no bound (ALiBi)."""
+    text = config.get_text_config()
+    for key in ("max_position_embeddings", "n_positions", "n_ctx"):
+        if isinstance(value := getattr(text, key, None), int):
+            return value
+    return None
+
+
 def checked_device(device: str | torch.device) -> torch.device:
     """`device`, if this machine has it.
 

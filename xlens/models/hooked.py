@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
+from xlens.models.hf import context_length
 from xlens.models.readout import Readout, output_options
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Prompt, TokenizedPrompt, tokenize
@@ -97,11 +98,7 @@ class HookedModel:
     @property
     def n_ctx(self) -> int | None:
         """Longest prompt in tokens, or None where the model sets no bound (ALiBi)."""
-        text = self.config.get_text_config()
-        for key in ("max_position_embeddings", "n_positions", "n_ctx"):
-            if isinstance(value := getattr(text, key, None), int):
-                return value
-        return None
+        return context_length(self.config)
 
     @property
     def body(self) -> nn.Module:

@@ -17,7 +17,7 @@ from torch import nn
 
 from xlens.models import gguf, hub, wheels
 from xlens.models.converted import convert, folder_for, is_converted
-from xlens.models.hf import load_model, load_tokenizer
+from xlens.models.hf import context_length, load_config, load_model, load_tokenizer
 from xlens.models.shipped import Shipped, find_shipped
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -50,6 +50,19 @@ class Source:
     revision: str | None = None
     licence: str | None = None
     digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What can be known of a model without its weights, so that much is refused before they load.
+
+    Attributes:
+        tokenizer: Its fast tokenizer.
+        n_ctx: Longest prompt in tokens, or None where the model sets no bound.
+    """
+
+    tokenizer: Any
+    n_ctx: int | None
 
 
 @dataclass(frozen=True)
@@ -145,16 +158,44 @@ def load_hf(
     Raises:
         ValueError: it cannot be loaded whole, wants to run its own code, or lacks a fast tokenizer.
     """
-    options: dict[str, Any] = {
-        "revision": source.revision if source.kind == "hub" else None,
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": source.kind != "hub" or not hub.online(),
-    }
+    options = _options(source, trust_remote_code)
     tokenizer = load_tokenizer(source.location, **options)  # first: it fails sooner
     model = load_model(
         source.location, dtype=dtype, device=device, device_map=device_map, **options
     )
     return model, tokenizer
+
+
+def load_outline(source: Source, *, trust_remote_code: bool = False) -> Outline:
+    """Load a source's tokenizer and config, not its weights.
+
+    Raises:
+        ValueError: as `load_hf`.
+    """
+    options = _options(source, trust_remote_code)
+    tokenizer = load_tokenizer(source.location, **options)
+    return Outline(tokenizer, context_length(load_config(source.location, **options)))
+
+
+def weight_files(source: Source) -> dict[str, list[int]]:
+    """Size in bytes and time of change (ns) of each file that a local checkpoint has.
+
+    While they are the same, it need not be loaded to know that it is the same model. What comes
+    from a hub or a GGUF file is named by `revision` or `digest`, and has none here.
+    """
+    if source.kind not in ("directory", "shipped"):
+        return {}
+    files = sorted(path for path in Path(source.location).iterdir() if path.is_file())
+    stats = {path.name: path.stat() for path in files}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def _options(source: Source, trust_remote_code: bool) -> dict[str, Any]:
+    return {
+        "revision": source.revision if source.kind == "hub" else None,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": source.kind != "hub" or not hub.online(),
+    }
 
 
 def _from_folder(path: Path) -> Source:

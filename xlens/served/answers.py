@@ -68,8 +68,9 @@ class Answers:
     def __contains__(self, request: str) -> bool:
         return request in self._found
 
-    def __getitem__(self, request: str) -> Answer:
-        return self._found[request]
+    def get(self, request: str) -> Answer | None:
+        """The answer to a request; None if there is none."""
+        return self._found.get(request)
 
     def prepare(self) -> None:
         """Make sure that answers can be kept, before anything is paid for.

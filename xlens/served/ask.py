@@ -33,28 +33,28 @@ class Question:
 
 def ask(
     served: ServedModel, questions: Sequence[Question], keep: Callable[[Question, Answer], None]
-) -> None:
+) -> list[tuple[Question, ServedError]]:
     """Ask all of `questions`, `keep` each answer when it comes, in whatever order they come.
 
     Where one fails, those under way are still waited for, and no others begun. Ctrl-C ends those
     under way at once.
+
+    Returns:
+        With `refused="empty"`, what the server did not take, and its words.
 
     Raises:
         ValueError: no client or no key; nothing was asked.
         ServedError: a request failed for good.
         StoreError: an answer can't be kept.
     """
-    try:
-        import openai
-    except ImportError:
-        raise ValueError(
-            "Asking a served model needs the package openai: pip install 'xlens-interp[api]'."
-        ) from None
+    require_client()
+    import openai
     from anyio import create_task_group
     from anyio.from_thread import start_blocking_portal
 
     key = read_key(served)
     failures: list[ServedError | StoreError] = []
+    refused: list[tuple[Question, ServedError]] = []
     waiting = iter(questions)
 
     async def work(client: Any) -> None:
@@ -64,6 +64,9 @@ def ask(
             try:
                 answer = await _answer(client, served, question)
             except (openai.OpenAIError, ValueError) as error:
+                if isinstance(error, openai.BadRequestError) and served.refused == "empty":
+                    refused.append((question, _explained(served, question, error, key)))
+                    continue
                 failures.append(_explained(served, question, error, key))
                 return
             try:
@@ -88,6 +91,21 @@ def ask(
     if failures:
         # Not from within `except`: the client's error holds the request with its headers.
         raise failures[0]
+    return refused
+
+
+def require_client() -> None:
+    """Import the client, where there is one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        import openai  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError:
+        raise ValueError(
+            "Asking a served model needs the package openai: pip install 'xlens-interp[api]'."
+        ) from None
 
 
 async def _answer(client: Any, served: ServedModel, question: Question) -> Answer:
@@ -167,6 +185,12 @@ def _explained(
             fix += f"{'chat ' * served.chat}completions API?"
         case openai.RateLimitError():
             fix = "Lower concurrency, raise max_retries, or see what the account has left."
+        case openai.BadRequestError():
+            retried = False
+            fix = "The server does not take this request: see its words."
+            if served.refused == "error":
+                fix += " Where only some prompts are so, refused='empty' (--refused empty) counts "
+                fix += "them as empty answers."
         case openai.APIStatusError():
             retried = error.status_code >= 500
             fix = "" if retried else "The server does not take this request: see its words."

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,10 @@ from xlens.prompts import Prompt, Prompts
 from xlens.results import versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
-from xlens.served.model import ServedModel
+from xlens.served.model import ServedModel, check_temperature
+
+REFUSED = "refused"
+_NONE = Answer("", REFUSED, None, None, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class ServedGenerations(Generations):
             the server's, missing if it gave none; a server does not give the tokens themselves, so
             the column `tokens` of `Generations` is not here. `reason` is `stop` (with stop strings
             asked for: one of these or the model's own end, which servers do not tell apart), `eos`
-            (without), `length`, or another word of the server's, such as `content_filter`.
+            (without), `length`, or another word of the server's, such as `content_filter`;
+            `refused` marks an empty answer to a prompt that the server did not take.
             `request` names the request; rows with the same one share an answer, paid for once.
     """
 
@@ -36,9 +41,10 @@ class ServedGenerations(Generations):
     def tokens(self) -> dict[str, int | None]:
         """Tokens that were read (`in`) and written (`out`), each request counted once.
 
-        None if the server did not always say.
+        None if the server did not always say. Refused requests have none.
         """
         asked = self.table.drop_duplicates("request")
+        asked = asked[asked["reason"] != REFUSED]
         columns = {"in": asked["n_prompt_tokens"], "out": asked["n_tokens"]}
         return {way: None if n.isna().any() else int(n.sum()) for way, n in columns.items()}
 
@@ -46,7 +52,8 @@ class ServedGenerations(Generations):
     def cost(self) -> float | None:
         """Their price, in the currency of the prices; None without prices or counts.
 
-        Discounts, as for cached input, are not known here, nor what failed or unkept requests cost.
+        Discounts, as for cached input, are not known here, nor what failed, refused or unkept
+        requests cost.
         """
         prices: dict[str, float] | None = self.provenance["prices"]
         if prices is None:
@@ -60,7 +67,7 @@ def served_generate(
     *,
     max_new_tokens: int = 32,
     stop: str | Sequence[str] | None = None,
-    temperature: float | None = 0.0,
+    temperature: float | EllipsisType | None = ...,
     seed: int | None = None,
     store: Store | str | Path | None = None,
     progress: bool = True,
@@ -69,7 +76,8 @@ def served_generate(
 
     Every answer is kept in `store` when it comes, under endpoint, model, prompt and options: a
     killed run goes on where it was, and no answer is paid for twice. Prompts of the same text share
-    one request, unless it is sampled without a seed.
+    one request, unless it is sampled without a seed. What was refused is no answer: the next call
+    asks it again.
 
     Args:
         served: The model and its endpoint.
@@ -77,18 +85,20 @@ def served_generate(
         max_new_tokens: Most tokens of each answer; those of a hidden thought count.
         stop: Strings that end an answer, at the first that is complete. Sent to the server, and cut
             here as well.
-        temperature: 0 is greedy as far as the server goes; its answers may still depend on what
-            else it computes. None leaves it to the server, for models that refuse it.
+        temperature: Default: that of `served`. None leaves it to the server.
         seed: For servers that know one.
         store: A `Store` or its folder. None keeps nothing on disk.
         progress: Show a bar, and at the end tokens and cost, on stderr.
 
     Raises:
         ValueError: bad options, no `openai` package, no key; before anything is asked.
-        ServedError: a prompt got no answer after all retries. What was answered is in the store.
+        ServedError: a prompt got no answer after all retries, or every one was refused. What was
+            answered is in the store.
         StoreError: an answer can't be kept.
     """
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if isinstance(temperature, EllipsisType):
+        temperature = served.temperature
     _check(max_new_tokens, stops, temperature)
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     heat = None if temperature is None else float(temperature)  # 0 and 0.0 are one key
@@ -109,16 +119,23 @@ def served_generate(
         questions.append(Question(request, body, prompt))
     distinct = {q.request: q for q in reversed(questions)}
     todo = [q for q in questions if q.request not in answers and distinct[q.request] is q]
+    refused: dict[str, ServedError] = {}
     if todo:
         answers.prepare()
-        _ask(served, todo, answers, progress)
+        refused = _ask(served, todo, answers, progress)
+    if refused and len(refused) == len(distinct):
+        # No filter and no window: the request as such is wrong.
+        raise ServedError(
+            f"All {len(refused)} requests were refused. {next(iter(refused.values()))}"
+        )
 
-    table = pd.DataFrame([_row(q, answers[q.request], stops) for q in questions])
+    given = [answers.get(q.request) or _NONE for q in questions]
+    table = pd.DataFrame([_row(q, a, stops) for q, a in zip(questions, given, strict=True)])
     counts = ["n_tokens", "n_prompt_tokens"]
     table[counts] = table[counts].astype("Int64")
-    answered_by = sorted({answers[q.request].model for q in questions})
-    how = options | {"answered_by": answered_by, "versions": versions()}
-    found = ServedGenerations(provenance={**origin, **how}, table=table)
+    answered_by = sorted({answer.model for answer in given if answer is not _NONE})
+    how = {"answered_by": answered_by, "refused": len(refused), "versions": versions()}
+    found = ServedGenerations(provenance={**origin, **options, **how}, table=table)
     if progress:
         told = _told(found.tokens, found.cost)
         again = len(distinct) - len(todo)
@@ -126,10 +143,19 @@ def served_generate(
             f"{served.model}: {len(distinct)} requests ({again} answered before), {told}",
             file=sys.stderr,
         )
+        if refused:
+            print(
+                f"{len(refused)} of them were refused and count as empty answers, the first: "
+                f"{next(iter(refused.values()))}",
+                file=sys.stderr,
+            )
     return found
 
 
-def _ask(served: ServedModel, todo: Sequence[Question], answers: Answers, progress: bool) -> None:
+def _ask(
+    served: ServedModel, todo: Sequence[Question], answers: Answers, progress: bool
+) -> dict[str, ServedError]:
+    """Ask and keep; what was refused, and in what words, by request."""
     spent: dict[str, int | None] = {"in": 0, "out": 0}
     prices = served.provenance()["prices"]
     done = 0
@@ -148,12 +174,13 @@ def _ask(served: ServedModel, todo: Sequence[Question], answers: Answers, progre
 
     try:
         with bar:
-            ask(served, todo, keep)
+            refused = ask(served, todo, keep)
     except ServedError as error:
         where = "gone, as store=None" if answers.path is None else f"kept in {answers.path}"
         raise ServedError(
             f"{error} Of {len(todo)} requests {done} were answered: {where}."
         ) from None
+    return {question.request: error for question, error in refused}
 
 
 def _row(question: Question, answer: Answer, stops: tuple[str, ...]) -> dict[str, Any]:
@@ -197,5 +224,5 @@ def _check(max_new_tokens: int, stops: tuple[str, ...], temperature: float | Non
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
     if not all(stops):
         raise ValueError(f"stop is {list(stops)!r:.200}; an empty string would stop at once.")
-    if temperature is not None and temperature < 0:
-        raise ValueError(f"temperature is {temperature}; expected 0 (greedy), more, or None.")
+    if temperature is not None:
+        check_temperature(temperature)

@@ -1,10 +1,11 @@
 """`ServedModel`: where a model is served and how to ask it. Holds no key."""
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from xlens.engine.store import digest
@@ -12,6 +13,7 @@ from xlens.engine.store import digest
 OPENAI = "https://api.openai.com/v1"
 _OPENAI_HOSTS = (".openai.com", ".openai.azure.com")
 _OPENAI_STOPS = 4  # more stop strings than this it refuses
+Refused = Literal["error", "empty"]
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # a key put here by mistake is rarely in capitals
 
 
@@ -35,6 +37,11 @@ class ServedModel:
         timeout: Seconds to wait for an answer, at each try.
         max_retries: How often a request is repeated after 408, 409, 429, 5xx, a timeout or a broken
             connection, with growing pauses, or those the server asks for.
+        temperature: 0 is greedy as far as the server goes; its answers may still depend on what
+            else it computes. None leaves it to the server, for models that refuse it.
+        refused: What becomes of a prompt that the server does not take (status 400: a content
+            filter, too long): an `error` that ends the run, or an `empty` answer, whose `reason` is
+            "refused". Where not one prompt is taken, it is an error all the same.
         price_in: Price of a million prompt tokens, in any currency.
         price_out: Price of a million generated tokens.
         extra_body: Further fields of every request, such as `{"top_p": 0.9}` or vLLM's
@@ -53,6 +60,8 @@ class ServedModel:
     concurrency: int = 8
     timeout: float = 120.0
     max_retries: int = 6
+    temperature: float | None = 0.0
+    refused: Refused = "error"
     price_in: float | None = None
     price_out: float | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
@@ -84,6 +93,12 @@ class ServedModel:
                 f"concurrency is {self.concurrency}, max_retries {self.max_retries} and timeout "
                 f"{self.timeout}; expected at least 1, at least 0 and more than 0 seconds."
             )
+        if self.temperature is not None:
+            check_temperature(self.temperature)
+        if self.refused not in get_args(Refused):
+            raise ValueError(
+                f"refused is {self.refused!r}; accepted are {', '.join(get_args(Refused))}."
+            )
         prices = (self.price_in, self.price_out)
         if prices.count(None) == 1 or any(price is not None and price < 0 for price in prices):
             raise ValueError(
@@ -111,6 +126,7 @@ class ServedModel:
             "endpoint": self.endpoint,
             "api": "chat completions" if self.chat else "completions",
             "system": self.system,
+            "temperature": None if self.temperature is None else float(self.temperature),
             "extra_body": dict(self.extra_body),
             "prices": {"in": self.price_in, "out": self.price_out} if priced else None,
         }
@@ -121,7 +137,7 @@ class ServedModel:
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
-        temperature: float | None = 0.0,
+        temperature: float | None,
         seed: int | None = None,
     ) -> dict[str, Any]:
         """The body of the request that asks for what follows `text`, less `extra_body`."""
@@ -141,6 +157,16 @@ class ServedModel:
         if seed is not None:
             body["seed"] = seed
         return body
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse what no server takes.
+
+    Raises:
+        ValueError: below 0, or no number.
+    """
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; expected 0 (greedy), more, or None.")
 
 
 def read_key(served: ServedModel) -> str | None:

@@ -1,6 +1,6 @@
 """Parts of a study: each made once, saved as soon as it is there, and read again afterwards."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,7 @@ def run_parts(
     for name, make in steps.items():
         place = None if folder is None else folder / name
         if place is not None and (place / "result.json").is_file():
-            found = kinds[name].load(place)
-            if found.provenance.get("made_from") != made_from:
-                raise ValueError(
-                    f"{str(place)!r} holds a result of another model, other items or another "
-                    "study: give another folder."
-                )
+            found = load_part(place, kinds[name], made_from)
         else:
             made = make()
             found = replace(made, provenance={**made.provenance, "made_from": made_from})
@@ -47,3 +42,29 @@ def run_parts(
         done[name] = found
         after(name)
     return done
+
+
+def load_part(
+    place: Path, kind: type[Result], made_from: Mapping[str, Any], *, but: Collection[str] = ()
+) -> Result:
+    """A part that was saved, if it is of the same.
+
+    Args:
+        place: Its folder.
+        kind: Its type.
+        made_from: What it must have been made from.
+        but: What of that is not compared, as it is not known here.
+
+    Raises:
+        ValueError: it was made from something else.
+    """
+    found = kind.load(place)
+    was: dict[str, Any] = found.provenance.get("made_from") or {}
+    names = sorted({*was, *made_from} - {*but})
+    if changed := [name for name in names if was.get(name) != made_from.get(name)]:
+        raise ValueError(
+            f"{str(place)!r} holds a result of another model, other items or another study "
+            f"({', '.join(changed)} changed since): give another folder, or delete it first "
+            "(--overwrite)."
+        )
+    return found

@@ -9,6 +9,8 @@ from xlens.prompts import Prompt
 def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> Prompt:
     """A question as the last user turn of a chat; its spans moved to where it stands.
 
+    A template that can ask for an answer without thinking aloud first is told to.
+
     Args:
         alone: The question.
         asked: Questions and their answers that came before: the turns of demonstrations.
@@ -31,7 +33,10 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
         )
     ]
     turns.append({"role": "user", "content": alone.text})
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    # Models that think first (Qwen 3) would spend the answer's tokens on it; other templates do not
+    # read the variable.
+    how = {"add_generation_prompt": True, "enable_thinking": False}
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
     # Templates write the first token that the tokenizer would add once more.
     bos = tokenizer.bos_token
     if bos and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:

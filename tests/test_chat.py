@@ -1,0 +1,29 @@
+"""Questions as turns of a chat, by templates as tokenizers bring them."""
+
+import pytest
+
+import tiny
+from xlens import Prompt
+from xlens.tasks.chat import in_chat
+
+# As Qwen 3 has it: without being told otherwise, the model thinks aloud first.
+THINKING = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
+    "{% endif %}"
+)
+PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"), [(THINKING, "<assistant><think></think>"), (PLAIN, "<assistant>")]
+)
+def test_no_thoughts_are_asked_for(template, end):
+    words = tiny.tokenizer("gpt2")
+    words.chat_template = template
+    alone = Prompt("Wo liegt Rom?", "de", "1", {"question": (0, 13)})
+    made = in_chat(alone, [("Wo liegt Kiew?", "In der Ukraine")], words)
+    assert made.text.endswith(f"<user>Wo liegt Rom?\n{end}")
+    assert made.part("question") == "Wo liegt Rom?"
+    assert made.part("demonstrations").startswith("Wo liegt Kiew?")
