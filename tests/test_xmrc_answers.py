@@ -33,8 +33,9 @@ from xlens.tasks.xmrc import (
     reading_scores,
     settings,
 )
-from xlens.tasks.xmrc.answers import KEY, first_line
+from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.errors import gibberish, identify, script_share
+from xlens.tasks.xmrc.replies import first_line
 from xlens.tasks.xmrc.scores import setting_of
 
 SHORT = ReadingTemplate("", "", "Q:", "A:")
@@ -153,6 +154,18 @@ def test_a_line_is_an_answer_and_a_chat_ends_by_itself(stories):
         ("Antwort:Denver", "Denver"),
         ("答案：丹佛", "丹佛"),
         ("Answered by them", "Answered by them"),
+        ("Answer:\nDenver Broncos", "Denver Broncos"),
+        ("Answer: \n\n Answer: Denver\nor not", "Denver"),
+        ("答案: 丹佛", "丹佛"),
+        ("answer：Denver", "Denver"),
+        ("Answer:", ""),
+        ("<think>\nBroncos? No.\n</think>\n\nDenver", "Denver"),
+        ("<think></think>Answer: Denver", "Denver"),
+        ("<think>a</think> <think>b</think> Denver", "Denver"),
+        ("It is Denver, of course.\n</think>\nDenver", "Denver"),  # the template opened it
+        (" <think>\nLet me see: Denver", ""),
+        ("<think>a</think><think>Denver", ""),
+        ("Denver\n<think>sure?", "Denver"),
         (" \n\t\n", ""),
         ("", ""),
     ],
@@ -293,6 +306,10 @@ def row(prediction: str, **more: object) -> dict:
     [
         (row(""), ("blank", "no letter or digit", "")),
         (row(" – ."), ("blank", "no letter or digit", "")),
+        (row("", text="<think>The text says"), ("blank", "thought only", "")),
+        (row("", text="It says</think>\n"), ("blank", "thought only", "")),
+        (row("", text="Answer:"), ("blank", "no letter or digit", "")),
+        (row("?", text="<think>No.</think>?"), ("blank", "no letter or digit", "")),
         (row("Basel"), ("content", "stands in the context", "")),
         (row("the Rhine, rises!"), ("content", "stands in the context", "")),
         (row("I'm sorry, the text does not say."), ("refusal", "refusal phrase", "")),
@@ -380,6 +397,22 @@ def test_planted_errors_come_back(stories):
     items = of_wrong.items[of_wrong.items["question_language"] == "ru"].set_index("id")
     assert items.loc["q40", "rule"] == "right answer in ru"
     assert items.loc["q00", "kind"] == "right" and not items.loc["q00", "wrong"]
+
+
+def test_a_model_that_never_ends_its_thoughts_gives_no_answer(stories):
+    """The text's words in its thoughts are no answer; those after them are."""
+
+    def say(prompt: Prompt) -> str:
+        return (
+            f"<think>\nIt is {gold(prompt)}"
+            + ("\n</think>\n\n" * (prompt.id < "q3"))
+            + (gold(prompt) * (prompt.id < "q3"))
+        )
+
+    result = reading_scores(planted(asked(stories, "en-en"), say), n_boot=20)
+    assert result.items["em"].tolist() == [1.0] * 6 + [0.0] * 6
+    assert set(result.items["rule"][6:]) == {"thought only"}
+    assert shares(result, "en")["blank"] == 1
 
 
 def test_what_counts_as_wrong(stories):

@@ -141,6 +141,32 @@ def test_exchanged_contexts_are_a_permutation_between_articles(stories):
         mismatched(stories.select(ids=["q00", "q01"]))
 
 
+def untitled(stories: ReadingSet) -> ReadingSet:
+    """The same, as XQuAD lies on the hub: without titles."""
+    return ReadingSet(stories.frame.drop(columns=["paragraph", "title"]), "untitled")
+
+
+def test_where_articles_are_not_known_neighbours_are_avoided(stories):
+    bare = untitled(stories)
+    assert list(bare.paragraphs) == [f"/{n}" for n in range(6)]
+    assert {item.article for item in bare.items("en").values()} == {""}
+    home = {item.context: item.article for item in stories.items("de").values()}
+    seen = set()
+    for seed in range(12):
+        other = mismatched(bare, seed=seed)
+        assert not other.other_articles and mismatched(stories, seed=seed).other_articles
+        told = other.items("de")
+        assert {item.context for item in told.values()} == set(home)
+        # Two paragraphs of an article stand side by side, as in XQuAD five do.
+        assert all(home[told[id].context] != stories.items("de")[id].article for id in told)
+        seen.add(told["q00"].context)
+    assert len(seen) > 1
+    few = bare.select(ids=["q00", "q10"])
+    assert mismatched(few).items("en")["q00"].context == few.items("en")["q10"].context
+    same = stories.select(ids=["q00", "q01", "q10"])  # one article
+    assert not mismatched(same).other_articles
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -245,6 +271,9 @@ def test_tydiqa_is_not_parallel(tmp_path):
     assert len(read.paragraphs) == 12  # numbered by their contexts
     few = read.sample(3, seed=1)
     assert [len(few.items(tag)) for tag in few.languages] == [3, 3]
+    lone = read.select(ids=[*read.items("en"), *list(read.items("ru"))[:2]])
+    with pytest.raises(ValueError, match="has 1 paragraph in ru"):
+        mismatched(lone)
     other = mismatched(read)
     assert all("the" in item.context for item in other.items("en").values())
     alone = read_reading(tmp_path / "dev.jsonl", layout="tydiqa", languages=["ru"])
@@ -323,6 +352,14 @@ def test_sentences_without_spaces_and_without_marks():
     ]
     thai = "แมวนอนอยู่ในบ้าน สุนัขวิ่งเล่นในสวน"
     assert [thai[a:b] for a, b in sentences(thai, "th")] == thai.split()
+    # Full stops of abbreviations and numbers neither cut a clause nor keep the others together.
+    for text, tag in (
+        ("แมวเกิดเมื่อ ค.ศ. 2015 ในบ้าน สุนัขวิ่งเล่น", "th"),
+        ("ราคา 1.5 ล้านบาท แมวนอนใน พ.ศ.2558", "th"),
+        ("แมวนอนอยู่ในบ้าน. สุนัขวิ่งเล่นในสวน", "th"),
+        ("ລາຄາ 1.5 ລ້ານ ແມວນອນ", "lo"),
+    ):
+        assert [text[a:b] for a, b in sentences(text, tag)] == text.split()
     assert sentences("", "en") == () and sentences(" \n ", "th") == ()
     one = "no mark at all"
     assert sentences(one, "sw") == ((0, len(one)),)

@@ -201,5 +201,9 @@ def test_bad_input():
         answer_scores("x", [], "en")
     with pytest.raises(ValueError, match="accepted are 'xlens', 'mlqa', 'squad'"):
         metrics._covered("en", "xquad")  # the public functions' types are checked here before
+    metrics.check_rules("xlens", ["ru", "th"])
+    metrics.check_rules("mlqa", ["en", "zh-Hans"])
+    with pytest.raises(ValueError, match="MLQA's rules cover"):
+        metrics.check_rules("mlqa", ["en", "ru"])
     with pytest.raises(ValueError, match="Unknown language tag"):
         normalise("x", "english")

@@ -70,6 +70,18 @@ def test_targets_and_what_is_left_out(family_dir, tmp_path):
     assert np.isclose(summary.loc["gold", "chance"], 1 / 3)
 
 
+def test_an_answer_with_which_the_prompt_is_too_long_is_left_out(family_dir):
+    model = kit.model(family_dir("llama"))
+    prompts = reading_prompts(reading_set(), context="en", question="de", shots=0, instruction=None)
+    gold = gold_targets(prompts)
+    own = [" word" * (model.n_ctx + 1), *gold[1:]]
+    found = oracle_estimate(model, prompts, {"gold": gold, "own": own}, progress=False)
+    assert found.left_out.to_dict("records") == [
+        {"id": "q00", "language": "de", "target": "own", "reason": "too long with its answer"}
+    ]
+    assert list(found.items["target"].value_counts()) == [len(prompts), len(prompts) - 1]
+
+
 def test_refuses(family_dir):
     model = kit.model(family_dir("llama"))
     prompts = reading_prompts(reading_set(), context="en", question="de", shots=0, instruction=None)

@@ -231,6 +231,12 @@ def test_what_is_not_asked_is_demonstrated_first(stories):
     for seed in range(5):
         for prompt in reading_prompts(few, question="de", shots=2, seed=seed, pool=stories):
             assert {id[:2] for id in demonstrations(prompt)} <= {"q4", "q5"}
+    # Articles that aren't known are no reason to show what is asked.
+    bare = ReadingSet(stories.frame.drop(columns=["paragraph", "title"]), "untitled")
+    asked = bare.select(ids=few.ids)
+    for seed in range(5):
+        for prompt in reading_prompts(asked, question="de", shots=2, seed=seed, pool=bare):
+            assert {id[:2] for id in demonstrations(prompt)} <= {"q4", "q5"}
     # Where there is nothing else, other paragraphs of the same article do.
     near = stories.select(ids=["q00", "q10"])
     assert [demonstrations(p) for p in reading_prompts(near, shots=1)] == [["q10"], ["q00"]]

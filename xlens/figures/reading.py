@@ -37,8 +37,8 @@ _CELL = 44
 def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     """A score by language and setting, with intervals; short grey lines are exchanged contexts.
 
-    The grey lines are the control: the same questions with another article's paragraph, if these
-    were asked, too. Only what stands above them was read.
+    The grey lines are the control: the same questions with another paragraph, if these were asked,
+    too. Only what stands above them was read.
 
     Args:
         result: From `reading_scores`.
@@ -85,9 +85,9 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     )
     fig.update_xaxes(title="language")
     fig.update_yaxes(title_text=_METRICS[metric], rangemode="tozero")
-    n, paragraphs = int(real["n"].max()), int(real["paragraphs"].max())
+    n, paragraphs = _range(real["n"]), _range(real["paragraphs"])
     notes = [f"{n} questions on {paragraphs} paragraphs · whiskers: 95% interval"]
-    notes += ["grey lines: the same questions, another article's text"] if len(control) else []
+    notes += [f"grey lines: the same questions, {result.other_text}"] if len(control) else []
     return theme.finish(
         fig, title=f"Reading: {result.model}", notes=notes, height=300, legend=names
     )
@@ -142,7 +142,7 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     return theme.finish(
         fig,
         title=f"Reading: {result.model}",
-        notes=[f"{_METRICS[metric]} · {int(table['n'].max())} questions"],
+        notes=[f"{_METRICS[metric]} · {_range(table['n'])} questions"],
         height=max(160, _CELL * len(rows)),
     )
 
@@ -282,6 +282,12 @@ def _named(result: ReadingResult, table: pd.DataFrame) -> pd.DataFrame:
         )
     parts = [found[f"{part}_language"] for part in ("question", "context")]
     return found.assign(x=parts[0].where(parts[0] != result.pivot, parts[1]))
+
+
+def _range(numbers: pd.Series) -> str:
+    """`12`, or `10 to 12` where combinations have different numbers."""
+    low, high = int(numbers.min()), int(numbers.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _interval(table: pd.DataFrame, color: str) -> dict[str, object]:

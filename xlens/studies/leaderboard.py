@@ -1,6 +1,7 @@
 """Several models on the same questions: who reads best, and what post-training changed."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,8 @@ class Leaderboard(Result):
         table: One row per model, the best first: `model base` (of its pair), `em f1` with `_low`
             and `_high`, `ratio` (none where the pivot's F1 is no better than with exchanged texts),
             `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts, in that setting), `n`
-            (questions in a language).
+            (questions in a language) and `common` (of these, how many every model was asked), both
+            of the language where they differ most.
         languages: `model language f1 low high`, in that setting.
         errors: `model kind share n of`: shares of the wrong answers in that setting, all languages
             together.
@@ -76,6 +78,9 @@ def leaderboard(
 ) -> Leaderboard:
     """Compare models that were asked the same.
 
+    Each model's scores are of all questions that it was asked; where `n` and `common` differ, some
+    prompts were too long for another model, say, and rows are of different questions.
+
     Args:
         results: By the models' names.
         pairs: Base and post-trained, from `find_pairs`.
@@ -93,7 +98,12 @@ def leaderboard(
             f"{list(results)} have none of the settings {', '.join(SETTINGS)} in common; ask all "
             "of them the same."
         )
-    rows = [_row(name, result, setting) for name, result in results.items()]
+    asked_of = {name: _questions(result, setting) for name, result in results.items()}
+    of_all = set.intersection(*asked_of.values())
+    rows = [
+        _row(name, result, setting) | _counts(asked_of[name], of_all)
+        for name, result in results.items()
+    ]
     table = pd.DataFrame(rows).sort_values("f1", ascending=False, kind="stable")
     bases = {post: base for base, post in pairs}
     table.insert(1, "base", [bases.get(name, "") for name in table["model"]])
@@ -134,7 +144,6 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
     em, f1 = mean("em", setting), mean("f1", setting)
     cells = _cells(result.scores, setting, control=True)
     exchanged = cells[cells["metric"] == "f1"]["value"]
-    real = _cells(result.scores, setting)
     return {
         "model": name,
         **{"em": em["value"], "em_low": em["low"], "em_high": em["high"]},
@@ -142,8 +151,19 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
         "ratio": f1["ratio"] if result.reads else np.nan,
         "f1_pivot": mean("f1", "en-en").get("value", np.nan),
         "control": float(exchanged.mean()) if len(exchanged) else np.nan,
-        "n": int(real["n"].max()),
     }
+
+
+def _questions(result: ReadingResult, setting: str) -> set[tuple[Any, ...]]:
+    """Cell and id of every question of a setting."""
+    return set(_items(result, setting)[[*KEY, "id"]].itertuples(index=False, name=None))
+
+
+def _counts(mine: set[tuple[Any, ...]], of_all: set[tuple[Any, ...]]) -> dict[str, int]:
+    """Questions in a language, and those of them that every model was asked."""
+    own, common = (Counter(key[:-1] for key in keys) for keys in (mine, of_all))
+    cell = max(own, key=lambda cell: (own[cell] - common[cell], -own[cell]))
+    return {"n": own[cell], "common": common[cell]}
 
 
 def _languages(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:

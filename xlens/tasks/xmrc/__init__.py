@@ -6,7 +6,7 @@ from xlens.tasks.xmrc.data import Reading, ReadingSet
 from xlens.tasks.xmrc.errors import ERRORS, Verdict, classify
 from xlens.tasks.xmrc.metrics import METRICS, answer_scores, normalise
 from xlens.tasks.xmrc.oracle import OracleResult, gold_targets, oracle_estimate, own_targets
-from xlens.tasks.xmrc.prompts import ReadingPrompts, reading_prompts
+from xlens.tasks.xmrc.prompts import ReadingPrompts, paired, reading_prompts
 from xlens.tasks.xmrc.readers import download_reading, read_reading
 from xlens.tasks.xmrc.scores import ReadingResult, reading_scores
 from xlens.tasks.xmrc.segments import sentences
@@ -36,6 +36,7 @@ __all__ = [
     "normalise",
     "oracle_estimate",
     "own_targets",
+    "paired",
     "predictions_of",
     "read_reading",
     "reading_prompts",

@@ -14,7 +14,7 @@ from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, jsonable
-from xlens.tasks.xmrc.templates import TEMPLATES
+from xlens.tasks.xmrc.replies import first_line
 
 MAX_NEW_TOKENS = 32
 KEY = ("control", "context_language", "question_language", "answer_language")
@@ -31,8 +31,8 @@ class Predictions(Result):
         table: One row per prompt: `id paragraph control context_language question_language
             answer_language question context references question_references prompt text
             prediction`, and what is known of `shots cut n_tokens reason`. `prompt` is a hash of the
-            prompt, `text` all that the model wrote, `prediction` its first line, without the
-            answer's label.
+            prompt, `text` all that the model wrote, `prediction` the first line that says
+            something, without thoughts and the answer's label.
     """
 
     model: str
@@ -168,15 +168,6 @@ def predictions_of(
         table[name] = list(values)
     how = [jsonable(getattr(group, "how", {})) for group in groups]
     return Predictions(model=model, table=table, provenance={**provenance, "prompts": how})
-
-
-def first_line(text: str) -> str:
-    """The first line of an answer that isn't empty, without the label of an answer."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    for label in sorted({form.answer for form in TEMPLATES.values()}, key=len, reverse=True):
-        if line.casefold().startswith(label.casefold()):
-            return line[len(label) :].strip()
-    return line
 
 
 def _require_readings(prompts: Sequence[Prompt]) -> None:

@@ -14,7 +14,7 @@ from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import UNSPACED
 from xlens.tasks.xmrc.answers import Predictions, predictions_of
-from xlens.tasks.xmrc.data import ReadingSet, article_of
+from xlens.tasks.xmrc.data import ReadingSet, apart, article_of
 
 Baseline = Literal["first sentence", "random span"]
 MISMATCHED = "mismatched"
@@ -26,33 +26,37 @@ def mismatched(reading: ReadingSet, *, seed: int = 0) -> ReadingSet:
     What a model still gets right it knows without reading, or takes from the look of an answer.
     All questions on a paragraph get the same other one, in every language; contexts are permuted,
     so none is lost. Where there are too few articles, the other paragraph may be of the same one.
+    Where articles aren't known, it stands at least a quarter of the list away, taken as a circle:
+    neighbours are often of one article. `other_articles` of the result says how it went.
 
     Its prompts have no spans of an answer. Demonstrations need the set as it was:
     `reading_prompts(mismatched(reading), pool=reading)`.
 
     Raises:
-        ValueError: one paragraph only.
+        ValueError: one paragraph only, or of a language that has paragraphs of its own.
     """
-    paragraphs = list(reading.paragraphs)
-    if len(paragraphs) < 2:
-        raise ValueError(
-            f"{reading.source} has {len(paragraphs)} paragraph; contexts can be exchanged between "
-            "two or more."
-        )
     frame = reading.frame
+    elsewhere = True
     other: dict[tuple[str, str], str] = {}
     groups = [reading.languages] if reading.parallel else [[tag] for tag in reading.languages]
     for tags in groups:
-        mine = frame[frame["language"].isin(tags)]
-        exchanged = _exchanged(list(dict.fromkeys(mine["paragraph"])), seed)
+        paragraphs = list(dict.fromkeys(frame[frame["language"].isin(tags)]["paragraph"]))
+        if len(paragraphs) < 2:
+            raise ValueError(
+                f"{reading.source} has {len(paragraphs)} paragraph in {', '.join(tags)}; contexts "
+                "can be exchanged between two or more."
+            )
+        exchanged = _exchanged(paragraphs, seed)
         other |= {(tag, a): b for tag in tags for a, b in exchanged.items()}
+        elsewhere = elsewhere and all(apart(a, b) for a, b in exchanged.items())
     contexts = {
         (str(row.language), str(row.paragraph)): str(row.context)
         for row in frame[::-1].itertuples(index=False)  # a paragraph's first question counts
     }
     keys = zip(frame["language"], frame["paragraph"], strict=True)
     told = pd.Series([contexts[tag, other[tag, p]] for tag, p in keys], index=frame.index)
-    return replace(reading, frame=frame.assign(context=told), control=MISMATCHED)
+    new = frame.assign(context=told)
+    return replace(reading, frame=new, control=MISMATCHED, other_articles=elsewhere)
 
 
 def baseline_predictions(
@@ -86,14 +90,19 @@ def baseline_predictions(
 
 def _exchanged(paragraphs: Sequence[str], seed: int) -> dict[str, str]:
     """Another paragraph for each: a permutation, in which no article keeps its own if possible."""
+    n = len(paragraphs)
+    if not all(map(article_of, paragraphs)):
+        low = (n + 3) // 4
+        step = random.Random(seeded_rank(*paragraphs, seed=seed)).randrange(low, n - low + 1)
+        return {p: paragraphs[(k + step) % n] for k, p in enumerate(paragraphs)}
     by_article: dict[str, list[str]] = {}
     for paragraph in sorted(paragraphs, key=lambda p: seeded_rank(p, seed=seed)):
         by_article.setdefault(article_of(paragraph), []).append(paragraph)
     order = [p for group in by_article.values() for p in group]
     # Articles lie side by side: moved on by the longest, nobody stays in their own.
     longest = max(map(len, by_article.values()))
-    step = longest if 2 * longest <= len(order) else 1
-    return {p: order[(n + step) % len(order)] for n, p in enumerate(order)}
+    step = longest if 2 * longest <= n else 1
+    return {p: order[(k + step) % n] for k, p in enumerate(order)}
 
 
 def _first(prompts: Prompts) -> list[str]:

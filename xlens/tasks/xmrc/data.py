@@ -33,7 +33,8 @@ class Reading:
         context: The paragraph.
         answers: Right answers, as they stand in the paragraph.
         starts: Where each begins, in characters (Unicode code points).
-        paragraph: Of all questions on one paragraph: `article/paragraph`.
+        paragraph: Of all questions on one paragraph: `article/paragraph`, or `/paragraph` where
+            the article isn't known.
         title: Of the article; may be empty.
     """
 
@@ -46,7 +47,7 @@ class Reading:
 
     @property
     def article(self) -> str:
-        """The article of the paragraph."""
+        """The article of the paragraph; empty where it isn't known."""
         return article_of(self.paragraph)
 
 
@@ -62,6 +63,7 @@ class ReadingSet:
             language has questions of its own, and only settings within a language can be asked.
         control: Empty, or how contexts were exchanged (`mismatched`): then no answer stands in its
             context.
+        other_articles: Whether every exchanged context is known to be of another article.
         dropped: What was left out when the set was read: `id language reason detail`.
 
     Raises:
@@ -74,6 +76,7 @@ class ReadingSet:
     source: str
     parallel: bool = True
     control: str = ""
+    other_articles: bool = False
     dropped: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=list(DROPPED), dtype="object")
     )
@@ -199,8 +202,14 @@ class ReadingSet:
 
 
 def article_of(paragraph: str) -> str:
-    """`3` of the paragraph `3/2`."""
+    """`3` of the paragraph `3/2`; nothing of `/2`, whose article isn't known."""
     return paragraph.rpartition("/")[0]
+
+
+def apart(paragraph: str, other: str) -> bool:
+    """Whether two paragraphs are known to be of different articles."""
+    articles = (article_of(paragraph), article_of(other))
+    return all(articles) and articles[0] != articles[1]
 
 
 def whole_readings(
@@ -278,7 +287,8 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
 def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:
     """`article/paragraph` of every row where a data set doesn't say: equal contexts, equal titles.
 
-    Translations of a question are on one paragraph: that of its first language.
+    Translations of a question are on one paragraph: that of its first language. Without a title
+    (XQuAD and MLQA on the hub have none) the article isn't known: `/paragraph`.
     """
     articles: dict[str, int] = {}
     seen: dict[str, str] = {}
@@ -286,7 +296,8 @@ def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:
     for row in frame.itertuples(index=False):
         if row.id in by_id:
             continue
-        article = articles.setdefault(str(row.title), len(articles))
+        title = str(row.title)
+        article = articles.setdefault(title, len(articles)) if title else ""
         number = f"{article}/{len(seen)}"
         by_id[str(row.id)] = seen.setdefault(str(row.context), number)
     return [by_id[id] for id in frame["id"]]

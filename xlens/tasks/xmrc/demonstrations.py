@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from xlens.prompts.fewshot import seeded_rank
-from xlens.tasks.xmrc.data import Reading, article_of
+from xlens.tasks.xmrc.data import Reading, apart
 
 
 def demonstrated(
@@ -19,7 +19,8 @@ def demonstrated(
 
     Up to `per_text` questions on a paragraph, then the next one. Never the paragraph asked about;
     if there are enough, paragraphs of other articles; and of these, if there are enough, ones that
-    aren't asked about.
+    aren't asked about. Where articles aren't known, any that aren't asked about, if there are
+    enough.
 
     Args:
         asked: The questions, by id.
@@ -47,11 +48,11 @@ def demonstrated(
     fresh = [text for text in texts if text not in paragraphs] if comparable else []
     found: dict[str, tuple[str, ...]] = {}
     for paragraph in paragraphs:
-        article = article_of(paragraph)
         near = [text for text in texts if not comparable or text != paragraph]
-        far = [text for text in near if not comparable or article_of(text) != article]
-        best = [text for text in fresh if article_of(text) != article]
-        offered = next((t for t in (best, far, near) if sum(map(room.__getitem__, t)) >= n), None)
+        far = [text for text in near if not comparable or apart(text, paragraph)]
+        best = [text for text in fresh if apart(text, paragraph)]
+        orders = (best, far, fresh, near)
+        offered = next((t for t in orders if sum(map(room.__getitem__, t)) >= n), None)
         if offered is None:
             raise ValueError(
                 f"The questions on paragraph {paragraph} need {n} demonstrations, but there are "

@@ -4,6 +4,7 @@ The first rule that fits decides:
 
 | kind | rule | when |
 |---|---|---|
+| blank | thought only | the answer is empty, and the model wrote thoughts (`<think>`) |
 | blank | no letter or digit | the answer has none |
 | content | stands in the context | it does, word by word, and context and answer share a language |
 | language | copied from the context | it does, and the context's language isn't the answer's |
@@ -31,6 +32,7 @@ import regex
 
 from xlens.languages import folded, identifier, script
 from xlens.tasks.xmrc.metrics import holds, normalise, tokens
+from xlens.tasks.xmrc.replies import has_thoughts
 
 ERRORS = ("content", "language", "gibberish", "refusal", "blank")
 FAILURES = ("gibberish", "refusal", "blank")
@@ -123,6 +125,8 @@ def classify(row: Mapping[str, Any], *, langid: Langid | None = None) -> Verdict
     told, asked, wanted = (
         str(row[f"{part}_language"]) for part in ("context", "question", "answer")
     )
+    if not said and has_thoughts(str(row.get("text", ""))):
+        return Verdict("blank", "thought only")
     if not _WRITTEN.search(said):
         return Verdict("blank", "no letter or digit")
     if holds(_context_tokens(str(row["context"]), told), tokens(said, told)):

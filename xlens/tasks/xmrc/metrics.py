@@ -20,7 +20,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -98,6 +98,16 @@ def words(text: str, language: str, *, rules: Rules = "xlens") -> list[str]:
 def tokens(text: str, language: str, *, rules: Rules = "xlens") -> list[str]:
     """The tokens of a text once normalised."""
     return words(normalise(text, language, rules=rules), language, rules=rules)
+
+
+def check_rules(rules: str, languages: Iterable[str]) -> None:
+    """See that rules cover the languages of answers, before any is generated.
+
+    Raises:
+        ValueError: unknown rules, or a language that MLQA's don't cover.
+    """
+    for language in languages:
+        _covered(language, rules)
 
 
 def answer_scores(

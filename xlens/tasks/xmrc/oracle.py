@@ -15,7 +15,7 @@ import pandas as pd
 
 from xlens.engine import Store, score
 from xlens.models import HookedModel
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompt, Prompts, tokenize
 from xlens.results import Result
 from xlens.stats import bootstrap
 from xlens.tasks.xmrc.prompts import continued
@@ -125,13 +125,15 @@ def oracle_estimate(
     left_out: list[tuple[str, str, str, str]] = []
     pieces: list[Prompt] = []
     candidates: list[list[str]] = []
+    usable: set[tuple[int, str]] = set()
     for n, (prompt, spans) in enumerate(zip(asked, found, strict=True)):
         for name, texts in targets.items():
-            if len(spans) < 2 or not texts[n].strip():
-                reason = "no answer" if len(spans) > 1 else "one sentence only"
+            if reason := _lacking(model, prompt, spans, texts[n]):
                 left_out.append((prompt.id, prompt.language, name, reason))
-        wanted = list(dict.fromkeys(texts[n] for texts in targets.values() if texts[n].strip()))
-        if len(spans) < 2 or not wanted:
+            else:
+                usable.add((n, name))
+        wanted = list(dict.fromkeys(targets[name][n] for name in targets if (n, name) in usable))
+        if not wanted:
             continue
         pieces.append(Prompt(prompt.text, prompt.language, f"{n}/{_WHOLE}"))
         pieces += [
@@ -141,8 +143,8 @@ def oracle_estimate(
         candidates += [wanted] * (len(spans) + 1)
     if not pieces:
         raise ValueError(
-            f"None of {len(asked)} prompts has two sentences and an answer: nothing can be left "
-            "out of a context of one sentence."
+            f"None of {len(asked)} prompts has two sentences, and an answer with which it fits "
+            f"into {model.name}: nothing can be left out of a context of one sentence."
         )
     scores = score(
         model,
@@ -160,7 +162,7 @@ def oracle_estimate(
         _row(prompt, n, spans, name, texts[n], logprobs)
         for n, (prompt, spans) in enumerate(zip(asked, found, strict=True))
         for name, texts in targets.items()
-        if len(spans) > 1 and texts[n].strip()
+        if (n, name) in usable
     ]
     return OracleResult(
         provenance={
@@ -200,6 +202,20 @@ def _sentences(prompt: Prompt) -> list[tuple[int, int]]:
             "sentence_0, sentence_1, … and answer are needed: make prompts with reading_prompts."
         )
     return [prompt.spans[name] for name in names]
+
+
+def _lacking(
+    model: HookedModel, prompt: Prompt, spans: Sequence[tuple[int, int]], target: str
+) -> str:
+    """Why a prompt can't tell what its target hangs on, or nothing."""
+    if len(spans) < 2:
+        return "one sentence only"
+    if not target.strip():
+        return "no answer"
+    # Written down and cut again, an answer may have more tokens than were generated.
+    whole = Prompt(prompt.text + target, prompt.language, prompt.id)
+    long = model.n_ctx is not None and len(tokenize(model.tokenizer, [whole])[0]) > model.n_ctx
+    return "too long with its answer" if long else ""
 
 
 def _without(text: str, span: tuple[int, int]) -> str:

@@ -23,7 +23,8 @@ class ReadingPrompts(Prompts):
 
     Attributes:
         how: How they were made: languages, template, shots, what was too long and what became of
-            it. Selections of these prompts are plain `Prompts`; each keeps its own `meta`.
+            it (`skipped`, `truncated`, and by `paired` `unpaired`: ids). Selections of these
+            prompts are plain `Prompts`; each keeps its own `meta`.
     """
 
     def __init__(self, prompts: Iterable[Prompt], how: Mapping[str, Any]) -> None:
@@ -84,7 +85,8 @@ def reading_prompts(
         template: The words, instead of this project's own.
         chat: A tokenizer whose chat template makes turns of question and answer; None: plain text.
         too_long: What becomes of prompts of more than `limit` tokens: `refuse` them, `skip` them,
-            or `truncate` the context sentence by sentence, farthest from the answer first.
+            or `truncate` the context sentence by sentence, farthest from the answer first. Each
+            combination skips its own: `paired` leaves the others' out as well.
             Truncating brings the answer towards the middle, and tells the model something.
         limit: Most tokens of a prompt, for example `model.n_ctx - 32`; None: any.
         tokenizer: Counts them; None: `chat`.
@@ -132,6 +134,7 @@ def reading_prompts(
         **form.how,
         "source": reading.source,
         "control": reading.control,
+        "other_articles": reading.other_articles,
         "demonstrations": (pool or reading).source if n else "",
         "shots": n,
         "per_text": per_text,
@@ -142,6 +145,38 @@ def reading_prompts(
         "truncated": over if too_long == "truncate" else [],
     }
     return ReadingPrompts(made, how)
+
+
+def paired(prompts: Sequence[ReadingPrompts]) -> list[ReadingPrompts]:
+    """The questions that are asked in every combination, so that scores are of the same texts.
+
+    Where prompts that are too long are skipped, each language skips others. For sets whose
+    languages share their questions.
+
+    Args:
+        prompts: From `reading_prompts`, of several combinations.
+
+    Returns:
+        The same without the rest, whose ids are in `how["unpaired"]`.
+
+    Raises:
+        ValueError: no question is asked in all of them.
+    """
+    if not prompts:
+        return []
+    common = set.intersection(*({prompt.id for prompt in group} for group in prompts))
+    if not common:
+        raise ValueError(
+            f"No question is asked in all {len(prompts)} combinations of languages: those that are "
+            "left in one are too long in another. Ask for fewer shots or combinations, or "
+            "too_long='truncate', or use a model that reads more."
+        )
+    made: list[ReadingPrompts] = []
+    for group in prompts:
+        alone = [prompt.id for prompt in group if prompt.id not in common]
+        kept = (prompt for prompt in group if prompt.id in common)
+        made.append(ReadingPrompts(kept, {**group.how, "unpaired": alone}))
+    return made
 
 
 class Turn(NamedTuple):

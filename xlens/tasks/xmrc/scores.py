@@ -18,6 +18,10 @@ from xlens.tasks.xmrc.metrics import METRICS, Rules, answer_scores, tokens
 
 Classifier = Callable[[Mapping[str, Any]], Verdict]
 SETTINGS = ("en-en", "en-x", "x-en", "x-x")
+SUMMARY = (
+    *("setting", "metric", "value", "low", "high"),
+    *("ratio", "ratio_low", "ratio_high", "flag", "n_languages", "languages"),
+)
 DERIVED = ("failure", "question's language")
 """Sums and parts of the kinds of error: gibberish, refusal or blank; and in the question's
 language."""
@@ -34,10 +38,12 @@ class ReadingResult(Result):
         scores: One row per cell and metric: `control context_language question_language
             answer_language setting metric value low high n paragraphs ratio ratio_low ratio_high
             flag`. Metrics `em`, `f1`, `inclusion` and `f1_content` (F1 of the answers that are no
-            error other than of content), 0 to 1. `ratio` is the value by the pivot's.
+            error other than of content), 0 to 1. `ratio` is the value by the pivot's; `flag` says
+            why there is none, or that it compares other questions than the pivot's.
         summary: Means over languages other than the pivot, each language counting the same:
             `setting metric value low high ratio ratio_low ratio_high n_languages languages flag`.
-            The ratio of `en-x` is the review's ratio_cross, that of `x-x` its ratio_mono.
+            The ratio of `en-x` is the review's ratio_cross, that of `x-x` its ratio_mono. No rows
+            where no cell is of a setting that has a name.
         errors: One row per cell and kind of error: its columns, `kind share low high n of`. `of`
             is what shares are of: the wrong answers, or all. Kinds are `ERRORS` and `DERIVED`.
         items: One row per answer: its cell, `id paragraph prediction em f1 inclusion wrong kind
@@ -66,6 +72,13 @@ class ReadingResult(Result):
         real, other = rows.get(""), rows.get("mismatched")
         return real is None or other is None or bool(real["low"] > other["high"])
 
+    @property
+    def other_text(self) -> str:
+        """What exchanged texts are: of another article, where that is known of all of them."""
+        made: list[Mapping[str, Any]] = self.provenance.get("prompts", [])
+        known = [how.get("other_articles", False) for how in made if how.get("control")]
+        return "another article's text" if known and all(known) else "another text"
+
 
 def reading_scores(
     predictions: Predictions,
@@ -83,7 +96,8 @@ def reading_scores(
     """Score answers, with intervals over paragraphs.
 
     Paragraphs are drawn whole, the same for every cell: their questions are alike, and a ratio
-    compares answers to the same questions. A ratio of a pivot that scores 0 is NaN, and flagged.
+    compares answers to the same questions, if all cells were asked the same (`paired`); `flag` says
+    where they weren't. A ratio of a pivot that scores 0 is NaN, and flagged.
 
     Args:
         predictions: From `answer_questions`.
@@ -120,7 +134,7 @@ def reading_scores(
         n_boot=n_boot,
         seed=seed,
     )
-    table = _Table(found, wide.columns, home)
+    table = _Table(found, wide, home)
     empty = sum(
         not any(tokens(r, row["answer_language"], rules=rules) for r in row["references"])
         for row in _rows(predictions.table)
@@ -133,7 +147,7 @@ def reading_scores(
     return ReadingResult(
         model=predictions.model,
         pivot=home,
-        scores=table.scores(cells, wide),
+        scores=table.scores(cells),
         summary=table.summary(cells),
         errors=table.errors(cells, items, error_denominator),
         items=items,
@@ -200,6 +214,10 @@ class _Wide:
                 parts.append(column)
         return cls(np.stack(parts, axis=1), columns, [paragraph for _, paragraph in numbers])
 
+    def asked(self, cell: Cell) -> np.ndarray:
+        """Which questions a cell has; an exact match is a number for all of them."""
+        return np.isfinite(self.values[:, self.columns.index((cell, "em"))])
+
     def n_paragraphs(self, column: int) -> int:
         there = np.isfinite(self.values[:, column])
         return len({p for p, is_there in zip(self.paragraphs, there, strict=True) if is_there})
@@ -227,14 +245,14 @@ class _Table:
     """Bootstrapped columns, to be read into tables."""
 
     found: Bootstrap
-    columns: list[Column]
+    wide: _Wide
     pivot: str
 
-    def scores(self, cells: list[Cell], wide: _Wide) -> pd.DataFrame:
+    def scores(self, cells: list[Cell]) -> pd.DataFrame:
         rows: list[dict[str, Any]] = []
         for cell in cells:
             for metric in (*METRICS, "f1_content"):
-                at = self.columns.index((cell, metric))
+                at = self.wide.columns.index((cell, metric))
                 rows.append(
                     {
                         **dict(zip(KEY, cell, strict=True)),
@@ -242,8 +260,8 @@ class _Table:
                         "metric": metric,
                         **self._interval("value", *self._column(cell, metric)),
                         "n": int(self.found.n[at]),
-                        "paragraphs": wide.n_paragraphs(at),
-                        **self._ratio(cells, metric, *self._column(cell, metric)),
+                        "paragraphs": self.wide.n_paragraphs(at),
+                        **self._ratio(cells, [cell], metric, *self._column(cell, metric)),
                     }
                 )
         return pd.DataFrame(rows)
@@ -262,12 +280,12 @@ class _Table:
                         "setting": setting,
                         "metric": metric,
                         **self._interval("value", value, draws),
-                        **self._ratio(cells, metric, value, draws),
+                        **self._ratio(cells, mine, metric, value, draws),
                         "n_languages": len(mine),
                         "languages": " ".join(others),
                     }
                 )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=list(SUMMARY))
 
     def errors(self, cells: list[Cell], items: pd.DataFrame, denominator: str) -> pd.DataFrame:
         rows: list[dict[str, Any]] = []
@@ -289,7 +307,7 @@ class _Table:
         return pd.DataFrame(rows)
 
     def _column(self, cell: Cell, name: str) -> tuple[float, np.ndarray]:
-        at = self.columns.index((cell, name))
+        at = self.wide.columns.index((cell, name))
         return float(self.found.mean[at]), self.found.draws[:, at]
 
     def _interval(self, name: str, value: float, draws: np.ndarray) -> dict[str, float]:
@@ -297,7 +315,7 @@ class _Table:
         return {name: value, "low": float(low), "high": float(high)}
 
     def _ratio(
-        self, cells: list[Cell], metric: str, value: float, draws: np.ndarray
+        self, cells: list[Cell], mine: list[Cell], metric: str, value: float, draws: np.ndarray
     ) -> dict[str, float | str]:
         home = ("", self.pivot, self.pivot, self.pivot)
         nothing = {"ratio": np.nan, "ratio_low": np.nan, "ratio_high": np.nan}
@@ -309,11 +327,13 @@ class _Table:
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn = np.where(base_draws > 0, draws / base_draws, np.nan)
         low, high = self.found.interval(drawn)
+        asked = self.wide.asked(home)
+        same = all(np.array_equal(self.wide.asked(cell), asked) for cell in mine)
         return {
             "ratio": value / base,
             "ratio_low": float(low),
             "ratio_high": float(high),
-            "flag": "",
+            "flag": "" if same else f"other questions than {self.pivot}-{self.pivot}",
         }
 
     def _foreign(self, cell: Cell) -> str:

@@ -9,17 +9,17 @@ from xlens.languages import script, standardize
 
 Span = tuple[int, int]
 
-# Scripts that end no sentence with a mark; writers put a space there, and between clauses.
+# Scripts that end no sentence with a mark; writers put a space there, and between clauses. Their
+# full stops stand in numbers and abbreviations (ค.ศ.), which a splitter by marks would tear apart.
 _SPACED_CLAUSES = frozenset({"Thai", "Laoo"})
-_MARK = re.compile(r"[.!?…。！？]")
 
 
 @lru_cache(maxsize=8192)
 def sentences(text: str, language: str) -> tuple[Span, ...]:
     """Where each sentence of a text begins and ends, without the space around it.
 
-    Thai and Lao have no mark at a sentence's end; a text of theirs without any is cut at its
-    spaces, so that a segment may be a clause.
+    Thai and Lao have no mark at a sentence's end; their texts are cut at spaces and nowhere else,
+    so that a segment may be a clause.
 
     Args:
         text: A paragraph.
@@ -31,11 +31,11 @@ def sentences(text: str, language: str) -> tuple[Span, ...]:
     # and 10 (ru) cross its boundaries. pysbd, the usual alternative, was last released in 2021.
     import sentencex
 
+    if script(language) in _SPACED_CLAUSES:
+        return tuple(match.span() for match in re.finditer(r"\S+", text))
     base = standardize(language).partition("-")[0]
     split: Any = sentencex.get_sentence_boundaries  # type: ignore[attr-defined]
     found = [(int(s["start_index"]), int(s["end_index"])) for s in split(base, text)]
-    if script(language) in _SPACED_CLAUSES and not _MARK.search(text):
-        found = [match.span() for match in re.finditer(r"\S+", text)]
     return tuple(span for span in (_trimmed(text, *span) for span in found) if span[0] < span[1])
 
 
