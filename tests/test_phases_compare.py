@@ -1,16 +1,12 @@
-"""Stability, two models side by side, last layers: against numbers worked out by hand."""
+"""Two models side by side: curves, depth, and what the last layers do."""
 
 from dataclasses import replace
 
-import kit
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from phase_kit import asked, bed, curves, meta, relevance
-from scipy.stats import pearsonr, spearmanr
+from phase_kit import curves, meta
 
-import xlens
 from xlens import phases
 
 
@@ -43,123 +39,7 @@ def depth(by_language: dict[str, tuple[list[float], list[float]]], n_layers: int
 
 EN = ([2, 2, 4, 4], [6, 6, 6, 6])
 DE = ([3, 3, 5, 5], [4, 6, 5, 7])
-
-
-def test_indices_by_hand():
-    found = phases.stability(depth({"en": EN, "de": DE}), n_boot=50)
-    value = found.table.set_index(["index", "language"])["value"]
-    assert value["S1_question", "en"] == pytest.approx(-0.1)
-    assert value["S1_context", "en"] == 0
-    assert value["S1_gap", "de"] == pytest.approx(-np.std([1, 3, 0, 2]) / 10)
-    assert value["S2", "de"] == pytest.approx(-0.1)
-    assert value["S3", "all"] == pytest.approx(-0.05)
-    assert (value["S5", "en"], value["S5", "de"]) == (1.0, 0.75)
-    assert ("S2", "en") not in value.index and "S4" not in set(found.table["index"])
-    inside = found.table["low"] <= found.table["high"]
-    assert inside.all() and found.draws.shape == (len(found.table), 50)
-
-
-def test_pairs_are_by_id():
-    """An item that German lacks is not compared; the others are with their own."""
-    made = depth({"en": EN, "de": DE})
-    table = made.table
-    lacks = (table["language"] == "de") & (table["id"] == "q0")
-    less = replace(made, table=table[~lacks].reset_index(drop=True))
-    value = phases.stability(less, n_boot=5).table.set_index(["index", "language"])["value"]
-    assert value["S2", "de"] == pytest.approx(-abs(13 / 3 - 10 / 3) / 10)
-
-
-def test_profiles_that_agree():
-    tokens = np.zeros((6, 4, 3))
-    tokens[:, :, 1] = np.array([5, 4, 3, 2, 1, 0])[:, None]
-    tokens[:, 2:, 1] = np.array([1, 0, 1, 0, 1, 0])[:, None] * 2
-    scores = relevance(tokens, {"question": (1, 2)})
-    names = pd.DataFrame({"id": ["a", "b"] * 2, "language": ["en", "en", "de", "de"]})
-    scores = replace(scores, meta=scores.meta.drop(columns=["id", "language"]).join(names))
-    context = replace(scores, rows=scores.rows.assign(slot="all"))
-    made = phases.relevance_depth(scores, segments=["question"])
-    made = replace(
-        made, table=pd.concat([made.table, made.table.assign(segment="context")], axis=0)
-    )
-    found = phases.stability(made, scores, n_boot=5).table.set_index("index")
-    wanted = pearsonr([5, 4, 3, 2, 1, 0], [1, 0, 1, 0, 1, 0]).statistic
-    assert found.loc["S4", "value"] == pytest.approx(wanted)
-    with pytest.raises(ValueError, match="No slot 'question:sum'"):
-        phases.stability(made, context)
-
-
-def test_what_is_missing_is_named():
-    made = depth({"en": EN, "de": DE})
-    with pytest.raises(ValueError, match="no segment 'answer'"):
-        phases.stability(made, context="answer")
-    with pytest.raises(ValueError, match="pivot='fr' is not among"):
-        phases.stability(made, pivot="fr")
-
-
-def stabilities(n: int = 3):
-    rng = np.random.default_rng(0)
-    return {
-        f"m{m}": phases.stability(
-            depth(
-                {
-                    x: (rng.integers(1, 5, 6).tolist(), rng.integers(5, 9, 6).tolist())
-                    for x in ("en", "de", "es", "ru")
-                }
-            ),
-            n_boot=100,
-        )
-        for m in range(n)
-    }
-
-
-def test_correlations_over_cells_and_models(tmp_path):
-    found = stabilities()
-    rng = np.random.default_rng(1)
-    rows = []
-    for model, one in found.items():
-        table = one.table.set_index(["index", "language"])["value"]
-        for language in ("en", "de", "es", "ru"):
-            score = 3 * table["S1_question", language] + 0.05 * rng.normal()
-            rows.append({"model": model, "language": language, "f1": score})
-    scores = pd.DataFrame(rows)
-    result = phases.correlate(found, scores, n_boot=300)
-    table = result.table.set_index(["index", "coefficient"])
-    cells = result.cells[result.cells["index"] == "S1_question"]
-    for name, function in (("pearson", pearsonr), ("spearman", spearmanr)):
-        row = table.loc[("S1_question", name)]
-        assert row["value"] == pytest.approx(function(cells["stability"], cells["score"]).statistic)
-        assert row["low"] < row["value"] < row["high"] <= 1 and row["n"] == 12 and not row["small"]
-    assert table.loc[("S1_question", "pearson"), "low"] > 0.3
-    assert table.loc[("S2", "pearson"), "n"] == 9 and table.loc[("S2", "pearson"), "small"]
-    assert table.loc[("S3", "pearson"), "n"] == 3
-    result.save(tmp_path)
-    again = phases.StabilityCorrelation.load(tmp_path)
-    pd.testing.assert_frame_equal(again.table, result.table)
-
-
-def test_correlations_over_items_resample_stability_and_scores_together():
-    found = stabilities(2)
-    rows = [
-        {"model": m, "language": x, "id": f"q{i}", "f1": float(i % 2)}
-        for m in found
-        for x in ("en", "de", "es", "ru")
-        for i in range(6)
-    ]
-    result = phases.correlate(found, pd.DataFrame(rows), over="items")
-    # The same scores everywhere: no correlation is defined, whatever is drawn.
-    assert result.table["value"].isna().all()
-    for row in rows:
-        row["f1"] = float(hash((row["model"], row["language"])) % 97) + 0.001 * int(row["id"][1:])
-    result = phases.correlate(found, pd.DataFrame(rows), over="items")
-    kept = result.table.dropna(subset=["low"])
-    assert (kept["low"] <= kept["high"]).all() and not kept.empty
-    with pytest.raises(ValueError, match=r"scores lacks the columns \['id'\]"):
-        phases.correlate(found, pd.DataFrame(rows).drop(columns="id"), over="items")
-    with pytest.raises(ValueError, match="scores has no row of 'm0' in 'de'"):
-        phases.correlate(found, pd.DataFrame([r for r in rows if r["language"] != "de"][:30]))
-
-
-# --- two models ---
+ES = ([1, 1, 3, 3], [6, 6, 6, 6])
 
 
 def test_differences_are_paired_and_tested():
@@ -200,78 +80,96 @@ def test_depths_are_compared_as_shares():
         phases.compare_depth(base, replace(post, options={"sign": "positive"}))
 
 
-# --- last layers ---
+# --- last layers: how these are made, tests/test_phases_last_layers.py shows ---
 
 
-def test_the_gap_between_languages_by_the_lens():
-    made = curves({"readable": 6}, languages=["en", "de"], noise=0.2)
-    german = (made.meta["language"] == "de").to_numpy()
-    made.values[0, german, 7:] -= 0.5
-    made.values[0, german] += made.values[0, ~german] - made.values[0, german] * 1.0
-    made.values[0, german, 7:] -= 0.5
-    found = phases.lens_gap(made)
-    np.testing.assert_allclose(found.table["mean"], [0] * 7 + [0.5] * 2, atol=1e-12)
-    assert found.table["language"].unique().tolist() == ["de"]
-    with pytest.raises(ValueError, match="pivot='fr' is compared with other languages"):
-        phases.lens_gap(made, pivot="fr")
+def gaps(extra: float = 0.0, *, seed: int = 0, noise: float = 1.0, n: int = 16):
+    """Lens gaps of two languages that open at layer 6, in German wider by `extra` from 7 on."""
+    made = curves({"readable": 6}, n=n, languages=["en", "de", "ru"], noise=noise, seed=seed)
+    tags = made.meta["language"]
+    made.values[0, tags == "ru", 6:] -= 1
+    made.values[0, tags == "de", 6:] -= 1
+    made.values[0, tags == "de", 7:] -= extra
+    made.control[0, tags == "de", 8] += 0.25 * extra
+    return made
 
 
-def test_what_the_pivots_state_gives_back():
-    """In German answers an English state says the English word; the right one is lost."""
-    made = bed(depth=4, question_layer=2, answer_layer=3, answer_language="question")
-    found = phases.recovered(made.model, asked(made)["asked"], progress=False)
-    table = found.table.set_index("layer")
-    np.testing.assert_allclose(table["mean"][:2], 0, atol=1e-3)
-    assert (table["mean"][2:] < -5).all() and (table["control"][2:] <= table["mean"][2:] + 1).all()
-    same = bed(depth=4, question_layer=2, answer_layer=3)
-    table = phases.recovered(same.model, asked(same)["asked"], progress=False).table
-    # With the same answer in both, nothing is lost; another question's state loses it.
-    assert np.abs(table["mean"]).max() < 0.1
-    assert (table.set_index("layer")["control"][2:] < -1).all()
+def test_last_layer_effects_are_paired_by_prompt(tmp_path):
+    first = phases.lens_gap(gaps())
+    post = gaps(0.5)
+    shuffled = np.random.default_rng(0).permutation(len(post.meta))[:-5]  # and some are missing
+    second = phases.lens_gap(post.take(shuffled))
+    found = phases.compare_effects(first, second, n_boot=100)
+    assert (found.effect, found.options) == ("lens gap", {"pivot": "en", "kind": "readable"})
+    table = found.table.set_index(["language", "layer"])
+    # Prompts differ much, each from itself not at all: the pairing takes the noise away.
+    np.testing.assert_allclose(table.loc["de", "difference"], [0] * 7 + [0.5] * 2, atol=1e-12)
+    np.testing.assert_allclose(table.loc["ru", "difference"], 0, atol=1e-12)
+    np.testing.assert_allclose(table.loc["de", "control"], [0] * 8 + [-0.125], atol=1e-12)
+    assert (table.loc["de", "p"] < 0.01).tolist() == [False] * 7 + [True] * 2
+    assert (table.loc["ru", "p"] == 1).all()
+    pairs = set(zip(second.meta["id"], second.meta["language"], strict=True))
+    assert table.loc[("all", 0), "n"] == len(pairs) < 32
+    np.testing.assert_allclose(table["second"] - table["first"], table["difference"], atol=1e-12)
+    assert (
+        (table["low"] <= table["difference"] + 1e-12)
+        & (table["difference"] <= table["high"] + 1e-12)
+    ).all()
+    again = phases.PairedEffects.load(found.save(tmp_path))
+    pd.testing.assert_frame_equal(again.table, found.table)
+    assert again.names == found.names and not again.change
 
 
-def test_late_relevance():
-    tokens = np.zeros((6, 2, 3))
-    tokens[1:, :, 1] = np.array([4, 3, 1, 1, -1])[:, None]
-    scores = relevance(tokens, {"question": (1, 2)})
-    row = phases.late_share(scores, segments=["question"], last=2).iloc[0]
-    assert row["share"] == pytest.approx(0.2) and row["uniform"] == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="last is 5; accepted are 1 to 4"):
-        phases.late_share(scores, segments=["question"], last=5)
+def test_no_difference_of_effects_is_found_where_there_is_none():
+    wrong = 0
+    for seed in range(40):
+        one, other = (phases.lens_gap(gaps(seed=2 * seed + i, n=14), n_boot=5) for i in (0, 1))
+        found = phases.compare_effects(one, other, n_boot=5, n_flips=300)
+        wrong += (found.table.query("language == 'de'")["p"] < 0.05).any()
+    assert wrong / 40 <= 0.15
 
 
-def test_swapped_blocks_come_back():
-    one = bed(depth=3, question_layer=1, answer_layer=2)
-    other = bed(depth=3, question_layer=1, answer_layer=3)
-    model, own = one.model, asked(one)["asked"]
-    before, theirs = model.fingerprint, other.model.fingerprint
-    kept = [p.data_ptr() for p in model.hf_model.parameters()]
-    with phases.swapped_blocks(model, other.model, 2):
-        assert model.fingerprint != before
-        top = model.blocks[-1].state_dict()
-        assert all(torch.equal(v, top[k]) for k, v in other.model.blocks[-1].state_dict().items())
-        first = model.blocks[0].state_dict()
-        assert all(v is not other.model.blocks[0].state_dict()[k] for k, v in first.items())
-    assert model.fingerprint == before and other.model.fingerprint == theirs
-    with pytest.raises(RuntimeError, match="stop"), phases.swapped_blocks(model, other.model, 3):
-        raise RuntimeError("stop")
-    assert [p.data_ptr() for p in model.hf_model.parameters()] == kept
-    assert model.fingerprint == before
-    # All blocks of the other are the other, where the ends are the same.
-    swap = phases.layer_swap(model, other.model, own, progress=False)
-    assert swap.table["layer"].unique().tolist() == [0, 1, 2, 3]
-    mean = swap.table.groupby("layer")["mean"].mean()
-    # Block 1 looks up the answer in one model, block 2 in the other.
-    assert mean[0] > -1 and mean[1] > -1 and mean[3] > -1
-    with (
-        pytest.raises(ValueError, match="accepted are 0 to 3 blocks"),
-        phases.swapped_blocks(model, other.model, 4),
-    ):
-        pass
-    bigger = kit.fresh("llama")
-    with (
-        pytest.raises(ValueError, match="differ in shape"),
-        phases.swapped_blocks(model, bigger, 1),
-    ):
-        pass
-    assert xlens.harvest(model, own.prompts, progress=False).fingerprint == before
+def test_clusters_of_the_effects_are_resampled_whole():
+    """Four questions about each paragraph that say the same are no four questions."""
+    wide = []
+    for per_paragraph in (1, 4):
+        made = curves({"readable": 6}, n=32, languages=["en", "de"], per_paragraph=per_paragraph)
+        shift = np.random.default_rng(0).normal(size=8)[made.meta["id"].str[1:].astype(int) // 4]
+        german = (made.meta["language"] == "de").to_numpy()
+        made.values[0, german] += shift[german, None]
+        one = phases.lens_gap(curves({"readable": 6}, n=32, languages=["en", "de"]))
+        other = phases.lens_gap(made)
+        row = phases.compare_effects(other, one).table.iloc[0]
+        wide.append(row["high"] - row["low"])
+    assert wide[1] > 1.5 * wide[0]
+    with pytest.raises(ValueError, match="cluster='article' is no column"):
+        phases.compare_effects(one, other, cluster="article")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"effect": "recovered"}, "the effects lens gap and recovered"),
+        ({"options": {"pivot": "de", "kind": "readable"}}, "the options"),
+        ({"layers": tuple(range(1, 10))}, "the layers"),
+        ({"n_layers": 9}, "the numbers of blocks 8 and 9"),
+    ],
+)
+def test_effects_of_another_kind_are_refused(changed, message):
+    first = phases.lens_gap(gaps(), n_boot=5)
+    with pytest.raises(ValueError, match=message):
+        phases.compare_effects(first, replace(first, **changed))
+
+
+def test_nothing_to_compare_is_said():
+    first = phases.lens_gap(gaps(), n_boot=5)
+    with pytest.raises(ValueError, match="share no prompt"):
+        phases.compare_effects(first, replace(first, meta=first.meta.assign(id="x")))
+    with pytest.raises(ValueError, match="No prompt has a lens gap at every layer"):
+        phases.compare_effects(first, replace(first, values=first.values * np.nan))
+    with pytest.raises(ValueError, match="Changes are those from 0 swapped blocks"):
+        phases.compare_effects(first, first, change=True)
+    nothing = curves({"readable": 6})
+    nothing.values[:] = np.nan
+    with pytest.raises(ValueError, match=r"No prompt has evidence of \['readable'\]"):
+        phases.compare_curves(nothing, nothing)

@@ -102,6 +102,71 @@ def test_an_answer_that_is_not_later_is_reported_as_it_is(r):
     assert "no two-phase structure found (p = 1: the answer is not" in found.verdict()
 
 
+GRADED = ("patch_last_question", "ablate_question", "patch_last_context", "ablate_context")
+
+
+def graded(shapes, n_layers=18, n=20):
+    """Curves that go from nothing to all as x to the power of `shapes[edge]`, with some noise."""
+    made = curves(dict.fromkeys(GRADED, 1), n=n, n_layers=n_layers)
+    x = np.arange(n_layers + 1) / n_layers
+    rng = np.random.default_rng(0)
+    rows = []
+    for kind in GRADED:
+        shape = x ** shapes[KINDS[kind].edge]
+        shape = shape if KINDS[kind].rises else 1 - shape
+        rows.append(10 * shape + rng.normal(size=(n, n_layers + 1)))
+    return replace(made, values=np.stack(rows), kinds=GRADED)
+
+
+@pytest.mark.parametrize("answer", [1, 2])
+def test_a_model_that_answers_right_without_phases_has_none(answer):
+    """Both curves grow all the way: their best steps differ, but there are no steps."""
+    row = detect(graded({"question": 1, "answer": answer})).row()
+    assert not row["found"] and row["gradual"] > 0.9
+    if answer == 2:
+        assert row["gap"] > 0 and row["p_order"] < 0.05
+        assert row["why"].startswith("the change is gradual")
+
+
+def test_slopes_that_are_short_are_steps():
+    """A change within a third of the layers is a step for this purpose."""
+    x = np.arange(19)
+    made = graded({"question": 1, "answer": 1})
+    rng = np.random.default_rng(1)
+    rows = []
+    for kind in GRADED:
+        start = 3 if KINDS[kind].edge == "question" else 9
+        shape = np.clip((x - start) / 6, 0, 1)
+        shape = shape if KINDS[kind].rises else 1 - shape
+        rows.append(10 * shape + rng.normal(size=(20, 19)))
+    row = detect(replace(made, values=np.stack(rows))).row()
+    assert row["found"] and 4 <= row["gap"] <= 6 and row["gradual"] < 0.05
+
+
+def test_order_is_judged_within_pairs_of_one_kind():
+    """Ablation sees everything two layers earlier than patching; the pairs agree on the gap."""
+    steps = {"patch_last_question": 5, "ablate_question": 3}
+    steps |= {"patch_last_context": 6, "ablate_context": 4}
+    row = detect(curves(steps, noise=0.05)).row()
+    assert row["gap_basis"] == "matched" and row["gap"] == 1 and row["p_order"] < 0.05
+    alone = detect(curves({"patch_question": 3, "ablate_context": 4})).row()
+    assert alone["gap_basis"] == "medians"
+    # By medians over unlike kinds there would be a gap; by the one pair there is none.
+    unlike = {"ablate_question": 5, "patch_question": 3, "ablate_context": 5}
+    assert not detect(curves(unlike)).row()["found"]
+
+
+def test_layers_that_were_not_looked_at_widen_the_interval():
+    made = curves({"patch_question": 3, "ablate_context": 7}, n_layers=10)
+    kept = [0, 2, 4, 6, 8, 10]
+    some = replace(
+        made, values=made.values[..., kept], control=made.control[..., kept], layers=tuple(kept)
+    )
+    row = detect(some).row()
+    assert (row["question_low"], row["question"], row["question_high"]) == (3, 4, 4)
+    assert (row["answer_low"], row["answer"], row["answer_high"]) == (7, 8, 8)
+
+
 def test_the_wrong_direction_is_no_step():
     made = curves({"patch_question": 3, "ablate_context": 6})
     upside_down = detect(replace(made, values=-made.values)).edges

@@ -130,6 +130,30 @@ def test_wiping_out_with_nothing_and_with_the_mean():
         ablated(made.model, own, kind="ablate_question", span="question", fill="noise")
 
 
+def test_relevance_that_is_there_is_used():
+    made = bed(depth=4, question_layer=2, answer_layer=3)
+    kinds = ["relevance_question", "depth_context"]
+    own = asked(made)["asked"]
+    tokens = phases.answer_tokens(made.model, own)[:, 0]
+    right = xlens.relevance(
+        made.model,
+        own.prompts,
+        targets=[int(t) for t in tokens],
+        rule="attnlrp",
+        slots=["question:sum", "context:sum"],
+        progress=False,
+    )
+    anew, again = (run(made, kinds=kinds, layers=[0, 2, 3], right=given) for given in (None, right))
+    np.testing.assert_allclose(anew.get("relevance_question"), again.get("relevance_question"))
+    # All layers say where the depth is, also where it lies between those looked at.
+    depth = phases.major_depth(right.get("context:sum").T, right.layers)
+    inside = again.get("depth_context", "values")
+    assert (inside.sum(1) == [sum(x <= d for x in (0, 2, 3)) for d in depth]).all()
+    for wrong in (replace(right, rule="gradient"), replace(right, layers=(0, 1, 2, 3, 5))):
+        with pytest.raises(ValueError, match="Leave it out, and it is computed"):
+            run(made, kinds=kinds, layers=[4] if wrong.rule == "attnlrp" else "all", right=wrong)
+
+
 def test_readable_in_three_measures():
     made = bed(depth=4, question_layer=1, answer_layer=3, noise=0.1)
     own = asked(made)["asked"]
@@ -179,9 +203,10 @@ def test_kinds_that_cannot_be_had_are_named():
     with pytest.raises(ValueError, match="aligned_… a second language"):
         phases.evidence(made.model, german, question=german, kinds=["aligned_last"])
     # Donors that ask something else have no answer to this question in their contexts.
-    other = phases.other_context(own, by="asked_key")
-    with pytest.raises(ValueError, match="patch_context such with the same question"):
-        phases.evidence(made.model, own, context=other, kinds=["patch_context"])
+    other = asked(made)["question"]
+    for kind in ("patch_context", "patch_last_context"):
+        with pytest.raises(ValueError, match="with the same question"):
+            phases.evidence(made.model, own, context=other, kinds=[kind])
     shuffled = own.take(range(len(own))[::-1])
     with pytest.raises(ValueError, match="Donors must have the prompts' ids and languages"):
         phases.evidence(made.model, own, question=shuffled)
@@ -231,14 +256,49 @@ def test_donors_of_another_context():
     own, _ = phases.same_context(*questions())
     donor = phases.other_context(own)
     assert [p.id for p in donor.prompts] == [p.id for p in own.prompts]
-    for mine, theirs, right, wrong in zip(
-        own.prompts, donor.prompts, donor.answers, donor.others, strict=True
-    ):
-        other = theirs.meta["paragraph"]
-        assert mine.meta["paragraph"] != other and mine.language == theirs.language
-        assert right[8] == wrong[8] == str(other)
+    assert (donor.answers, donor.others) == (own.answers, own.others)
+    for mine, theirs in zip(own.prompts, donor.prompts, strict=True):
+        assert mine.language == theirs.language and mine.part("context") != theirs.part("context")
+        assert mine.part("question") == theirs.part("question")
+        rest = [p.text.replace(p.part("context"), "…") for p in (mine, theirs)]
+        assert rest[0] == rest[1]
     with pytest.raises(ValueError, match="have the same 'paragraph'"):
         phases.other_context(own.take(range(6)))
+
+
+def test_contexts_that_hold_an_answer_are_passed_over():
+    def prompt(name, context):
+        parts = [("context", context), " ", ("question", "Who"), ": A:"]
+        return Prompt.from_parts(parts, language="en", id=name, meta={"paragraph": name})
+
+    told = {"a": "Bo met Al.", "b": "Di met Cy.", "c": "Ed met Bo.", "d": "Flo met Gus."}
+    prompts = Prompts(prompt(name, context) for name, context in told.items())
+    asked = Asked(prompts, (" Bo", " Di", " Ed", " Gus"), (" Al", " Cy", " Bo", " Flo"))
+    donor = phases.other_context(asked)
+    # From half way round: c for a, but it holds Bo.
+    assert [p.part("context")[:2] for p in donor.prompts] == ["Fl", "Fl", "Di", "Di"]
+    assert donor.prompts[0].part("question") == "Who" and donor.prompts[0].text.endswith(": A:")
+
+
+def test_another_context_takes_the_answer_and_not_the_question():
+    """Donors know the question: before retrieval nothing changes, and the boundary is exact."""
+    made = bed(depth=6, question_layer=2, answer_layer=4)
+    given = asked(made)
+    own = given["asked"]
+    named = Prompts(replace(p, meta={"paragraph": p.id}) for p in own.prompts)
+    own = replace(own, prompts=named)
+    curves = phases.evidence(
+        made.model,
+        own,
+        question=given["question"],
+        context=phases.other_context(own),
+        kinds=["patch_last_question", "patch_last_context", "ablate_context"],
+        progress=False,
+    )
+    found = phases.detect_phases(curves).row()
+    assert (found["question"], found["answer"], found["found"]) == (2, 4, True)
+    excess = np.nanmean(curves.get("patch_last_context"), axis=0)
+    assert np.abs(excess[:4]).max() < 0.01 * excess[4]
 
 
 def test_what_is_asked_is_checked():

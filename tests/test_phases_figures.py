@@ -1,13 +1,14 @@
 """Figures of phases draw the numbers of their results; the example of the docs runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from phase_kit import curves, relevance
-from test_phases_compare import DE, EN, depth
+from test_phases_compare import DE, EN, ES, depth
 
 from xlens import figures, phases
 from xlens.figures import theme
@@ -101,17 +102,52 @@ def test_two_models_and_their_difference(made):
         figures.paired_curves(paired, kinds=["aligned_last"])
 
 
+def test_two_models_and_their_last_layers(made):
+    other = made.take(np.arange(len(made.meta)))
+    other.values[made.index("readable"), :, 7:] += np.where(made.meta["language"] == "en", 2, 0)[
+        :, None
+    ]
+    one, two = (phases.lens_gap(x, n_boot=5) for x in (made, other))
+    paired = phases.compare_effects(one, two, names=("one", "other"), n_boot=50, n_flips=200)
+    fig = figures.paired_effects(paired)
+    table = paired.table.query("language == 'all'")
+    assert list(named(fig, "one")[0].y) == table["first"].tolist()
+    assert list(named(fig, "other")[0].y) == table["second"].tolist()
+    assert list(named(fig, "difference")[0].y) == table["difference"].tolist()
+    (marks,) = [t for t in fig.data if t.mode == "markers" and t.name != "control"]
+    assert list(marks.marker.symbol) == ["circle-open"] * 7 + ["circle"] * 2
+    assert list(named(fig, "control")[0].y) == table["control"].tolist()
+    assert "Lens gap: one and other" in text(fig) and "pivot: en" in text(fig)
+    assert fig.layout.annotations[0].text == "pivot less other language (nats)"
+    with pytest.raises(ValueError, match="No language 'fr' here"):
+        figures.paired_effects(paired, language="fr")
+    swapped = replace(
+        paired, effect="swapped blocks", options={}, change=True, table=table.assign(control=np.nan)
+    )
+    fig = figures.paired_effects(swapped)
+    assert not named(fig, "control")
+    assert fig.layout.annotations[0].text == "change of the right answer (nats)"
+    assert fig.layout.xaxis.title.text == "blocks swapped, from the top"
+
+
 def test_stability_against_a_score():
-    stability = {"m": phases.stability(depth({"en": EN, "de": DE}), n_boot=20)}
-    scores = pd.DataFrame({"model": "m", "language": ["en", "de"], "f1": [0.5, 0.2]})
+    made = {"en": EN, "de": DE, "es": ES, "ru": EN}
+    stability = {m: phases.stability(depth(made), n_boot=20) for m in ("a", "b", "c")}
+    scores = pd.DataFrame(
+        [{"model": m, "language": x, "f1": i / 10} for i, m in enumerate(stability) for x in made]
+    )
     result = phases.correlate(stability, scores, n_boot=20)
     fig = figures.stability_scatter(result, "S1_context")
-    (points,) = fig.data
-    assert list(points.y) == [0.5, 0.2] and list(points.text) == ["en", "de"]
-    assert points.marker.color[0] == theme.PIVOT
-    assert "(few cells)" in text(fig)
+    points = fig.data[1]
+    assert list(points.y) == [0.1] * 3 and list(points.text) == ["de", "es", "ru"]
+    assert theme.PIVOT not in points.marker.color
+    assert "over 9 (few)" in text(fig) and "intervals over models: 3" in text(fig)
     with pytest.raises(ValueError, match="No index 'S4' here"):
         figures.stability_scatter(result, "S4")
+    by_model = phases.correlate(stability, scores, unit="models", n_boot=20)
+    points = figures.stability_scatter(by_model, "S2").data[2]
+    assert list(points.text) == ["c"] and list(points.y) == pytest.approx([0.2])
+    assert points.marker.color[0] == theme.NEUTRAL
 
 
 def test_the_example_of_the_docs_runs(monkeypatch, capsys):

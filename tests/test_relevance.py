@@ -640,3 +640,140 @@ def test_scores_that_are_not_finite_are_noticed():
         model.blocks[2].mlp.c_proj.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"first at layer 0, token 0 of prompt 'item 0' \(en\)"):
         relevance(model, some(), targets=targets(4), progress=False)
+
+
+# --- layers that pass no gradient ---
+
+
+class WithoutGrad(nn.Module):
+    """A kernel without a backward pass, which does not even say how wide it is."""
+
+    def __init__(self, linear):
+        super().__init__()
+        weight = linear.weight.detach()
+        self.scale = weight.abs().amax(1, keepdim=True) / 127
+        self.register_buffer("packed", (weight / self.scale).round().to(torch.int8))
+
+    @torch.no_grad()
+    def forward(self, x):
+        return F.linear(x, self.packed * self.scale)
+
+
+class OfIntegers(WithoutGrad):
+    """The input goes through integers, too: an output that has no gradient function."""
+
+    def forward(self, x):
+        step = x.detach().abs().amax() / 127
+        whole = (x / step).to(torch.int8).float()
+        return F.linear(whole, self.packed * self.scale) * step
+
+
+class Rounding(WithoutGrad):
+    """The same in floating point: it has a gradient, which is 0."""
+
+    def forward(self, x):
+        step = x.detach().abs().amax() / 127
+        return F.linear((x / step).round() * step, self.packed * self.scale)
+
+
+class OneWay(torch.autograd.Function):
+    """Claims a gradient, and has none."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        return F.linear(x, weight)
+
+
+class Refusing(WithoutGrad):
+    def forward(self, x):
+        return OneWay.apply(x, self.packed * self.scale)
+
+
+class Weights(WithoutGrad):
+    """Only the weights are integers: gradients pass."""
+
+    def forward(self, x):
+        return F.linear(x, self.packed * self.scale)
+
+
+def count_runs(model):
+    runs = []
+    model.hf_model.get_input_embeddings().register_forward_hook(lambda *_: runs.append(1))
+    return runs
+
+
+@pytest.mark.parametrize("rule", ["gradient", "attnlrp", Rule(name="own", constant_norms=True)])
+@pytest.mark.parametrize("kind", [WithoutGrad, OfIntegers, Rounding, Refusing])
+def test_a_kernel_without_a_backward_pass(kind, rule):
+    """One among many is enough: its input's relevance would lack what passes through it."""
+    model = kit.fresh("llama")
+    mlp = model.blocks[1].mlp
+    mlp.down_proj = kind(mlp.down_proj)
+    runs, before = count_runs(model), attributes(model)
+    name = f"No gradient passes through {__name__}.{kind.__name__}, a linear layer of Llama"
+    with pytest.raises(ValueError, match=f"{name}.*looks quantised.*with unquantised weights"):
+        relevance(model, some(1), targets=[3], rule=rule, progress=False)
+    assert not runs and attributes(model) == before
+
+
+def test_relevance_would_be_silently_wrong(monkeypatch):
+    """Why such models are refused: what only passes through such layers is exactly 0."""
+    model = kit.fresh("llama")
+    for block in model.blocks:
+        for name in ("q_proj", "k_proj", "v_proj"):
+            setattr(block.self_attn, name, WithoutGrad(block.self_attn.get_submodule(name)))
+    monkeypatch.setattr("xlens.engine.rules.patches.require_gradients", lambda _model: None)
+    scores = relevance(model, some(1), targets=[3], progress=False).slot("all")
+    assert not scores[:, :-1].any() and scores[:, -1].any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_torchs_own_quantised_layers(family):
+    """Their outputs claim a gradient, and going back only warns."""
+    if not {"x86", "fbgemm", "qnnpack"} & set(torch.backends.quantized.supported_engines):
+        pytest.skip("this torch has no quantised kernels")
+    model = kit.fresh(family)
+    for block in model.blocks:
+        torch.ao.quantization.quantize_dynamic(block, {nn.Linear}, torch.qint8, inplace=True)
+    runs = count_runs(model)
+    with pytest.raises(ValueError, match=r"through torch\.ao.*quantized.*Linear, a linear layer"):
+        relevance(model, some(1), targets=[3], progress=False)
+    assert not runs
+
+
+def test_layers_that_pass_gradients_are_not_refused():
+    """Integer weights alone, weights that are 0, forwards of the user's, layers for other input."""
+
+    class Pair(nn.Linear):
+        def forward(self, x, other):
+            return super().forward(x) + other
+
+    model = kit.fresh("llama")
+    first, second, third = model.blocks
+    first.mlp.down_proj = Weights(first.mlp.down_proj)
+    second.mlp.down_proj.weight.data.zero_()
+    third.mlp.gate_proj.forward = third.mlp.gate_proj.forward  # as accelerate does it
+    first.unused = Pair(3, 2)
+    calls = []
+    for module in model.hf_model.modules():
+        module.register_forward_hook(lambda *_: calls.append(1))
+    rules.check(model, rules.GRADIENT)
+    assert not calls
+    relevance(model, some(1), targets=[3], rule="attnlrp", progress=False)
+
+
+def test_an_architecture_that_needs_more_than_its_config():
+    """Its layers are then asked as they call themselves."""
+    model = kit.fresh("llama")
+
+    class Odd(type(model.hf_model)):
+        def __init__(self, config, more):
+            raise AssertionError
+
+    model.hf_model.__class__ = Odd
+    rules.check(model, rules.GRADIENT)
+    linear = model.blocks[0].mlp.up_proj
+    linear.forward = torch.no_grad()(linear.forward)
+    with pytest.raises(ValueError, match=r"through torch.nn.modules.linear.Linear"):
+        rules.check(model, rules.GRADIENT)

@@ -161,8 +161,9 @@ def relevance(
 
     Raises:
         ValueError: unknown layer, slot, span, rule or target, not one target per prompt, a prompt
-            that is empty or too long, a rule that this model's family does not allow: all before
-            the model runs. Also when a score is not finite, naming prompt and layer.
+            that is empty or too long, a rule that this model's family does not allow, a model whose
+            layers pass no gradient (quantised ones): all before the model runs. Also when a score
+            is not finite, naming prompt and layer.
         MemoryError: a single prompt doesn't fit in memory.
     """
     backward = find_rule(rule)

@@ -12,7 +12,12 @@ from xlens.figures.export import StaticExportError, write_figure, write_figures
 from xlens.figures.lens import composition_bars, language_curves, state_curves
 from xlens.figures.page import figure_block, page
 from xlens.figures.phase_depth import depth_by_language, segment_relevance, stability_scatter
-from xlens.figures.phases import paired_curves, phase_boundaries, phase_curves
+from xlens.figures.phases import (
+    paired_curves,
+    paired_effects,
+    phase_boundaries,
+    phase_curves,
+)
 from xlens.figures.reading import error_bars, ratio_scatter, reading_bars, reading_matrix
 from xlens.figures.steering import languages_said, steering_effects, steering_surface
 from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
@@ -44,6 +49,7 @@ __all__ = [
     "pair_curves",
     "pair_matrix",
     "paired_curves",
+    "paired_effects",
     "pairs_overview",
     "phase_boundaries",
     "phase_curves",

@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.figures import bands, theme
+from xlens.phases.correlation import StabilityCorrelation
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
-from xlens.phases.stability import INDICES, StabilityCorrelation
+from xlens.phases.stability import INDICES
 
 _ROW = 190
 """Height of a small plot with its title, in pixels."""
@@ -151,7 +152,9 @@ def stability_scatter(
     score: str = "F1",
     colors: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """Stability against the score, a point per model and language, with both correlations.
+    """Stability against the score, a point per model and language, or per model.
+
+    With both correlations and their intervals.
 
     Args:
         correlation: From `xlens.phases.correlate`.
@@ -195,7 +198,7 @@ def stability_scatter(
     found = correlation.table[correlation.table["index"] == index]
     notes = [INDICES[index]]
     for row in found.to_dict("records"):
-        few = " (few cells)" if row["small"] else ""
+        few = " (few)" if row["small"] else ""
         notes.append(
             f"{row['coefficient'].title()} {row['value']:.2f} [{row['low']:.2f}, "
             f"{row['high']:.2f}] over {row['n']}{few}"
@@ -206,7 +209,7 @@ def stability_scatter(
     return theme.finish(
         fig,
         title=f"Does stability go with {score}?",
-        notes=[*notes, f"intervals over {correlation.over}"],
+        notes=[*notes, f"intervals over {correlation.over}: {int(found['resampled'].min())}"],
         height=320,
         legend=models,
     )

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.figures import bands, theme
-from xlens.phases.compare import PairedCurves
+from xlens.phases.compare import PairedCurves, PairedEffects
 from xlens.phases.curves import ALL, KINDS, CurveSummary
 from xlens.phases.detect import PhaseResult
 
@@ -18,6 +19,18 @@ _RIGHT, _WRONG = theme.PALETTE[0], theme.NEUTRAL
 _EDGES = {"question": theme.PALETTE[1], "answer": theme.PALETTE[4]}
 _EDGE_WORDS = {"question": "question handed over", "answer": "answer retrieved"}
 _SIDES = {"first": theme.NEUTRAL, "second": theme.PALETTE[0]}
+_EFFECT = 260
+_POINTS = "residual point (0 = embedding)"
+_EFFECTS = {
+    "lens gap": ("pivot less other language", _POINTS),
+    "recovered": ("gain of the right answer", _POINTS),
+    "late relevance": ("share of the relevance", "last layers counted"),
+    "swapped blocks": (
+        "log-probability of the answer",
+        "blocks swapped, from the top",
+    ),
+}
+"""What an effect's values are, and what its layers count."""
 
 
 def phase_curves(
@@ -72,7 +85,7 @@ def phase_curves(
         fig.update_yaxes(nticks=4, **place)
         lowest = i + columns >= len(names)
         bands.layer_axis(fig, curves.n_layers, title=False, ticks=5, **place)
-        fig.update_xaxes(title_text="residual point (0 = embedding)" if lowest else None, **place)
+        fig.update_xaxes(title_text=_POINTS if lowest else None, **place)
     most = int(max(table["n"].max() for table in tables))
     notes = [f"{most} prompts" + _of_language(language)]
     if phases is not None:
@@ -144,7 +157,7 @@ def phase_boundaries(phases: PhaseResult) -> go.Figure:
                 )
         bands.layer_axis(fig, phases.n_layers, title=False, ticks=5, **place)
         fig.update_yaxes(type="category", categoryorder="array", categoryarray=words[::-1], **place)
-    fig.update_xaxes(title_text="residual point (0 = embedding)", row=rows)
+    fig.update_xaxes(title_text=_POINTS, row=rows)
     fig.update_layout(hovermode="closest")
     notes = [phases.verdict(), "filled: significant step; dashed: median of what decided"]
     return theme.finish(
@@ -184,52 +197,12 @@ def paired_curves(
         )
     titles = [text for k in names for text in (f"{_short(k)} ({KINDS[k].unit})", "difference")]
     fig, _ = theme.small_plots(titles, columns=2, height=_ROW)
-    level = 1 - paired.confidence
     for i, kind in enumerate(names):
         mine = table[table["kind"] == kind]
-        for (side, color), name in zip(_SIDES.items(), paired.names, strict=True):
-            fig.add_scatter(
-                x=mine["layer"].tolist(),
-                y=mine[side].tolist(),
-                mode="lines+markers",
-                marker={"size": 5, "symbol": "square" if side == "first" else "circle"},
-                line={"color": color, "width": 2},
-                name=theme.plain(name),
-                legendgroup=side,
-                showlegend=i == 0,
-                hovertemplate="%{y:.3f}",
-                row=i + 1,
-                col=1,
-            )
-        bands.add_band(
-            fig,
-            mine.rename(columns={"difference": "mean"}),
-            theme.PALETTE[2],
-            name="difference",
-            row=i + 1,
-            col=2,
-        )
-        fig.add_scatter(
-            x=mine["layer"].tolist(),
-            y=mine["difference"].tolist(),
-            mode="markers",
-            marker={
-                "color": theme.PALETTE[2],
-                "size": 7,
-                "symbol": ["circle" if p < level else "circle-open" for p in mine["p"]],
-            },
-            customdata=mine[["p"]].to_numpy().tolist(),
-            showlegend=False,
-            hovertemplate="p = %{customdata[0]:.3g}<extra></extra>",
-            row=i + 1,
-            col=2,
-        )
-        right: dict[str, Any] = {"row": i + 1, "col": 2}
-        fig.add_hline(y=0, line={"color": theme.NEUTRAL, "width": 1}, **right)
+        _draw_pair(fig, mine, paired.names, 1 - paired.confidence, row=i + 1)
         for col in (1, 2):
             bands.layer_axis(fig, paired.n_layers, title=False, ticks=5, row=i + 1, col=col)
-            fig.update_yaxes(nticks=4, row=i + 1, col=col)
-    fig.update_xaxes(title_text="residual point (0 = embedding)", row=len(names))
+    fig.update_xaxes(title_text=_POINTS, row=len(names))
     first, second = paired.names
     return theme.finish(
         fig,
@@ -243,6 +216,104 @@ def paired_curves(
         legend=list(paired.names),
         subtitles=True,
     )
+
+
+def paired_effects(paired: PairedEffects, *, language: str = ALL) -> go.Figure:
+    """Two models' last-layer effects (left) and their difference with its interval (right).
+
+    Filled points differ significantly, adjusted over the layers; the cross is the difference of the
+    controls.
+
+    Args:
+        paired: From `compare_effects`.
+        language: Of the prompts; `all` pools them.
+
+    Raises:
+        ValueError: an unknown language.
+    """
+    table = paired.table[paired.table["language"] == language]
+    if table.empty:
+        raise ValueError(
+            f"No language {language!r} here; there are {list(paired.table['language'].unique())}."
+        )
+    what, axis = _EFFECTS[paired.effect]
+    if paired.change:
+        what = "change of the right answer"
+    unit = KINDS[paired.options["kind"]].unit if "kind" in paired.options else "nats"
+    if paired.effect != "late relevance":
+        what = f"{what} ({unit})"
+    fig, _ = theme.small_plots([what, "difference"], columns=2, height=_EFFECT)
+    fig.update_annotations(font_size=11)
+    _draw_pair(fig, table, paired.names, 1 - paired.confidence, row=1)
+    known = table.dropna(subset=["control"])
+    if len(known):
+        fig.add_scatter(
+            x=known["layer"].tolist(),
+            y=known["control"].tolist(),
+            mode="markers",
+            marker={"color": theme.NEUTRAL, "size": 6, "symbol": "x"},
+            name="control",
+            hovertemplate="control %{y:.3f}<extra></extra>",
+            row=1,
+            col=2,
+        )
+    for col in (1, 2):
+        bands.layer_axis(fig, paired.n_layers, title=False, ticks=5, row=1, col=col)
+    fig.update_xaxes(title_text=axis)
+    first, second = paired.names
+    made = [f"{key}: {value}" for key, value in paired.options.items()]
+    return theme.finish(
+        fig,
+        title=f"{paired.effect.capitalize()}: {first} and {second}",
+        notes=[
+            " · ".join([f"{int(table['n'].max())} prompts{_of_language(language)}", *made]),
+            f"difference: {second} less {first}, {paired.confidence:.0%} interval; filled: "
+            "significant",
+        ],
+        height=_EFFECT,
+        legend=[*paired.names, *(["control"] if len(known) else [])],
+        subtitles=True,
+    )
+
+
+def _draw_pair(
+    fig: go.Figure, table: pd.DataFrame, names: Sequence[str], level: float, *, row: int
+) -> None:
+    """Both models' means in a row's first plot, the difference in its second."""
+    for (side, color), name in zip(_SIDES.items(), names, strict=True):
+        fig.add_scatter(
+            x=table["layer"].tolist(),
+            y=table[side].tolist(),
+            mode="lines+markers",
+            marker={"size": 5, "symbol": "square" if side == "first" else "circle"},
+            line={"color": color, "width": 2},
+            name=theme.plain(name),
+            legendgroup=side,
+            showlegend=row == 1,
+            hovertemplate="%{y:.3f}",
+            row=row,
+            col=1,
+        )
+    drawn = table.rename(columns={"difference": "mean"})
+    bands.add_band(fig, drawn, theme.PALETTE[2], name="difference", row=row, col=2)
+    fig.add_scatter(
+        x=table["layer"].tolist(),
+        y=table["difference"].tolist(),
+        mode="markers",
+        marker={
+            "color": theme.PALETTE[2],
+            "size": 7,
+            "symbol": ["circle" if p < level else "circle-open" for p in table["p"]],
+        },
+        customdata=table[["p"]].to_numpy().tolist(),
+        showlegend=False,
+        hovertemplate="p = %{customdata[0]:.3g}<extra></extra>",
+        row=row,
+        col=2,
+    )
+    right: dict[str, Any] = {"row": row, "col": 2}
+    fig.add_hline(y=0, line={"color": theme.NEUTRAL, "width": 1}, **right)
+    fig.update_yaxes(nticks=4, row=row)
 
 
 def _mark_boundary(

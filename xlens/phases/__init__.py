@@ -1,7 +1,15 @@
 """Question encoding, then answer retrieval: where in the network, and whether at all?"""
 
 from xlens.phases.asked import Asked, answer_tokens, other_context, same_context
-from xlens.phases.compare import PairedCurves, PairedDepth, compare_curves, compare_depth
+from xlens.phases.compare import (
+    PairedCurves,
+    PairedDepth,
+    PairedEffects,
+    compare_curves,
+    compare_depth,
+    compare_effects,
+)
+from xlens.phases.correlation import StabilityCorrelation, correlate
 from xlens.phases.curves import KINDS, Curves, CurveSummary, join_curves
 from xlens.phases.depth import (
     DepthOptions,
@@ -11,22 +19,12 @@ from xlens.phases.depth import (
     relevance_depth,
 )
 from xlens.phases.detect import PhaseResult, detect_phases
+from xlens.phases.effects import LayerEffects
 from xlens.phases.evidence import evidence
-from xlens.phases.last_layers import (
-    LayerEffects,
-    late_share,
-    layer_swap,
-    lens_gap,
-    recovered,
-    swapped_blocks,
-)
-from xlens.phases.stability import (
-    INDICES,
-    StabilityCorrelation,
-    StabilityResult,
-    correlate,
-    stability,
-)
+from xlens.phases.gap import depth_gap
+from xlens.phases.last_layers import late_share, lens_gap, recovered
+from xlens.phases.stability import INDICES, StabilityResult, stability
+from xlens.phases.swap import layer_swap, swapped_blocks
 
 __all__ = [
     "INDICES",
@@ -39,13 +37,16 @@ __all__ = [
     "LayerEffects",
     "PairedCurves",
     "PairedDepth",
+    "PairedEffects",
     "PhaseResult",
     "StabilityCorrelation",
     "StabilityResult",
     "answer_tokens",
     "compare_curves",
     "compare_depth",
+    "compare_effects",
     "correlate",
+    "depth_gap",
     "detect_phases",
     "evidence",
     "join_curves",

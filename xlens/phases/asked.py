@@ -115,37 +115,69 @@ def same_context(
     return Asked(Prompts(kept), right, wrong), Asked(donors, wrong, right)
 
 
-def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER) -> Asked:
-    """For each question one about another context, under the question's own id: donors.
+def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER, context: str = "context") -> Asked:
+    """Each question over another context, under its own id: donors that know only the question.
 
-    Contexts change places in a circle; within them questions are taken in turn.
+    The context's text is exchanged; question, demonstrations and cue stay as they are. So a donor's
+    state tells which question was asked, and what kind of answer it wants, but not the answer: what
+    the prompt's own right answer loses by it has been fetched from the context. Contexts come from
+    half way round the circle, as neighbours are often of one article, and from there on the first
+    that holds none of the answers.
 
     Args:
         asked: Questions, with wrong answers of their own contexts.
         by: The prompts' meta column that names the context.
+        context: The span that is exchanged.
+
+    Returns:
+        The same ids, languages and answers; the donors' spans within the old context are gone.
 
     Raises:
-        ValueError: no such column, or a single context; an id that lacks a language.
+        ValueError: no such column or span, a single context, or a context that lacks a language.
     """
-    groups = list(_groups(asked.prompts, by).values())
+    groups = _groups(asked.prompts, by)
     if len(groups) < 2:
         raise ValueError(f"All prompts have the same {by!r}; donors must come from another one.")
-    partner = {
-        id: groups[(g + 1) % len(groups)][i % len(groups[(g + 1) % len(groups)])]
-        for g, ids in enumerate(groups)
-        for i, id in enumerate(ids)
-    }
-    where = asked.rows()
-    wanted = [(partner[p.id], p.language) for p in asked.prompts]
-    if missing := [key for key in wanted if key not in where]:
-        raise ValueError(f"Question {missing[0][0]!r} is missing in {missing[0][1]!r}.")
-    givers = [where[key] for key in wanted]
-    prompts = [
-        replace(asked.prompts[giver], id=taker.id)
-        for giver, taker in zip(givers, asked.prompts, strict=True)
-    ]
-    answers, others = (tuple(x[i] for i in givers) for x in (asked.answers, asked.others))
-    return Asked(Prompts(prompts), answers, others)
+    texts: dict[tuple[object, str], str] = {}
+    said: dict[object, set[str]] = {}
+    for prompt, right, wrong in zip(asked.prompts, asked.answers, asked.others, strict=True):
+        texts.setdefault((prompt.meta[by], prompt.language), prompt.part(context))
+        said.setdefault(prompt.meta[by], set()).update(
+            text.strip().casefold() for text in (right, wrong)
+        )
+
+    def holds(name: object, answers: set[str]) -> bool:
+        whole = " ".join(texts.get((name, tag), "") for tag in asked.prompts.languages).casefold()
+        return any(answer in whole for answer in answers)
+
+    names = list(groups)
+    half = len(names) // 2
+    partner: dict[object, object] = {}
+    for n, name in enumerate(names):
+        others = [names[(n + half + k) % len(names)] for k in range(len(names))]
+        others.remove(name)
+        partner[name] = next((x for x in others if not holds(x, said[name])), others[0])
+    prompts: list[Prompt] = []
+    for prompt in asked.prompts:
+        key = (partner[prompt.meta[by]], prompt.language)
+        if key not in texts:
+            raise ValueError(f"The {by} {key[0]!r} is missing in {key[1]!r}.")
+        prompts.append(_exchanged(prompt, context, texts[key]))
+    return Asked(Prompts(prompts), asked.answers, asked.others)
+
+
+def _exchanged(prompt: Prompt, name: str, text: str) -> Prompt:
+    """A prompt with another text in one of its spans; what lay within or across it is gone."""
+    start, stop = prompt.spans[name]
+    longer = len(text) - (stop - start)
+    spans = {name: (start, start + len(text))}
+    for other, (a, b) in prompt.spans.items():
+        if other != name and b <= start:
+            spans[other] = (a, b)
+        elif other != name and a >= stop:
+            spans[other] = (a + longer, b + longer)
+    whole = prompt.text[:start] + text + prompt.text[stop:]
+    return replace(prompt, text=whole, spans=spans)
 
 
 def answer_tokens(model: HookedModel, asked: Asked) -> Int[np.ndarray, "prompt 2"]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from xlens.phases.curves import ALL, Curves
 from xlens.phases.depth import DepthResult
+from xlens.phases.effects import LayerEffects
 from xlens.phases.resample import cluster_of, percentiles, random_signs
 from xlens.results import Result, versions
 from xlens.stats import ClusterSums, bootstrap_weights, check_draws
@@ -58,6 +59,34 @@ class PairedDepth(Result):
         return self.table
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairedEffects(Result):
+    """Two models' last-layer effects and their difference, paired by prompt.
+
+    Attributes:
+        table: `language layer first second difference low high p control n`: as in `PairedCurves`;
+            `control` is the difference of the two models' controls. `all` pools the languages.
+        effect: As in `LayerEffects`.
+        options: What both were made with.
+        change: Whether changes from 0 swapped blocks were compared, instead of levels.
+        names: What the two are called.
+        n_layers: Blocks of the models.
+        confidence: Of the intervals.
+    """
+
+    table: pd.DataFrame
+    effect: str
+    options: dict[str, Any]
+    change: bool
+    names: tuple[str, ...]
+    n_layers: int
+    confidence: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+
 def compare_curves(
     first: Curves,
     second: Curves,
@@ -85,7 +114,7 @@ def compare_curves(
         seed: Of both.
 
     Raises:
-        ValueError: other layers, no prompt or kind in common.
+        ValueError: other layers, no prompt or kind in common, or no prompt that is whole.
     """
     check_draws(confidence, n_boot=n_boot, n_flips=n_flips)
     if first.layers != second.layers or first.n_layers != second.n_layers:
@@ -103,35 +132,30 @@ def compare_curves(
     clusters = cluster_of(first.meta, cluster)
     n = int(clusters.max()) + 1
     weights, signs = bootstrap_weights(n, n_boot, seed), random_signs(n, n_flips, seed)
-    rows: list[dict[str, Any]] = []
+    parts: list[pd.DataFrame] = []
     for kind in wanted:
         for tag, here in _languages(first.meta):
             a, b = (x.get(kind)[here] for x in (first, second))
-            whole = np.isfinite(a).all(1) & np.isfinite(b).all(1)
-            if not whole.any():
-                continue
-            sums = ClusterSums.of((b - a)[whole], clusters[here][whole], n)
-            draws, mean = sums.draws(weights), sums.mean()
-            p = _adjusted(sums.flipped(signs))
-            for i, layer in enumerate(first.layers):
-                low, high = percentiles(draws[:, i], confidence)
-                rows.append(
-                    {
-                        "kind": kind,
-                        "language": tag,
-                        "layer": layer,
-                        "first": float(a[whole, i].mean()),
-                        "second": float(b[whole, i].mean()),
-                        "difference": float(mean[i]),
-                        "low": low,
-                        "high": high,
-                        "p": float(p[i]),
-                        "n": int(whole.sum()),
-                    }
-                )
+            table = _paired(a, b, clusters[here], weights, signs, first.layers, confidence)
+            if len(table):
+                parts.append(table.assign(kind=kind, language=tag))
+    if not parts:
+        raise ValueError(f"No prompt has evidence of {wanted} at every layer in both models.")
+    columns = [
+        "kind",
+        "language",
+        "layer",
+        "first",
+        "second",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "n",
+    ]
     return PairedCurves(
         provenance=_provenance(first, second, names),
-        table=pd.DataFrame(rows),
+        table=pd.concat(parts, ignore_index=True)[columns],
         names=names,
         n_layers=first.n_layers,
         confidence=confidence,
@@ -207,6 +231,108 @@ def compare_depth(
     )
 
 
+def compare_effects(
+    first: LayerEffects,
+    second: LayerEffects,
+    *,
+    change: bool = False,
+    names: tuple[str, str] = ("base", "post-trained"),
+    cluster: str | None = None,
+    confidence: float = 0.95,
+    n_boot: int = 1000,
+    n_flips: int = 2000,
+    seed: int = 0,
+) -> PairedEffects:
+    """Difference of two models' last-layer effects, on the prompts that both have.
+
+    Prompts are paired by id and language; the difference is the second less the first.
+
+    Args:
+        first: One model's.
+        second: The other's: the same effect, made with the same options at the same layers.
+        change: Of swapped blocks: compare the changes from 0 swapped blocks, not the levels.
+        names: What the two are called.
+        cluster: Meta column that is resampled whole; None for the one that `first` was made with.
+        confidence: Of the intervals.
+        n_boot: Resamples.
+        n_flips: Sign flips.
+        seed: Of both.
+
+    Raises:
+        ValueError: other effects, options or layers, no prompt in common, or none that is whole.
+    """
+    check_draws(confidence, n_boot=n_boot, n_flips=n_flips)
+    for words, mine, theirs in (
+        ("the effects", first.effect, second.effect),
+        ("the options", first.options, second.options),
+        ("the layers", first.layers, second.layers),
+        ("the numbers of blocks", first.n_layers, second.n_layers),
+    ):
+        if mine != theirs:
+            raise ValueError(
+                f"These have {words} {mine} and {theirs}; make both in the same way, with models "
+                "of one shape."
+            )
+    one, other = _shared(first.meta, second.meta)
+    sides = [x.changes if change else (x.values, x.control) for x in (first, second)]
+    (a, a_beside), (b, b_beside) = (
+        [part[rows] for part in side] for side, rows in zip(sides, (one, other), strict=True)
+    )
+    meta = first.meta.iloc[one].reset_index(drop=True)
+    clusters = cluster_of(meta, first.cluster if cluster is None else cluster)
+    n = int(clusters.max()) + 1
+    weights, signs = bootstrap_weights(n, n_boot, seed), random_signs(n, n_flips, seed)
+    parts: list[pd.DataFrame] = []
+    for tag, here in _languages(meta):
+        table = _paired(a[here], b[here], clusters[here], weights, signs, first.layers, confidence)
+        beside = ClusterSums.of((b_beside - a_beside)[here], clusters[here]).mean()
+        if len(table):
+            parts.append(table.assign(language=tag, control=beside))
+    if not parts:
+        raise ValueError(f"No prompt has a {first.effect} at every layer in both models.")
+    columns = ["language", "layer", "first", "second", "difference", "low", "high", "p"]
+    return PairedEffects(
+        provenance=_provenance(first, second, names),
+        table=pd.concat(parts, ignore_index=True)[[*columns, "control", "n"]],
+        effect=first.effect,
+        options=first.options,
+        change=change,
+        names=names,
+        n_layers=first.n_layers,
+        confidence=confidence,
+    )
+
+
+def _paired(
+    first: np.ndarray,
+    second: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray,
+    signs: np.ndarray,
+    layers: Sequence[int],
+    confidence: float,
+) -> pd.DataFrame:
+    """Means of prompts that both have whole, second less first; p adjusted over the layers."""
+    whole = np.isfinite(first).all(1) & np.isfinite(second).all(1)
+    if not whole.any():
+        return pd.DataFrame()
+    a, b = first[whole], second[whole]
+    sums = ClusterSums.of(b - a, clusters[whole], weights.shape[1])
+    ends = [percentiles(draws, confidence) for draws in sums.draws(weights).T]
+    return pd.DataFrame(
+        {
+            "layer": list(layers),
+            "first": a.mean(0),
+            "second": b.mean(0),
+            "difference": sums.mean(),
+            "low": [low for low, _ in ends],
+            "high": [high for _, high in ends],
+            "p": _adjusted(sums.flipped(signs)),
+            "n": int(whole.sum()),
+        }
+    )
+
+
 def _shared(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[int], list[int]]:
     """Rows of the same (id, language) in both, in the first's order."""
     keys = [list(zip(x["id"], x["language"], strict=True)) for x in (first, second)]
@@ -232,8 +358,6 @@ def _adjusted(flipped: np.ndarray) -> np.ndarray:
     return (most[:, None] >= size[0] * (1 - 1e-9)).mean(axis=0)
 
 
-def _provenance(
-    first: Curves | DepthResult, second: Curves | DepthResult, names: tuple[str, str]
-) -> dict[str, Any]:
+def _provenance(first: Result, second: Result, names: tuple[str, str]) -> dict[str, Any]:
     parts = {name: x.provenance for name, x in zip(names, (first, second), strict=True)}
     return {**parts, "versions": versions()}

@@ -1,21 +1,27 @@
 """`detect_phases`: where the question is handed over, where the answer has been retrieved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from xlens.phases.curves import ALL, KINDS, Curves
+from xlens.phases.boundary import Boundary, Draws, boundaries, interval
+from xlens.phases.curves import ALL, Curves
 from xlens.phases.resample import cluster_of, percentiles, random_signs
-from xlens.phases.steps import best_step, levels
 from xlens.results import Result, versions
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
+from xlens.stats import bootstrap_weights, check_draws
 
 EDGES = ("question", "answer")
+PAIRS = (
+    ("patch_question", "patch_context"),
+    ("patch_last_question", "patch_last_context"),
+    ("ablate_question", "ablate_context"),
+    ("relevance_question", "relevance_context"),
+)
+"""The same intervention, or measure, on the question and on the context."""
 SOURCES = {
     "two phases": "arXiv 2504.10906 (abstract): question encoding, then answer retrieval",
     "boundaries, evidence, tests": "our reading",
@@ -36,17 +42,23 @@ class PhaseResult(Result):
             the curve never steps in the expected direction; `before` and `after` the mean excess
             on either side; `p` of the step against sign flips, `p_adjusted` over the kinds of the
             same edge and basis (single-step min-p, dependence kept). Kinds without a control have
-            no p.
+            no p. `gradual`: how often, in the bootstrap, a straight line explains as much of the
+            curve as the step. Where layers between were not looked at, `low` begins after the last
+            one that was.
         phases: One row per language: `language question question_low question_high question_basis
-            answer answer_low answer_high answer_basis gap gap_low gap_high p_question p_answer
-            p_order p found why`. Boundaries are medians over the kinds of that basis that were
-            found: the causal ones where there are any, else the observed. `gap` is answer -
-            question, also where it is zero or negative; `p` the largest of the three.
+            answer answer_low answer_high answer_basis gap gap_low gap_high gap_basis p_question
+            p_answer p_order p gradual found why`. Boundaries are medians over the kinds of that
+            basis that were found: the causal ones where there are any, else the observed. `gap` is
+            answer - question, also where it is zero or negative: the median over pairs of kinds
+            that look at both edges in the same way (`PAIRS`; `gap_basis` is then `matched`), else
+            of the medians. `p` is the largest of the three; `gradual` the larger of the two edges'
+            medians over kinds.
         agreement: Differences between kinds of one edge that were found: `language edge first
             second difference low high`.
         layers: Residual points looked at.
         n_layers: Blocks of the model.
-        confidence: Of intervals; a phase structure is found where p < 1 - confidence.
+        confidence: Of intervals; a phase structure is found where p < 1 - confidence and
+            `gradual` is below one half.
     """
 
     edges: pd.DataFrame
@@ -113,8 +125,11 @@ def detect_phases(
     by least squares. Intervals: bootstrap over clusters, with the boundary found anew in each
     resample. The test: were right and wrong the same to the model, each cluster's excess could as
     well have the other sign; steps are found anew under random signs. A two-phase structure needs
-    a tested step of some kind at either edge, and the second after the first in the bootstrap:
-    three conditions, all of which must hold, so that p is the largest of theirs.
+    a tested step of some kind at either edge; the second after the first in the bootstrap, by kinds
+    that look at both in the same way where there are such; and curves that are rather steps than
+    straight lines, as every model that answers right has curves that end higher or lower than they
+    began. The first three are tested, and p is the largest of theirs; of the last it is asked that
+    steps do better in most resamples.
 
     Where something was changed (`patch_...`, `ablate_...`), that evidence decides. What is read off
     a run need not be used in it: words that languages share align questions in random models too,
@@ -139,7 +154,7 @@ def detect_phases(
     chosen = curves.take(range(len(curves.meta)), kinds)
     clusters = cluster_of(chosen.meta, cluster)
     n_clusters = int(clusters.max()) + 1
-    draw = _Draws(
+    draw = Draws(
         bootstrap_weights(n_clusters, n_boot, seed), random_signs(n_clusters, n_flips, seed)
     )
     languages = chosen.meta["language"].to_numpy()
@@ -149,11 +164,11 @@ def detect_phases(
     agreement: list[dict[str, Any]] = []
     for tag in tags:
         here = np.ones(len(languages), dtype=bool) if tag == ALL else languages == tag
-        steps = _steps(chosen, here, clusters, draw)
+        steps = boundaries(chosen, here, clusters, draw)
         level = 1 - confidence
         for step in steps:
-            edges.append({"language": tag, **step.row(confidence, level)})
-        phases.append({"language": tag, **_phases(steps, confidence)})
+            edges.append({"language": tag, **step.row(confidence, level, curves.layers)})
+        phases.append({"language": tag, **_phases(steps, confidence, curves.layers)})
         for edge in ("encoding", *EDGES):
             agreement += [
                 {"language": tag, "edge": edge, **row}
@@ -182,140 +197,13 @@ def detect_phases(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    weights: Float[np.ndarray, "draw cluster"]
-    signs: Float[np.ndarray, "flip cluster"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """One kind's boundary in one language.
-
-    Attributes:
-        value: NaN where there is none.
-        draws: Of the bootstrap.
-        null: The explained sums of squares under sign flips, the first as it is; None untested.
-    """
-
-    kind: str
-    value: float
-    draws: Float[np.ndarray, " draw"]
-    before: float
-    after: float
-    null: np.ndarray | None
-    p: float
-    p_adjusted: float
-    n: int
-    n_clusters: int
-
-    @property
-    def edge(self) -> str:
-        return KINDS[self.kind].edge
-
-    @property
-    def basis(self) -> str:
-        return KINDS[self.kind].basis
-
-    def found(self, level: float) -> bool:
-        return self.p_adjusted < level
-
-    def row(self, confidence: float, level: float) -> dict[str, Any]:
-        low, high = percentiles(self.draws, confidence)
-        return {
-            "kind": self.kind,
-            "edge": self.edge,
-            "basis": self.basis,
-            "value": self.value,
-            "low": low,
-            "high": high,
-            "before": self.before,
-            "after": self.after,
-            "p": self.p,
-            "p_adjusted": self.p_adjusted,
-            "found": self.found(level),
-            "n": self.n,
-            "n_clusters": self.n_clusters,
-        }
-
-
-def _steps(curves: Curves, here: np.ndarray, clusters: np.ndarray, draw: _Draws) -> list[_Step]:
-    """Every kind's boundary, with p values adjusted within each edge."""
-    excess = curves.excess
-    found = [
-        step
-        for kind, values in zip(curves.kinds, excess, strict=True)
-        if (step := _one(kind, np.where(here[:, None], values, np.nan), curves, clusters, draw))
-    ]
-    groups: dict[tuple[str, str], list[_Step]] = {}
-    for step in found:
-        groups.setdefault((step.edge, step.basis), []).append(step)
-    adjusted = {
-        step.kind: p
-        for mine in groups.values()
-        for step, p in zip(mine, _adjusted(mine), strict=True)
-    }
-    return [replace(step, p_adjusted=adjusted[step.kind]) for step in found]
-
-
-def _one(
-    kind: str, values: np.ndarray, curves: Curves, clusters: np.ndarray, draw: _Draws
-) -> _Step | None:
-    # A prompt counts with its whole curve, or not at all.
-    whole = np.asarray(np.isfinite(values).all(axis=1))
-    if not whole.any():
-        return None
-    rises = KINDS[kind].rises
-    n_clusters = draw.weights.shape[1]
-    sums = ClusterSums.of(np.where(whole[:, None], values, np.nan), clusters, n_clusters)
-    mean = sums.mean()
-    (at,), _ = best_step(mean[None], rises=rises)
-    resampled = sums.draws(draw.weights)
-    drawn = np.isfinite(resampled).all(axis=1)
-    places = np.full(len(resampled), np.nan)
-    where, _ = best_step(resampled[drawn], rises=rises)
-    layers = np.array(curves.layers, dtype=float)
-    places[drawn] = np.where(where > 0, layers[where], np.nan)
-    before, after = levels(mean, int(at)) if at > 0 else (float("nan"), float("nan"))
-    null, p = None, float("nan")
-    if KINDS[kind].basis != "untested":
-        _, null = best_step(sums.flipped(draw.signs), rises=rises)
-        p = float(_ranks(null)[0])
-    return _Step(
-        kind=kind,
-        value=float(layers[at]) if at > 0 else float("nan"),
-        draws=places,
-        before=before,
-        after=after,
-        null=null,
-        p=p,
-        p_adjusted=float("nan"),
-        n=int(whole.sum()),
-        n_clusters=sums.n,
-    )
-
-
-def _ranks(null: np.ndarray) -> np.ndarray:
-    """For each flip the share of flips whose step is as large, rounding aside."""
-    order = np.sort(null)
-    return 1 - np.searchsorted(order, null * (1 - 1e-9), side="left") / len(null)
-
-
-def _adjusted(steps: Sequence[_Step]) -> list[float]:
-    """Single-step min-p over kinds: the flips are shared, so their dependence is kept."""
-    nulls = [s.null for s in steps if s.null is not None]
-    if not nulls:
-        return [float("nan")] * len(steps)
-    ranks = np.stack([_ranks(null) for null in nulls])
-    least = ranks.min(axis=0)
-    return [float((least <= rank * (1 + 1e-9)).mean()) for rank in ranks[:, 0]]
-
-
-def _phases(steps: Sequence[_Step], confidence: float) -> dict[str, Any]:
+def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int]) -> dict[str, Any]:
     level = 1 - confidence
     row: dict[str, Any] = {}
     draws: dict[str, np.ndarray] = {}
     p: dict[str, float] = {}
+    gradual: list[float] = []
+    kept: dict[str, Boundary] = {}
     for edge in EDGES:
         bases = {b: [s for s in steps if (s.edge, s.basis) == (edge, b)] for b in _BASES}
         basis = next((b for b in _BASES if bases[b]), "")
@@ -326,26 +214,41 @@ def _phases(steps: Sequence[_Step], confidence: float) -> dict[str, Any]:
         if found:
             row[edge] = float(np.median([s.value for s in found]))
             draws[edge] = _median([s.draws for s in found])
-            row[f"{edge}_low"], row[f"{edge}_high"] = percentiles(draws[edge], confidence)
+            row[f"{edge}_low"], row[f"{edge}_high"] = interval(draws[edge], confidence, layers)
+            gradual.append(float(np.median([s.gradual for s in found])))
+            kept |= {s.kind: s for s in found}
         else:
             row |= dict.fromkeys((edge, f"{edge}_low", f"{edge}_high"), float("nan"))
     if len(draws) == 2:
-        gap = draws["answer"] - draws["question"]
+        pairs = [(kept[a], kept[b]) for a, b in PAIRS if a in kept and b in kept]
+        row["gap_basis"] = "matched" if pairs else "medians"
         row["gap"] = row["answer"] - row["question"]
+        gap = draws["answer"] - draws["question"]
+        if pairs:
+            row["gap"] = float(np.median([b.value - a.value for a, b in pairs]))
+            gap = _median([b.draws - a.draws for a, b in pairs])
         row["gap_low"], row["gap_high"] = percentiles(gap, confidence)
         p["order"] = float((1 + (~(gap > 0)).sum()) / (1 + len(gap)))
     else:
         row |= dict.fromkeys(("gap", "gap_low", "gap_high"), float("nan"))
+        row["gap_basis"] = ""
         p["order"] = 1.0
     worst = max(p, key=p.__getitem__)
     missing = [edge for edge in EDGES if edge not in draws]
-    why = _WHY[missing[-1]] if missing else ("" if p[worst] < level else _WHY[worst])
+    slow = max(gradual, default=float("nan"))
+    if missing:
+        why = _WHY[missing[-1]]
+    elif p[worst] >= level:
+        why = _WHY[worst]
+    else:
+        why = _WHY["gradual"] if slow >= 0.5 else ""
     return row | {
         "p_question": p["question"],
         "p_answer": p["answer"],
         "p_order": p["order"],
         "p": max(p[edge] for edge in missing) if missing else p[worst],
-        "found": not missing and p[worst] < level,
+        "gradual": slow,
+        "found": not why,
         "why": why,
     }
 
@@ -355,10 +258,11 @@ _WHY = {
     "question": "no evidence that the question is handed over",
     "answer": "no evidence that the answer is retrieved",
     "order": "the answer is not retrieved later than the question is handed over",
+    "gradual": "the change is gradual, a straight line describes it as well as a step",
 }
 
 
-def _agreement(steps: Sequence[_Step], confidence: float) -> list[dict[str, Any]]:
+def _agreement(steps: Sequence[Boundary], confidence: float) -> list[dict[str, Any]]:
     level = 1 - confidence
     there = [s for s in steps if s.found(level) or (s.null is None and np.isfinite(s.value))]
     rows: list[dict[str, Any]] = []

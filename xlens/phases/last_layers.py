@@ -1,47 +1,21 @@
-"""What the last layers do: language gaps by lens and by patching, late relevance, swaps."""
+"""What the last layers do: language gaps by lens and by patching, and late relevance."""
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import nn
 
-from xlens.engine import RelevanceScores, harvest
+from xlens.engine import RelevanceScores
 from xlens.models import HookedModel
-from xlens.phases.asked import Asked, answer_tokens
+from xlens.phases.asked import Asked
 from xlens.phases.curves import Curves
-from xlens.phases.evidence.sweep import patched, read_answers
-from xlens.phases.resample import cluster_of, percentiles, shared_rows
+from xlens.phases.effects import LayerEffects, layer_effects
+from xlens.phases.evidence.sweep import patched
+from xlens.phases.resample import cluster_of, shared_rows
 from xlens.prompts import Prompts
-from xlens.results import Result, versions
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerEffects(Result):
-    """Numbers by layer and language, with a control beside them.
-
-    Attributes:
-        table: `language layer mean low high control n`. What they are, `effect` says; `control` is
-            NaN where there is none. Of swapped blocks `layer` is the number of blocks swapped.
-        effect: `lens gap`, `recovered`, `late relevance` or `swapped blocks`.
-        n_layers: Blocks of the model.
-        confidence: Of the intervals.
-    """
-
-    table: pd.DataFrame
-    effect: str
-    n_layers: int
-    confidence: float
-
-    def to_frame(self) -> pd.DataFrame:
-        """`table`."""
-        return self.table
+from xlens.stats import check_draws
 
 
 def lens_gap(
@@ -72,15 +46,23 @@ def lens_gap(
     Raises:
         ValueError: no such kind, no such language, or none besides it.
     """
-    check_draws(confidence, n_boot=n_boot)
     value, control = curves.get(kind, "values"), curves.get(kind, "control")
-    clusters = cluster_of(curves.meta, cluster)
-    parts: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
-    for language, (rows, base) in _pairs(curves.meta, pivot).items():
-        gaps = [x[base] - x[rows] for x in (value, control)]
-        parts.append((language, gaps[0], gaps[1], clusters[rows]))
-    table = _table(parts, curves.layers, int(clusters.max()) + 1, confidence, n_boot, seed)
-    return _effects(table, "lens gap", curves.n_layers, confidence, curves.provenance)
+    pairs = _pairs(curves.meta, pivot).values()
+    rows, base = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return layer_effects(
+        value[base] - value[rows],
+        control[base] - control[rows],
+        layers=curves.layers,
+        meta=curves.meta.iloc[rows],
+        effect="lens gap",
+        options={"pivot": pivot, "kind": kind},
+        cluster=cluster,
+        n_layers=curves.n_layers,
+        confidence=confidence,
+        n_boot=n_boot,
+        seed=seed,
+        provenance=curves.provenance,
+    )
 
 
 def recovered(
@@ -119,15 +101,17 @@ def recovered(
     """
     check_draws(confidence, n_boot=n_boot)
     meta = asked.meta
-    clusters = cluster_of(meta, cluster)
-    parts: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    cluster_of(meta, cluster)
     points = model.layers(layers)
-    for language, (rows, base) in _pairs(meta, pivot).items():
+    pairs = _pairs(meta, pivot)
+    for language, (rows, _) in pairs.items():
         if len(rows) < 2:
             raise ValueError(f"{language!r} and {pivot!r} share {len(rows)} ids; two are needed.")
+    gains: list[list[np.ndarray]] = [[], []]
+    for rows, base in pairs.values():
         taker = asked.take(rows)
-        gains = [
-            patched(
+        for kept, givers in zip(gains, (base, np.roll(base, -1)), strict=True):
+            found = patched(
                 model,
                 taker,
                 _dressed(asked, givers, taker),
@@ -136,163 +120,85 @@ def recovered(
                 layers=layers,
                 progress=progress,
                 **harvesting,
-            ).get("patch_last_question", "values")
-            for givers in (base, np.roll(base, -1))
-        ]
-        parts.append((language, gains[0], gains[1], clusters[rows]))
-    table = _table(parts, points, int(clusters.max()) + 1, confidence, n_boot, seed)
-    return _effects(table, "recovered", model.n_layers, confidence, model.provenance())
+            )
+            kept.append(found.get("patch_last_question", "values"))
+    return layer_effects(
+        *(np.concatenate(kept) for kept in gains),
+        layers=points,
+        meta=meta.iloc[np.concatenate([rows for rows, _ in pairs.values()])],
+        effect="recovered",
+        options={"pivot": pivot},
+        cluster=cluster,
+        n_layers=model.n_layers,
+        confidence=confidence,
+        n_boot=n_boot,
+        seed=seed,
+        provenance=model.provenance(),
+    )
 
 
 def late_share(
     scores: RelevanceScores,
     *,
-    segments: Sequence[str] = ("question", "context"),
-    last: int = 2,
+    segment: str = "question",
+    last: int | Sequence[int] = 2,
+    n_layers: int | None = None,
     cluster: str | None = None,
     confidence: float = 0.95,
     n_boot: int = 1000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> LayerEffects:
     """Share of a segment's relevance, `sum |R|` over layers above 0, that lies in the last layers.
 
+    Of a span, the output of the last block is not counted: the scalar is read at the last position,
+    so every other token's relevance is 0 there whatever the model. Of `last` it is.
+
     Args:
-        scores: With the slots `NAME:sum` (or `last`).
-        segments: Names of spans, or `last`.
-        last: How many layers.
+        scores: With the slot `SEGMENT:sum`, or `last`.
+        segment: Name of a span, or `last`.
+        last: How many of the layers that count, from the top; several are looked at one by one.
+        n_layers: Blocks of the model; None: the deepest layer of the scores.
         cluster: Meta column that is resampled whole.
         confidence: Of the intervals.
         n_boot: Resamples.
         seed: Of the bootstrap.
 
     Returns:
-        `language segment share low high uniform n`; `uniform` is the share if all layers had the
-        same.
+        `layer` is the number of layers; `control` the share if all layers had the same. A prompt
+        without any relevance in the segment is NaN.
 
     Raises:
         ValueError: a slot that the scores lack, or as many layers as there are.
     """
-    check_draws(confidence, n_boot=n_boot)
-    above = np.array(scores.layers) > 0
-    if not 1 <= last < above.sum():
-        raise ValueError(f"last is {last}; accepted are 1 to {int(above.sum()) - 1} layers here.")
-    clusters = cluster_of(scores.meta, cluster)
-    weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
-    rows: list[dict[str, Any]] = []
-    for segment in segments:
-        size = np.abs(scores.get("last" if segment == "last" else f"{segment}:sum"))[:, above]
-        total = size.sum(1)
-        share = np.where(total > 0, size[:, -last:].sum(1) / np.where(total > 0, total, 1), np.nan)
-        for language in scores.meta["language"].unique():
-            here = np.where(scores.meta["language"] == language, share, np.nan)[:, None]
-            sums = ClusterSums.of(here, clusters)
-            low, high = percentiles(sums.draws(weights)[:, 0], confidence)
-            rows.append(
-                {
-                    "language": language,
-                    "segment": segment,
-                    "share": float(sums.mean()[0]),
-                    "low": low,
-                    "high": high,
-                    "uniform": last / int(above.sum()),
-                    "n": int(np.isfinite(here).sum()),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-@contextmanager
-def swapped_blocks(model: HookedModel, other: HookedModel, last: int) -> Generator[None]:
-    """`model` with the last blocks' weights of `other` inside; its own are back afterwards, always.
-
-    No weight is copied: parameters point to the other's for the time being.
-
-    Args:
-        model: Changed inside.
-        other: Of the same shape; stays as it is.
-        last: How many blocks, from the top.
-
-    Raises:
-        ValueError: blocks of another shape, or more than there are.
-    """
-    if not 0 <= last <= min(model.n_layers, other.n_layers):
-        raise ValueError(f"last is {last}; accepted are 0 to {model.n_layers} blocks.")
-    pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
-    chosen = zip(model.blocks[::-1][:last], other.blocks[::-1][:last], strict=True)
-    for number, (mine, theirs) in enumerate(chosen):
-        ours, given = dict(mine.named_parameters()), dict(theirs.named_parameters())
-        shapes = [{k: tuple(v.shape) for k, v in x.items()} for x in (ours, given)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"Block {model.n_layers - 1 - number} of {model.name} and of {other.name} differ "
-                "in shape; blocks can be swapped between models of one architecture and size."
-            )
-        pairs += [(ours[k], given[k].data.to(ours[k].device, ours[k].dtype)) for k in ours]
-    own = [(parameter, parameter.data) for parameter, _ in pairs]
-    try:
-        for parameter, data in pairs:
-            parameter.data = data
-        yield
-    finally:
-        for parameter, data in own:
-            parameter.data = data
-
-
-def layer_swap(
-    model: HookedModel,
-    other: HookedModel,
-    asked: Asked,
-    *,
-    last: Sequence[int] | None = None,
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
-    progress: bool = True,
-    **harvesting: Any,
-) -> LayerEffects:
-    """Log-probability of the answers with the other model's last blocks in place.
-
-    Args:
-        model: Whose lower blocks, embedding and readout are kept.
-        other: Whose last blocks are used.
-        asked: Prompts.
-        last: Numbers of blocks; None for 0 to all.
-        cluster: Meta column that is resampled whole.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
-        progress: Show bars.
-        **harvesting: Further options of `harvest`.
-
-    Returns:
-        `layer` is the number of blocks swapped; `mean` the right answer's log-probability (nats),
-        `control` the wrong one's.
-
-    Raises:
-        ValueError: models of different shape, or what `harvest` refuses.
-    """
-    check_draws(confidence, n_boot=n_boot)
-    numbers = list(range(model.n_layers + 1)) if last is None else list(last)
-    tokens = answer_tokens(model, asked)
-    top = model.n_layers
-    said: list[Float[np.ndarray, "prompt 2"]] = []
-    for number in numbers:
-        with swapped_blocks(model, other, number):
-            states = harvest(model, asked.prompts, layers=top, progress=progress, **harvesting)
-            said.append(read_answers(model, states.slot("last").values, tokens)[:, 0])
-    found = np.stack(said, axis=1)
-    meta = asked.meta
-    clusters = cluster_of(meta, cluster)
-    languages = meta["language"].to_numpy()
-    parts = [
-        (str(tag), found[here][..., 0], found[here][..., 1], clusters[here])
-        for tag in dict.fromkeys(languages)
-        for here in [languages == tag]
-    ]
-    table = _table(parts, numbers, int(clusters.max()) + 1, confidence, n_boot, seed)
-    origin = {"model": model.provenance(), "other": other.provenance()}
-    return _effects(table, "swapped blocks", model.n_layers, confidence, origin)
+    blocks = max(scores.layers) if n_layers is None else n_layers
+    points = np.array(scores.layers)
+    counted = (points > 0) & ((points < blocks) | (segment == "last"))
+    numbers = [last] if isinstance(last, int) else list(last)
+    most = int(counted.sum()) - 1
+    if not numbers or not all(1 <= number <= most for number in numbers):
+        raise ValueError(
+            f"last is {last}; accepted are 1 to {most} of the {most + 1} layers that count here."
+        )
+    slot = "last" if segment == "last" else f"{segment}:sum"
+    size = np.abs(scores.get(slot)[:, counted].astype(np.float64))
+    total = size.sum(1, keepdims=True)
+    late = np.stack([size[:, -number:].sum(1) for number in numbers], axis=1)
+    share = np.where(total > 0, late / np.where(total > 0, total, 1), np.nan)
+    even = np.broadcast_to(np.array(numbers) / (most + 1), share.shape)
+    return layer_effects(
+        share,
+        even,
+        layers=numbers,
+        meta=scores.meta,
+        effect="late relevance",
+        options={"segment": segment, "rule": scores.rule, "scalar": scores.scalar},
+        cluster=cluster,
+        n_layers=blocks,
+        confidence=confidence,
+        n_boot=n_boot,
+        seed=seed,
+        provenance=scores.provenance,
+    )
 
 
 def _dressed(asked: Asked, givers: np.ndarray, taker: Asked) -> Asked:
@@ -316,45 +222,3 @@ def _pairs(meta: pd.DataFrame, pivot: str) -> dict[str, tuple[np.ndarray, np.nda
     if not found:
         raise ValueError(f"No prompt in another language shares an id with one in {pivot!r}.")
     return found
-
-
-def _table(
-    parts: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
-    layers: Sequence[int],
-    n_clusters: int,
-    confidence: float,
-    n_boot: int,
-    seed: int,
-) -> pd.DataFrame:
-    weights = bootstrap_weights(n_clusters, n_boot, seed)
-    rows: list[dict[str, Any]] = []
-    for language, values, control, clusters in parts:
-        sums = ClusterSums.of(values, clusters, n_clusters)
-        beside = ClusterSums.of(control, clusters, n_clusters).mean()
-        draws, mean = sums.draws(weights), sums.mean()
-        for i, layer in enumerate(layers):
-            low, high = percentiles(draws[:, i], confidence)
-            rows.append(
-                {
-                    "language": language,
-                    "layer": layer,
-                    "mean": float(mean[i]),
-                    "low": low,
-                    "high": high,
-                    "control": float(beside[i]),
-                    "n": int(np.isfinite(values[:, i]).sum()),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _effects(
-    table: pd.DataFrame, effect: str, n_layers: int, confidence: float, origin: dict[str, Any]
-) -> LayerEffects:
-    return LayerEffects(
-        provenance={**origin, "effect": effect, "source": "our reading", "versions": versions()},
-        table=table,
-        effect=effect,
-        n_layers=n_layers,
-        confidence=confidence,
-    )

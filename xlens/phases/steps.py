@@ -36,6 +36,19 @@ def best_step(
     return np.where(size > 0, at, -1), size
 
 
+def like_a_line(
+    curves: Float[np.ndarray, "curve layer"], layers: Float[np.ndarray, " layer"], *, rises: bool
+) -> np.ndarray:
+    """Whether a straight line explains at least as much of each curve as its best step, `[curve]`.
+
+    True, too, where there is no step in the expected direction.
+    """
+    _, step = best_step(curves, rises=rises)
+    x = layers - layers.mean()
+    line = (curves @ x) ** 2 / (x @ x)
+    return line >= step * (1 - 1e-9)
+
+
 def levels(curve: Float[np.ndarray, " layer"], at: int) -> tuple[float, float]:
     """Means before and after a step."""
     return float(curve[:at].mean()), float(curve[at:].mean())

@@ -19,6 +19,7 @@ from xlens.engine.rules.backward import (
     with_identity_tanh,
 )
 from xlens.engine.rules.families import FAMILIES, Family
+from xlens.engine.rules.kernels import require_gradients
 from xlens.engine.rules.rule import Rule
 from xlens.models import HookedModel
 
@@ -52,9 +53,10 @@ def check(model: HookedModel, rule: Rule) -> None:
     """Whether `rule` can be applied, found out before anything runs.
 
     Raises:
-        ValueError: it cannot, and why.
+        ValueError: it cannot, and why; by any rule, a model through whose layers no gradient goes.
     """
     _patches(model, rule)
+    require_gradients(model)
     if rule.constant_norms:
         one_a_kind = {type(norm): norm for norm in _norms(model)}
         for norm in one_a_kind.values():

@@ -35,17 +35,17 @@ def evidence(
     |---|---|---|
     | `readable` | | one |
     | `ablate_question`, `ablate_context` | | one per layer each |
-    | `relevance_…`, `depth_…` | a rule for this family | two, backward |
+    | `relevance_…`, `depth_…` | a rule for this family | two, backward; with `right` one |
     | `patch_question`, `patch_last_question` | donors `question` | one per layer each |
     | `aligned_question_end`, `aligned_last` | donors `question`, two languages | two |
-    | `patch_last_context` | donors `context` | one per layer |
-    | `patch_context` | donors `context` that ask the same question | one per layer |
+    | `patch_context`, `patch_last_context` | donors `context` | one per layer each |
 
     Args:
         model: From `xlens.load`.
         asked: Prompts with right and wrong answers, and the spans `question` and `context`.
         question: Other questions about the same contexts, from `same_context`.
-        context: Questions about other contexts, from `other_context`.
+        context: The same questions over other contexts, from `other_context`. A donor with another
+            question would bring the look of its answer along, and none of its context.
         kinds: Which; None for all that these donors and languages allow.
         spans: Other names of the spans: `{"question": ..., "context": ...}`.
         layers: Residual points.
@@ -66,8 +66,7 @@ def evidence(
             require_same(asked, found)
     same = context is not None and _same_question(asked, context, names["question"])
     there = {
-        "patch_context": same,
-        "patch_last_context": context is not None,
+        **dict.fromkeys(("patch_context", "patch_last_context"), same),
         **dict.fromkeys(("patch_question", "patch_last_question"), question is not None),
         **dict.fromkeys(ALIGNED, question is not None and several),
     }
@@ -77,8 +76,8 @@ def evidence(
     if wrong or not wanted:
         raise ValueError(
             f"kinds={wrong or wanted} can't be had here; accepted are {allowed}. patch_… needs "
-            "donors (question=, context=), patch_context such with the same question, aligned_… a "
-            "second language."
+            "donors (question=, context=), those of the context with the same question "
+            "(other_context), aligned_… a second language."
         )
     options: dict[str, Any] = {"layers": layers, "progress": progress, **harvesting}
     parts: list[Curves] = []
@@ -86,7 +85,10 @@ def evidence(
         donor, span = donors[segment], names[segment]
         for kind, slot in ((f"patch_{segment}", f"{span}:each"), (f"patch_last_{segment}", "last")):
             if kind in wanted and donor is not None:
-                parts.append(patched(model, asked, donor, kind=kind, slot=slot, **options))
+                # Donors with the prompts' own answers are those that don't hold them.
+                lost = (donor.answers, donor.others) == (asked.answers, asked.others)
+                how: dict[str, Any] = {"slot": slot, "measure": "loss" if lost else "gain"}
+                parts.append(patched(model, asked, donor, kind=kind, **how, **options))
         if f"ablate_{segment}" in wanted:
             kind = f"ablate_{segment}"
             parts.append(ablated(model, asked, kind=kind, span=span, fill=fill, **options))

@@ -30,7 +30,8 @@ def relevant(
 
     `relevance_question`: relevance of the segment to the right answer's logit, its control that to
     the wrong answer's. `depth_question`: 1 up to the layer of the major relevance depth of the
-    right answer, then 0; it has no control of its own. The same for the context. Prompts whose
+    right answer, the embedding counted, then 0; it has no control of its own. The same for the
+    context. Prompts whose
     right and wrong answers begin with the same token are left out (NaN).
 
     Args:
@@ -74,7 +75,8 @@ def relevant(
             mine = right.get(f"{span}:sum")
             curves[f"relevance_{segment}"][rows] = mine[:, at]
             control[f"relevance_{segment}"][rows] = wrong.get(f"{span}:sum")
-            depth = major_depth(mine.T, right.layers)[:, None]
+            # With the embedding: what block 0 hands over has its relevance there.
+            depth = major_depth(mine.T, right.layers, embedding=True)[:, None]
             inside = np.where(np.isnan(depth), np.nan, np.array(points) <= depth)
             curves[f"depth_{segment}"][rows] = inside
     return join_curves(

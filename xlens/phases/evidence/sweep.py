@@ -1,7 +1,7 @@
 """The runs behind the causal evidence: a plain one, and from there one for each changed layer."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ def patched(
     *,
     kind: str,
     slot: str,
+    measure: Literal["gain", "loss"] = "gain",
     layers: str | int | Sequence[int] = "all",
     progress: bool = True,
     **harvesting: Any,
@@ -62,7 +63,9 @@ def patched(
 
     At each layer the states at `slot` are replaced by those of the donor with the same id and
     language. The value is what the donor's right answer gains in log-probability, the control what
-    its wrong one gains: more than that is knowledge of the donor's question or context.
+    its wrong one gains: more than that is knowledge of the donor's question or context. With
+    `loss`, for donors without an answer of their own (`other_context`), it is what the right answer
+    loses beyond what the wrong one loses: what the context had given.
 
     Prompts are left out (NaN) if the donor has another number of tokens at a slot of several
     positions, or if its right and its wrong answer begin with the same token.
@@ -73,6 +76,7 @@ def patched(
         donors: The same ids and languages; `same_context` and `other_context` make them.
         kind: Which kind of evidence this is (`KINDS`).
         slot: `last`, `question:each`, ...
+        measure: Of the donors' answers.
         layers: Residual points at which to patch.
         progress: Show bars.
         **harvesting: Further options of `harvest`: `token_budget`, `store`, `prepend_bos`.
@@ -97,6 +101,8 @@ def patched(
 
         given = _in_parts(model, giver, points, slot, **options)
         shift = _shifts(model, taker, tokens[rows], _changes(given, change), **options)
+        if measure == "loss":
+            shift = -shift
         value[rows], control[rows] = shift[..., 0], shift[..., 1]
     return one_kind(
         kind,

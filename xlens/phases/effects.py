@@ -1,0 +1,128 @@
+"""`LayerEffects`: what the last layers do, prompt by prompt, so that two models can be paired."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from xlens.phases.curves import mean_curve
+from xlens.phases.resample import cluster_of
+from xlens.results import Result, versions
+from xlens.stats import ClusterSums, bootstrap_weights, check_draws
+
+SWAPPED = "swapped blocks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerEffects(Result):
+    """Numbers by layer and language, with a control beside them, and the prompts behind them.
+
+    Attributes:
+        table: `language layer mean low high control n`; of swapped blocks also `change change_low
+            change_high control_change`: paired with 0 swapped blocks.
+        values: Each prompt's own; NaN where it has none.
+        control: The same for the control.
+        layers: What `layer` counts: residual points; of swapped blocks and late relevance the
+            number of blocks or points, from the top.
+        meta: One row per prompt: `id`, `language` and the prompts' meta.
+        effect: `lens gap`, `recovered`, `late relevance` or `swapped blocks`.
+        options: What the numbers were made with: the pivot, the kind of evidence, the segment.
+        cluster: Meta column that was resampled whole; None for `paragraph` where there is one, else
+            `id`.
+        n_layers: Blocks of the model.
+        confidence: Of the intervals.
+    """
+
+    table: pd.DataFrame
+    values: Float[np.ndarray, "prompt layer"]
+    control: Float[np.ndarray, "prompt layer"]
+    layers: tuple[int, ...]
+    meta: pd.DataFrame
+    effect: str
+    options: dict[str, Any]
+    cluster: str | None
+    n_layers: int
+    confidence: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+    @property
+    def changes(self) -> tuple[np.ndarray, np.ndarray]:
+        """`values` and `control` less those of the same prompt with 0 swapped blocks.
+
+        Raises:
+            ValueError: an effect that is no exchange of blocks, and so has no such baseline.
+        """
+        if self.effect != SWAPPED:
+            raise ValueError(
+                f"Changes are those from 0 {SWAPPED}; this effect is {self.effect!r}, a difference "
+                "already. Take its values."
+            )
+        at = self.layers.index(0)
+        return self.values - self.values[:, [at]], self.control - self.control[:, [at]]
+
+
+def layer_effects(
+    values: np.ndarray,
+    control: np.ndarray,
+    *,
+    layers: Sequence[int],
+    meta: pd.DataFrame,
+    effect: str,
+    options: dict[str, Any],
+    cluster: str | None,
+    n_layers: int,
+    confidence: float,
+    n_boot: int,
+    seed: int,
+    provenance: dict[str, Any],
+) -> LayerEffects:
+    """Means of per-prompt values by language, with bootstrap intervals over clusters.
+
+    Raises:
+        ValueError: no such column, or a bad option.
+    """
+    check_draws(confidence, n_boot=n_boot)
+    meta = meta.reset_index(drop=True)
+    clusters = cluster_of(meta, cluster)
+    weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
+
+    def by_language(values: np.ndarray, control: np.ndarray) -> pd.DataFrame:
+        parts: list[pd.DataFrame] = []
+        for language in meta["language"].unique():
+            here = (meta["language"] == language).to_numpy()
+            table = mean_curve(values[here], clusters[here], weights, layers, confidence)
+            beside = ClusterSums.of(control[here], clusters[here]).mean()
+            parts.append(table.assign(language=language, control=beside))
+        columns = ["language", "layer", "mean", "low", "high", "control", "n"]
+        return pd.concat(parts, ignore_index=True)[columns]
+
+    found = LayerEffects(
+        provenance={
+            **provenance,
+            "effect": effect,
+            "source": "our reading",
+            "versions": versions(),
+        },
+        table=by_language(values, control),
+        values=np.asarray(values, dtype=np.float64),
+        control=np.asarray(control, dtype=np.float64),
+        layers=tuple(layers),
+        meta=meta,
+        effect=effect,
+        options=options,
+        cluster=cluster,
+        n_layers=n_layers,
+        confidence=confidence,
+    )
+    if effect == SWAPPED:
+        changed = by_language(*found.changes)
+        names = {"mean": "change", "low": "change_low", "high": "change_high"}
+        for column, name in (names | {"control": "control_change"}).items():
+            found.table[name] = changed[column]
+    return found
