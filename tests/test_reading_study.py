@@ -15,9 +15,9 @@ import tiny
 from xlens.cli import main, xmrc_job
 from xlens.report import write_report
 from xlens.report.reading import folder_names, given_pairs
+from xlens.report.reading_inside import correlation_rows, phase_findings, stability_rows
 from xlens.report.reading_tables import (
     oracle_rows,
-    phase_findings,
     reading_findings,
     score_rows,
 )
@@ -160,7 +160,11 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     assert set(found["curves"].meta["language"]) == {"en", "de"}
     assert found["curves"].meta["paragraph"].nunique() == 2
     assert found["depth"].n_layers == model.n_layers
-    assert any("no p can be below 0.25." in s for s in phase_findings(found))
+    said = phase_findings(found)
+    assert any("no p can be below 0.25." in s for s in said)
+    assert any(s.startswith("The same with random weights, in one language: no two") for s in said)
+    assert stability_rows(found["stability"])[0][:3] == ["index", "English", "German"]
+    assert correlation_rows({"x": found}) is None  # one language besides the pivot
     rows = score_rows(found)
     assert [row[:4] for row in rows] == [["en", "en", "en", "4"], ["en", "de", "en", "4"]]
     first = score_rows({k: found[k] for k in ("scores", "first-sentence")})

@@ -25,7 +25,8 @@ from xlens.figures import (
     write_figures,
 )
 from xlens.languages import english_name
-from xlens.phases import Curves, DepthResult, PhaseResult
+from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
+from xlens.report.reading_inside import correlation_rows, phase_rows, stability_rows
 from xlens.report.reading_tables import (
     has_settings,
     leaderboard_rows,
@@ -45,6 +46,7 @@ from xlens.runs import RunDirectory
 from xlens.studies.context_retrieval import ORACLE, PARTS, TABLE
 from xlens.studies.leaderboard import RULE, Leaderboard, find_pairs, leaderboard
 from xlens.tasks.xmrc import OracleResult, Predictions, ReadingResult
+from xlens.tasks.xmrc.scores import SETTINGS
 
 MARK = "predictions"
 """A result that only these runs have."""
@@ -54,7 +56,7 @@ _EXAMPLES = 8
 _URL = re.compile(r"@https?://.*$")
 _BARS = (
     "Token F1 by language and setting, with 95 % intervals over paragraphs. Grey lines: the same "
-    "questions with another article's text. Only what stands above them was read."
+    "questions with another text. Only what stands above them was read."
 )
 _CAPTIONS = {
     "f1": _BARS,
@@ -116,6 +118,7 @@ def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             _opening(next(iter(models.values()))),
             *([] if board is None else [_board(board, scatter)]),
             *(_section(model, parts, figures) for model, parts in models.items()),
+            _steadiness(models),
             reproduce(run, made_by),
             "</main>\n",
         ]
@@ -188,7 +191,7 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
         drawn["errors"] = error_bars(result)
     cells = result.scores[result.scores["control"] == ""]
     own = cells[cells["context_language"] == cells["answer_language"]]
-    mixed = own[own["setting"].str.count("-") == 2]  # two languages, neither of them the pivot
+    mixed = own[~own["setting"].isin(SETTINGS)]  # two languages, neither of them the pivot
     if len(mixed):
         drawn["matrix"] = reading_matrix(result)
     curves, phases = parts.get("curves"), parts.get("phases")
@@ -233,7 +236,7 @@ def _opening(parts: Mapping[str, Result]) -> str:
         "case, punctuation and articles; <strong>F1</strong> gives part of a point for sharing "
         "words with the right answer, from 0 to 1. Brackets hold 95 % intervals, by resampling "
         "paragraphs. What needs no reading stands beside: answers to the same questions about "
-        "<em>another article's text</em>, and answers without a model. The prompts, the rules for "
+        "<em>another text</em>, and answers without a model. The prompts, the rules for "
         "errors and the tests inside are this project's own: compare with numbers from elsewhere "
         "with care.</p>"
     )
@@ -242,12 +245,16 @@ def _opening(parts: Mapping[str, Result]) -> str:
 def _board(board: Leaderboard, scatter: Figure | None) -> str:
     what = {"en-x": "text in the pivot's language, question in another", "x-x": "all in another"}
     setting = f"{board.setting} ({what[board.setting]})" if board.setting in what else board.setting
-    n = int(board.table["n"].max())
     html = '<section id="leaderboard">\n<h2>Leaderboard</h2>\n'
     caption = (
-        f"Sorted by F1 in {setting}, the mean over languages, {n} questions in each. Another text: "
-        "F1 with exchanged texts, to be held against F1."
+        f"Sorted by F1 in {setting}, the mean over languages. Another text: F1 with exchanged "
+        "texts, to be held against F1. Questions: in each language."
     )
+    if (board.table["n"] != board.table["common"]).any():
+        caption += (
+            " The models were not all asked the same questions (in brackets: those that all were "
+            "asked), as some prompts were too long for some, say: rows are of different texts."
+        )
     html += table(caption, *leaderboard_rows(board))
     if len(board.pairs):
         caption = (
@@ -286,7 +293,7 @@ def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figu
         f'<ul class="findings">\n{sentences}</ul>\n'
         f'<p class="quiet">{escape(_asked(model, parts))}</p>\n'
         f"{table(caption, score_head(parts), score_rows(parts))}"
-        f"{_oracle(parts)}{_examples(parts)}{''.join(blocks)}</section>\n"
+        f"{_oracle(parts)}{_inside(parts)}{_examples(parts)}{''.join(blocks)}</section>\n"
     )
 
 
@@ -303,6 +310,10 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
     for name, word in (("skipped", "left out"), ("truncated", "cut")):
         if n := sum(len(each.get(name, [])) for each in how):
             said.append(f"{n} prompts that were too long were {word}")
+    if n := sum(len(each.get("unpaired", [])) for each in how):
+        said.append(f"so were {n} prompts whose question was too long in another combination")
+    if n := made.get("refused"):
+        said.append(f"{n} requests were refused by the server and count as empty answers")
     if tokens := made.get("tokens"):
         counts = [f"{tokens[way]:,} {way}" for way in ("in", "out") if tokens.get(way) is not None]
         price = "" if made.get("cost") is None else f", cost {made['cost']:,.4f}"
@@ -321,6 +332,38 @@ def _oracle(parts: Mapping[str, Result]) -> str:
         "that hold it; longest: how often the longest one does."
     )
     return table(caption, *oracle_rows(found))
+
+
+def _inside(parts: Mapping[str, Result]) -> str:
+    """Boundaries and stability by language."""
+    html = ""
+    if isinstance(phases := parts.get("phases"), PhaseResult):
+        caption = (
+            "Where inside, by the language of the question: the first residual point (0 is the "
+            f"embedding, {phases.n_layers} the output of the last block) at which the question has "
+            "been handed over, and at which the answer has been retrieved; p of both and of their "
+            "order."
+        )
+        html += table(caption, *phase_rows(phases))
+    if isinstance(found := parts.get("stability"), StabilityResult):
+        caption = (
+            "How stable relevance depth is; higher is stabler. Candidates for the paper's phasing "
+            "stability, whose definition isn't public: the names are ours."
+        )
+        html += table(caption, *stability_rows(found))
+    return html
+
+
+def _steadiness(models: Mapping[str, Mapping[str, Result]]) -> str:
+    """Stability against F1, where there are enough languages or models."""
+    rows = correlation_rows(models)
+    if rows is None:
+        return ""
+    caption = (
+        "Does stability go with F1? Correlations over languages and models, the pivot left out. "
+        "Below ten cells they say little."
+    )
+    return f'<section id="stability">\n<h2>Stability and F1</h2>\n{table(caption, *rows)}</section>'
 
 
 def _examples(parts: Mapping[str, Result]) -> str:

@@ -5,11 +5,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xlens.languages import english_name
-from xlens.phases import Curves, DepthResult, PhaseResult
+from xlens.report.reading_inside import phase_findings
+from xlens.report.tables import interval, number
 from xlens.results import Result
 from xlens.studies.leaderboard import Leaderboard
 from xlens.tasks.xmrc import OracleResult, ReadingResult
@@ -22,8 +22,6 @@ CONTROLS = {
     "random-span": "F1, random words",
 }
 """Headings of the columns with what needs no reading."""
-_PARAGRAPHS = 6
-"""Fewer can't give a p below 0.05 by sign flips, after correction."""
 
 
 def score_head(parts: Mapping[str, Result]) -> list[str]:
@@ -98,7 +96,7 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
         doubt = (
             ""
             if reads
-            else ", within the intervals no more than with another article's text: shares of it "
+            else f", within the intervals no more than with {result.other_text}: shares of it "
             "say nothing"
         )
         said.append(f"With text and question in {pivot}, F1 is {interval(by['en-en'])}{doubt}.")
@@ -149,52 +147,19 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     ]
 
 
-def phase_findings(parts: Mapping[str, Result]) -> list[str]:
-    """What was found inside."""
-    phases, curves, depth, control = (
-        parts.get(name) for name in ("phases", "curves", "depth", "depth-control")
-    )
-    said: list[str] = []
-    if isinstance(phases, PhaseResult):
-        said.append(f"Inside: {phases.verdict()}.")
-        n = int(phases.provenance["detector"]["n_clusters"])
-        if n < _PARAGRAPHS:
-            said.append(
-                f"Only {n} paragraphs were looked at inside, too few for the test: no p can be "
-                f"below {0.5**n:.2g}. Raise --n-phases to {2 * _PARAGRAPHS} or more."
-            )
-    if isinstance(curves, Curves):
-        used = np.isfinite(curves.values).any(axis=2).sum(axis=1)
-        whole = len(curves.meta)
-        if used.min() < whole:
-            few = [k for k, n in zip(curves.kinds, used, strict=True) if n == used.min()]
-            said.append(
-                f"Of {whole} prompts, {used.min()} to {used.max()} say something, by kind of "
-                f"evidence (fewest: {', '.join(few)}): in the others the right and the wrong "
-                "answer begin with the same token, or the states of the other question don't fit."
-            )
-    if isinstance(depth, DepthResult):
-        null = _depths(control) if isinstance(control, DepthResult) else {}
-        told = [
-            f"the {name}'s is {found}"
-            + (f" (of as many random tokens: {null[name]})" if name in null else "")
-            for name, found in _depths(depth).items()
-        ]
-        said.append(
-            f"Relevance depth, the layer by which 95 % of a segment's relevance is reached, of "
-            f"{depth.n_layers}: {', '.join(told)}."
-        )
-    return said
-
-
 def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: a model a row, the best first."""
+    """Headings and rows: a model a row, the best first.
+
+    In brackets: of its questions in a language, how many every model was asked, where not all.
+    """
     head = ["model", "base", "F1", "exact match", "of the pivot's", "pivot's F1", "another text"]
+    head.append("questions")
     rows = [
         [
             *(str(row["model"]), str(row["base"]) or "–"),
             *(interval(row, metric, f"{metric}_low", f"{metric}_high") for metric in ("f1", "em")),
             *(number(row[name]) for name in ("ratio", "f1_pivot", "control")),
+            str(row["n"]) + ("" if row["n"] == row["common"] else f" ({row['common']} of all)"),
         ]
         for row in board.table.to_dict("records")
     ]
@@ -224,20 +189,6 @@ def wide_rows(table: pd.DataFrame, column: str, value: str) -> tuple[list[str], 
         for model, mine in table.groupby("model", sort=False)
     ]
     return ["model", *map(str, names)], rows
-
-
-def number(value: float) -> str:
-    """Two decimals, or a dash for none."""
-    return "–" if math.isnan(value) else f"{value:.2f}"
-
-
-def interval(
-    row: Mapping[Any, Any], value: str = "value", low: str = "low", high: str = "high"
-) -> str:
-    """`0.24 [0.12, 0.36]`."""
-    if math.isnan(row[value]):
-        return "–"
-    return f"{row[value]:.2f} [{number(row[low])}, {number(row[high])}]"
 
 
 def scores_of(parts: Mapping[str, Result]) -> ReadingResult:
@@ -273,7 +224,7 @@ def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:
     if len(other):
         top = max(other.to_dict("records"), key=lambda row: row["value"])
         said.append(
-            f"With another article's text F1 is {other['value'].mean():.2f} on average and at most "
+            f"With {result.other_text} F1 is {other['value'].mean():.2f} on average and at most "
             f"{interval(top)} ({int(other['n'].max())} questions a combination): "
             "that much is known, guessed or looks like an answer, and was not read."
         )
@@ -303,17 +254,6 @@ def _wrong(result: ReadingResult) -> list[str]:
             "no answer (gibberish, refusal, blank)."
         )
     return said
-
-
-def _depths(depth: DepthResult) -> dict[str, str]:
-    """By segment, all languages together."""
-    table = depth.summary()
-    return {
-        str(row["segment"]): "unknown"
-        if math.isnan(row["depth"])
-        else f"{row['depth']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
-        for row in table[table["language"] == "all"].to_dict("records")
-    }
 
 
 def _width(text: str) -> int:

@@ -1,7 +1,9 @@
 """Small pieces of HTML: tables, language names. Everything from outside is escaped here."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from xlens.languages import direction, endonym
 
@@ -45,3 +47,17 @@ def language(tag: str) -> str:
 def figure(block: str, caption: str) -> str:
     """A figure's block (HTML) with its caption (plain text)."""
     return f"<figure>\n{block}<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+
+
+def number(value: float) -> str:
+    """Two decimals, or a dash for none."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def interval(
+    row: Mapping[Any, Any], value: str = "value", low: str = "low", high: str = "high"
+) -> str:
+    """`0.24 [0.12, 0.36]`."""
+    if math.isnan(row[value]):
+        return "–"
+    return f"{row[value]:.2f} [{number(row[low])}, {number(row[high])}]"

@@ -16,12 +16,13 @@ import pandas as pd
 
 from xlens.engine import RelevanceScores, Store
 from xlens.models import HookedModel
-from xlens.phases import Curves, DepthResult, PhaseResult
+from xlens.models.sources import Outline
+from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
 from xlens.prompts import Prompts
 from xlens.results import Result, jsonable
 from xlens.served import ServedModel, served_generate
 from xlens.studies.options import ReadingStudy
-from xlens.studies.parts import run_parts
+from xlens.studies.parts import load_part, run_parts
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
 from xlens.tasks.xmrc import (
     Combination,
@@ -36,12 +37,14 @@ from xlens.tasks.xmrc import (
     mismatched,
     oracle_estimate,
     own_targets,
+    paired,
     predictions_of,
     reading_prompts,
     reading_scores,
     settings,
 )
 from xlens.tasks.xmrc.answers import KEY
+from xlens.tasks.xmrc.metrics import check_rules
 
 BASELINES = {"first-sentence": "first sentence", "random-span": "random span"}
 BEHAVIOUR: dict[str, type[Result]] = {
@@ -56,8 +59,10 @@ INSIDE: dict[str, type[Result]] = {
     "depth-control": DepthResult,
     "curves": Curves,
     "phases": PhaseResult,
+    "stability": StabilityResult,
 }
-PARTS = BEHAVIOUR | {ORACLE: OracleResult} | INSIDE
+TWIN = "phases-control"
+PARTS = BEHAVIOUR | {ORACLE: OracleResult} | INSIDE | {TWIN: PhaseResult}
 TABLE = "predictions.csv"
 """One row per answer with its scores, for people; texts stand in `predictions/table.parquet`."""
 _DEFAULT = ("en-en", "en-x", "x-x")
@@ -73,8 +78,14 @@ class _Manner:
     limit: int | None = None
 
     @classmethod
-    def of(cls, model: HookedModel | ServedModel, study: ReadingStudy) -> "_Manner":
+    def of(cls, model: HookedModel | ServedModel | Outline, study: ReadingStudy) -> "_Manner":
         if isinstance(model, ServedModel):
+            if study.too_long != "refuse":
+                raise ValueError(
+                    f"too_long={study.too_long!r} needs a tokenizer to count with, and "
+                    f"{model.model!r} is served: leave it out. Prompts that the server does not "
+                    "take can count as empty answers: refused='empty' (--refused empty)."
+                )
             # The server writes its own template around what the user says: a plain prompt.
             return cls(0 if study.shots is None and model.chat else study.shots)
         templated = bool(getattr(model.tokenizer, "chat_template", None))
@@ -105,23 +116,34 @@ def combinations(study: ReadingStudy, languages: Sequence[str] = ()) -> tuple[Co
     )
 
 
-def check_reading(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination, ...]:
+def check_reading(
+    reading: ReadingSet,
+    study: ReadingStudy,
+    model: ServedModel | Outline | None = None,
+) -> tuple[Combination, ...]:
     """What will be asked; wrong requests show before a model is loaded.
 
+    Args:
+        reading: Questions and texts.
+        study: What is asked.
+        model: Who will be asked, as far as it is known; None: only what holds for every model.
+
     Raises:
-        ValueError: languages that aren't there, too few questions to demonstrate with, no template
-            in a language, texts that can't be exchanged, or too few questions to look inside.
+        ValueError: languages that aren't there, or answers in one that the rules don't cover, too
+            few questions to demonstrate with, no template in a language, texts that can't be
+            exchanged, or too few questions to look inside. With `model` also prompts that are too
+            long for it, or a chat without a template.
     """
     found = combinations(study, reading.languages)
     reading.require(dict.fromkeys(tag for each in found for tag in each))
-    asked = _sampled(reading, study.n_items, study)
+    check_rules(study.rules, (each.answer for each in found))
     # Whether there will be a chat, which needs no demonstrations, only the model tells.
     shots = study.shots if study.shots is not None or study.chat == "no" else 0
-    _all_prompts(asked, reading, found, study, _Manner(shots))
-    if "mismatched" in study.controls:
-        mismatched(_sampled(asked, study.n_controls, study))
+    manner = _Manner(shots) if model is None else _Manner.of(model, study)
+    _questions(reading, found, study, manner)
     if study.phases:
-        phase_questions(reading, found, study)
+        few, pairs = phase_questions(reading, found, study)
+        phase_prompts(_all_prompts(few, reading, pairs, study, manner))
     return found
 
 
@@ -129,7 +151,28 @@ def planned_reading(study: ReadingStudy) -> tuple[str, ...]:
     """Names of the parts that `study_reading` gives."""
     baselines = [name for name in BASELINES if name in study.controls]
     oracle = [ORACLE] if study.oracle else []
-    return ("predictions", "scores", *baselines, *oracle, *(INSIDE if study.phases else ()))
+    twin = [TWIN] if "random-init" in study.controls else []
+    inside = (*INSIDE, *twin) if study.phases else ()
+    return ("predictions", "scores", *baselines, *oracle, *inside)
+
+
+def saved_reading(folder: Path, reading: ReadingSet, study: ReadingStudy) -> dict[str, Result]:
+    """The parts of a model that are saved, as far as one can tell without it.
+
+    Args:
+        folder: Where `study_reading` keeps them.
+        reading: Questions and texts.
+        study: What is asked.
+
+    Raises:
+        ValueError: they were made from other questions, or by another study.
+    """
+    asked = _asked_of(reading, study)
+    return {
+        name: load_part(folder / name, PARTS[name], asked, but=["model", "prompts"])
+        for name in planned_reading(study)
+        if (folder / name / "result.json").is_file()
+    }
 
 
 def study_reading(
@@ -156,7 +199,7 @@ def study_reading(
     Returns:
         By name, those of `PARTS` that are asked for: `predictions`, `scores` (a `ReadingResult`),
         the baselines, and with `study.phases` `relevance`, `depth`, `depth-control` (random spans
-        as long), `curves` and `phases`.
+        as long), `curves`, `phases`, `stability` and `phases-control` (random weights).
 
     Raises:
         ValueError: what `check_reading` and the parts refuse; phases of a served model; a folder
@@ -171,15 +214,10 @@ def study_reading(
         )
     found = check_reading(reading, study)
     manner = _Manner.of(model, study)
-    asked = _sampled(reading, study.n_items, study)
     kept: dict[str, Any] = {"store": store, "progress": progress}
     done: dict[str, Result] = {}
     # Prompts are made once for all parts, and before anything runs: some may be too long.
-    prompts = _all_prompts(asked, reading, found, study, manner)
-    exchanged: list[ReadingPrompts] = []
-    if "mismatched" in study.controls:
-        other = mismatched(_sampled(asked, study.n_controls, study), seed=study.seed)
-        exchanged = _all_prompts(other, reading, found, study, manner)
+    asked, prompts, exchanged = _questions(reading, found, study, manner)
 
     def scored(answers: Predictions) -> ReadingResult:
         return reading_scores(answers, rules=study.rules, pivot=study.pivot, seed=study.seed)
@@ -197,9 +235,9 @@ def study_reading(
         if name in study.controls:
             run[name] = _baseline(name, prompts, scored, study.seed)
     if study.oracle and isinstance(model, HookedModel):
-        some = _sampled(asked, study.n_controls, study)
-        shortened = _all_prompts(some, reading, found, study, manner)
-        run[ORACLE] = lambda: _oracle(model, shortened, done["predictions"].to_frame(), kept)
+        ids = set(_sampled(asked, study.n_controls, study).ids)
+        some = [Prompts(p for p in group if p.id in ids) for group in prompts]
+        run[ORACLE] = lambda: _oracle(model, some, done["predictions"].to_frame(), kept)
     if study.phases and isinstance(model, HookedModel):
         few, pairs = phase_questions(reading, found, study)
         groups = _all_prompts(few, reading, pairs, study, manner)
@@ -211,8 +249,22 @@ def study_reading(
         if folder is not None and name == "scores" and not (folder / TABLE).is_file():
             _write_table(done, folder / TABLE)
 
-    made_from = _made_from(model, reading, study)
+    made_from = _made_from(model, reading, study) | {"prompts": _digest(prompts, exchanged)}
     return run_parts(run, PARTS, done, folder=folder, made_from=made_from, after=table)
+
+
+def _questions(
+    reading: ReadingSet, languages: Sequence[Combination], study: ReadingStudy, manner: _Manner
+) -> tuple[ReadingSet, list[ReadingPrompts], list[ReadingPrompts]]:
+    """What is asked, its prompts, and those with exchanged texts, if these are asked for."""
+    asked = _sampled(reading, study.n_items, study)
+    prompts = _all_prompts(asked, reading, languages, study, manner)
+    # Too long ones may have been skipped: controls are of the questions that are left.
+    asked = asked.select(ids={p.id for group in prompts for p in group})
+    if "mismatched" not in study.controls:
+        return asked, prompts, []
+    other = mismatched(_sampled(asked, study.n_controls, study), seed=study.seed)
+    return asked, prompts, _all_prompts(other, reading, languages, study, manner)
 
 
 def _sampled(reading: ReadingSet, n: int, study: ReadingStudy) -> ReadingSet:
@@ -231,7 +283,7 @@ def _all_prompts(
     study: ReadingStudy,
     manner: _Manner,
 ) -> list[ReadingPrompts]:
-    return [
+    made = [
         reading_prompts(
             asked,
             context=each.context,
@@ -248,11 +300,12 @@ def _all_prompts(
         )
         for each in languages
     ]
+    return paired(made) if asked.parallel else made
 
 
 def _oracle(
     model: HookedModel,
-    prompts: Sequence[ReadingPrompts],
+    prompts: Sequence[Prompts],
     answers: pd.DataFrame,
     kept: dict[str, Any],
 ) -> OracleResult:
@@ -316,13 +369,22 @@ def _made_from(
         of: Any = {name: known[name] for name in known if name != "prices"}
     else:
         of = model.fingerprint
+    return {"model": of, **_asked_of(reading, study)}
+
+
+def _asked_of(reading: ReadingSet, study: ReadingStudy) -> dict[str, Any]:
     text = json.dumps(reading.frame.to_dict("list"), ensure_ascii=False)
     return {
-        "model": of,
         "reading": reading.source,
         "digest": blake2b(text.encode(), digest_size=16).hexdigest(),
         "study": jsonable(asdict(study)),
     }
+
+
+def _digest(*groups: Sequence[ReadingPrompts]) -> str:
+    """Of all that is asked: another chat template is another study, with the same weights."""
+    texts = [prompt.text for some in groups for group in some for prompt in group]
+    return blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
 
 
 def _write_table(done: dict[str, Result], path: Path) -> None:

@@ -10,7 +10,8 @@ Reading = Literal["prefixes", "first", "whole"]
 Collisions = Literal["drop", "subtract"]
 CONTROLS = ("shuffled", "random-init", "repetition")
 READING_SETTINGS = ("en-en", "en-x", "x-en", "x-x", "full")
-READING_CONTROLS = ("mismatched", "first-sentence", "random-span")
+READING_RULES = ("xlens", "mlqa", "squad")
+READING_CONTROLS = ("mismatched", "first-sentence", "random-span", "random-init")
 # Two questions of a paragraph, and other paragraphs to take states from.
 FEWEST_PHASES = 4
 
@@ -86,11 +87,12 @@ class ReadingStudy:
         chat: yes, no, or auto: by the tokenizer's chat template if it has one. Some base models
             come with one (Qwen 2.5): say no.
         too_long: What becomes of prompts that the model can't take: refuse, truncate (the text, by
-            sentences) or skip.
+            sentences) or skip, in every combination of languages. Endpoints: only refuse.
         max_new_tokens: Most tokens of an answer.
-        controls: mismatched (texts of other articles), first-sentence and random-span (answers
-            without a model).
-        rules: How answers are compared: xlens, mlqa or squad.
+        controls: mismatched (texts of other articles, where these are known), first-sentence and
+            random-span (answers without a model), random-init (phases in random weights of the same
+            shape).
+        rules: How answers are compared: xlens, mlqa (en es hi vi de ar zh) or squad.
         oracle: Leave each sentence of the text out in turn, for the questions of `n_controls`.
         phases: Look inside as well: relevance, evidence by layer, phases.
         n_phases: Most questions looked at inside, two of each paragraph.
@@ -135,6 +137,8 @@ class ReadingStudy:
         object.__setattr__(self, "chat", chat)
         if chat not in ("auto", "yes", "no"):
             raise ValueError(f"chat is {self.chat!r}; accepted are auto, yes and no.")
+        if self.rules not in READING_RULES:
+            raise ValueError(f"rules is {self.rules!r}; accepted are {list(READING_RULES)}.")
         for name, accepted in (("settings", READING_SETTINGS), ("controls", READING_CONTROLS)):
             if unknown := sorted(set(getattr(self, name)) - set(accepted)):
                 raise ValueError(f"Unknown {name} {unknown}; accepted are {list(accepted)}.")

@@ -11,6 +11,9 @@ from xlens.phases import (
     KINDS,
     Asked,
     Curves,
+    DepthResult,
+    PhaseResult,
+    StabilityResult,
     answer_tokens,
     detect_phases,
     evidence,
@@ -18,6 +21,7 @@ from xlens.phases import (
     random_span_depth,
     relevance_depth,
     same_context,
+    stability,
 )
 from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
@@ -27,6 +31,7 @@ from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
 
 SEGMENTS = ("question", "context")
+_PAIRED = ("patch_last_question", "patch_last_context", "ablate_question", "ablate_context")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class PhasePrompts:
     Attributes:
         own: The questions, each with the answer to its partner as the wrong one.
         question: Their partners: other questions about the same texts.
-        context: Questions about other texts.
+        context: The same questions over other texts, which don't hold the answer.
     """
 
     own: Asked
@@ -125,6 +130,12 @@ def check_phases(model: HookedModel, prompts: PhasePrompts, study: ReadingStudy)
             tokenizer joins with the prompt, or no answer that can be told from the wrong one.
     """
     check(model, find_rule(study.relevance_rule))
+    longest = max(len(t) for x in vars(prompts).values() for t in model.tokenize(list(x.prompts)))
+    if model.n_ctx is not None and longest > model.n_ctx:
+        raise ValueError(
+            f"With another text in its place a prompt has {longest} tokens, but {model.name} takes "
+            f"{model.n_ctx}; give fewer demonstrations: shots, or leave phases out."
+        )
     if not (answer_tokens(model, prompts.own) >= 0).any():
         raise ValueError(
             f"All {len(prompts.own)} right and wrong answers begin with the same token in "
@@ -168,6 +179,31 @@ def phase_parts(
         return found
 
     size: dict[str, Any] = {"segments": SEGMENTS, "n_layers": model.n_layers}
+    tags = prompts.own.prompts.languages
+    pivot = study.pivot if study.pivot in tags else tags[0]
+
+    def steady() -> StabilityResult:
+        depth = done["depth"]
+        assert isinstance(depth, DepthResult)
+        return stability(depth, scores(), pivot=pivot, seed=study.seed)
+
+    def blank() -> PhaseResult:
+        """The same questions in one language through random weights: there is nothing to find."""
+        rows = [i for i, p in enumerate(prompts.own.prompts) if p.language == pivot]
+        causal = [k for k in study.kinds or _PAIRED if KINDS[k].basis == "causal"] or _PAIRED
+        return detect_phases(
+            evidence(
+                model.random_twin(study.seed),
+                prompts.own.take(rows),
+                question=prompts.question.take(rows),
+                context=prompts.context.take(rows),
+                kinds=causal,
+                layers=list(study.phase_layers) or "all",
+                progress=progress,
+            ),
+            seed=study.seed,
+        )
+
     return {
         "relevance": explain,
         "depth": lambda: relevance_depth(scores(), **size),
@@ -185,7 +221,8 @@ def phase_parts(
             progress=progress,
         ),
         "phases": lambda: detect_phases(curves(), seed=study.seed),
-    }
+        "stability": steady,
+    } | ({"phases-control": blank} if "random-init" in study.controls else {})
 
 
 def _differ(one: str, other: str, answers: dict[str, dict[str, str]]) -> bool:

@@ -1,0 +1,162 @@
+"""What was found inside a model that reads: sentences and tables for terminal and page."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from xlens.languages import english_name
+from xlens.phases import (
+    INDICES,
+    Curves,
+    DepthResult,
+    PhaseResult,
+    StabilityResult,
+    correlate,
+    depth_gap,
+)
+from xlens.phases.curves import ALL
+from xlens.report.tables import interval
+from xlens.results import Result
+from xlens.studies.context_retrieval import TWIN
+from xlens.tasks.xmrc import ReadingResult
+
+_PARAGRAPHS = 6
+"""Fewer can't give a p below 0.05 by sign flips, after correction."""
+_FEWEST = 3  # languages that a correlation needs
+
+
+def phase_findings(parts: Mapping[str, Result]) -> list[str]:
+    """What was found inside."""
+    phases, curves, depth, control = (
+        parts.get(name) for name in ("phases", "curves", "depth", "depth-control")
+    )
+    said: list[str] = []
+    if isinstance(phases, PhaseResult):
+        said.append(f"Inside: {phases.verdict()}.")
+        if isinstance(blank := parts.get(TWIN), PhaseResult):
+            said.append(f"The same with random weights, {_named(blank)}: {blank.verdict()}.")
+        n = int(phases.provenance["detector"]["n_clusters"])
+        if n < _PARAGRAPHS:
+            said.append(
+                f"Only {n} paragraphs were looked at inside, too few for the test: no p can be "
+                f"below {0.5**n:.2g}. Raise --n-phases to {2 * _PARAGRAPHS} or more."
+            )
+    if isinstance(curves, Curves):
+        used = np.isfinite(curves.values).any(axis=2).sum(axis=1)
+        whole = len(curves.meta)
+        if used.min() < whole:
+            few = [k for k, n in zip(curves.kinds, used, strict=True) if n == used.min()]
+            said.append(
+                f"Of {whole} prompts, {used.min()} to {used.max()} say something, by kind of "
+                f"evidence (fewest: {', '.join(few)}): in the others the right and the wrong "
+                "answer begin with the same token, or the states of the other question don't fit."
+            )
+    if isinstance(depth, DepthResult):
+        null = _depths(control) if isinstance(control, DepthResult) else {}
+        told = [
+            f"the {name}'s is {found}"
+            + (f" (of as many random tokens: {null[name]})" if name in null else "")
+            for name, found in _depths(depth).items()
+        ]
+        said.append(
+            f"Relevance depth, the layer by which 95 % of a segment's relevance is reached, of "
+            f"{depth.n_layers}: {', '.join(told)}."
+        )
+        gap = depth_gap(depth).iloc[0]
+        if not math.isnan(gap["gap"]):
+            later = "deeper" if gap["low"] > 0 else "no deeper"
+            said.append(
+                f"By it the text lies {later} than the question: the difference is "
+                f"{gap['gap']:.1f} [{gap['low']:.1f}, {gap['high']:.1f}] layers."
+            )
+    return said
+
+
+def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: a language a row, all together first."""
+    rows: list[list[str]] = []
+    for row in found.phases.to_dict("records"):
+        places = [
+            f"{row[edge]:g} [{row[f'{edge}_low']:g}, {row[f'{edge}_high']:g}]"
+            if row[edge] == row[edge]
+            else "–"
+            for edge in ("question", "answer")
+        ]
+        tag = str(row["language"])
+        verdict = "two phases" if row["found"] else f"none found: {row['why']}"
+        rows.append([_all(tag), *places, f"{row['p']:.2g}", verdict])
+    return ["question in", "question handed over", "answer retrieved", "p", "structure"], rows
+
+
+def stability_rows(found: StabilityResult) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: an index a row, a language a column."""
+    tags = sorted(dict.fromkeys(found.table["language"]), key=lambda tag: tag == ALL)
+    cells = {(r["index"], r["language"]): interval(r) for r in found.table.to_dict("records")}
+    rows = [
+        [f"{index}: {words}", *(cells.get((index, tag), "–") for tag in tags)]
+        for index in dict.fromkeys(found.table["index"])
+        if (words := INDICES.get(str(index), "question depth less the pivot's / blocks"))
+    ]
+    return ["index", *map(_all, tags)], rows
+
+
+def correlation_rows(
+    models: Mapping[str, Mapping[str, Result]],
+) -> tuple[list[str], list[list[str]]] | None:
+    """Headings and rows: each index against F1, over languages and models; None for too few."""
+    found: dict[str, StabilityResult] = {}
+    scores: list[pd.DataFrame] = []
+    for name, parts in models.items():
+        steady, result = parts.get("stability"), parts.get("scores")
+        if isinstance(steady, StabilityResult) and isinstance(result, ReadingResult):
+            asked = set(steady.table["language"]) - {ALL}
+            if asked <= set((mine := _by_language(result, asked))["language"]):
+                found[name] = steady
+                scores.append(mine.assign(model=name))
+    cells = {(n, t) for n, x in found.items() for t in set(x.table["language"]) - {ALL, x.pivot}}
+    if len(cells) < _FEWEST:
+        return None
+    table = correlate(found, pd.concat(scores, ignore_index=True)).table
+    rows: list[list[str]] = []
+    for index in dict.fromkeys(table["index"]):
+        mine = table[table["index"] == index].set_index("coefficient").to_dict("index")
+        told = [interval(mine[how]) for how in ("pearson", "spearman")]
+        n = mine["pearson"]["n"]
+        rows.append([str(index), *told, f"{n}{' (few)' if mine['pearson']['small'] else ''}"])
+    return ["index", "Pearson", "Spearman", "cells"], rows
+
+
+def _by_language(result: ReadingResult, asked: set[str]) -> pd.DataFrame:
+    """`language f1` of the combinations that phases look at: the pivot's text, or all in one."""
+    table = result.scores[(result.scores["control"] == "") & (result.scores["metric"] == "f1")]
+    home = table[
+        (table["context_language"] == result.pivot) & (table["answer_language"] == result.pivot)
+    ]
+    if not asked <= set(home["question_language"]):
+        home = table[
+            (table["context_language"] == table["question_language"])
+            & (table["context_language"] == table["answer_language"])
+        ]
+    return pd.DataFrame({"language": home["question_language"], "f1": home["value"]})
+
+
+def _named(found: PhaseResult) -> str:
+    tags = [str(tag) for tag in found.phases["language"] if tag != ALL]
+    return f"questions in {', '.join(map(english_name, tags))}" if tags else "in one language"
+
+
+def _all(tag: str) -> str:
+    return "all languages" if tag == ALL else english_name(tag)
+
+
+def _depths(depth: DepthResult) -> dict[str, str]:
+    """By segment, all languages together."""
+    table = depth.summary()
+    return {
+        str(row["segment"]): "unknown"
+        if math.isnan(row["depth"])
+        else f"{row['depth']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        for row in table[table["language"] == "all"].to_dict("records")
+    }
