@@ -77,7 +77,7 @@ def test_noise_alone_has_no_structure(per_paragraph):
     assert {row["why"] for row in found if not row["found"]} <= {
         "no evidence that the question is handed over",
         "no evidence that the answer is retrieved",
-        "the answer is not retrieved later than the question is handed over",
+        "no evidence that the answer is retrieved after the hand-over",
     }
 
 
@@ -97,9 +97,9 @@ def test_an_answer_that_is_not_later_is_reported_as_it_is(r):
     found = detect(curves({"patch_question": 3, "ablate_context": r}))
     row = found.row()
     assert row["gap"] == r - 3 and not row["found"]
-    assert row["why"] == "the answer is not retrieved later than the question is handed over"
+    assert row["why"] == "no evidence that the answer is retrieved after the hand-over"
     assert row["p_order"] == row["p"] == 1
-    assert "no two-phase structure found (p = 1: the answer is not" in found.verdict()
+    assert "no two-phase structure found (p = 1: no evidence that the answer" in found.verdict()
 
 
 GRADED = ("patch_last_question", "ablate_question", "patch_last_context", "ablate_context")

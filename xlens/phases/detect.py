@@ -257,7 +257,7 @@ _BASES = ("causal", "observed")
 _WHY = {
     "question": "no evidence that the question is handed over",
     "answer": "no evidence that the answer is retrieved",
-    "order": "the answer is not retrieved later than the question is handed over",
+    "order": "no evidence that the answer is retrieved after the hand-over",
     "gradual": "the change is gradual, a straight line describes it as well as a step",
 }
 

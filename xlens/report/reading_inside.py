@@ -122,6 +122,8 @@ def correlation_rows(
     rows: list[list[str]] = []
     for index in dict.fromkeys(table["index"]):
         mine = table[table["index"] == index].set_index("coefficient").to_dict("index")
+        if math.isnan(mine["pearson"]["value"]):  # S3 is one number of a model
+            continue
         told = [interval(mine[how]) for how in ("pearson", "spearman")]
         n = mine["pearson"]["n"]
         rows.append([str(index), *told, f"{n}{' (few)' if mine['pearson']['small'] else ''}"])
