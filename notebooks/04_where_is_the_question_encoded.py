@@ -52,9 +52,9 @@ other, elsewhere = bed.donors["question"], bed.donors["context"]
 # %% [markdown]
 # Each kind of evidence is a curve over layers. *Patching the question*: its tokens get the states
 # of another question; as long as that changes the answer, the question still lives there.
-# *Patching the last position* says the same from the other side. Everything is a difference between
-# the right answer and a wrong one from the same context, so that a model that knows nothing gets
-# zero.
+# *Patching the last position* says the same from the other side: with another question, or with the
+# same question over another context. Everything is a difference between the right answer and a wrong
+# one from the same context, so that a model that knows nothing gets zero.
 
 # %%
 curves = phases.evidence(
@@ -90,6 +90,10 @@ print(phases.detect_phases(nothing).verdict())
 # The atlas is a small multilingual model that was trained on counted facts; its twin was trained
 # on, with questions in one language about contexts in another. Each context says something false,
 # so that recall can't answer. Two questions are asked about each, in four languages.
+#
+# `same_context` finds another question about the same context, whose state brings the other
+# question along. `other_context` puts another context below the same question: that state knows what
+# is asked, and has nowhere to find the answer. What the right answer loses by it had been fetched.
 
 # %%
 world, manifest = atlas.shipped_manifest()
@@ -120,11 +124,26 @@ both = phases.compare_curves(read["atlas"], read["atlas-post"])
 figures.paired_curves(both)
 
 # %% [markdown]
+# And the last layers? The lens gap is how much better the answer can be read after the English
+# question than after another language's, in the middle and at the end.
+
+# %%
+gaps = [phases.lens_gap(read[name]) for name in ("atlas", "atlas-post")]
+figures.paired_effects(phases.compare_effects(*gaps))
+
+# %% [markdown]
+# In the base model the gap stays to the end: other languages' answers come out less surely. After
+# post-training it is larger in the middle, where the answer is in English terms, and gone in the last
+# layers, which put it into the question's language.
+
+# %% [markdown]
 # ## Relevance depth
 #
 # The paper's own measure, as third parties describe it: up to which layer a token's relevance to
 # the answer reaches. It needs one backward pass instead of a patched run for every layer, and it
-# sees other things: a gradient does not see what attention compares once it is sure.
+# sees other things: a gradient does not see what attention compares once it is sure. The embedding
+# counts, as block 0 already hands the question over. By this measure the question lies *deeper* than
+# the context, against the order that patching finds: the two do not measure the same.
 
 # %%
 model = xlens.load("atlas-post")
@@ -137,8 +156,9 @@ scores = xlens.relevance(
     slots=["question:sum", "context:sum"],
     progress=False,
 )
-depth = phases.relevance_depth(scores)
+depth = phases.relevance_depth(scores, options=phases.DepthOptions(embedding=True))
 print(depth.summary().round(2).to_string(index=False))
+print(phases.depth_gap(depth).round(2).to_string(index=False))
 figures.segment_relevance(depth)
 
 # %% [markdown]
