@@ -133,8 +133,10 @@ figures.paired_effects(phases.compare_effects(*gaps))
 
 # %% [markdown]
 # In the base model the gap stays to the end: other languages' answers come out less surely. After
-# post-training it is larger in the middle, where the answer is in English terms, and gone in the last
-# layers, which put it into the question's language.
+# post-training it is wider in the middle and gone in the last layers. Mind the control, the same for
+# the wrong answer: in the middle it goes the other way, so that there the change is about the right
+# answer; at the end it falls alike, so that what closes there is the gap between languages, whatever
+# is said.
 
 # %% [markdown]
 # ## Relevance depth
