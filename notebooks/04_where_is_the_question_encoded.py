@@ -52,9 +52,9 @@ other, elsewhere = bed.donors["question"], bed.donors["context"]
 # %% [markdown]
 # Each kind of evidence is a curve over layers. *Patching the question*: its tokens get the states
 # of another question; as long as that changes the answer, the question still lives there.
-# *Patching the last position* says the same from the other side: with another question, or with the
-# same question over another context. Everything is a difference between the right answer and a wrong
-# one from the same context, so that a model that knows nothing gets zero.
+# *Patching the last position* says the same from the other side: with another question, or with
+# the same question over another context. Everything is a difference between the right answer and
+# a wrong one from the same context, so that a model that knows nothing gets zero.
 
 # %%
 curves = phases.evidence(
@@ -92,8 +92,9 @@ print(phases.detect_phases(nothing).verdict())
 # so that recall can't answer. Two questions are asked about each, in four languages.
 #
 # `same_context` finds another question about the same context, whose state brings the other
-# question along. `other_context` puts another context below the same question: that state knows what
-# is asked, and has nowhere to find the answer. What the right answer loses by it had been fetched.
+# question along. `other_context` puts another context below the same question: that state knows
+# what is asked, and has nowhere to find the answer. What the right answer loses by it had been
+# fetched.
 
 # %%
 world, manifest = atlas.shipped_manifest()
@@ -133,19 +134,20 @@ figures.paired_effects(phases.compare_effects(*gaps))
 
 # %% [markdown]
 # In the base model the gap stays to the end: other languages' answers come out less surely. After
-# post-training it is wider in the middle and gone in the last layers. Mind the control, the same for
-# the wrong answer: in the middle it goes the other way, so that there the change is about the right
-# answer; at the end it falls alike, so that what closes there is the gap between languages, whatever
-# is said.
+# post-training it is wider in the middle and gone in the last layers. Mind the control, the same
+# for the wrong answer: in the middle it goes the other way, so that there the change is about the
+# right answer; at the end it falls alike, so that what closes there is the gap between languages,
+# whatever is said.
 
 # %% [markdown]
 # ## Relevance depth
 #
 # The paper's own measure, as third parties describe it: up to which layer a token's relevance to
 # the answer reaches. It needs one backward pass instead of a patched run for every layer, and it
-# sees other things: a gradient does not see what attention compares once it is sure. The embedding
-# counts, as block 0 already hands the question over. By this measure the question lies *deeper* than
-# the context, against the order that patching finds: the two do not measure the same.
+# sees other things: a gradient does not see what attention compares once it is sure. The
+# embedding counts, as block 0 already hands the question over. By this measure the question lies
+# *deeper* than the context, against the order that patching finds: the two do not measure the
+# same.
 
 # %%
 model = xlens.load("atlas-post")
