@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from xlens.phases.curves import KINDS, Curves
 from xlens.phases.resample import percentiles
-from xlens.phases.steps import best_step, levels, like_a_line
+from xlens.phases.steps import best_line, best_step, levels
 from xlens.stats import ClusterSums
 
 
@@ -121,11 +121,12 @@ def _one(
     resampled = sums.draws(draw.weights)
     drawn = np.isfinite(resampled).all(axis=1)
     places = np.full(len(resampled), np.nan)
-    where, _ = best_step(resampled[drawn], rises=rises)
+    where, size = best_step(resampled[drawn], rises=rises)
     layers = np.array(curves.layers, dtype=float)
     places[drawn] = np.where(where > 0, layers[where], np.nan)
     before, after = levels(mean, int(at)) if at > 0 else (float("nan"), float("nan"))
-    lines = like_a_line(resampled[drawn], layers, rises=rises)
+    # Where there is no step in the expected direction, its size is 0.
+    lines = best_line(resampled[drawn], layers) >= size * (1 - 1e-9)
     null, p = None, float("nan")
     if KINDS[kind].basis != "untested":
         _, null = best_step(sums.flipped(draw.signs), rises=rises)

@@ -1,14 +1,10 @@
 """How much deeper the context has to be encoded than the question, prompt by prompt."""
 
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
-from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
-from xlens.phases.resample import cluster_of, percentiles
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 
 def depth_gap(
@@ -41,30 +37,13 @@ def depth_gap(
     Raises:
         ValueError: a missing segment, an unknown column or a bad option.
     """
-    check_draws(confidence, n_boot=n_boot)
     if missing := [s for s in (question, context) if s not in depth.segments]:
         raise ValueError(f"This depth has no segments {missing}; it has {list(depth.segments)}.")
     one, other = (
         depth.table[depth.table["segment"] == s].reset_index(drop=True) for s in (question, context)
     )
-    gaps = (other["depth"] - one["depth"]).to_numpy(float)
-    clusters = cluster_of(one, cluster)
-    weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
-    rows: list[dict[str, Any]] = []
-    for language in (ALL, *one["language"].unique()):
-        here = np.ones(len(one), bool) if language == ALL else (one["language"] == language)
-        values = np.where(here, gaps, np.nan)[:, None]
-        sums = ClusterSums.of(values, clusters)
-        low, high = percentiles(sums.draws(weights)[:, 0], confidence)
-        mean = float(sums.mean()[0])
-        rows.append(
-            {
-                "language": language,
-                "gap": mean,
-                "low": low,
-                "high": high,
-                "share": mean / depth.n_layers,
-                "n": int(np.isfinite(values).sum()),
-            }
-        )
-    return pd.DataFrame(rows)
+    gaps = one.assign(segment="gap", depth=other["depth"] - one["depth"])
+    means = replace(depth, table=gaps).summary(
+        confidence=confidence, n_boot=n_boot, cluster=cluster, seed=seed
+    )
+    return means.drop(columns="segment").rename(columns={"depth": "gap"})

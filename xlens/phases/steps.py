@@ -36,17 +36,12 @@ def best_step(
     return np.where(size > 0, at, -1), size
 
 
-def like_a_line(
-    curves: Float[np.ndarray, "curve layer"], layers: Float[np.ndarray, " layer"], *, rises: bool
-) -> np.ndarray:
-    """Whether a straight line explains at least as much of each curve as its best step, `[curve]`.
-
-    True, too, where there is no step in the expected direction.
-    """
-    _, step = best_step(curves, rises=rises)
+def best_line(
+    curves: Float[np.ndarray, "curve layer"], layers: Float[np.ndarray, " layer"]
+) -> Float[np.ndarray, " curve"]:
+    """The sum of squares that a straight line explains of each curve, as `best_step` gives it."""
     x = layers - layers.mean()
-    line = (curves @ x) ** 2 / (x @ x)
-    return line >= step * (1 - 1e-9)
+    return (curves @ x) ** 2 / (x @ x)
 
 
 def levels(curve: Float[np.ndarray, " layer"], at: int) -> tuple[float, float]:

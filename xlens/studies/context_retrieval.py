@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.engine import RelevanceScores, Store
+from xlens.engine.store import digest
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
@@ -134,9 +135,7 @@ def check_reading(
             exchanged, or too few questions to look inside. With `model` also prompts that are too
             long for it, or a chat without a template.
     """
-    found = combinations(study, reading.languages)
-    reading.require(dict.fromkeys(tag for each in found for tag in each))
-    check_rules(study.rules, (each.answer for each in found))
+    found = _checked_combinations(reading, study)
     # Whether there will be a chat, which needs no demonstrations, only the model tells.
     shots = study.shots if study.shots is not None or study.chat == "no" else 0
     manner = _Manner(shots) if model is None else _Manner.of(model, study)
@@ -144,6 +143,13 @@ def check_reading(
     if study.phases:
         few, pairs = phase_questions(reading, found, study)
         phase_prompts(_all_prompts(few, reading, pairs, study, manner))
+    return found
+
+
+def _checked_combinations(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination, ...]:
+    found = combinations(study, reading.languages)
+    reading.require(dict.fromkeys(tag for each in found for tag in each))
+    check_rules(study.rules, (each.answer for each in found))
     return found
 
 
@@ -212,7 +218,7 @@ def study_reading(
             f"{model.model!r} is served and gives text only; phases and the oracle need the model "
             "itself: load it with xlens.load, or leave them out."
         )
-    found = check_reading(reading, study)
+    found = _checked_combinations(reading, study)
     manner = _Manner.of(model, study)
     kept: dict[str, Any] = {"store": store, "progress": progress}
     done: dict[str, Result] = {}
@@ -249,7 +255,9 @@ def study_reading(
         if folder is not None and name == "scores" and not (folder / TABLE).is_file():
             _write_table(done, folder / TABLE)
 
-    made_from = _made_from(model, reading, study) | {"prompts": _digest(prompts, exchanged)}
+    # Another chat template is another study, with the same weights.
+    texts = [prompt.text for group in (*prompts, *exchanged) for prompt in group]
+    made_from = _made_from(model, reading, study) | {"prompts": digest(texts)}
     return run_parts(run, PARTS, done, folder=folder, made_from=made_from, after=table)
 
 
@@ -379,12 +387,6 @@ def _asked_of(reading: ReadingSet, study: ReadingStudy) -> dict[str, Any]:
         "digest": blake2b(text.encode(), digest_size=16).hexdigest(),
         "study": jsonable(asdict(study)),
     }
-
-
-def _digest(*groups: Sequence[ReadingPrompts]) -> str:
-    """Of all that is asked: another chat template is another study, with the same weights."""
-    texts = [prompt.text for some in groups for group in some for prompt in group]
-    return blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
 
 
 def _write_table(done: dict[str, Result], path: Path) -> None:
