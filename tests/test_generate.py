@@ -236,8 +236,14 @@ def test_end_of_sequence(many):
     assert made["text"][0] == follows and made["reason"][0] == "eos"
     exact = run(model, asked[:1], max_new_tokens=len(ids) - at).table
     assert exact["reason"][0] == "length" and exact["text"][0] == follows
-    # A special token writes nothing, but can be named.
+    # Each of the two can lack what the other has.
     model.hf_model.generation_config.eos_token_id = 5
+    made = run(model, asked[:1], max_new_tokens=60)
+    assert made.table["text"][0] == follows and made.table["reason"][0] == "eos"
+    assert made.provenance["eos"] == [words.eos_token, words.convert_ids_to_tokens(5)]
+    model.tokenizer.eos_token = words.convert_ids_to_tokens(6)
+    assert run(model, asked[:1], max_new_tokens=len(ids) + 1 - at).table["reason"][0] == "length"
+    # A special token writes nothing, but can be named.
     made = run(model, asked[:1], max_new_tokens=60, stop="<|endoftext|>").table
     assert made["text"][0] == follows and made["reason"][0] == "stop"
 

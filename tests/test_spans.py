@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import tiny
 from xlens import Prompt
 from xlens.models import Vocabulary
-from xlens.prompts import parse_slot, tokenize
+from xlens.prompts import Ends, parse_slot, tokenize
 
 # What trips tokenizers up: whole texts in twelve languages, and their most awkward pieces.
 PIECES = [
@@ -189,7 +189,7 @@ def test_composed_accents_belong_to_their_letter():
     assert span_of(kind, "\u1112\u1161\u11abx", 1, 2) == "한".encode()
 
 
-def test_special_tokens_on_both_sides_belong_to_no_span():
+def test_what_the_tokenizer_adds_belongs_to_no_span_and_ends_no_text(caplog):
     made = tiny.byte_level()
     backend = made.backend_tokenizer
     backend.normalizer = normalizers.NFC()
@@ -199,10 +199,16 @@ def test_special_tokens_on_both_sides_belong_to_no_span():
     )
     prompt = Prompt("dog e\u0301", "en", "1", {"all of it": (0, 6), "accent": (5, 6)})
     (tokens,) = tokenize(made, [prompt])
-    assert tokens.offsets[0] == tokens.offsets[-1] == (0, 0)
-    assert tokens.spans["all of it"] == (1, len(tokens) - 1)
-    assert tokens.spans["accent"][1] == len(tokens) - 1
+    assert tokens.offsets[0] == (0, 0) and tokens.ids.count(made.eos_token_id) == 1
+    assert tokens.spans["all of it"] == (1, len(tokens))
+    assert tokens.spans["accent"][1] == len(tokens)
     assert max(b for _, b in tokens.offsets) == 6
+    assert Ends.of(made) == Ends((made.eos_token_id,), (made.eos_token_id,))
+    tokenize(made, [prompt])
+    assert [r.message for r in caplog.records] == [
+        f"{type(made).__name__}: this tokenizer ends every text in <|endoftext|>; it is left off, "
+        "so that the last token is the text's. To have it read, write it at the end of the prompt."
+    ]
 
 
 def test_pieces_of_a_character_stay_together():
@@ -264,3 +270,79 @@ def test_bos_is_forced_or_kept_away_once(kind):
     (without,) = tokenize(tokenizer(kind), [Prompt("dog", "en", "1")], prepend_bos=False)
     assert with_bos.ids == (bos, *without.ids) and bos not in without.ids
     assert with_bos.offsets == ((0, 0), *without.offsets)
+
+
+# As a chat template writes them: with BOS, and some with white space before it.
+HELD = ["{}Der Hund", "\n{}Der Hund", "  {}  Der Hund", "{}{}Der Hund", "{}"]
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])
+@pytest.mark.parametrize("text", HELD)
+@pytest.mark.parametrize("prepend", [None, True, False])
+def test_a_text_that_holds_bos_gets_no_second_one(kind, text, prepend):
+    words = tokenizer(kind)
+    prompt = Prompt(text.replace("{}", words.bos_token), "de", "1")
+    (tokens,) = tokenize(words, [prompt], prepend_bos=prepend)
+    assert list(tokens.ids) == words(prompt.text, add_special_tokens=False)["input_ids"]
+    assert tokens.ids.count(words.bos_token_id) == text.count("{}")
+
+
+@pytest.mark.parametrize("template", ["", "\n", "\n \n"])
+def test_a_chat_is_read_as_the_template_meant_it(template, caplog):
+    words = tiny.sentencepiece(prefix=True)  # puts a space before a text, but not behind BOS
+    words.chat_template = (
+        template + "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{{ eos_token }}"
+        "{% endfor %}"
+    )
+    turns = [{"role": "user", "content": "Wo?"}, {"role": "assistant", "content": "Rom."}]
+    written = words.apply_chat_template(turns, tokenize=False)
+    (tokens,) = tokenize(words, [Prompt(written, "de", "1")])
+    assert list(tokens.ids) == words.apply_chat_template(turns)["input_ids"]
+    assert tokens.ids[-1] == words.eos_token_id  # the text's own stays
+    assert "prompts hold <bos> themselves" in caplog.text
+
+
+def around(before: str, after: str) -> PreTrainedTokenizerFast:
+    made = tiny.byte_level()
+    made.add_special_tokens({"additional_special_tokens": ["[CLS]", "[SEP]"]})
+    backend = made.backend_tokenizer
+    marks = [(m, made.convert_tokens_to_ids(m)) for m in {*before.split(), *after.split()}]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{before} $A {after}".strip(), special_tokens=marks
+    )
+    return made
+
+
+def test_other_marks_than_bos():
+    words = around("[CLS] <|endoftext|>", "[SEP] <|endoftext|>")
+    bos = words.bos_token
+    cls, sep = words.convert_tokens_to_ids(["[CLS]", "[SEP]"])
+    plain = words("Der Hund", add_special_tokens=False)["input_ids"]
+
+    def ids(text, prepend=None):
+        return list(tokenize(words, [Prompt(text, "de", "1")], prepend_bos=prepend)[0].ids)
+
+    both = [cls, words.bos_token_id]
+    assert ids("Der Hund") == ids("Der Hund", True) == both + plain
+    assert ids("Der Hund", False) == plain
+    assert ids(f"[CLS]{bos}Der Hund") == ids(f"{bos}Der Hund") == both + plain
+    assert ids("Der Hund[SEP]") == [*both, *plain, sep]
+    only = around("[CLS]", "[SEP]")
+    (tokens,) = tokenize(only, [Prompt("Der Hund", "de", "1")], prepend_bos=True)
+    assert list(tokens.ids) == [only.bos_token_id, *plain]
+    assert Ends.of(only) == Ends((cls,), (sep,))
+    assert Ends.of(tiny.byte_level()) == Ends((), ())
+
+
+def test_a_space_that_the_tokenizer_puts_before_words_takes_no_character_from_others():
+    words = tiny.byte_level()
+    backend = words.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    mark = (words.bos_token, words.bos_token_id)
+    backend.post_processor = processors.RobertaProcessing(mark, mark)  # trims offsets
+    text = f"{words.bos_token}Hund da"
+    at = len(words.bos_token)
+    (tokens,) = tokenize(words, [Prompt(text, "de", "1", {"bos": (0, at), "s": (at, at + 4)})])
+    assert dict(tokens.spans)["bos"] == (0, 1)
+    start, stop = tokens.spans["s"]
+    assert "".join(words.convert_ids_to_tokens(tokens.ids[start:stop])).lstrip("Ġ") == "Hund"

@@ -63,8 +63,9 @@ def generate(
 
     A continuation does not depend on the other prompts: in fp32 the same tokens as alone, with any
     token budget and in any order, as long as no two tokens are equally probable to rounding.
-    Common beginnings run once, prompts that are done leave, logits are fp32. Settings of the
-    model's own `generation_config` other than its end-of-sequence tokens play no part.
+    Common beginnings run once, prompts that are done leave, logits are fp32. The tokenizer's EOS
+    ends a continuation, and so do the end-of-sequence tokens of the model's `generation_config`;
+    no other setting of that plays a part.
 
     Args:
         model: From `xlens.load`.
@@ -109,7 +110,8 @@ def generate(
             }
         )
 
-    origin = model.provenance()
+    eos = _ends(model)
+    origin = model.provenance(tokens)
     if store is None:
         found = write(0, len(items))
     else:
@@ -123,7 +125,7 @@ def generate(
             edits=edits.key,
             max_new_tokens=max_new_tokens,
             stops=digest([list(strings) for strings in stops]),
-            eos=sorted(_ends(model)),
+            eos=sorted(eos),
         )
         found["tokens"] = [list(map(int, ids)) for ids in found["tokens"]]
     found.insert(0, "id", [p.id for p in items])
@@ -133,6 +135,7 @@ def generate(
         "stop": {str(k): v for k, v in stop.items()} if isinstance(stop, Mapping) else stop,
         "interventions": edits.key,
         "decoding": "greedy",
+        "eos": [str(model.tokenizer.convert_ids_to_tokens(i)) for i in sorted(eos)],
         "versions": versions(),
     }
     return Generations(provenance={**origin, **how}, table=found)
@@ -176,10 +179,10 @@ class _Text:
                 "residual passes it): load the model in float32 or bfloat16."
             )
         self.ids.append(token)
-        if token in self.eos:
-            self.reason = "eos"
-        elif self._stopped(token):
+        if self._stopped(token):
             self.reason = "stop"
+        elif token in self.eos:
+            self.reason = "eos"
         elif len(self.ids) == self.room:
             self.reason = "length"
         return self.reason is None
@@ -269,13 +272,16 @@ def _halved(budget: int, left: Sequence[TokenizedPrompt], problem: Exception) ->
 
 
 def _ends(model: HookedModel) -> frozenset[int]:
-    """Tokens that end a continuation: as the model's generation config says, or its tokenizer."""
+    """Tokens that end a continuation: the tokenizer's EOS, and those of the generation config.
+
+    Checkpoints exist in which either lacks what the other has. The model's own config counts only
+    where there is no other: it is rarely kept up.
+    """
     configs: list[Any] = [getattr(model.hf_model, "generation_config", None), model.config]
-    for source in (*configs, model.tokenizer):
-        ids = getattr(source, "eos_token_id", None)
-        if ids is not None:
-            return frozenset([ids] if isinstance(ids, int) else ids)
-    return frozenset()
+    named = (getattr(config, "eos_token_id", None) for config in configs)
+    ids = next((ids for ids in named if ids is not None), ())
+    own = model.tokenizer.eos_token_id
+    return frozenset([*([ids] if isinstance(ids, int) else ids), *([] if own is None else [own])])
 
 
 def _stops(

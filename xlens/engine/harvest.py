@@ -141,7 +141,7 @@ class Harvest:
         }
         self.meta = prompt_table(self.tokens)
         self.provenance = {
-            **model.provenance(),
+            **model.provenance(self.tokens),
             "kept_dtype": str(dtype),
             "versions": versions(),
         }

@@ -242,7 +242,7 @@ def relevance(
         rule=backward.name,
         scalar=scalar,
         provenance={
-            **model.provenance(),
+            **model.provenance(tokens),
             "rule": asdict(backward),
             "scalar": scalar,
             "at": at,
@@ -317,10 +317,14 @@ def _first_token(model: HookedModel, text: str) -> int:
             f"Target {text!r} has no token that {model.name} could predict; give a longer text or "
             "a token id."
         )
-    pieces = [model.vocab.pieces[i] or b"" for i in cut]
-    # Llama's tokenizer puts a space before every text, now and then as a token of its own.
-    invented = pieces[0] == b" " and b"".join(pieces) == b" " + text.encode()
-    return int(cut[1 if invented and len(cut) > 1 else 0])
+    written = b"".join(model.vocab.pieces[i] or b"" for i in cut)
+    if written == b" " + text.encode():
+        # Llama's kind puts a space before every text, now and then as a part of its first word:
+        # what the text begins with inside a prompt shows behind a line break.
+        inside = model.tokenizer("\n" + text, add_special_tokens=False, return_offsets_mapping=True)
+        pairs = zip(inside["input_ids"], inside["offset_mapping"], strict=True)
+        cut = [i for i, (start, _) in pairs if start >= 1] or cut
+    return int(cut[0])
 
 
 def _batches(inputs: Sequence[Tokens], some: Sequence[int], budget: int) -> list[tuple[int, ...]]:

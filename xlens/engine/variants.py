@@ -70,7 +70,7 @@ def score_variants(
     edits = {name: request.bind(variant, model, tokens) for name, variant in variants.items()}
     budget = pass_budget(model, token_budget)
     kept = None if store is None else opened(store)
-    origin = {**model.provenance(), "kept_dtype": "torch.float32", "versions": versions()}
+    origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in edits}
     bounds = _bounds(model, request.owner, [len(t) for t in tokens], edits, points)
     n = len(edits) * (len(bounds) - 1)
@@ -136,7 +136,7 @@ def harvest_variants(
     points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named)
     edits = {name: check(variant, model, tokens) for name, variant in variants.items()}
     budget = pass_budget(model, token_budget)
-    origin = {**model.provenance(), "kept_dtype": "torch.float32", "versions": versions()}
+    origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
     found: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in edits}
     owners = range(len(tokens))
     bounds = _bounds(model, owners, [len(t) for t in tokens], edits, points)

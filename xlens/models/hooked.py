@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,7 @@ from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.hf import context_length
 from xlens.models.readout import Readout, output_options
 from xlens.models.vocabulary import Vocabulary
-from xlens.prompts import Prompt, TokenizedPrompt, tokenize
+from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
 
 # Where the families keep their blocks and their final norm, tried in this order. A layout that
 # fits by name but not in meaning is caught at load, where the readout must equal the logits.
@@ -125,11 +126,16 @@ class HookedModel:
         """Hash of architecture, configuration and every weight; changes when a weight does."""
         return self._fingerprint()
 
-    @cached_property
+    @property
+    def ends(self) -> Ends:
+        """What the tokenizer puts before and after a text by itself: asked of it, not assumed."""
+        return Ends.of(self.tokenizer)
+
+    @property
     def prepends_bos(self) -> bool:
-        """Whether the tokenizer adds BOS by itself: asked of it, not assumed."""
-        ids = self.tokenizer("a", return_attention_mask=False)["input_ids"]
-        return self.tokenizer.bos_token_id is not None and ids[:1] == [self.tokenizer.bos_token_id]
+        """Whether the tokenizer adds BOS by itself."""
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and self.ends.before[:1] == (bos,)
 
     def tokenize(
         self,
@@ -179,8 +185,14 @@ class HookedModel:
             )
         return tuple(sorted({layer % (self.n_layers + 1) for layer in asked}))
 
-    def provenance(self) -> dict[str, Any]:
-        """What results record about this model."""
+    def provenance(self, tokens: Sequence[TokenizedPrompt] = ()) -> dict[str, Any]:
+        """What results record about this model, and about how the prompts that it reads begin.
+
+        `begins_with` counts the prompts by their first token, `text` where it is no special one.
+        """
+        name = self.tokenizer.convert_ids_to_tokens
+        special, ends = self.vocab.special, self.ends
+        firsts = Counter(str(name(t.ids[0])) if t.ids[0] in special else "text" for t in tokens)
         return {
             "model": self.name,
             "architecture": type(self.hf_model).__name__,
@@ -188,6 +200,8 @@ class HookedModel:
             "fingerprint": self.fingerprint,
             "tokenizer": self._tokenizer_hash(),
             "prepends_bos": self.prepends_bos,
+            "left_off": name(list(ends.after)),
+            **({"begins_with": dict(sorted(firsts.items()))} if firsts else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
             "attention": getattr(self.config, "_attn_implementation", None),

@@ -218,8 +218,8 @@ def relevance_depth(
             layers are normalised.
         segments: Names of spans, or `last`.
         n_layers: Blocks of the model; None: the deepest layer of the scores.
-        bos: Whether the first token is a BOS that normalising leaves out; None: what the model's
-            tokenizer does.
+        bos: Whether the first token is a BOS that normalising leaves out; None: whether all
+            prompts began with a special token.
         options: The switches.
 
     Raises:
@@ -356,7 +356,12 @@ def _layer_scale(
 
 
 def _has_bos(scores: RelevanceScores, bos: bool | None) -> bool:
-    return bool(scores.provenance.get("prepends_bos", False)) if bos is None else bos
+    if bos is not None:
+        return bos
+    firsts: dict[str, int] | None = scores.provenance.get("begins_with")
+    if firsts is None:  # scores of before
+        return bool(scores.provenance.get("prepends_bos", False))
+    return "text" not in firsts
 
 
 def _result(

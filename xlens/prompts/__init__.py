@@ -1,5 +1,6 @@
 """Prompts: text with a language, a parallel id and named character spans; and their tokens."""
 
+from xlens.prompts.ends import Ends
 from xlens.prompts.fewshot import choose_demonstrations
 from xlens.prompts.files import read_prompts
 from xlens.prompts.prompt import Prompt, Prompts
@@ -7,6 +8,7 @@ from xlens.prompts.slots import Slot, parse_slot
 from xlens.prompts.tokens import TokenizedPrompt, tokenize
 
 __all__ = [
+    "Ends",
     "Prompt",
     "Prompts",
     "Slot",

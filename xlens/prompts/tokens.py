@@ -4,8 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xlens.prompts.ends import added, held, tell, wanted
 from xlens.prompts.prompt import Prompt
 from xlens.prompts.slots import Slot
+
+_AFTER = (
+    "this tokenizer ends every text in {}; it is left off, so that the last token is the text's. "
+    "To have it read, write it at the end of the prompt."
+)
+_HELD = "prompts hold {} themselves (from a chat template?): it is not put before them once more."
+_TWICE = "the text of prompt {1!r} begins with {0} twice, which no model was trained on."
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,13 @@ def tokenize(
     Args:
         tokenizer: A fast Hugging Face tokenizer (offsets are needed).
         prompts: What to tokenise.
-        prepend_bos: None keeps what the tokenizer does by itself; True and False force it.
+        prepend_bos: None keeps what the tokenizer puts before a text by itself; True asks for BOS
+            there, False for nothing. A text that begins with BOS (a chat template wrote it, white
+            space before it or not) gets no second one, and keeps its own in any case.
         spans: Which spans to map; None maps all. Only mapped spans can fail.
+
+    What the tokenizer puts after a text (EOS, `[SEP]`) is left off, and a warning says so once: to
+    have it read, write it at the end of the text.
 
     Raises:
         ValueError: BOS asked of a tokenizer that has none, a prompt without tokens, a span that
@@ -103,17 +116,25 @@ def tokenize(
         ids = list(encoded["input_ids"][i])
         offsets: list[tuple[int, int]] = [(int(a), int(b)) for a, b in encoded["offset_mapping"][i]]
         special = encoded.encodings[i].special_tokens_mask
-        offsets = _covering(prompt.text, offsets, special)
-        if prepend_bos is not None:
-            has_bos = bool(ids) and ids[0] == bos and bool(special[0])
-            if prepend_bos and not has_bos:
-                ids, offsets = [bos, *ids], [(0, 0), *offsets]
-            elif has_bos and not prepend_bos:
-                ids, offsets = ids[1:], offsets[1:]
-        if not ids:
+        n_before, n_after = added(special)
+        if n_before == len(ids):
             raise ValueError(
                 f"Prompt {prompt.id!r} ({prompt.language}) tokenises to nothing: {prompt.text!r}."
             )
+        if n_after:
+            tell(tokenizer, _AFTER, _names(tokenizer, ids[-n_after:]))
+        stop = len(ids) - n_after
+        offsets = _covering(prompt.text, offsets[:stop], special[:stop])[n_before:]
+        before, ids = ids[:n_before], ids[n_before:stop]
+        blank = (not prompt.text[a:b].strip() for a, b in offsets)
+        own = ids[next((k for k, is_blank in enumerate(blank) if not is_blank), 0) :]
+        put = wanted(before, bos, prepend_bos)
+        if n_held := held(put, own):
+            tell(tokenizer, _HELD, _names(tokenizer, put[-n_held:]))
+            put = put[:-n_held]
+        if bos is not None and own[:2] == [bos, bos]:
+            tell(tokenizer, _TWICE, _names(tokenizer, [bos]), prompt.id)
+        ids, offsets = [*put, *ids], [*[(0, 0)] * len(put), *offsets]
         named = {
             name: _token_span(prompt, name, span, offsets)
             for name, span in prompt.spans.items()
@@ -135,11 +156,12 @@ def _covering(
     """
     out: list[tuple[int, int]] = []
     end = 0  # of what is covered so far
-
     for (start, stop), marked in zip(offsets, special, strict=True):
         if marked:
             out.append((0, 0))
             continue
+        if start == stop > end and not any(map(str.isspace, text[end:start])):
+            start = stop = end  # a space that the tokenizer puts before a word, trimmed
         if start > end:
             spaces = next((k for k in range(end, start) if text[k].isspace()), start)
             if end and spaces > end:
@@ -164,6 +186,10 @@ def _extend(offsets: list[tuple[int, int]], end: int, stop: int) -> None:
             break
         if a < b:
             offsets[j] = (a, stop)
+
+
+def _names(tokenizer: Any, ids: Sequence[int]) -> str:
+    return " ".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
 def _token_span(

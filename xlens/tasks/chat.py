@@ -36,11 +36,8 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
     # Models that think first (Qwen 3) would spend the answer's tokens on it; other templates do not
     # read the variable.
     how = {"add_generation_prompt": True, "enable_thinking": False}
+    # With BOS, if the template writes it: `tokenize` puts no second one before it.
     text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
-    # Templates write the first token that the tokenizer would add once more.
-    bos = tokenizer.bos_token
-    if bos and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
-        text = text.removeprefix(bos)
     at = text.rfind(alone.text)
     if at < 0:
         raise ValueError(
