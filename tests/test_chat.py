@@ -4,6 +4,7 @@ import pytest
 
 import tiny
 from xlens import Prompt
+from xlens.prompts import tokenize
 from xlens.tasks.chat import in_chat
 
 # As Qwen 3 has it: without being told otherwise, the model thinks aloud first.
@@ -27,3 +28,18 @@ def test_no_thoughts_are_asked_for(template, end):
     assert made.text.endswith(f"<user>Wo liegt Rom?\n{end}")
     assert made.part("question") == "Wo liegt Rom?"
     assert made.part("demonstrations").startswith("Wo liegt Kiew?")
+
+
+@pytest.mark.parametrize("before", ["", "\n", "  "])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_chats_tokens_are_those_of_its_template(before, prefix):
+    words = tiny.sentencepiece(prefix=prefix)
+    words.chat_template = (
+        before + "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    )
+    alone = Prompt("Wo liegt Rom?", "de", "1", {"question": (0, 13)})
+    (tokens,) = tokenize(words, [in_chat(alone, [("Wo?", "Da")], words)])
+    turns = [("user", "Wo?"), ("assistant", "Da"), ("user", alone.text)]
+    chat = [{"role": role, "content": content} for role, content in turns]
+    assert list(tokens.ids) == words.apply_chat_template(chat)["input_ids"]
+    assert tokens.ids.count(words.bos_token_id) == 1

@@ -331,8 +331,8 @@ def test_a_chat_has_turns_and_one_first_token(facts):
     alone = choice_prompts(few, "fr", chat=model.tokenizer)
     table = xlens.score(model, *alone, progress=False).table
     np.testing.assert_allclose(scores.table["logprob"], table["logprob"], atol=1e-4)
-    (tokens,) = model.tokenize([prompt])
-    assert tokens.ids.count(model.tokenizer.bos_token_id) == 1
+    ids = model.tokenizer(prompt.text)["input_ids"]
+    assert ids.count(model.tokenizer.bos_token_id) == 1
     model.tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
     with pytest.raises(ValueError, match="changes the text"):
         choice_prompts(facts, "fr", chat=model.tokenizer)

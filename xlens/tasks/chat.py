@@ -36,8 +36,12 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
     # Models that think first (Qwen 3) would spend the answer's tokens on it; other templates do not
     # read the variable.
     how = {"add_generation_prompt": True, "enable_thinking": False}
-    # With BOS, if the template writes it: `tokenize` puts no second one before it.
     text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
+    # BOS is left to the tokenizer where the tokens stay the same: not where it puts a space before
+    # a text but none behind BOS (Llama's kind), or where white space stands before BOS.
+    bare = text.removeprefix(tokenizer.bos_token or "")
+    if tokenizer(bare)["input_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"]:
+        text = bare
     at = text.rfind(alone.text)
     if at < 0:
         raise ValueError(
