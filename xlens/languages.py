@@ -4,7 +4,6 @@ A language is always named by a standardised BCP-47 tag (`fr`, `pt-BR`, `zh-Hans
 name: "Chinese" doesn't say which script, and every data set abbreviates it differently.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Any, Literal
@@ -196,8 +195,3 @@ def identifier(tags: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
     if names:
         found.set_languages(list(names))
     return found, names
-
-
-def folded(text: str) -> str:
-    """A text in one case and one Unicode form, to compare it with others."""
-    return unicodedata.normalize("NFKC", text).casefold()

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from xlens.models import HookedModel, Vocabulary
+from xlens.text import folded, form
 
 Reading = Literal["prefixes", "first"]
 Collisions = Literal["drop", "subtract"]
@@ -87,11 +88,13 @@ def word_tokens(model: HookedModel, word: str, reading: Reading = "prefixes") ->
     `prefixes` (arXiv 2402.10588, section 3.2 as in the authors' code): every vocabulary item that
     writes a prefix of the word; and, where the first character is more than one byte, every item
     that writes only its first bytes, for scripts that fall to bytes. `first`: the first token of
-    the word and of space + word, as the tokenizer cuts them.
+    the word and of space + word, as the tokenizer cuts them. Either way the word is brought into
+    one form first (`xlens.text.form`), and prefixes are those of what the tokenizer's normaliser
+    makes of it.
     """
     if reading == "first":
-        return _first_tokens(model, word)
-    return _prefix_tokens(model.vocab, word)
+        return _first_tokens(model, form(word))
+    return _prefix_tokens(model.vocab, model.vocab.written(word))
 
 
 def _prefix_tokens(vocab: Vocabulary, word: str) -> tuple[int, ...]:
@@ -207,10 +210,10 @@ def _problem(
         return "missing word", ", ".join(absent)
     if empty := [c for c in main if not sets[c]]:
         return "no token", ", ".join(f"{c}: {texts[c]}" for c in empty)
-    folded = {c: texts[c].casefold() for c in main}
+    same = {c: folded(texts[c]) for c in main}
     for a in main:
         for b in main:
-            if a != b and folded[a] in folded[b]:
+            if a != b and same[a] in same[b]:
                 return "same word inside the other", f"{a}: {texts[a]} in {b}: {texts[b]}"
     shared = _shared(main, sets)
     if shared and collisions == "drop":

@@ -13,6 +13,7 @@ from xlens.lens.logit_lens import grid, one_task, shared_tables
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
+from xlens.text import form
 
 _SPAN = "answer"
 _SLOT = f"{_SPAN}:predict"
@@ -62,7 +63,9 @@ def whole_word_lens(
     )
     energy = token_energy(model.readout, values).numpy()
     states, top = shared_tables(own, model, read, energy, languages)
-    scored = [_scores(model, prompts, list(asked[lang]), progress) for lang in languages]
+    scored = [
+        _scores(model, prompts, [form(w) for w in asked[lang]], progress) for lang in languages
+    ]
     logprob = np.stack([s for s, _ in scored], axis=-1)
     rows = grid(own.layers, list(own.meta["id"]), language=languages)
     rows["prob"] = np.exp(logprob).ravel()

@@ -6,6 +6,8 @@ from collections import defaultdict
 from functools import cache, cached_property
 from typing import Any, Literal
 
+from xlens.text import form
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
@@ -57,6 +59,18 @@ class Vocabulary:
             if piece:
                 found[piece.removeprefix(b" ") if piece != b" " else piece].append(i)
         return {piece: tuple(ids) for piece, ids in found.items()}
+
+    def written(self, text: str) -> str:
+        """How the vocabulary writes a text: its `form`, after the tokenizer's own normaliser.
+
+        A normaliser may decompose characters or put all in lower case, and the items are of what
+        it leaves. Marks for spaces are spaces again, none at either end.
+        """
+        normalizer = self._tokenizer.backend_tokenizer.normalizer
+        plain = form(text)
+        if normalizer is None or "ByteLevel" in repr(normalizer):
+            return plain
+        return normalizer.normalize_str(plain).replace("▁", " ").strip() or plain
 
     def label(self, token_id: int) -> str:
         """A readable name: spaces and line breaks visible, pieces of characters as `⟨E4 B8⟩`."""

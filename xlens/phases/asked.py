@@ -10,6 +10,7 @@ from jaxtyping import Int
 from xlens.models import HookedModel
 from xlens.phases.resample import DEFAULT_CLUSTER
 from xlens.prompts import Prompt, Prompts
+from xlens.text import folded
 
 _SPAN = "what follows"
 
@@ -143,11 +144,11 @@ def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER, context: str = "co
     for prompt, right, wrong in zip(asked.prompts, asked.answers, asked.others, strict=True):
         texts.setdefault((prompt.meta[by], prompt.language), prompt.part(context))
         said.setdefault(prompt.meta[by], set()).update(
-            text.strip().casefold() for text in (right, wrong)
+            folded(text).strip() for text in (right, wrong)
         )
 
     def holds(name: object, answers: set[str]) -> bool:
-        whole = " ".join(texts.get((name, tag), "") for tag in asked.prompts.languages).casefold()
+        whole = folded(" ".join(texts.get((name, tag), "") for tag in asked.prompts.languages))
         return any(answer in whole for answer in answers)
 
     names = list(groups)
@@ -247,6 +248,6 @@ def _differ(a: str, b: str, said: Mapping[tuple[str, str], str], languages: Sequ
     """Whether two questions have other answers in every language, and exist in the same ones."""
     both = [((a, x) in said, (b, x) in said, x) for x in languages]
     return all(
-        one == other and (not one or said[a, x].casefold() != said[b, x].casefold())
+        one == other and (not one or folded(said[a, x]) != folded(said[b, x]))
         for one, other, x in both
     )

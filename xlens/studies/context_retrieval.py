@@ -6,6 +6,7 @@ retrieval. Each part is saved as soon as it is done.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -47,6 +48,7 @@ from xlens.tasks.xmrc import (
 from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.metrics import check_rules
 
+_log = logging.getLogger(__name__)
 BASELINES = {"first-sentence": "first sentence", "random-span": "random span"}
 BEHAVIOUR: dict[str, type[Result]] = {
     "predictions": Predictions,
@@ -150,6 +152,16 @@ def _checked_combinations(reading: ReadingSet, study: ReadingStudy) -> tuple[Com
     found = combinations(study, reading.languages)
     reading.require(dict.fromkeys(tag for each in found for tag in each))
     check_rules(study.rules, (each.answer for each in found))
+    wanted = reading.frame["language"].isin([each.answer for each in found])
+    if study.rules != "xlens" and (n := int(reading.frame.loc[wanted, "rewritten"].sum())):
+        _log.warning(
+            "%d right answers of %s were not in NFC, or held characters that nobody sees. The "
+            "published %s rules would compare them so, and count answers as wrong that a "
+            "tokenizer composes; here all texts are in NFC.",
+            n,
+            reading.source,
+            study.rules,
+        )
     return found
 
 

@@ -29,6 +29,7 @@ from xlens.results import Result
 from xlens.studies.options import FEWEST_PHASES, ReadingStudy
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
+from xlens.text import folded
 
 SEGMENTS = ("question", "context")
 _PAIRED = ("patch_last_question", "patch_last_context", "ablate_question", "ablate_context")
@@ -80,7 +81,7 @@ def phase_questions(
         reading.frame["id"], reading.frame["language"], reading.frame["answers"], strict=True
     )
     for id, tag, said in rows:
-        answers.setdefault(id, {})[tag] = said[0].casefold()
+        answers.setdefault(id, {})[tag] = folded(said[0])
     ids: list[str] = []
     paragraphs = sorted(reading.paragraphs, key=lambda p: seeded_rank(p, seed=study.seed))
     for paragraph in paragraphs:

@@ -11,6 +11,7 @@ from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
 from xlens.tasks.sources import known, require_languages
+from xlens.text import form
 
 REQUIRED = ("id", "language", "question", "options", "gold")
 OPTIONAL = {"context": "", "mark": "", "kind": "choice"}
@@ -274,7 +275,7 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         )
     out = pd.DataFrame(
         {
-            "id": frame["id"].astype(str),
+            "id": frame["id"].astype(str).map(form),
             "language": frame["language"].astype(str).map(tags),
             "question": frame["question"].map(_text),
             "options": [_options(o, source) for o in frame["options"]],
@@ -359,7 +360,7 @@ def _said(fault: tuple[str, str, str, str]) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value).strip()
+    return "" if value is None or value is pd.NA or value != value else form(str(value)).strip()
 
 
 def _options(value: Any, source: str) -> tuple[str, ...]:

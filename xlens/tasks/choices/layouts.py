@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlens.tasks.sources import Row
+from xlens.text import form
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -68,7 +69,7 @@ def _mmlu(row: Row, line: int, split: str) -> dict[str, Any]:
 
 def _bmlama(row: Row, line: int, split: str) -> dict[str, Any]:
     # Parallel by line; the blank may stand anywhere, so the sentence is shown with it.
-    answer, options = str(row["Ans"]).strip(), str(row["Candidate Ans"]).split(", ")
+    answer, options = form(str(row["Ans"])).strip(), form(str(row["Candidate Ans"])).split(", ")
     options = [option.strip() for option in options]
     return {
         "id": str(line),

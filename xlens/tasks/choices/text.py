@@ -1,6 +1,6 @@
 """How text is compared and joined, whatever the language."""
 
-from xlens import languages
+from xlens import text as _text
 from xlens.languages import script
 
 # No space between words: Han, kana, and the scripts of South-East Asia that join words.
@@ -8,8 +8,8 @@ UNSPACED = frozenset({"Hans", "Hant", "Hani", "Jpan", "Bopo", "Thai", "Laoo", "K
 
 
 def folded(text: str) -> str:
-    """`xlens.languages.folded`, without the space that an option may begin with."""
-    return languages.folded(text).strip()
+    """`xlens.text.folded`, without the space that an option may begin with."""
+    return _text.folded(text).strip()
 
 
 def gap(language: str) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from xlens.languages import folded
 from xlens.prompts import choose_demonstrations
 from xlens.tasks.words.wordlist import WordList
+from xlens.text import folded
 
 
 @dataclass(frozen=True)

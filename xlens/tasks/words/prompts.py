@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from xlens.languages import endonym, folded, standardize
+from xlens.languages import endonym, standardize
 from xlens.prompts import Prompt, Prompts
 from xlens.tasks.words import world
 from xlens.tasks.words.demonstrations import (
@@ -22,6 +22,7 @@ from xlens.tasks.words.demonstrations import (
     surfaces,
 )
 from xlens.tasks.words.wordlist import WordList, kind_of, shown
+from xlens.text import folded
 
 
 def translation_prompts(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from xlens.languages import standardize_all
 from xlens.prompts.fewshot import seeded_rank
+from xlens.text import form
 
 DROPPED = ("id", "language", "word", "reason")
 
@@ -39,7 +40,7 @@ class WordList:
     def __post_init__(self) -> None:
         languages = standardize_all([str(column) for column in self.frame.columns])
         frame = self.frame.set_axis(languages, axis="columns").astype("object")
-        frame.index = pd.Index([str(id) for id in frame.index], name="id")
+        frame.index = pd.Index([form(str(id)) for id in frame.index], name="id")
         if not frame.index.is_unique:
             twice = sorted(set(frame.index[frame.index.duplicated()]))
             raise ValueError(
@@ -47,6 +48,9 @@ class WordList:
                 f"{self.source}; keep one row per item."
             )
         for language in languages:
+            # Two spellings of one word would be two words to a tokenizer.
+            words = [form(word) if isinstance(word, str) else word for word in frame[language]]
+            frame[language] = pd.Series(words, index=frame.index, dtype="object")
             for id, word in frame[language].items():
                 if not pd.isna(word) and not (
                     isinstance(word, str) and word.strip() and len(word.splitlines()) == 1

@@ -10,6 +10,7 @@ import pandas as pd
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.sources import known, require_languages
+from xlens.text import form, form_with_places, out_of_form
 
 REQUIRED = ("id", "language", "question", "context", "answers", "starts")
 DROPPED = ("id", "language", "reason", "detail")
@@ -57,7 +58,8 @@ class ReadingSet:
 
     Attributes:
         frame: One row per question and language: `id language question context answers starts
-            paragraph title` (see `Reading`).
+            paragraph title` (see `Reading`), and `rewritten`: whether a right answer was
+            brought into another form of Unicode (`xlens.text.form`), as all texts are.
         source: Where they come from.
         parallel: Whether every question is there in every language. Where not (TyDiQA), each
             language has questions of its own, and only settings within a language can be asked.
@@ -253,17 +255,23 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"No question is left of {source}; ask for others, or other languages.")
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
+    # Answers are found by their places, which are those of the file's own characters.
+    placed = [
+        form_with_places(str(context), [int(start) for start in starts])
+        for context, starts in zip(frame["context"], frame["starts"], strict=True)
+    ]
     out = pd.DataFrame(
         {
-            "id": frame["id"].astype(str),
+            "id": frame["id"].astype(str).map(form),
             "language": frame["language"].astype(str).map(tags),
-            "question": [str(q).strip() for q in frame["question"]],
+            "question": [form(str(q)).strip() for q in frame["question"]],
             # Not stripped: the answers' places count from its beginning.
-            "context": [str(c) for c in frame["context"]],
-            "answers": [tuple(str(a) for a in answers) for answers in frame["answers"]],
-            "starts": [tuple(int(s) for s in starts) for starts in frame["starts"]],
+            "context": [context for context, _ in placed],
+            "answers": [tuple(form(str(a)) for a in answers) for answers in frame["answers"]],
+            "starts": [tuple(starts) for _, starts in placed],
             "paragraph": frame["paragraph"].astype(str) if "paragraph" in frame else "",
             "title": frame["title"].astype(str) if "title" in frame else "",
+            "rewritten": _rewritten(frame),
         }
     ).reset_index(drop=True)
     if "paragraph" not in frame:
@@ -282,6 +290,13 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             f"({int(twice.sum())} such rows); give every question of a language an id of its own."
         )
     return out
+
+
+def _rewritten(frame: pd.DataFrame) -> list[bool]:
+    """Which questions' right answers were in another form of Unicode where they come from."""
+    before = frame["rewritten"] if "rewritten" in frame else [False] * len(frame)
+    answers = zip(before, frame["answers"], strict=True)
+    return [bool(once) or out_of_form(map(str, said)) > 0 for once, said in answers]
 
 
 def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:

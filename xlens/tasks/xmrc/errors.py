@@ -30,9 +30,10 @@ from typing import Any, NamedTuple
 
 import regex
 
-from xlens.languages import folded, identifier, script
+from xlens.languages import identifier, script
 from xlens.tasks.xmrc.metrics import holds, normalise, tokens
 from xlens.tasks.xmrc.replies import has_thoughts
+from xlens.text import folded
 
 ERRORS = ("content", "language", "gibberish", "refusal", "blank")
 FAILURES = ("gibberish", "refusal", "blank")
@@ -159,7 +160,7 @@ def gibberish(text: str) -> str:
     shown = [c for c in text if not c.isspace()]
     if sum(bool(_WRITTEN.match(c)) for c in shown) * 2 < len(shown):
         return "few letters"
-    found = text.casefold().split()
+    found = folded(text).split()
     if (len(found) >= 6 and len(set(found)) * 3 < len(found)) or _RUN.search(text):
         return "repetition"
     for word in regex.findall(r"\p{L}{4,}", text):

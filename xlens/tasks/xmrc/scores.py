@@ -15,6 +15,7 @@ from xlens.stats import Bootstrap, bootstrap
 from xlens.tasks.xmrc.answers import KEY, Predictions
 from xlens.tasks.xmrc.errors import ERRORS, FAILURES, Langid, Verdict, classify
 from xlens.tasks.xmrc.metrics import METRICS, Rules, answer_scores, tokens
+from xlens.text import out_of_form
 
 Classifier = Callable[[Mapping[str, Any]], Verdict]
 SETTINGS = ("en-en", "en-x", "x-en", "x-x")
@@ -122,6 +123,7 @@ def reading_scores(
         if value not in accepted:
             raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     home = standardize(pivot)
+    _warn_of_form(predictions, rules)
     items = _items(
         predictions, rules, wrong_if, classifier or (lambda r: classify(r, langid=langid))
     )
@@ -164,6 +166,21 @@ def reading_scores(
             "seed": seed,
         },
     )
+
+
+def _warn_of_form(predictions: Predictions, rules: Rules) -> None:
+    """Published rules compare code points: say so where equal texts would differ."""
+    if rules == "xlens":
+        return
+    table = predictions.table
+    texts = [*table["prediction"], *(r for found in table["references"] for r in found)]
+    if n := out_of_form(texts):
+        _log.warning(
+            "%d answers are not in NFC, or hold characters that nobody sees. %s rules compare them "
+            "as they stand, as published; rules='xlens' compares what they say.",
+            n,
+            rules,
+        )
 
 
 def _items(
