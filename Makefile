@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test lint format bench clean
+.PHONY: help install smollm2 demo test families lint format bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: .venv/.installed ## a real model read through the lens, ending in a report
 
 test: .venv/.installed ## the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+families: .venv/.installed ## every family as a tiny model, checked; writes the table of docs/models.md (2 minutes)
+	@$(BIN)/python tests/families_check.py
 
 lint: .venv/.installed ## style, types and the floors of the house
 	@$(BIN)/ruff check .

@@ -422,7 +422,10 @@ def test_a_rule_of_ones_own(family_dir):
         **options,
     )
     for i in range(4):
-        assert not blind.slot("all", i)[:, :-1].any() and blind.slot("all", i)[:, -1].all()
+        own = blind.slot("all", i)
+        # Not the last point: a LayerNorm does not change when its input grows, so that what is
+        # there is nothing but rounding.
+        assert not own[:, :-1].any() and own[:-1, -1].all()
 
 
 # --- precision, memory, nothing in vain ---

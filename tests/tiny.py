@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of ten families, with tokenizers trained on the spot.
+"""Tiny random checkpoints of many families, with tokenizers trained on the spot.
 
 Small enough to make in a test, odd enough to show mistakes: norm weights and biases are random (a
 forgotten final norm moves the logits), soft-caps bite, sliding windows are shorter than a prompt,
@@ -65,6 +65,7 @@ ODDITIES = [
 ]
 CORPUS = [*TEXT.values(), *ODDITIES]
 
+# The ten that the tests go through; `make families` goes through `ALL`.
 FAMILIES = (
     "gpt2",
     "llama",
@@ -192,33 +193,165 @@ _ROTARY = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
 }
-_GEMMA = _ROTARY | {"num_hidden_layers": 4, "head_dim": 24, "query_pre_attn_scalar": 24}
+_MHA = {k: v for k, v in _ROTARY.items() if k != "num_key_value_heads"}
+_HEADS = _ROTARY | {"head_dim": 24}
+_WINDOW = {"sliding_window": 8}
+_GEMMA = _HEADS | {"num_hidden_layers": 4, "query_pre_attn_scalar": 24} | _WINDOW
+_CAPS = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_SHARED_EXPERT = {"shared_expert_intermediate_size": 80}
+_GPT2 = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 128}
+_GPTJ = _GPT2 | {"n_embd": 64, "rotary_dim": 8}
+_FALCON = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_GRANITE = _ROTARY | {
+    "embedding_multiplier": 2.0,
+    "logits_scaling": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.3,
+}
+_LATENT = _MHA | {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+}
+_DEEPSEEK = _LATENT | {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+    "n_group": 2,
+    "topk_group": 1,
+}
+_FFN = {"ffn_dim": 96, "max_position_embeddings": 128}
+# One line each. `model_type` is the name, unless it says otherwise.
 _CONFIGS: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 128},
+    "gpt2": _GPT2,
     "llama": _ROTARY,
-    "mistral": _ROTARY | {"sliding_window": 8},
+    "mistral": _ROTARY | _WINDOW,
     "qwen2": _ROTARY | {"tie_word_embeddings": True},
-    "qwen3": _ROTARY | {"head_dim": 24},
-    "gemma2": _GEMMA
-    | {"sliding_window": 8, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0},
+    "qwen3": _HEADS,
+    "gemma2": _GEMMA | _CAPS,
     "gemma3": _GEMMA
-    | {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3 + ["full_attention"]},
+    | {"model_type": "gemma3_text", "layer_types": ["sliding_attention"] * 3 + ["full_attention"]},
     "olmo2": _ROTARY,
     "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 4},
-    "gpt_neox": {k: v for k, v in _ROTARY.items() if k != "num_key_value_heads"},
+    "gpt_neox": _MHA,
+    # What follows is for `make families`.
+    "llama, rope of 3": _ROTARY | {"model_type": "llama", "rope_parameters": _LLAMA3_ROPE},
+    "ministral": _HEADS
+    | _WINDOW
+    | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "ministral3": _ROTARY,
+    "mixtral": _ROTARY | _WINDOW | _LOCAL_EXPERTS,
+    "qwen2, sliding": _ROTARY
+    | _WINDOW
+    | {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 1},
+    "qwen2_moe": _ROTARY | _EXPERTS | _SHARED_EXPERT,
+    "qwen3_moe": _HEADS | _EXPERTS,
+    "qwen3_next": _HEADS
+    | _EXPERTS
+    | _SHARED_EXPERT
+    | {"num_hidden_layers": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2}
+    | {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
+    "gemma": _HEADS,
+    "vaultgemma": _GEMMA | _CAPS,
+    "olmo": _ROTARY | {"clip_qkv": 1.0},
+    "olmo3": _ROTARY | _WINDOW | {"num_hidden_layers": 4},
+    "olmoe": _ROTARY | _EXPERTS,
+    "phi": _ROTARY | {"num_key_value_heads": 4},
+    "phi3": _ROTARY | _WINDOW,
+    "phimoe": _ROTARY | _LOCAL_EXPERTS,
+    "falcon, 7B": _FALCON | {"model_type": "falcon", "multi_query": True, "parallel_attn": True},
+    "falcon, 40B": _FALCON
+    | {"model_type": "falcon", "num_kv_heads": 2, "new_decoder_architecture": True},
+    "falcon, RW": _FALCON
+    | {"model_type": "falcon", "alibi": True, "multi_query": False, "bias": True}
+    | {"parallel_attn": False},
+    "falcon_h1": _ROTARY
+    | {"head_dim": 16, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16}
+    | {"mamba_d_state": 16, "mamba_chunk_size": 16, "lm_head_multiplier": 0.5}
+    | {"embedding_multiplier": 2.0, "attention_out_multiplier": 0.7},
+    "cohere": _ROTARY | {"logit_scale": 0.25},
+    "cohere2": _ROTARY | _WINDOW | {"logit_scale": 0.25, "num_hidden_layers": 4},
+    "gpt_bigcode": _GPT2,
+    "gpt_neo": {"hidden_size": 64, "num_layers": 4, "num_heads": 4, "window_size": 8}
+    | {"attention_types": [[["global", "local"], 2]], "max_position_embeddings": 128},
+    "gptj": _GPTJ,
+    "codegen": _GPTJ,
+    "granite": _GRANITE,
+    "granitemoe": _GRANITE | _LOCAL_EXPERTS,
+    "stablelm": _ROTARY,
+    "stablelm, parallel": _ROTARY | {"model_type": "stablelm", "use_parallel_residual": True},
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
+    "smollm3": _ROTARY | {"num_hidden_layers": 4},
+    "starcoder2": _ROTARY | _WINDOW,
+    "nemotron": _ROTARY,
+    "glm": _ROTARY | {"head_dim": 16},
+    "glm4": _ROTARY | {"head_dim": 16},
+    "helium": _ROTARY | {"head_dim": 16},
+    "exaone4": _ROTARY | _WINDOW | {"num_hidden_layers": 4, "sliding_window_pattern": 4},
+    "apertus": _ROTARY | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "hunyuan_v1_dense": _ROTARY | {"head_dim": 16},
+    "ernie4_5": _ROTARY,
+    "seed_oss": _ROTARY,
+    "arcee": _ROTARY,
+    "gpt_oss": _ROTARY
+    | _WINDOW
+    | _LOCAL_EXPERTS
+    | {"head_dim": 16}
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "minimax": _ROTARY | _LOCAL_EXPERTS | {"head_dim": 16, "num_hidden_layers": 4},
+    "minicpm3": _LATENT,
+    "bitnet": _ROTARY,
+    "llama4": _ROTARY
+    | _LOCAL_EXPERTS
+    | {"model_type": "llama4_text", "num_hidden_layers": 4, "head_dim": 16}
+    | {"intermediate_size_mlp": 96, "attention_chunk_size": 8, "interleave_moe_layer_step": 2},
+    "diffllama": _ROTARY,
+    "nanochat": _ROTARY,
+    "xglm": _FFN | {"d_model": 64, "num_layers": 3, "attention_heads": 4},
+    "opt": _FALCON | _FFN | {"word_embed_proj_dim": 64},
+    "biogpt": _MHA,
+    "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 3, "max_seq_len": 128},
+    "persimmon": _MHA,
+    "ctrl": _GPT2 | {"dff": 96},
+    "mamba": {"hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
+    "lfm2": _ROTARY | {"layer_types": ["conv", "full_attention", "conv"]},
+    "jamba": _ROTARY
+    | {"num_experts": 4, "expert_layer_period": 2, "expert_layer_offset": 1}
+    | {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "num_hidden_layers": 4},
 }
-_MODEL_TYPES = {"gemma3": "gemma3_text"}
+ALL = tuple(_CONFIGS)
 _ENDS = ("bos", "eos", "pad")
+
+
+def settings(family: str) -> dict[str, Any]:
+    """What its config is made of, `model_type` included."""
+    if family not in ALL:
+        raise ValueError(f"no tiny {family!r}: there are {', '.join(ALL)}")
+    words = tokenizer(family)
+    ends = {f"{end}_token_id": getattr(words, f"{end}_token_id") for end in _ENDS}
+    made = {"model_type": family, "vocab_size": len(words), "initializer_range": 0.2}
+    return made | _CONFIGS[family] | ends
 
 
 def model(family: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model in float32 and evaluation mode; `changes` go to its config."""
-    if family not in FAMILIES:
-        raise ValueError(f"no tiny {family!r}: there are {', '.join(FAMILIES)}")
-    words = tokenizer(family)
-    settings = {"vocab_size": len(words), "initializer_range": 0.2} | _CONFIGS[family]
-    settings |= {f"{end}_token_id": getattr(words, f"{end}_token_id") for end in _ENDS}
-    config = AutoConfig.for_model(_MODEL_TYPES.get(family, family), **settings | changes)
+    config = AutoConfig.for_model(**settings(family) | changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -241,7 +374,7 @@ def make(family: str, path: Path, *, seed: int = 0, **changes: Any) -> Path:
     """Saves a tiny checkpoint of a family with its tokenizer as a folder that `transformers` loads.
 
     Args:
-        family: one of `FAMILIES`.
+        family: one of `ALL`.
         path: the folder to write.
         seed: of the weights; the same seed gives the same weights.
         changes: to the config, such as `num_hidden_layers=2` or `final_logit_softcapping=None`.

@@ -1,5 +1,6 @@
 """What several commands share."""
 
+import textwrap
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from xlens.models import HookedModel, load
+from xlens.models.families import FAMILIES
 from xlens.runs import RunDirectory, describe_run
 
 
@@ -75,8 +77,8 @@ def models_table() -> str:
             *lines,
             "",
             "Besides these: any hub id, folder or .gguf file of a causal language model.",
-            "Tested families: GPT-2, Llama, Mistral, Qwen2, Qwen3, Gemma 2 and 3, OLMo 2, BLOOM,",
-            "GPT-NeoX. Any other is checked when it is loaded, and refused with the reason if the",
-            "readout of its last layer is not its own output.",
+            *textwrap.wrap(f"Tested families: {', '.join(f.name for f in FAMILIES)}.", 88),
+            "Any other is checked when it is loaded, and refused with the reason if the readout of",
+            "its last layer is not its own output.",
         ]
     )

@@ -11,20 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xlens.models import families
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.hf import context_length
 from xlens.models.readout import Readout, output_options
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
-
-# Where the families keep their blocks and their final norm, tried in this order. A layout that
-# fits by name but not in meaning is caught at load, where the readout must equal the logits.
-LAYOUTS = (
-    ("model.layers", "model.norm"),  # Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, OLMo 2
-    ("transformer.h", "transformer.ln_f"),  # GPT-2, BLOOM
-    ("gpt_neox.layers", "gpt_neox.final_layer_norm"),  # GPT-NeoX, Pythia
-    ("model.language_model.layers", "model.language_model.norm"),
-)
 
 
 class HookedModel:
@@ -42,6 +34,7 @@ class HookedModel:
         origin: Further provenance (revision, digest, licence).
         vocab: The tokenizer's items as bytes and labels.
         readout: Final norm, `W_U`, soft-cap and scale.
+        family: Where its parts are, from `xlens.models.families`.
         blocks: The transformer blocks, in order.
     """
 
@@ -60,7 +53,7 @@ class HookedModel:
         self.weights_note = weights_note
         self.origin = dict(origin or {})
         self.config: Any = hf_model.config
-        self.blocks, ln_final = _find_layout(hf_model)
+        self.family, self.blocks, ln_final = families.recognised(hf_model)
         unembed = hf_model.get_output_embeddings()  # type: ignore[operator]
         if unembed is None:
             raise ValueError(
@@ -264,18 +257,3 @@ class HookedModel:
         bridge.cfg.default_prepend_bos = prepends
         bridge.cfg.tokenizer_appends_eos = appends
         return bridge
-
-
-def _find_layout(hf_model: nn.Module) -> tuple[tuple[nn.Module, ...], nn.Module]:
-    for blocks_path, norm_path in LAYOUTS:
-        try:
-            blocks = hf_model.get_submodule(blocks_path)
-            norm = hf_model.get_submodule(norm_path)
-        except AttributeError:
-            continue
-        return tuple(blocks.children()), norm
-    raise ValueError(
-        f"{type(hf_model).__name__} keeps its blocks and final norm in a layout that xlens does "
-        f"not know; known are {', '.join(' + '.join(pair) for pair in LAYOUTS)}. "
-        "Add the pair to xlens.models.hooked.LAYOUTS."
-    )

@@ -19,7 +19,8 @@ class Readout:
     Attributes:
         fingerprint: The model's; an analysis refuses activations of another.
         softcap: `final_logit_softcapping` (Gemma 2), or None.
-        logit_scale: Factor on the logits (Cohere's `logit_scale`, Granite's `logits_scaling`).
+        logit_scale: Factor on the logits (Cohere's `logit_scale`, Granite's `logits_scaling`,
+            Falcon-H1's `lm_head_multiplier`).
     """
 
     def __init__(
@@ -138,5 +139,6 @@ def output_options(config: Any) -> tuple[float | None, float]:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     softcap = getattr(text, "final_logit_softcapping", None)
     scale = float(getattr(text, "logit_scale", None) or 1.0)
+    scale *= float(getattr(text, "lm_head_multiplier", None) or 1.0)
     divisor = float(getattr(text, "logits_scaling", None) or 1.0)
     return softcap, scale / divisor

@@ -1,6 +1,6 @@
 """A rule on a model: patches on its own modules, gone when the block ends, however it ends."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import isclose
 from typing import Any
@@ -18,10 +18,10 @@ from xlens.engine.rules.backward import (
     with_identity_rule,
     with_identity_tanh,
 )
-from xlens.engine.rules.families import FAMILIES, Family
 from xlens.engine.rules.kernels import require_gradients
 from xlens.engine.rules.rule import Rule
 from xlens.models import HookedModel
+from xlens.models.families import FAMILIES, Family, find
 
 Patch = tuple[nn.Module, Wrap]
 
@@ -63,7 +63,7 @@ def check(model: HookedModel, rule: Rule) -> None:
             _require_linear(norm, rule, model)
     if rule.identity_activations:
         family = _family(model, rule)
-        for activation in (family.activation_of(block) for block in model.blocks):
+        for activation in (_part(block, family.activation) for block in model.blocks):
             zero = torch.zeros(1, dtype=model.dtype, device=model.device)
             if float(activation(zero)) != 0:
                 raise ValueError(
@@ -75,13 +75,35 @@ def check(model: HookedModel, rule: Rule) -> None:
 
 def _family(model: HookedModel, rule: Rule) -> Family:
     kind = model.config.get_text_config().model_type
-    if kind not in FAMILIES:
+    family = find(kind)
+    if family is None or not family.relevance:
+        able = sorted(kind for f in FAMILIES if f.relevance for kind in f.types)
         raise ValueError(
             f"rule={rule.name!r} is not defined for {model.name} (model_type {kind!r}): it must "
-            f"know every product in a block, and xlens does for {', '.join(sorted(FAMILIES))}. "
+            f"know every product in a block, and xlens does for {', '.join(able)}. "
             "rule='gradient' works for every family."
         )
-    return FAMILIES[kind]
+    return family
+
+
+def _part(block: nn.Module, path: str | None) -> nn.Module:
+    assert path is not None  # relevance is for families that have every part
+    return block.get_submodule(path)
+
+
+def _factors(
+    family: Family, config: Any, shares: tuple[float, float, float]
+) -> list[Callable[[Tensor], float | Tensor]]:
+    """Per projection, the factors of its output channels for these (query, key, value)."""
+    if len(family.projections) == 3:
+        return [lambda _out, share=share: share for share in shares]
+    groups = config.num_attention_heads if family.by_head else 1
+
+    def fused(out: Tensor) -> Tensor:
+        each = torch.tensor(shares, dtype=out.dtype, device=out.device)
+        return each.repeat_interleave(out.shape[-1] // groups // 3).repeat(groups)
+
+    return [fused]
 
 
 def _norms(model: HookedModel) -> Sequence[nn.Module]:
@@ -105,10 +127,13 @@ def _patches(model: HookedModel, rule: Rule) -> list[Patch]:
     patches: list[Patch] = []
     if rule.constant_norms:
         patches += [(norm, with_constant_denominators) for norm in _norms(model)]
-    factors = family.factors(config, (rule.query, rule.key, rule.value))
+    factors = _factors(family, config, (rule.query, rule.key, rule.value))
     try:
         for block in model.blocks:
-            attention, activation = family.attention_of(block), family.activation_of(block)
+            attention, activation = (
+                _part(block, family.attention),
+                _part(block, family.activation),
+            )
             for name, factor in zip(family.projections, factors, strict=True):
                 patches.append((attention.get_submodule(name), scaled_output(factor)))
             if rule.identity_activations:
@@ -117,7 +142,7 @@ def _patches(model: HookedModel, rule: Rule) -> list[Patch]:
                     patches.append((attention, with_identity_tanh))
             if family.product is not None:
                 patches.append((activation, scaled_output(lambda _out: rule.gate)))
-                patches.append((block.get_submodule(family.product), scaled_input(rule.product)))
+                patches.append((_part(block, family.product), scaled_input(rule.product)))
     except AttributeError as error:
         raise ValueError(
             f"rule={rule.name!r} cannot be applied: {model.name} is not built like other models of "
