@@ -82,7 +82,7 @@ _NORMED_AFTER = _like(
     mlp_out="post_feedforward_layernorm",
 )
 _FUSED = _like(_LLAMA, "", projections=("qkv_proj",), activation="mlp.activation_fn")
-_FC = {"activation": "mlp.act", "gated": False}
+_FC: dict[str, Any] = {"activation": "mlp.act", "gated": False}
 _GPT2 = Family(
     name="GPT-2",
     types=("gpt2",),
