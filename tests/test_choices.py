@@ -102,7 +102,7 @@ def test_items_are_standardised_selected_and_sampled():
         ({"gold": 0}, r"gold differs \(1, but 0 in en\)"),
         ({"kind": "sums"}, "kind differs"),
         ({"gold": "b"}, "gold is 'b'; expected the number"),
-        ({"options": "a, b, c"}, "expected a list of texts"),
+        ({"options": "a, b, c"}, "accepted is a list of texts"),
         ({"language": "english"}, "Unknown language tag 'english'"),
         ({"id": "2"}, "'2' occurs twice in en"),
     ],
@@ -507,14 +507,14 @@ def test_broken_files_are_refused(tmp_path):
         read_choices(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="Unknown layout 'copa'"):
         read_choices(tmp_path, layout="copa")
-    with pytest.raises(ValueError, match=r"item 1 lacks \['language'\]"):
+    with pytest.raises(ValueError, match="line 1: lacks language"):
         read([{"id": "1"}])
-    with pytest.raises(ValueError, match="item 1 lacks gold"):
+    with pytest.raises(ValueError, match="line 1: lacks gold"):
         read([{k: v for k, v in ROW.items() if k != "gold"}])
-    with pytest.raises(ValueError, match="line 1 is no object"):
+    with pytest.raises(ValueError, match=r"line 1 is \[\] .a list.; accepted is an object"):
         read([[]])  # type: ignore[list-item]
     (tmp_path / "y.jsonl").write_text('{"id": 1\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="line 1 is no JSON"):
+    with pytest.raises(ValueError, match="line 1 isn't JSON"):
         read_choices(tmp_path / "y.jsonl")
     (tmp_path / "y.jsonl").write_bytes("é".encode("latin-1"))
     with pytest.raises(ValueError, match="UTF-8"):

@@ -571,7 +571,7 @@ def never_loaded(monkeypatch):
         (("harvest", NO_MODEL, "span.jsonl"), ("'span.jsonl'", "line 1", "'word'", "[9, 99)")),
         (("harvest", NO_MODEL, "same.jsonl"), ("'1'", "'de'", "different ids")),
         (("harvest", NO_MODEL, "latin.jsonl"), ("'latin.jsonl'", "UTF-8")),
-        (("harvest", NO_MODEL, "empty.jsonl"), ("'empty.jsonl'", "no prompt")),
+        (("harvest", NO_MODEL, "empty.jsonl"), ("'empty.jsonl'", "is empty", "a file of prompts")),
         (("harvest", NO_MODEL, "p.jsonl", "--slots", "end"), ("'end'", "'last'", "'all'", "NAME")),
         (("harvest", NO_MODEL, "p.jsonl", "--slots", "w:middle"), ("'w:middle'", "first|last")),
         (("harvest", NO_MODEL, "p.jsonl", "--layers", "top"), ("--layers", "top", "int")),

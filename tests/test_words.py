@@ -288,7 +288,7 @@ def test_missing_words_are_an_error_that_names_row_and_language(write: Callable[
         ("e.tsv", b"en\tfr\n\ta\n", {"missing": "drop"}, "none is left"),
         ("e.csv", b'en,fr\na,"b\nc,d\n', {}, "line 2: a cell runs over several lines"),
         ("e.jsonl", b'{"en": "a"}\n{"en" "b"}\n', {}, "line 2 isn't JSON"),
-        ("e.jsonl", b'{"en": 3}\n', {}, "line 1 isn't an object of texts"),
+        ("e.jsonl", b'{"en": 3}\n', {}, 'line 1: "en" is 3 .a number.; accepted is a text'),
         ("e.jsonl", b'{"en": "a"}\n', {"languages": ["fr"]}, "no words in .*'fr'"),
     ],
 )

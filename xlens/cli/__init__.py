@@ -1,16 +1,19 @@
 """The command line: glue between the rooms, light until a command runs."""
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 
 from xlens import __version__
 from xlens.cli import commands, questions, store
 from xlens.cli.options import DEFAULT
+from xlens.records import surrogate
 
 app = App(
     name="xlens",
@@ -60,8 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: As on the command line; None takes them from there.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A console in another encoding lacks arrows and most scripts; that is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app.meta(arguments, **_OURS)
+        app.meta(_readable(sys.argv[1:] if arguments is None else arguments), **_OURS)
     except KeyboardInterrupt:
         print("\nxlens: stopped. The same command goes on where it was.", file=sys.stderr)
         sys.exit(130)
@@ -70,14 +77,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _options(path: Path, tokens: Sequence[str]) -> Yaml:
+def _readable(arguments: Sequence[str]) -> list[str]:
+    """The arguments, of which those that ask help for a command that isn't there no longer do.
+
+    Raises:
+        ValueError: bytes that are no text.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if surrogate(argument) is not None:
+            raise ValueError(
+                f"argument {number}, {os.fsencode(argument)!r}, is not valid UTF-8; write it in "
+                "UTF-8, or rename the file."
+            )
+    _, apps, left = app.parse_commands(arguments)
+    if left and not left[0].startswith("-") and list(apps[-1]) and apps[-1].default_command is None:
+        # With a help flag, the help of the level above would be printed as if all were well.
+        return [a for a in arguments if a not in ("--help", "-h")]
+    return list(arguments)
+
+
+def _options(path: Path, tokens: Sequence[str]) -> Dict:
     """The options in a file, checked as far as one can without knowing the command's own."""
     import yaml
+
+    from xlens.cli.plain_yaml import read_yaml
 
     if not path.is_file():
         raise ValueError(f"No file {str(path)!r}: --config takes a YAML file of options.")
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found: Any = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is no YAML in UTF-8: {error}. Mend the file.") from None
     commands = [name for name in app if not name.startswith("-")]
@@ -93,4 +121,4 @@ def _options(path: Path, tokens: Sequence[str]) -> Yaml:
             f"{str(path)!r} has options for {', '.join(keys)}, none for {tokens[0]!r}: name the "
             "command that the file is for, or leave out --config."
         )
-    return Yaml(path)
+    return Dict(found, source=str(path))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from xlens.checks import check_fields
+
 FREE = ("api_key_env", "concurrency", "price_in", "price_out", "refused")
 """What shapes no answer, and may be changed when a run is taken up again."""
 _AT = re.compile(r"(.+)@(https?://.+)")
@@ -36,6 +38,9 @@ class Serving:
     extra_body: str | None = None
     refused: Literal["error", "empty"] = "error"
     concurrency: int = 8
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def endpoints(self, models: Sequence[str], *, chat: bool) -> dict[str, Any]:
         """The `ServedModel` of each model that is served: those called `NAME@URL`, or all.

@@ -5,14 +5,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self, overload
 
+import numpy as np
 import pandas as pd
 
+from xlens.checks import wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
+from xlens.records import surrogate
 
 MetaValue = str | int | float | bool
 Part = str | tuple[str, "str | Sequence[Part]"]
 RESERVED_SPANS = frozenset({"last", "all"})
+# What a harvest says of every prompt, beside its meta.
+RESERVED_META = frozenset({"id", "language", "text", "n_tokens", "tokens"})
 UNDETERMINED = "und"  # BCP-47's own tag for "no language named"
 
 
@@ -28,8 +33,11 @@ class Prompt:
         meta: Further columns that travel with the activations.
 
     Raises:
-        ValueError: empty text, unknown language tag, span outside the text, or a span named
-            `last` or `all` (these are slots of the whole prompt).
+        ValueError: empty text, half a character (a lone surrogate), unknown language tag, span
+            outside the text, or a span named `last` or `all` (these are slots of the whole prompt);
+            meta that is called like a column of every harvest.
+        WrongType: a text, language or id that is no string, spans that are no ranges of whole
+            numbers, meta that are no plain values. It is a ValueError and a TypeError.
     """
 
     text: str
@@ -41,6 +49,14 @@ class Prompt:
     meta: Mapping[str, MetaValue] = field(default_factory=dict[str, MetaValue], hash=False)
 
     def __post_init__(self) -> None:
+        for name in ("text", "language", "id"):
+            if not isinstance(value := getattr(self, name), str):
+                raise wrong_type(f"{name} of a prompt", value, "a string", "Write it in quotes.")
+        if (half := surrogate(self.text)) is not None:
+            raise ValueError(
+                f"Prompt {self.id!r} ({self.language}) holds half a character, {half} (a lone "
+                "surrogate), which no tokenizer reads. Mend the text where it was made."
+            )
         if not self.text:
             raise ValueError(
                 f"Prompt {self.id!r} ({self.language}) has an empty text; give it at least one "
@@ -48,7 +64,21 @@ class Prompt:
             )
         if self.language != UNDETERMINED:
             object.__setattr__(self, "language", standardize(self.language))
-        for name, (start, stop) in self.spans.items():
+        for name, value in self.meta.items():
+            if name in RESERVED_META:
+                raise ValueError(
+                    f"Prompt {self.id!r}: meta can't be called {name!r}, which every harvest says "
+                    f"of its prompts ({', '.join(sorted(RESERVED_META))}). Choose another name."
+                )
+            # Types are promises of the caller, which Python does not keep.
+            if not isinstance(value, str | int | float | np.generic):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise wrong_type(
+                    f"Prompt {self.id!r}: meta {name!r}", value, "a string, number or truth value"
+                )
+        for name, span in self.spans.items():
+            if len(span) != 2 or not all(map(_whole, span)):
+                raise wrong_type(f"Prompt {self.id!r}: span {name!r}", span, "(start, stop)")
+            start, stop = span
             if name in RESERVED_SPANS:
                 raise ValueError(
                     f"Prompt {self.id!r}: a span can't be called {name!r}; `last` and `all` name "
@@ -105,7 +135,8 @@ class Prompts(Sequence[Prompt]):
     """An immutable collection of prompts in which (id, language) is unique.
 
     Raises:
-        ValueError: no prompt at all, or the same (id, language) twice.
+        ValueError: no prompt at all, the same (id, language) twice, or a name of meta that is text
+            in one prompt and a number in another: no table could hold it.
     """
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
@@ -122,6 +153,7 @@ class Prompts(Sequence[Prompt]):
                     "them in separate Prompts."
                 )
             seen.add(key)
+        _require_columns(self._prompts)
 
     @overload
     def __getitem__(self, index: int) -> Prompt: ...
@@ -213,9 +245,29 @@ def _join(
     return text
 
 
+def _require_columns(prompts: Iterable[Prompt]) -> None:
+    """Refuse meta that would fail when a finished harvest is saved as a table."""
+    seen: dict[str, tuple[str, Prompt]] = {}
+    for prompt in prompts:
+        for name, value in prompt.meta.items():
+            text = isinstance(value, str | np.str_)
+            kind = "text" if text else "truth value" if isinstance(value, bool) else "number"
+            first, other = seen.setdefault(name, (kind, prompt))
+            if kind != first:
+                raise ValueError(
+                    f"Meta {name!r} is a {first} in prompt {other.id!r} ({other.language}) "
+                    f"({other.meta[name]!r}) and a {kind} in {prompt.id!r} ({prompt.language}) "
+                    f"({value!r}); give values of one type."
+                )
+
+
 def _wanted(asked: Iterable[str], present: Sequence[str], what: str) -> set[str]:
     wanted = set(asked)
     if missing := sorted(wanted - set(present)):
         shown = ", ".join(present[:12]) + (", …" if len(present) > 12 else "")
         raise ValueError(f"Unknown {what} {missing}; these prompts have: {shown}.")
     return wanted
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

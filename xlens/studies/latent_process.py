@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from xlens.checks import check_fields
 from xlens.consistency import (
     ConsistencyResult,
     Dissociation,
@@ -79,6 +80,7 @@ class ProcessStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "pivot", standardize(self.pivot))
         if min(self.n_items, self.n_latent) < 5:
             raise ValueError(

@@ -1,8 +1,9 @@
 """What studies ask; light, so that the command line can show it."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
+from xlens.checks import check_fields
 from xlens.languages import standardize, standardize_all
 
 Task = Literal["translation", "repetition", "cloze"]
@@ -10,7 +11,6 @@ Reading = Literal["prefixes", "first", "whole"]
 Collisions = Literal["drop", "subtract"]
 CONTROLS = ("shuffled", "random-init", "repetition")
 READING_SETTINGS = ("en-en", "en-x", "x-en", "x-x", "full")
-READING_RULES = ("xlens", "mlqa", "squad")
 READING_CONTROLS = ("mismatched", "first-sentence", "random-span", "random-init")
 # Two questions of a paragraph, and other paragraphs to take states from.
 FEWEST_PHASES = 4
@@ -47,10 +47,8 @@ class LensStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "pivot", standardize(self.pivot))
-        for name, choices in (("task", Task), ("reading", Reading), ("collisions", Collisions)):
-            if (given := getattr(self, name)) not in get_args(choices):
-                raise ValueError(f"{name} is {given!r}; accepted are {list(get_args(choices))}.")
         if unknown := sorted(set(self.controls) - set(CONTROLS)):
             raise ValueError(f"Unknown controls {unknown}; accepted are {list(CONTROLS)}.")
         if min(self.n_items, self.n_controls) < 2:
@@ -127,6 +125,7 @@ class ReadingStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         languages = ("context", "questions", "answers", "phase_languages")
         for name in ("settings", *languages, "controls", "kinds"):
             parts = [part for value in getattr(self, name) for part in value.split(",") if part]
@@ -137,8 +136,6 @@ class ReadingStudy:
         object.__setattr__(self, "chat", chat)
         if chat not in ("auto", "yes", "no"):
             raise ValueError(f"chat is {self.chat!r}; accepted are auto, yes and no.")
-        if self.rules not in READING_RULES:
-            raise ValueError(f"rules is {self.rules!r}; accepted are {list(READING_RULES)}.")
         for name, accepted in (("settings", READING_SETTINGS), ("controls", READING_CONTROLS)):
             if unknown := sorted(set(getattr(self, name)) - set(accepted)):
                 raise ValueError(f"Unknown {name} {unknown}; accepted are {list(accepted)}.")

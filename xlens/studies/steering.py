@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.activations import Activations
+from xlens.checks import check_fields
 from xlens.engine import Store, generate, harvest, score
 from xlens.languages import standardize, standardize_all
 from xlens.lens import identify_tokens
@@ -77,14 +78,13 @@ class SteeringStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "target", standardize(self.target))
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         known = [*METHODS, *REMOVALS]
         if (unknown := [m for m in self.methods if m not in known]) or not self.methods:
             raise ValueError(f"methods={unknown or self.methods!r}; accepted are {known}.")
-        if self.by not in ("logprob", "mean_logprob"):
-            raise ValueError(f"by={self.by!r}; accepted are 'logprob' and 'mean_logprob'.")
         least = {"n_estimate": 5, "n_dev": 2, "n_test": 2, "n_controls": 1, "n_outputs": 0}
         for name, n in least.items():
             if (given := getattr(self, name)) < n:

@@ -1,20 +1,20 @@
 """What the readers of data sets share: files by language, names of languages, the hub."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from langcodes import Language
 
 from xlens.languages import standardize, standardize_all
+from xlens.records import Record, record_of
 
-Row = Mapping[str, Any]
 Languages = Sequence[str] | Mapping[str, str] | None
 T = TypeVar("T")
 SPLITS = frozenset({"train", "dev", "val", "test"})  # `dev` and `val` are languages, too
 
 
-def open_hub() -> tuple[Callable[..., Iterable[Row]], Callable[..., list[str]]]:
+def open_hub() -> tuple[Callable[..., Iterable[Mapping[str, Any]]], Callable[..., list[str]]]:
     """What loads a configuration of a data set on the hub, and what lists them.
 
     Raises:
@@ -28,6 +28,12 @@ def open_hub() -> tuple[Callable[..., Iterable[Row]], Callable[..., list[str]]]:
             "the files and read them from their folder."
         ) from None
     return datasets.load_dataset, datasets.get_dataset_config_names
+
+
+def hub_records(rows: Iterable[Mapping[str, Any]], source: str) -> Iterator[Record]:
+    """Rows of a data set on the hub, as those of a file."""
+    for number, row in enumerate(rows, 1):
+        yield record_of(row, source, f"row {number}")
 
 
 def plain_tag(code: str) -> str:

@@ -7,11 +7,12 @@ from typing import Any, Self
 
 import pandas as pd
 
+from xlens.checks import wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
+from xlens.tasks.items import item_id, item_text
 from xlens.tasks.sources import known, require_languages
-from xlens.text import form
 
 REQUIRED = ("id", "language", "question", "options", "gold")
 OPTIONAL = {"context": "", "mark": "", "kind": "choice"}
@@ -275,13 +276,16 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         )
     out = pd.DataFrame(
         {
-            "id": frame["id"].astype(str).map(form),
+            "id": [item_id(id, source) for id in frame["id"]],
             "language": frame["language"].astype(str).map(tags),
-            "question": frame["question"].map(_text),
-            "options": [_options(o, source) for o in frame["options"]],
+            "question": _texts(frame, "question", source),
+            "options": [
+                _options(value, source, id)
+                for value, id in zip(frame["options"], frame["id"], strict=True)
+            ],
             "gold": [_whole(g, source) for g in frame["gold"]],
             **{
-                name: frame[name].map(_text) if name in frame.columns else default
+                name: _texts(frame, name, source) if name in frame.columns else default
                 for name, default in OPTIONAL.items()
             },
         }
@@ -359,14 +363,15 @@ def _said(fault: tuple[str, str, str, str]) -> str:
     return f"item {id!r}, {language}: {reason}" + (f" ({detail})" if detail else "")
 
 
-def _text(value: Any) -> str:
-    return "" if value is None or value is pd.NA or value != value else form(str(value)).strip()
+def _texts(frame: pd.DataFrame, name: str, source: str) -> list[str]:
+    rows = zip(frame[name], frame["id"], strict=True)
+    return [item_text(value, f"{source}: {name} of item {id!r}") for value, id in rows]
 
 
-def _options(value: Any, source: str) -> tuple[str, ...]:
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise ValueError(f"{source}: options are {value!r}; expected a list of texts.")
-    return tuple(_text(option) for option in value)
+def _options(value: Any, source: str, id: Any) -> tuple[str, ...]:
+    if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
+        raise wrong_type(f"{source}: options of item {id!r}", value, "a list of texts")
+    return tuple(item_text(option, f"{source}: an option of item {id!r}") for option in value)
 
 
 def _whole(value: Any, source: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xlens.tasks.sources import Row
+from xlens.records import Record
 from xlens.text import form
 
 _LETTERS = "ABCDEFGHIJ"
@@ -22,67 +22,93 @@ class Layout:
     """
 
     columns: tuple[str, ...]
-    item: Callable[[Row, int, str], dict[str, Any]]
+    item: Callable[[Record, int, str], dict[str, Any]]
     hub: str | None = None
     split: str = "test"
 
 
-def _plain(row: Row, line: int, split: str) -> dict[str, Any]:
-    return {name: row[name] for name in row if name != "language"} | {
-        "id": str(row.get("id", line))
+def _plain(row: Record, line: int, split: str) -> dict[str, Any]:
+    names, options = _options(row)
+    gold = row["gold"]
+    if isinstance(gold, str | int) and str(gold) in names:
+        number = names.index(str(gold))
+    elif names and not isinstance(gold, int):
+        row.wrong("gold", f"one of the options' keys, {', '.join(names)}")
+    else:
+        number = row.whole("gold")
+    return {
+        "id": row.name("id", default=str(line)),
+        "question": row.text("question"),
+        "options": options,
+        "gold": number,
+        **{
+            name: row.text(name)
+            for name in ("context", "mark", "kind")
+            if row.get(name) is not None
+        },
     }
 
 
-def _xcopa(row: Row, line: int, split: str) -> dict[str, Any]:
+def _options(row: Record) -> tuple[list[str], list[str]]:
+    """The options' keys, none for a list, and their texts in the order of the file."""
+    options: Any = row["options"]
+    if not isinstance(options, Mapping):
+        return [], row.texts("options")
+    named = Record(row.source, f"{row.place}, options", options)
+    return [str(name) for name in named], [named.text(name) for name in named]
+
+
+def _xcopa(row: Record, line: int, split: str) -> dict[str, Any]:
     # The mark says which way it goes, without a word: what followed, or what came before.
-    kind = str(row["question"])
+    kind = row.text("question")
     return {
-        "id": f"{split}/{row['idx']}",
-        "question": row["premise"],
-        "options": [row["choice1"], row["choice2"]],
-        "gold": row["label"],
+        "id": f"{split}/{row.name('idx')}",
+        "question": row.text("premise"),
+        "options": [row.text("choice1"), row.text("choice2")],
+        "gold": row.whole("label"),
         "mark": {"effect": "→", "cause": "←"}.get(kind, ""),
         "kind": kind,
     }
 
 
-def _belebele(row: Row, line: int, split: str) -> dict[str, Any]:
+def _belebele(row: Record, line: int, split: str) -> dict[str, Any]:
     return {
-        "id": f"{row['link']}#{row['question_number']}",
-        "context": row["flores_passage"],
-        "question": row["question"],
-        "options": [row[f"mc_answer{n}"] for n in (1, 2, 3, 4)],
-        "gold": int(row["correct_answer_num"]) - 1,
+        "id": f"{row.text('link')}#{row.name('question_number')}",
+        "context": row.text("flores_passage"),
+        "question": row.text("question"),
+        "options": [row.text(f"mc_answer{n}") for n in (1, 2, 3, 4)],
+        "gold": row.whole("correct_answer_num") - 1,
     }
 
 
-def _mmlu(row: Row, line: int, split: str) -> dict[str, Any]:
-    id = str(row["sample_id"] if "sample_id" in row else row["id"])
+def _mmlu(row: Record, line: int, split: str) -> dict[str, Any]:
+    id = row.name("sample_id" if "sample_id" in row else "id")
     return {
         "id": id,
-        "question": row["question"] if "question" in row else row["instruction"],
-        "options": [row[f"option_{letter}"] for letter in "abcd"],
-        "gold": _letter(row["answer"]),
-        "kind": row.get("subject") or id.partition("/")[0] or "choice",
+        "question": row.text("question" if "question" in row else "instruction"),
+        "options": [row.text(f"option_{letter}") for letter in "abcd"],
+        "gold": _letter(row),
+        "kind": row.text("subject", default="") or id.partition("/")[0] or "choice",
     }
 
 
-def _bmlama(row: Row, line: int, split: str) -> dict[str, Any]:
+def _bmlama(row: Record, line: int, split: str) -> dict[str, Any]:
     # Parallel by line; the blank may stand anywhere, so the sentence is shown with it.
-    answer, options = form(str(row["Ans"])).strip(), form(str(row["Candidate Ans"])).split(", ")
-    options = [option.strip() for option in options]
+    answer = form(row.text("Ans")).strip()
+    options = [option.strip() for option in form(row.text("Candidate Ans")).split(", ")]
     return {
         "id": str(line),
-        "question": str(row["Prompt"]).replace("<mask>", "___"),
+        "question": row.text("Prompt").replace("<mask>", "___"),
         "options": options,
         "gold": options.index(answer) if answer in options else -1,
         "mark": "→",
     }
 
 
-def _letter(answer: Any) -> Any:
-    text = str(answer).strip().upper()
-    return _LETTERS.index(text) if len(text) == 1 and text in _LETTERS else answer
+def _letter(row: Record) -> int:
+    answer = row["answer"]
+    text = answer.strip().upper() if isinstance(answer, str) else ""
+    return _LETTERS.index(text) if len(text) == 1 and text in _LETTERS else row.whole("answer")
 
 
 LAYOUTS: Mapping[str, Layout] = {

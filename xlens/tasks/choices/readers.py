@@ -1,6 +1,5 @@
 """Reads multiple-choice items from local files, or from the hub through `datasets`."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +7,21 @@ from typing import Any, Literal
 import pandas as pd
 
 from xlens.languages import standardize
+from xlens.records import Record, by_language, read_records
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.choices.layouts import LAYOUTS, Layout
-from xlens.tasks.sources import Languages, Row, choose, language_of, listed, open_hub, tagged
+from xlens.tasks.sources import (
+    Languages,
+    choose,
+    hub_records,
+    language_of,
+    listed,
+    open_hub,
+    tagged,
+)
 
-_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+JSON = (".jsonl", ".ndjson", ".json")
+_SUFFIXES = (*JSON, ".csv", ".tsv", ".parquet")
 
 
 def read_choices(
@@ -32,9 +41,13 @@ def read_choices(
         {"id": "q1", "language": "de", "question": "Wo liegt Rom?", "options": ["Italien",
          "Spanien"], "gold": 0}
 
-    The others are data sets as published, a file per language (`.jsonl`, `.csv`, `.tsv`,
-    `.parquet`), its name or its folder's a language: `xcopa` (`zh/test.zh.jsonl`), `belebele`
-    (`deu_Latn.jsonl`), `global-mmlu`, `m-mmlu`, `bmlama` (`fr.tsv`, parallel by line).
+    Options may also be an object by letter, `{"A": "Italien", "B": "Spanien"}`, in its order, with
+    `gold` one of its keys.
+
+    The others are data sets as published, a file per language or all its shards (`.jsonl`,
+    `.json`, `.csv`, `.tsv`, `.parquet`), its name or its folder's a language: `xcopa`
+    (`zh/test.zh.jsonl`), `belebele` (`deu_Latn.jsonl`), `global-mmlu`, `m-mmlu`, `bmlama`
+    (`fr.tsv`, parallel by line).
 
     Args:
         path: A file of the plain layout, or a folder.
@@ -63,7 +76,10 @@ def read_choices(
     else:
         part = split or form.split
         files = choose(_files(root, part, split is not None), languages, str(root))
-        read = {tag: _items(form, _rows(file), str(file), part) for tag, file in files.items()}
+        read = {
+            tag: _items(form, (row for file in mine for row in read_records(file, _SUFFIXES)), part)
+            for tag, mine in files.items()
+        }
     source = f"{layout} in {root.name}" if layout != "jsonl" else root.name
     return _assembled(read, source, connectors, incomplete, identical)
 
@@ -103,7 +119,7 @@ def download_choices(
     configs = {config: config for config in configurations(hub, revision=revision)}
     chosen = choose(tagged(configs), languages, hub)
     read = {
-        tag: _items(form, load(hub, config, split=part, revision=revision), hub, part)
+        tag: _items(form, hub_records(load(hub, config, split=part, revision=revision), hub), part)
         for tag, config in chosen.items()
     }
     source = f"{hub}@{revision}" if revision else hub
@@ -133,84 +149,42 @@ def _assembled(
     return whole_items(pd.DataFrame(rows), source, incomplete=incomplete, identical=identical)
 
 
-def _read_plain(file: Path, form: Layout, languages: Languages) -> dict[str, list[dict[str, Any]]]:
-    if file.suffix != ".jsonl":
-        raise ValueError(f"{file.name!r}: the layout 'jsonl' is a file that ends in .jsonl.")
-    rows = _rows(file)
-    found: dict[str, list[Row]] = {}
-    for n, row in enumerate(rows, 1):
-        if lacking := [key for key in ("id", "language") if key not in row]:
-            raise ValueError(f"{file.name!r}, item {n} lacks {lacking}; every item has both.")
-        found.setdefault(standardize(str(row["language"])), []).append(row)
-    chosen = choose({tag: tag for tag in found}, languages, file.name)
-    return {tag: _items(form, found[own], file.name, "") for tag, own in chosen.items()}
+def _read_plain(root: Path, form: Layout, languages: Languages) -> dict[str, list[dict[str, Any]]]:
+    if root.suffix.lower() not in JSON:
+        raise ValueError(f"{root.name!r}: the layout 'jsonl' is a file that ends in .jsonl.")
+    found: dict[str, list[Record]] = {}
+    for row in read_records(root, JSON):
+        row.require(("id", "language"), "Every item has both.")
+        try:
+            tag = standardize(row.text("language"))
+        except ValueError as error:
+            raise ValueError(f"{row.source!r}, {row.place}: {error}") from None
+        found.setdefault(tag, []).append(row)
+    chosen = choose({tag: tag for tag in found}, languages, root.name)
+    return {tag: _items(form, found[own], "") for tag, own in chosen.items()}
 
 
-def _items(form: Layout, rows: Iterable[Row], source: str, split: str) -> list[dict[str, Any]]:
+def _items(form: Layout, rows: Iterable[Record], split: str) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     for line, row in enumerate(rows, 1):
-        if lacking := [c for c in form.columns if not any(x in row for x in c.split("|"))]:
-            raise ValueError(
-                f"{source}, item {line} lacks {', '.join(lacking)}; it has {', '.join(row)}. Is "
-                "this the right layout?"
-            )
-        try:
-            made.append(form.item(row, line, split))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{source}, item {line}: {error}") from None
+        row.require(form.columns)
+        made.append(form.item(row, line, split))
     return made
 
 
-def _rows(file: Path) -> list[Row]:
-    """The rows of a file of any accepted type."""
-    if file.suffix == ".parquet":
-        return pd.read_parquet(file).to_dict("records")  # type: ignore[return-value]
-    try:
-        if file.suffix in (".csv", ".tsv"):
-            separator = "," if file.suffix == ".csv" else "\t"
-            # Without quoting, tabs separate: BMLAMA's texts hold quotation marks of their own.
-            quoting = 0 if file.suffix == ".csv" else 3
-            table = pd.read_csv(
-                file, sep=separator, dtype=str, keep_default_na=False, quoting=quoting
-            )
-            return table.to_dict("records")  # type: ignore[return-value]
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"Can't read {file.name!r} as UTF-8 {file.suffix}: {error}.") from None
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file.name!r}, line {number} is no JSON: {error}.") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{file.name!r}, line {number} is no object: {line[:60]!r}.")
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"{file.name!r} holds no item.")
-    return rows
-
-
-def _files(root: Path, part: str, asked: bool) -> dict[str, Path]:
+def _files(root: Path, part: str, asked: bool) -> dict[str, tuple[Path, ...]]:
     """The files of a folder by language tag."""
     if root.is_file():
         raise ValueError(f"{str(root)!r} is a file; this layout is a folder, a file per language.")
-    every = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
+    every = sorted(f for f in root.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
     named = [f for f in every if part in f.stem.replace("-", ".").replace("_", ".").split(".")]
     if asked and not named:
         raise ValueError(f"No file of {str(root)!r} has {part!r} in its name: {listed(every)}.")
-    by_name: dict[str, Path] = {}
-    for file in named or every:
-        code = language_of(file, root, (part,))
-        if code in by_name:
-            raise ValueError(
-                f"Both {by_name[code].name!r} and {file.name!r} are {code!r}; say which with "
-                "split=, or give a folder with one file per language."
-            )
-        if code:
-            by_name[code] = file
+    by_name = by_language(
+        named or every,
+        lambda file: language_of(file, root, (part,)),
+        advice="say which with split=, or give a folder with one file per language.",
+    )
     if not by_name:
         raise ValueError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
     return tagged(by_name)

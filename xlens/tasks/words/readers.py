@@ -1,10 +1,6 @@
 """Reads word lists from the user's own files."""
 
-import codecs
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,17 +8,19 @@ from typing import Literal
 import pandas as pd
 
 from xlens.languages import standardize, standardize_all
+from xlens.records import DELIMITERS, Record, decode, read_records, table
 from xlens.tasks.words.wordlist import DROPPED, WordList
 
-_DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
-_SUFFIXES = (*_DELIMITERS, ".jsonl")
+JSON = (".jsonl", ".ndjson", ".json")
+_SUFFIXES = (*DELIMITERS, *JSON)
+_WHAT = "a word list"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of a file: its line number and its cells by column name."""
+    """One row of a file: its place and its cells by column name."""
 
-    line: int
+    place: str
     cells: Mapping[str, str]
 
 
@@ -74,47 +72,14 @@ def read_words(
             raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     if isinstance(languages, str):
         raise ValueError(f"languages={languages!r}: write a sequence of tags, [{languages!r}].")
-    text = _decode(file, encoding)
-    if file.suffix.lower() == ".jsonl":
-        columns, rows = _read_json_lines(file, text, languages, id)
+    if file.suffix.lower() in JSON:
+        columns, rows = _read_json_lines(file, languages, id)
     else:
+        text = decode(file, _SUFFIXES, encoding=encoding, what=_WHAT)
         columns, rows = _read_table(file, text, languages, id, comment)
     if not rows:
         raise ValueError(f"{file.name!r} holds no words; expected a row per item.")
     return _word_list(file.name, columns, rows, id, repeats, missing)
-
-
-def _decode(file: Path, encoding: str) -> str:
-    if file.suffix.lower() not in _SUFFIXES:
-        raise ValueError(
-            f"Can't tell the format of {file.name!r}: accepted are files that end in "
-            f"{', '.join(_SUFFIXES)}. Rename the file."
-        )
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"Can't read {str(file)!r}: {error.strerror or error}. Give the path of a word list."
-        ) from error
-    try:
-        codec = codecs.lookup(encoding).name
-        text = data.decode("utf-8-sig" if codec == "utf-8" else codec)
-    except LookupError:
-        raise ValueError(
-            f"Unknown encoding {encoding!r}; give one that Python knows, such as 'utf-8', "
-            "'utf-16' or 'cp1252'."
-        ) from None
-    except UnicodeDecodeError as error:
-        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{file.name!r} isn't {encoding} text: byte {data[error.start]:#04x} at byte offset "
-            f"{error.start} (line {line}). Give the file's encoding, perhaps "
-            f"encoding={'utf-16' if wide else 'cp1252'!r}."
-        ) from error
-    if not text.strip():
-        raise ValueError(f"{file.name!r} is empty; expected a row per item.")
-    return text
 
 
 def _read_table(
@@ -125,7 +90,7 @@ def _read_table(
     comment: str | None,
 ) -> tuple[dict[str, str], list[_Row]]:
     """Columns (name to language) and rows of delimited text."""
-    records = _records(file, text, comment)
+    records = table(file, text, comment)
     if languages is not None and not isinstance(languages, Mapping):
         tags = standardize_all(languages)
         names, columns = list(tags), dict(zip(tags, tags, strict=True))
@@ -149,48 +114,16 @@ def _read_table(
                 f"{file.name!r}, line {line} names the languages itself ({', '.join(cells)}); "
                 "leave out languages=, which is for files without such a row."
             )
-        rows.append(_Row(line, dict(zip(names, cells, strict=False))))
+        rows.append(_Row(f"line {line}", dict(zip(names, cells, strict=False))))
     return columns, rows
 
 
-def _records(file: Path, text: str, comment: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Line number and stripped cells of each row that is neither blank nor a comment."""
-    delimiter = _DELIMITERS[file.suffix.lower()]
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
-    start = 1
-    try:
-        for record in reader:
-            cells = [cell.strip() for cell in record]
-            if any(cells) and not (comment and cells[0].startswith(comment)):
-                if any("\n" in cell or "\r" in cell for cell in cells):
-                    raise csv.Error("a cell runs over several lines (an unclosed quote?)")
-                yield start, cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{file.name!r}, line {start}: {error}. Mend that row.") from error
-
-
 def _read_json_lines(
-    file: Path, text: str, languages: Mapping[str, str] | Sequence[str] | None, id: str | None
+    file: Path, languages: Mapping[str, str] | Sequence[str] | None, id: str | None
 ) -> tuple[dict[str, str], list[_Row]]:
     """Columns (key to language) and rows of JSON Lines."""
-    rows: list[_Row] = []
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            item = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file.name!r}, line {line} isn't JSON: {error}.") from error
-        if not isinstance(item, dict) or not all(
-            value is None or isinstance(value, str) for value in item.values()
-        ):
-            raise ValueError(
-                f"{file.name!r}, line {line} isn't an object of texts such as "
-                '{"en": "dog", "fr": "chien"}.'
-            )
-        rows.append(_Row(line, {str(key): (value or "").strip() for key, value in item.items()}))
+    found = read_records(file, JSON, what=_WHAT)
+    rows = [_Row(row.place, {name: _cell(row, name, id) for name in row}) for row in found]
     names = list(dict.fromkeys(name for row in rows for name in row.cells))
     if languages is not None and not isinstance(languages, Mapping):
         wanted = set(standardize_all(languages))
@@ -198,6 +131,11 @@ def _read_json_lines(
         if absent := sorted(wanted - set(languages.values())):
             raise ValueError(f"{file.name!r} has no words in {absent}; its keys are {names}.")
     return _columns(file, names, languages, id), rows
+
+
+def _cell(row: Record, name: str, id: str | None) -> str:
+    """A word, or an id, which may be a number; nothing for null."""
+    return (row.name(name) if name == id else row.text(name, default="")).strip()
 
 
 def _tag(name: str) -> str | None:
@@ -243,7 +181,7 @@ def _word_list(
     """Rows to items, under the policies for missing words and repeated items."""
     first = next(iter(columns))
     has_ids = id not in columns and any(id in row.cells for row in rows)
-    lines: dict[str, int] = {}
+    places: dict[str, str] = {}
     items: dict[str, dict[str, str | None]] = {}
     again: list[str] = []
     dropped: list[tuple[str | None, str, str | None, str]] = []
@@ -252,7 +190,7 @@ def _word_list(
         absent = [tag for tag, word in words.items() if word is None]
         if absent and missing == "error":
             raise ValueError(
-                f"{source!r}, line {row.line} has no word in {', '.join(map(repr, absent))}. Fill "
+                f"{source!r}, {row.place} has no word in {', '.join(map(repr, absent))}. Fill "
                 "it in, or read the file with missing='drop' (leave such rows out) or "
                 "missing='keep' (leave the cell empty)."
             )
@@ -264,15 +202,15 @@ def _word_list(
             dropped += [(key, tag, None, "missing") for tag in absent]
         elif key is None:
             raise ValueError(
-                f"{source!r}, line {row.line} has no id: its cell in the column {id!r}, or in a "
+                f"{source!r}, {row.place} has no id: its cell in the column {id!r}, or in a "
                 f"file without that column its word in {columns[first]!r}, is empty. Give every "
                 "row an id."
             )
         elif key in items:
-            again.append(f"line {row.line} repeats {key!r} of line {lines[key]}")
+            again.append(f"{row.place} repeats {key!r} of {places[key]}")
             dropped += [(key, tag, word, "repeated") for tag, word in words.items()]
         else:
-            lines[key], items[key] = row.line, words
+            places[key], items[key] = row.place, words
     if again and repeats == "error":
         more = f" and {len(again) - 5} more" if len(again) > 5 else ""
         raise ValueError(

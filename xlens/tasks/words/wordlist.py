@@ -8,6 +8,7 @@ import pandas as pd
 
 from xlens.languages import standardize_all
 from xlens.prompts.fewshot import seeded_rank
+from xlens.tasks.items import item_id
 from xlens.text import form
 
 DROPPED = ("id", "language", "word", "reason")
@@ -16,6 +17,10 @@ DROPPED = ("id", "language", "word", "reason")
 def kind_of(id: str) -> str:
     """The kind of an item: what stands before the slash in `month/3`; `word` without a slash."""
     return id.split("/", 1)[0] if "/" in id else "word"
+
+
+def _missing(word: object) -> bool:
+    return word is None or word is pd.NA or (isinstance(word, float) and word != word)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class WordList:
     def __post_init__(self) -> None:
         languages = standardize_all([str(column) for column in self.frame.columns])
         frame = self.frame.set_axis(languages, axis="columns").astype("object")
-        frame.index = pd.Index([form(str(id)) for id in frame.index], name="id")
+        frame.index = pd.Index([item_id(id, self.source) for id in frame.index], name="id")
         if not frame.index.is_unique:
             twice = sorted(set(frame.index[frame.index.duplicated()]))
             raise ValueError(
@@ -52,7 +57,7 @@ class WordList:
             words = [form(word) if isinstance(word, str) else word for word in frame[language]]
             frame[language] = pd.Series(words, index=frame.index, dtype="object")
             for id, word in frame[language].items():
-                if not pd.isna(word) and not (
+                if not _missing(word) and not (
                     isinstance(word, str) and word.strip() and len(word.splitlines()) == 1
                 ):
                     raise ValueError(

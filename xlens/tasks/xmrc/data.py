@@ -7,8 +7,10 @@ from typing import Any, Self
 
 import pandas as pd
 
+from xlens.checks import wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
+from xlens.tasks.items import item_id, item_text
 from xlens.tasks.sources import known, require_languages
 from xlens.text import form, form_with_places, out_of_form
 
@@ -255,23 +257,34 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"No question is left of {source}; ask for others, or other languages.")
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
+    answered = [
+        [_plain(answer, f"{source}: an answer of question {id!r}") for answer in answers]
+        for answers, id in zip(frame["answers"], frame["id"], strict=True)
+    ]
+    contexts = [
+        _plain(context, f"{source}: the context of question {id!r}")
+        for context, id in zip(frame["context"], frame["id"], strict=True)
+    ]
     # Answers are found by their places, which are those of the file's own characters.
     placed = [
-        form_with_places(str(context), [int(start) for start in starts])
-        for context, starts in zip(frame["context"], frame["starts"], strict=True)
+        form_with_places(context, [int(start) for start in starts])
+        for context, starts in zip(contexts, frame["starts"], strict=True)
     ]
     out = pd.DataFrame(
         {
-            "id": frame["id"].astype(str).map(form),
+            "id": [item_id(id, source) for id in frame["id"]],
             "language": frame["language"].astype(str).map(tags),
-            "question": [form(str(q)).strip() for q in frame["question"]],
+            "question": [
+                item_text(question, f"{source}: question {id!r}")
+                for question, id in zip(frame["question"], frame["id"], strict=True)
+            ],
             # Not stripped: the answers' places count from its beginning.
             "context": [context for context, _ in placed],
-            "answers": [tuple(form(str(a)) for a in answers) for answers in frame["answers"]],
+            "answers": [tuple(map(form, answers)) for answers in answered],
             "starts": [tuple(starts) for _, starts in placed],
             "paragraph": frame["paragraph"].astype(str) if "paragraph" in frame else "",
             "title": frame["title"].astype(str) if "title" in frame else "",
-            "rewritten": _rewritten(frame),
+            "rewritten": _rewritten(frame, answered),
         }
     ).reset_index(drop=True)
     if "paragraph" not in frame:
@@ -292,11 +305,16 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     return out
 
 
-def _rewritten(frame: pd.DataFrame) -> list[bool]:
+def _plain(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise wrong_type(what, value, "a text")
+    return value
+
+
+def _rewritten(frame: pd.DataFrame, answered: Sequence[Sequence[str]]) -> list[bool]:
     """Which questions' right answers were in another form of Unicode where they come from."""
     before = frame["rewritten"] if "rewritten" in frame else [False] * len(frame)
-    answers = zip(before, frame["answers"], strict=True)
-    return [bool(once) or out_of_form(map(str, said)) > 0 for once, said in answers]
+    return [bool(old) or out_of_form(said) > 0 for old, said in zip(before, answered, strict=True)]
 
 
 def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:

@@ -1,14 +1,22 @@
 """How published reading data sets are written down: files to rows of a `ReadingSet`."""
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from langcodes import find
 
-from xlens.tasks.sources import Row, plain_tag
+from xlens.records import Record, record_of
+from xlens.tasks.sources import plain_tag
 
 Rows = list[dict[str, Any]]
+_TOP = "the whole file"
+_SQUAD = (
+    "SQuAD's layout is data → paragraphs → context, qas → id, question, answers → text, "
+    "answer_start."
+)
 
 
 @dataclass(frozen=True)
@@ -41,59 +49,104 @@ def squad_rows(content: Any, source: str) -> Rows:
     """SQuAD's JSON: articles of paragraphs of questions. Paragraphs are numbered in their article.
 
     Raises:
-        ValueError: something else.
+        ValueError: something else, or no question.
     """
     rows: Rows = []
-    try:
-        for a, article in enumerate(content["data"]):
-            for p, paragraph in enumerate(article["paragraphs"]):
-                for question in paragraph["qas"]:
-                    # SQuAD 2.0 marks questions without an answer; their list is empty.
-                    answers = question["answers"]
-                    rows.append(
-                        {
-                            "id": str(question["id"]),
-                            "question": question["question"],
-                            "context": paragraph["context"],
-                            "answers": [answer["text"] for answer in answers],
-                            "starts": [answer["answer_start"] for answer in answers],
-                            "paragraph": f"{a}/{p}",
-                            "title": article.get("title", ""),
-                        }
-                    )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{source} isn't laid out as SQuAD (data → paragraphs → context, qas → id, question, "
-            f"answers → text, answer_start): {type(error).__name__} {error}."
-        ) from None
+    top = record_of(content, source, _TOP)
+    top.require(["data"], _SQUAD)
+    for a, article in _objects(top, "data", "article"):
+        title = article.text("title", default="")
+        for p, paragraph in _objects(article, "paragraphs", "paragraph"):
+            paragraph.require(["context", "qas"], _SQUAD)
+            context = paragraph.text("context")
+            for _, question in _objects(paragraph, "qas", "question"):
+                question.require(["id", "question", "answers"], _SQUAD)
+                rows.append(
+                    {
+                        "id": question.name("id"),
+                        "question": question.text("question"),
+                        "context": context,
+                        "paragraph": f"{a}/{p}",
+                        "title": title,
+                        **_answers(question, context),
+                    }
+                )
+    if not rows:
+        raise ValueError(f"{source!r} holds no question. {_SQUAD}")
     return rows
 
 
-def flat_rows(content: Iterable[Row], source: str) -> Rows:
+def _objects(record: Record, name: str, one: str) -> Iterator[tuple[int, Record]]:
+    """The objects in a list, each with its number from 0 and its place."""
+    found: Any = record.get(name)
+    if not isinstance(found, list):
+        record.wrong(name, "a list of objects", fix=_SQUAD)
+    before = "" if record.place == _TOP else f"{record.place}, "
+    for n, value in enumerate(found):
+        yield n, record_of(value, record.source, f"{before}{one} {n + 1}")
+
+
+def flat_rows(content: Iterable[Record]) -> Rows:
     """One question a row, as `datasets` gives them: `id context question answers title`.
 
+    Answers are an object of lists (`text`, `answer_start`), a list of objects, either of these as
+    JSON in a text, or texts without their places: then the first place in the context is taken.
+
     Raises:
-        ValueError: a row that lacks something.
+        ValueError: a row that lacks something, or a value of another type.
     """
     rows: Rows = []
-    for number, row in enumerate(content, 1):
-        if lacking := [c for c in ("id", "context", "question", "answers") if c not in row]:
-            raise ValueError(
-                f"{source}, question {number} lacks {', '.join(lacking)}; it has {', '.join(row)}. "
-                "Is this the right layout?"
-            )
-        answers = row["answers"]
+    for row in content:
+        row.require(("id", "context", "question", "answers"))
+        context = row.text("context")
         rows.append(
             {
-                "id": str(row["id"]),
-                "question": row["question"],
-                "context": row["context"],
-                "answers": list(answers["text"]),
-                "starts": list(answers["answer_start"]),
-                "title": row.get("title", ""),
+                "id": row.name("id"),
+                "question": row.text("question"),
+                "context": context,
+                "title": row.text("title", default=""),
+                **_answers(row, context),
             }
         )
     return rows
+
+
+def _answers(row: Record, context: str) -> dict[str, list[Any]]:
+    """Texts and places of a question's right answers, whichever way they are written."""
+    value: Any = row["answers"]
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        # Not JSON: an answer that begins so.
+        with suppress(json.JSONDecodeError):
+            value = json.loads(value)
+    if value is None:  # SQuAD 2.0 has questions without an answer; their list is empty
+        value = []
+    if isinstance(value, Mapping):
+        value = _zipped(row, value)
+    elif isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        row.wrong("answers", "a list of objects with text and answer_start, or texts")
+    found: dict[str, list[Any]] = {"answers": [], "starts": []}
+    for n, answer in enumerate(value, 1):
+        if isinstance(answer, str):
+            answer = {"text": answer, "answer_start": context.find(answer)}
+        one = record_of(answer, row.source, f"{row.place}, answer {n}")
+        one.require(["text", "answer_start"], _SQUAD)
+        found["answers"].append(one.text("text"))
+        found["starts"].append(one.whole("answer_start"))
+    return found
+
+
+def _zipped(row: Record, value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Answers as an object of two lists, or of one text and one place, as a list of objects."""
+    named = record_of(value, row.source, f"{row.place}, answers")
+    named.require(["text", "answer_start"], _SQUAD)
+    texts, starts = named["text"], named["answer_start"]
+    if isinstance(texts, str):
+        texts, starts = [texts], [starts]
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        row.wrong("answers", "as many texts as places (answer_start)")
+    return [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
 
 
 def by_prefix(rows: Rows, source: str) -> dict[str, Rows]:

@@ -1,6 +1,5 @@
 """Reads reading comprehension from local files, or from the hub through `datasets`."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +8,11 @@ from typing import Literal, TypeVar
 import pandas as pd
 
 from xlens.languages import script, standardize_all
+from xlens.records import by_language, decode, json_document, read_records
 from xlens.tasks.sources import (
     Languages,
     choose,
+    hub_records,
     language_of,
     listed,
     open_hub,
@@ -30,7 +31,7 @@ from xlens.tasks.xmrc.layouts import (
 )
 
 T = TypeVar("T")
-_SUFFIXES = (".json", ".jsonl", ".parquet")
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _MLQA = re.compile(r"context-([\w]+)-question-([\w]+)$")
 
 
@@ -51,7 +52,8 @@ def read_reading(
     | `mlqa` | the same, a file per pair: `test-context-en-question-de.json` |
     | `tydiqa` | the same, all languages in a file: ids begin with the language's English name |
 
-    `.jsonl` and `.parquet` with a question a row, as `datasets` writes them, are read as well.
+    `.jsonl`, `.json` and `.parquet` with a question a row, as `datasets` writes them, are read as
+    well, and a language's shards together.
 
     Args:
         path: A folder, or one file: then `languages` names its one language (not for `tydiqa`).
@@ -75,12 +77,12 @@ def read_reading(
     if layout == "mlqa":
         read = _pairs(files, languages, str(root))
     elif layout == "tydiqa":
-        found = by_prefix([row for file in files for row in _rows(file)], str(root))
+        found = by_prefix(_rows(*files), str(root))
         read = _together(_chosen(found, languages, str(root)))
     else:
         by_name = _by_language(files, root, languages)
         chosen = _chosen(by_name, languages, str(root))
-        read = _together({tag: _rows(file) for tag, file in chosen.items()})
+        read = _together({tag: _rows(*mine) for tag, mine in chosen.items()})
     return whole_readings(
         pd.DataFrame(read), root.name, incomplete=incomplete, faulty=faulty, parallel=form.parallel
     )
@@ -124,12 +126,15 @@ def download_reading(
         }
         read = {
             tag: flat_rows(
-                load(place, form.config.format(code), split=part, revision=revision), place
+                hub_records(
+                    load(place, form.config.format(code), split=part, revision=revision), place
+                )
             )
             for tag, code in _chosen(own, languages, place).items()
         }
     else:
-        rows = flat_rows(load(place, form.config, split=part, revision=revision), place)
+        loaded = load(place, form.config, split=part, revision=revision)
+        rows = flat_rows(hub_records(loaded, place))
         read = _chosen(by_prefix(rows, place), languages, place)
     return whole_readings(
         pd.DataFrame(_together(read)),
@@ -190,7 +195,9 @@ def _pairs(files: Sequence[Path], languages: Languages, source: str) -> Rows:
     return crossed({pair: _rows(file) for pair, file in own.items() if wanted & set(pair)}, chosen)
 
 
-def _by_language(files: Sequence[Path], root: Path, languages: Languages) -> dict[str, Path]:
+def _by_language(
+    files: Sequence[Path], root: Path, languages: Languages
+) -> dict[str, tuple[Path, ...]]:
     if root.is_file():
         if languages is None or len(tags := standardize_all(languages)) != 1:
             raise ValueError(
@@ -198,17 +205,12 @@ def _by_language(files: Sequence[Path], root: Path, languages: Languages) -> dic
                 "the folder with a file per language."
             )
         own = next(iter(languages.values())) if isinstance(languages, Mapping) else tags[0]
-        return {own: root}
-    by_name: dict[str, Path] = {}
-    for file in files:
-        code = language_of(file, root, ("validation",))
-        if code in by_name:
-            raise ValueError(
-                f"Both {by_name[code].name!r} and {file.name!r} are {code!r}; say which with "
-                "split=, or give a folder with one file per language."
-            )
-        if code:
-            by_name[code] = file
+        return {own: (root,)}
+    by_name = by_language(
+        files,
+        lambda file: language_of(file, root, ("validation",)),
+        advice="say which with split=, or give a folder with one file per language.",
+    )
     if not by_name:
         raise ValueError(f"No file of {str(root)!r} is named after a language: {listed(files)}.")
     return by_name
@@ -217,7 +219,7 @@ def _by_language(files: Sequence[Path], root: Path, languages: Languages) -> dic
 def _files(root: Path, split: str | None) -> list[Path]:
     if root.is_file():
         return [root]
-    every = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
+    every = sorted(f for f in root.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
     named = [f for f in every if split is None or split in re.split(r"[.\-_]", f.stem)]
     if not named:
         raise ValueError(
@@ -228,15 +230,14 @@ def _files(root: Path, split: str | None) -> list[Path]:
     return named
 
 
-def _rows(file: Path) -> Rows:
-    """The questions of a file, nested as SQuAD's or one a row."""
-    if file.suffix == ".parquet":
-        return flat_rows(pd.read_parquet(file).to_dict("records"), file.name)  # type: ignore[arg-type]
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix == ".jsonl":
-            return flat_rows([json.loads(x) for x in text.split("\n") if x.strip()], file.name)
-        content = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"Can't read {file.name!r} as UTF-8 {file.suffix}: {error}.") from None
-    return squad_rows(content, file.name)
+def _rows(*files: Path) -> Rows:
+    """The questions of files, nested as SQuAD's or one a row."""
+    rows: Rows = []
+    for file in files:
+        if file.suffix.lower() == ".json":
+            content = json_document(decode(file, _SUFFIXES), file.name)
+            if not isinstance(content, list):
+                rows += squad_rows(content, file.name)
+                continue
+        rows += flat_rows(read_records(file, _SUFFIXES))
+    return rows

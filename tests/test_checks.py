@@ -1,0 +1,137 @@
+"""Wrong types are refused by every study, by prompts and on the command line."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from xlens.checks import WrongType
+from xlens.cli import main
+from xlens.cli.plain_yaml import read_yaml
+from xlens.cli.serving import Serving
+from xlens.prompts import Prompt, Prompts
+from xlens.studies.latent_process import ProcessStudy
+from xlens.studies.options import LensStudy, ReadingStudy
+from xlens.studies.steering import SteeringStudy
+
+STUDIES = (LensStudy, ReadingStudy, SteeringStudy, ProcessStudy, Serving)
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Without the checks that the tests put around every function."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+class Odd:
+    """No option is such a thing."""
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_field_of_every_study_is_checked(study):
+    for field in fields(study):
+        with pytest.raises(WrongType, match=rf"{study.__name__}\.{field.name}: "):
+            study(**{field.name: Odd()})
+
+
+@pytest.mark.parametrize(
+    ("study", "given", "said"),
+    [
+        (SteeringStudy, {"methods": "lda"}, r"'lda' \(str\) given; .*Write \['lda'\]"),
+        (SteeringStudy, {"languages": "de"}, r"Write \['de'\]"),
+        (LensStudy, {"controls": "shuffled"}, r"Write \['shuffled'\]"),
+        (LensStudy, {"n_items": 12.7}, "12.7 .float."),
+        (LensStudy, {"n_items": "40"}, "'40' .str."),
+        (LensStudy, {"seed": True}, "True .bool. given; accepted is int.*in quotes"),
+        (LensStudy, {"pivot": None}, "None .NoneType."),
+        (ReadingStudy, {"questions": (False,)}, r"questions\[0\]: False.*YAML"),
+        (ReadingStudy, {"oracle": "yes"}, "'yes' .str. given; accepted is bool"),
+        (SteeringStudy, {"bands": (1.5,)}, r"bands\[0\]: 1.5"),
+    ],
+)
+def test_types_are_not_bent(study, given, said):
+    with pytest.raises(WrongType, match=said):
+        study(**given)
+
+
+def test_what_means_the_same_is_taken():
+    study = SteeringStudy(bands=[1, [2, 3]], strengths=[1, np.float64(2)], seed=np.int64(3))
+    assert study.bands == (1, (2, 3)) and study.strengths == (1, 2) and type(study.seed) is int
+    assert issubclass(WrongType, TypeError) and issubclass(WrongType, ValueError)
+
+
+@pytest.mark.parametrize("name", ["text", "language", "id"])
+@pytest.mark.parametrize("value", [None, 1, 1.5, True, ["a"], {"a": 1}])
+def test_prompts_are_made_of_strings(name, value):
+    with pytest.raises(WrongType, match=f"{name} of a prompt: .*accepted is a string"):
+        Prompt(**({"text": "a", "language": "en", "id": "1"} | {name: value}))
+
+
+def test_prompts_name_what_is_odd():
+    with pytest.raises(ValueError, match=r"Prompt '1' \(en\) holds half a character, U\+D83D"):
+        Prompt("a \ud83d", "en", "1")
+    with pytest.raises(WrongType, match=r"span 'w': .0.5, 1. .tuple. given; accepted"):
+        Prompt("abc", "en", "1", {"w": (0.5, 1)})  # type: ignore[dict-item]
+    for value in (None, [1], {"a": 1}):
+        with pytest.raises(WrongType, match="meta 'm'"):
+            Prompt("abc", "en", "1", meta={"m": value})
+
+
+@pytest.mark.parametrize("name", ["id", "language", "text", "n_tokens", "tokens"])
+def test_meta_never_overwrites_what_a_harvest_says(name):
+    with pytest.raises(ValueError, match=f"meta can't be called '{name}'"):
+        Prompt("abc", "en", "1", meta={name: "x"})
+
+
+def test_meta_of_mixed_types_is_refused_before_a_run():
+    """Such a table can't be saved once the harvest is done."""
+    some = [Prompt("a", "en", str(n), meta={"m": m}) for n, m in enumerate([1, 2.5, np.int64(3)])]
+    assert len(Prompts(some)) == 3
+    for odd, kind in (("x", "text"), (True, "truth value")):
+        with pytest.raises(ValueError, match=f"Meta 'm' is a number in prompt '0'.*a {kind} in"):
+            Prompts([*some, Prompt("a", "en", "9", meta={"m": odd})])
+
+
+# --- the command line ---
+
+
+def fails(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_whole_numbers_are_not_rounded(tmp_path: Path, capsys):
+    said = fails(capsys, "lens", "none", "--from", "fr", "--to", "de", "--n-items", "12.7")
+    assert "--n-items: '12.7' is no whole number" in said
+    config = tmp_path / "c.yaml"
+    config.write_text("lens:\n  n_items: 12.7\n  from: fr\n  to: de\n")
+    assert "'12.7' is no whole number" in fails(capsys, "--config", str(config), "lens", "none")
+    said = fails(capsys, "process", "none", "--n-items", "1.")
+    assert "'1.' is no whole number" in said
+
+
+def test_yaml_means_what_it_says(tmp_path: Path, capsys):
+    assert read_yaml("a: [no, yes, on, true, FALSE]") == {"a": ["no", "yes", "on", True, False]}
+    config = tmp_path / "c.yaml"
+    config.write_text("choices:\n  languages: [no, de]\n  languages: [en]\n")
+    assert "'languages' stands there twice" in fails(
+        capsys, "--config", str(config), "choices", "m"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nosuch", "--help"), ("store", "nosuch", "-h"), ("nosuch", "x", "--help")]
+)
+def test_help_for_a_command_that_is_not_there(capsys, arguments):
+    assert 'Unknown command "nosuch"' in fails(capsys, *arguments)
+
+
+def test_arguments_that_are_no_text(capsys):
+    said = fails(capsys, "trace", "none", "a\udcff")
+    assert r"argument 3, b'a\xff', is not valid UTF-8" in said

@@ -1,0 +1,34 @@
+"""What every kind of item is made of: ids and texts, in one form."""
+
+from typing import Any
+
+import pandas as pd
+
+from xlens.checks import wrong_type
+from xlens.text import form
+
+
+def item_text(value: Any, what: str) -> str:
+    """A text without space around it, in one form; nothing where it is missing.
+
+    Raises:
+        WrongType: something that is neither a text nor missing.
+    """
+    if isinstance(value, str):
+        return form(value).strip()
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return ""
+    raise wrong_type(what, value, "a text", "Numbers are texts in quotes.")
+
+
+def item_id(value: Any, source: str) -> str:
+    """An id, in one form: a text, or a whole number's digits.
+
+    Raises:
+        WrongType: something else, or nothing.
+    """
+    if isinstance(value, str) and value.strip():
+        return form(value)
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        return str(int(value))
+    raise wrong_type(f"{source}: id of an item", value, "a text or a whole number")
