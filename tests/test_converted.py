@@ -19,6 +19,7 @@ import tiny_gguf
 import torch
 
 import tiny
+from xlens import files
 from xlens.models import converted, gguf
 from xlens.models.sources import load_hf, resolve
 
@@ -44,7 +45,7 @@ def logits(model, ids):
 def leftovers(cache: Path) -> list[str]:
     """What should not stay: anything but finished models and locks."""
     names = [p.name for p in cache.rglob("*") if p.parent.name == "models" or p.parent == cache]
-    return [n for n in names if ".tmp-" in n]
+    return [n for n in names if n.endswith(".tmp")]
 
 
 # --- the conversion ---
@@ -253,8 +254,8 @@ def test_too_little_room_is_told_before_the_work(tmp_path):
 
 def test_the_cache_is_the_users_by_default(monkeypatch):
     monkeypatch.delenv("XLENS_CACHE")
-    assert converted.cache_root().name == "xlens"
-    assert converted.cache_root().is_relative_to(os.environ["XDG_CACHE_HOME"])
+    assert files.cache_root().name == "xlens"
+    assert files.cache_root().is_relative_to(os.environ["XDG_CACHE_HOME"])
 
 
 def test_it_is_silent_and_leaves_transformers_as_it_was(tiny_file, capfd):

@@ -17,6 +17,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from xlens import files
+
 FORMAT = 1
 _DISTRIBUTIONS = ("xlens-interp", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 
@@ -95,10 +97,8 @@ class Result:
 
 def write_header(path: Path, header: Mapping[str, Any]) -> None:
     """Write a folder's JSON file, whole or not at all."""
-    draft = path.with_name(f"{path.name}.tmp")
     text = json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    files.write(path, text)
 
 
 def jsonable(value: Any) -> Any:

@@ -10,7 +10,6 @@ run/
 """
 
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from typing import Any, Self
 
 import yaml
 
+from xlens import files
 from xlens.results import jsonable, versions
 
 _MARK = "xlens_run"
@@ -105,8 +105,8 @@ class RunDirectory:
                     "that run, or delete it first: --overwrite, in Python overwrite=True."
                 )
             provenance = _continued(marked, _plain(provenance))
-        _write(run.provenance_file, _json({_MARK: _FORMAT, **_plain(provenance)}))
-        _write(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        files.write(run.provenance_file, _json({_MARK: _FORMAT, **_plain(provenance)}))
+        files.write(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return run
 
     @classmethod
@@ -242,13 +242,6 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write all of `text` or nothing."""
-    draft = path.with_name(f"{_DRAFT}{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)
 
 
 def _remove(path: Path) -> None:

@@ -12,20 +12,18 @@ import errno
 import importlib
 import json
 import logging
-import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from xlens import files
 from xlens.models.gguf import Header, read_header
 from xlens.models.hf import load_model, load_tokenizer, quietly, replaced
 from xlens.results import versions
@@ -48,17 +46,9 @@ _PROBES = (
 )
 
 
-def cache_root() -> Path:
-    """Where converted models lie: `$XLENS_CACHE`, or `xlens` in the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    chosen = os.environ.get("XLENS_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("xlens")
-
-
 def folder_for(name: str, digest: str) -> Path:
     """The folder of the converted model of a GGUF file, by the file's SHA-256."""
-    return cache_root() / "models" / f"{name}-{digest[:12]}"
+    return files.cache_root() / "models" / f"{name}-{digest[:12]}"
 
 
 def verify(folder: Path, digest: str | None = None, *, full: bool = False) -> None:
@@ -74,17 +64,17 @@ def verify(folder: Path, digest: str | None = None, *, full: bool = False) -> No
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        fmt, source, files = manifest["format"], manifest["source"]["sha256"], manifest["files"]
+        fmt, source, sizes = manifest["format"], manifest["source"]["sha256"], manifest["files"]
         if fmt != FORMAT or digest not in (None, source):
             raise ValueError(
                 f"{str(folder)!r} was converted from {source} in format {fmt}; "
                 f"expected {digest or source} in format {FORMAT}"
             )
-        for name, entry in files.items():
+        for name, entry in sizes.items():
             path = folder / name
             if (size := path.stat().st_size) != entry["size"]:
                 raise ValueError(f"{str(path)!r} has {size} bytes, not {entry['size']}")
-            if full and _sha256(path) != entry["sha256"]:
+            if full and files.digest(path) != entry["sha256"]:
                 raise ValueError(f"{str(path)!r} does not have the SHA-256 of the manifest")
     except FileNotFoundError as error:
         raise ValueError(f"{str(folder)!r} lacks {Path(error.filename).name}") from error
@@ -125,17 +115,8 @@ def convert(
                 return folder
             if folder.exists():
                 _log.warning("the converted model %s is damaged and made again", folder)
-            for stale in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a killed process
-                shutil.rmtree(stale, ignore_errors=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
-            try:
-                _build(work, name, digest, gguf_file, progress)
-                if folder.exists():
-                    os.replace(folder, work / "damaged")
-                os.replace(work / "model", folder)
-                _flush(folder.parent)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+            with files.replacing(folder) as draft:
+                _build(draft, name, digest, gguf_file, progress)
     except OSError as error:
         raise OSError(
             f"The converted model {name!r} cannot be written to {str(folder.parent)!r}: {error}. "
@@ -145,20 +126,22 @@ def convert(
 
 
 def _build(
-    work: Path, name: str, digest: str, gguf_file: Callable[[Path], Path], progress: bool
+    draft: Path, name: str, digest: str, gguf_file: Callable[[Path], Path], progress: bool
 ) -> None:
     with _bar(name, progress) as stage:
         stage("hash")
-        file = gguf_file(work)
+        source = draft / "source"
+        source.mkdir()
+        file = gguf_file(source)
         header = read_header(file)
-        _need_room(work, 4 * header.n_weights)
+        _need_room(draft, 4 * header.n_weights)
         stage("dequantise")
         model, tokenizer = dequantise(header)
         stage("write")
-        draft = work / "model"
         _write(draft, model, tokenizer)
         stage("verify")
         _compare(draft, model, tokenizer)
+        shutil.rmtree(source)
         manifest = {
             "format": FORMAT,
             "source": {"name": name, "sha256": digest, "architecture": header.architecture},
@@ -166,14 +149,11 @@ def _build(
             "licence": header.licence,
             "versions": versions(),
             "files": {
-                p.name: {"size": p.stat().st_size, "sha256": _sha256(p)}
+                p.name: {"size": p.stat().st_size, "sha256": files.digest(p)}
                 for p in sorted(draft.iterdir())
             },
         }
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for path in draft.iterdir():
-            _flush(path)
-        _flush(draft)
 
 
 def dequantise(header: Header) -> tuple[nn.Module, Any]:
@@ -340,17 +320,3 @@ def _need_room(folder: Path, n_bytes: int) -> None:
         raise OSError(
             errno.ENOSPC, f"{n_bytes / 1e9:.1f} GB needed in fp32, {free / 1e9:.1f} GB free"
         )
-
-
-def _flush(path: Path) -> None:
-    """Make a file or folder survive a power cut from here on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from filelock import FileLock
 
-from xlens.engine.store import Store, digest, files
+from xlens import files
+from xlens.engine.store import Store, digest
 from xlens.engine.store.errors import explained
-from xlens.engine.store.locks import now
 
 LOCK_SECONDS = 60.0
 
@@ -94,7 +94,7 @@ class Answers:
         self._found[request] = answer
         if self.path is not None:
             with explained("keeping an answer", self.path.parent):
-                self._append({"request": request, "answer": asdict(answer), "date": now()})
+                self._append({"request": request, "answer": asdict(answer), "date": files.now()})
 
     def _append(self, line: Mapping[str, Any]) -> None:
         assert self.path is not None

@@ -15,8 +15,8 @@ import pandas as pd
 from filelock import BaseFileLock
 from torch import Tensor
 
-from xlens import results
-from xlens.engine.store import files, journal, locks
+from xlens import files, results
+from xlens.engine.store import journal, locks
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
 from xlens.engine.store.journal import Contents, ShardRecord
 from xlens.engine.store.keys import FORMAT
@@ -170,7 +170,7 @@ class Entry:
         if not path.exists():
             return
         with suppress(StoreError), self._locked(f"releasing shard {shard}"):
-            if locks.holder(path) == locks.me():
+            if locks.holder(path) == files.me():
                 files.remove(path)
 
     def write(
@@ -236,7 +236,7 @@ class Entry:
             for shard in shards:
                 files.remove(self.path / tensors_name(shard))
                 files.remove(self.path / rows_name(shard))
-            files.sync_folder(self.path)
+            files.sync(self.path)
 
     def prepare(self) -> None:
         """Make the folder and begin the journal; clean up after dead writers.
@@ -246,7 +246,7 @@ class Entry:
         """
         with self._locked(f"opening entry {self.id}"):
             os.makedirs(self.path, exist_ok=True)
-            files.sync_folder(self.path.parent)
+            files.sync(self.path.parent)
             found = self._contents()
             if not journal.read_journal(self._journal).head:
                 journal.write_event(self._journal, "entry", **self._head())
@@ -290,7 +290,7 @@ class Entry:
         for record in whole.records.values():
             journal.write_event(self._journal, "shard", record=vars(record))
         os.unlink(self._manifest)
-        files.sync_folder(self.path)
+        files.sync(self.path)
 
     def _contents(self) -> Contents:
         whole = self._read(self._manifest)

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from xlens.engine.store import files
+from xlens import files
 from xlens.engine.store.errors import StoreError
 from xlens.engine.store.keys import FORMAT, entry_id
-from xlens.engine.store.locks import me, now
 
 Versions = dict[str, list[str]]
 _HEAD = ("format", "id", "key", "shards")
@@ -112,7 +111,7 @@ def read_journal(path: Path) -> Contents:
 
 def write_event(path: Path, event: str, **fields: Any) -> None:
     """Add an event, with date and writer, to a journal. Needs the store's lock."""
-    line = {"event": event, "date": now(), "writer": str(me()), **fields}
+    line = {"event": event, "date": files.now(), "writer": str(files.me()), **fields}
     files.append(path, json.dumps(line, separators=(",", ":"), allow_nan=False))
 
 

@@ -1,6 +1,5 @@
 """The folder of all entries: find, list, verify, prune."""
 
-import itertools
 import os
 import re
 import shutil
@@ -12,7 +11,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from xlens.engine.store import files, journal, locks
+from xlens import files
+from xlens.engine.store import journal, locks
 from xlens.engine.store.entry import JOURNAL, MANIFEST, Entry
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
 from xlens.engine.store.journal import Contents
@@ -22,7 +22,6 @@ from xlens.engine.store.shards import Shard
 
 LOCK_SECONDS = 120.0  # it is held for a rename and a line of the journal at a time
 _ID = re.compile("[0-9a-f]{32}")
-_count = itertools.count()
 
 
 class Store:
@@ -41,7 +40,9 @@ class Store:
         Raises:
             ValueError: `root` is a file.
         """
-        self.root = (_default_root() if root is None else Path(root).expanduser()).absolute()
+        self.root = (
+            files.cache_root() / "store" if root is None else Path(root).expanduser()
+        ).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f"The store {str(self.root)!r} is a file; name a folder.")
         self._lock = FileLock(self.root / ".lock", timeout=LOCK_SECONDS, poll_interval=0.01)
@@ -194,9 +195,7 @@ class Store:
                 removed.append(info)
                 left -= info.size
             if not dry_run:
-                for path in self.root.glob("pruned-*.tmp"):  # a prune that was killed
-                    if locks.abandoned(path):
-                        shutil.rmtree(path, ignore_errors=True)
+                files.sweep(self.root)  # after a prune that was killed
         size = sum(info.size for info in removed)
         return Pruned(removed=tuple(removed), in_use=tuple(spared), size=size)
 
@@ -239,26 +238,19 @@ class Store:
             return False
         with self._lock:
             os.unlink(path / MANIFEST)
-            files.sync_folder(path)
+            files.sync(path)
         return True
 
     def _delete(self, path: Path) -> bool:
         """Out of sight in one step, then away; False if somebody has begun to use it."""
-        away = self.root / f"pruned-{path.name}.{locks.me()}.{next(_count)}.tmp"
+        away = files.unique(self.root / f"pruned-{path.name}")
         with self._lock:
             if _in_use(path):
                 return False
             os.replace(path, away)
-            files.sync_folder(self.root)
+            files.sync(self.root)
         shutil.rmtree(away)
         return True
-
-
-def _default_root() -> Path:
-    from platformdirs import user_cache_path
-
-    chosen = os.environ.get("XLENS_CACHE")
-    return (Path(chosen).expanduser() if chosen else user_cache_path("xlens")) / "store"
 
 
 def _contents(path: Path) -> Contents:
