@@ -27,6 +27,7 @@ from xlens.tasks.choices import (
 )
 from xlens.tasks.choices.data import whole_items
 from xlens.tasks.choices.latent import item_shares
+from xlens.tasks.sources import choose
 from xlens.tasks.words import world
 from xlens.testbed import planted
 
@@ -546,7 +547,7 @@ def test_xcopa(tmp_path):
     for tag in ("it", "zh"):
         write_lines(tmp_path / tag / f"test.{tag}.jsonl", xcopa_rows(tag))
         write_lines(tmp_path / tag / f"val.{tag}.jsonl", xcopa_rows(tag)[:2])
-    choices = read_choices(tmp_path, layout="xcopa", languages={"it": "it", "zh-Hans": "zh"})
+    choices = read_choices(tmp_path, layout="xcopa", languages=["it", "zh-Hans"])
     assert choices.languages == ("it", "zh-Hans")
     assert choices.ids == tuple(f"test/{n}" for n in range(4))
     item = choices.items("zh-Hans")["test/1"]
@@ -563,6 +564,15 @@ def test_xcopa(tmp_path):
         read_choices(tmp_path, layout="xcopa", split="train")
     with pytest.raises(ValueError, match=r"lacks link.*right layout\?"):
         read_choices(tmp_path, layout="belebele")
+
+
+def test_a_language_is_found_under_the_name_that_a_data_set_has_for_it():
+    there = {"zh": 1, "pt-PT": 2, "pt-BR": 3, "swh_Latn": 4, "sw": 4, "es": 5, "hi": 6}
+    found = choose(there, ["zh-Hans", "pt-BR", "sw", "es-MX"], "set")
+    assert found == {"zh-Hans": 1, "pt-BR": 3, "sw": 4, "es-MX": 5}
+    for tag in ("zh-Hant", "pt", "hi-Latn", "zh-Latn"):  # another script, or which of two?
+        with pytest.raises(ValueError, match=f"set has no {tag!r}"):
+            choose(there, [tag], "set")
 
 
 @pytest.mark.skipif(not XCOPA.is_dir(), reason="needs a copy of XCOPA")

@@ -111,3 +111,16 @@ def test_import_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert found.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("tag", ["ru-Latn", "ja-Latn", "ug-Latn", "ku-Arab"])
+def test_a_language_in_another_script_has_not_the_names_of_its_usual_one(tag: str) -> None:
+    with pytest.raises(ValueError, match=f"{tag!r} in that script .*--names.TAG"):
+        lg.endonym(tag)
+    assert lg.direction(tag) == ("rtl" if lg.script(tag) == "Arab" else "ltr")
+
+
+def test_what_is_written_alike() -> None:
+    assert lg.written("zh-TW") == lg.written("zh-Hant") == ("zh", "Hant")
+    assert lg.written("arb") == lg.written("ar-EG") == ("ar", "Arab")
+    assert len({lg.written(tag) for tag in ("zh", "zh-Hant", "zh-Latn", "hi", "hi-Latn")}) == 5

@@ -318,6 +318,19 @@ def test_an_encoding_is_taken_at_its_word(write: Callable[..., Path]) -> None:
     assert read_words(path, encoding="cp1252").words("fr") == {"word/been": "été"}
 
 
+def test_names_taken_over_from_another_language_are_no_words_of_this_one() -> None:
+    # CLDR's tables inherit: hi-Latn from English (India), Haitian from French, others from a root
+    # in which Monday is Mon; Nynorsk and Austrian German inherit from their own language.
+    words = cldr_words(["hi-Latn", "en"], ["territory"])
+    assert words.words("hi-Latn") == {"territory/US": "America"}
+    assert "territory/DE" in set(words.dropped.query("language == 'hi-Latn'")["id"])
+    assert cldr_words(["ht"], ["unit", "weekday"]).words("ht") == {}
+    assert cldr_words(["zh-Latn"], ["weekday"]).words("zh-Latn") == {}
+    assert len(cldr_words(["hi-Latn"], ["weekday"]).words("hi-Latn")) == 7
+    assert len(cldr_words(["nn"], ["territory"]).words("nn")) > 100
+    assert cldr_words(["de-AT"], ["month"]).words("de-AT")["month/2"] == "Februar"
+
+
 @pytest.mark.skipif(not GATITOS.is_file(), reason="the GATITOS sample isn't here")
 def test_gatitos_is_read_as_published() -> None:
     words = read_words(GATITOS, languages=("en", "fr"))

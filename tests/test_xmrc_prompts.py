@@ -188,7 +188,11 @@ def test_templates():
         assert all(words) and not any(w != w.strip() for w in words), tag
         assert all(w.endswith((":", "：")) for w in words[1:]), tag
     assert template_of("zh-Hans") is TEMPLATES["zh"]
-    assert template_of("zh-Hant") is TEMPLATES["zh-Hant"]
+    assert template_of("zh-Hant") is template_of("zh-TW") is TEMPLATES["zh-Hant"]
+    assert template_of("arb") is template_of("ar-EG") is TEMPLATES["ar"]
+    for tag in ("zh-Latn", "hi-Latn"):
+        with pytest.raises(ValueError, match=f"no reading template in {tag}"):
+            template_of(tag)
     with pytest.raises(ValueError, match="no reading template in sw; there are en, de"):
         template_of("sw")
 

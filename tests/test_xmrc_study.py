@@ -74,7 +74,7 @@ def test_rules_that_do_not_cover_an_answers_language_show_early():
             check_reading(stories, ReadingStudy(rules="mlqa", shots=0, **asked))
     wrong = ReadingStudy()
     object.__setattr__(wrong, "rules", "mqla")  # types are checked here before
-    with pytest.raises(ValueError, match="rules: 'mqla' .str. given; accepted is one of"):
+    with pytest.raises(ValueError, match=r"rules: 'mqla' .str. given; accepted is one of"):
         wrong.__post_init__()
 
 

@@ -65,17 +65,23 @@ def cldr_locale(tag: str) -> Locale:
     """The babel locale that holds a language's CLDR data; `zh-CN` finds that of `zh-Hans-CN`.
 
     Raises:
-        ValueError: unknown tag, or a language that CLDR has no locale for.
+        ValueError: unknown tag, or a language that CLDR has no locale for, in the tag's script.
     """
     standard = standardize(tag)
+    what = f"language {standard!r}"
     try:
-        return Locale.parse(standard, sep="-")
+        locale = Locale.parse(standard, sep="-")
+        # babel gives Cyrillic for `ru-Latn`, rather than nothing.
+        if (locale.script or script(str(locale).replace("_", "-"))) == script(standard):
+            return locale
+        what += f" in that script ({script(standard)})"
     except (UnknownLocaleError, ValueError):
-        raise ValueError(
-            f"CLDR (as babel ships it) has no data for language {standard!r}, so neither its own "
-            "name nor its words are known. Use a language that it covers, or give the names and "
-            "words yourself."
-        ) from None
+        pass
+    raise ValueError(
+        f"CLDR (as babel ships it) has no data for {what}, so neither its own name nor its words "
+        "are known. Use a language that it covers, or give the names (names=, --names.TAG) and "
+        "words yourself."
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -97,7 +103,7 @@ def endonym(tag: str, *, variant: bool = False) -> str:
     if not name:
         raise ValueError(
             f"CLDR doesn't say what language {standardize(tag)!r} is called in itself; give the "
-            "name yourself."
+            "name yourself (names=, --names.TAG)."
         )
     # Title case, not upper case: Georgian has capitals that aren't used at the start of a word.
     return name[0].title() + name[1:]
@@ -124,6 +130,20 @@ def script(tag: str) -> str:
         ValueError: unknown tag.
     """
     return Language.get(standardize(tag)).maximize().script or "Zzzz"
+
+
+@lru_cache(maxsize=1024)
+def written(tag: str) -> tuple[str, str]:
+    """Language and script, whatever the region: what two texts share that can stand in for another.
+
+    A variety counts as its macrolanguage (`arb` as `ar`); `zh-TW` and `zh-Hant` are the same here,
+    `zh` and `zh-Latn` are not.
+
+    Raises:
+        ValueError: unknown tag.
+    """
+    plain = Language.get(standardize(tag)).prefer_macrolanguage()
+    return plain.language or "und", script(tag)
 
 
 @lru_cache(maxsize=1024)

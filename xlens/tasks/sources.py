@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from langcodes import Language
 
-from xlens.languages import standardize, standardize_all
+from xlens.languages import standardize, standardize_all, written
 from xlens.records import Record, record_of
 
 Languages = Sequence[str] | Mapping[str, str] | None
@@ -61,7 +61,7 @@ def language_of(file: Path, root: Path, skip: Iterable[str] = ()) -> str:
 
 
 def choose(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[str, T]:
-    """What to read, by tag.
+    """What to read, by tag; `zh-Hans` is `zh` where the data set says only that.
 
     Raises:
         ValueError: a language that isn't there.
@@ -71,13 +71,28 @@ def choose(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[
     if isinstance(languages, Mapping):
         pairs = dict(zip(standardize_all(languages), languages.values(), strict=True))
     else:
-        pairs = {tag: tag for tag in standardize_all(languages)}
+        pairs = {tag: _called(tag, by_name) for tag in standardize_all(languages)}
     if missing := [name for name in pairs.values() if name not in by_name]:
         raise ValueError(
             f"{source} has no {', '.join(map(repr, missing))}; there are {listed(by_name)}. Where "
-            "its name of a language is another, give languages={'zh-Hans': 'zh'}."
+            "its name of a language is another, give languages={'sw': 'swh'}."
         )
     return {tag: by_name[name] for tag, name in pairs.items()}
+
+
+def _called(tag: str, by_name: Iterable[str]) -> str:
+    """The one name there of a language in this script, where no region says otherwise."""
+    if tag in (names := list(by_name)):
+        return tag
+    region = Language.get(tag).territory
+    same = {
+        plain: name
+        for name in names
+        if (plain := plain_tag(name))
+        and written(plain) == written(tag)
+        and (not region or Language.get(plain).territory in (None, region))
+    }
+    return next(iter(same.values())) if len(same) == 1 else tag
 
 
 def require_languages(

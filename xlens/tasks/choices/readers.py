@@ -53,7 +53,7 @@ def read_choices(
         path: A file of the plain layout, or a folder.
         layout: One of these names.
         languages: Tags to read; None: all there are. A mapping from tag to the data set's own name
-            of the language where that is another: `{"zh-Hans": "zh"}`.
+            of the language where that is another (`zh-Hans` finds `zh` by itself).
         split: Read files with this in their name (`val`); None: `test` where the layout has
             splits and a file says so, else every file.
         connectors: For `xcopa`: what to write instead of the arrows `←` and `→`, by language:

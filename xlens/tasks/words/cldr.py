@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
+from langcodes.data_dicts import MACROLANGUAGES
 
 from xlens.languages import cldr_locale, standardize_all
 from xlens.tasks.words import world
@@ -123,12 +124,25 @@ def _unusable(name: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _names(tag: str) -> Mapping[str, str]:
-    """Every name of the six kinds in one language, by id, as CLDR has it."""
+    """Every name of the six kinds in one language, by id, as CLDR has it.
+
+    Without those that its tables take over from another language: the Hindi of `hi-Latn` is
+    English but for a few names, Haitian is French, and without a parent Monday is `Mon`.
+    """
+    locale = cldr_locale(tag)
+    singular = locale.plural_form(1)
+    foreign = _table(_foreign_parent(str(locale)), singular)
+    found = _table(str(locale), singular)
+    return {id: name for id, name in found.items() if foreign.get(id) != name}
+
+
+@lru_cache(maxsize=256)
+def _table(locale: str, singular: str) -> Mapping[str, str]:
+    """All names of one of CLDR's tables, its own and those it takes over."""
     from babel.localedata import LocaleDataDict
 
     found: dict[str, str] = {}
-    singular = cldr_locale(tag).plural_form(1)
-    with _pristine_tables(tag) as (data, root):
+    with _pristine_tables(locale) as (data, root):
         table: Any = LocaleDataDict(data)  # resolves aliases
         for kind, key in _NAMES.items():
             found |= {f"{kind}/{code}": str(name) for code, name in table[key].items()}
@@ -140,6 +154,18 @@ def _names(tag: str) -> Mapping[str, str]:
             if name := _unit_name(_unit_forms(data, unit, singular), symbols, singular):
                 found[f"unit/{unit}"] = name
     return found
+
+
+def _foreign_parent(locale: str) -> str:
+    """The nearest ancestor of CLDR's tables that is of another language."""
+    from babel.core import get_global
+
+    exceptions: Mapping[str, str] = get_global("parent_exceptions")
+    parent = exceptions.get(locale, locale.rpartition("_")[0]) or "root"
+    language = locale.partition("_")[0]
+    # Norwegian Nynorsk is Norwegian.
+    own = (language, MACROLANGUAGES.get(language))
+    return _foreign_parent(parent) if parent.partition("_")[0] in own else parent
 
 
 def _unit_name(
@@ -174,8 +200,8 @@ def _unit_forms(data: Mapping[str, Any], unit: str, category: str) -> dict[tuple
 
 
 @contextmanager
-def _pristine_tables(tag: str) -> Generator[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """CLDR tables of a language and of the root, read from babel's files afresh.
+def _pristine_tables(locale: str) -> Generator[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """CLDR tables of a locale and of the root, read from babel's files afresh.
 
     babel stores a resolved alias in a table that locales share, so that the stand-alone months of
     Japanese come out Chinese once Chinese was read (python-babel/babel#1234, in 2.18). Here its
@@ -189,7 +215,7 @@ def _pristine_tables(tag: str) -> Generator[tuple[dict[Any, Any], dict[Any, Any]
         kept = dict(cache)
         cache.clear()
         try:
-            yield localedata.load(str(cldr_locale(tag))), localedata.load("root")
+            yield localedata.load(locale), localedata.load("root")
         finally:
             cache.clear()
             cache.update(kept)

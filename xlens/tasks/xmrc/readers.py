@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import pandas as pd
 
-from xlens.languages import script, standardize_all
+from xlens.languages import standardize_all
 from xlens.records import by_language, decode, json_document, read_records
 from xlens.tasks.sources import (
     Languages,
@@ -16,7 +16,6 @@ from xlens.tasks.sources import (
     language_of,
     listed,
     open_hub,
-    plain_tag,
     tagged,
 )
 from xlens.tasks.xmrc.data import ReadingSet, whole_readings
@@ -30,7 +29,6 @@ from xlens.tasks.xmrc.layouts import (
     squad_rows,
 )
 
-T = TypeVar("T")
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _MLQA = re.compile(r"context-([\w]+)-question-([\w]+)$")
 
@@ -59,7 +57,7 @@ def read_reading(
         path: A folder, or one file: then `languages` names its one language (not for `tydiqa`).
         layout: One of these names.
         languages: Tags to read; None: all there are. A mapping from tag to the data set's own name
-            of the language where that is another; `zh-Hans` finds `zh` by itself.
+            of the language where that is another (`zh-Hans` finds `zh` by itself).
         split: Read files with this in their name (`test`); None: all.
         incomplete: A question that some language lacks: `error` names it, `drop` leaves it out
             and counts it. MLQA needs `drop`: a question is there in four of its languages.
@@ -78,10 +76,10 @@ def read_reading(
         read = _pairs(files, languages, str(root))
     elif layout == "tydiqa":
         found = by_prefix(_rows(*files), str(root))
-        read = _together(_chosen(found, languages, str(root)))
+        read = _together(choose(tagged(found), languages, str(root)))
     else:
         by_name = _by_language(files, root, languages)
-        chosen = _chosen(by_name, languages, str(root))
+        chosen = choose(tagged(by_name), languages, str(root))
         read = _together({tag: _rows(*mine) for tag, mine in chosen.items()})
     return whole_readings(
         pd.DataFrame(read), root.name, incomplete=incomplete, faulty=faulty, parallel=form.parallel
@@ -130,12 +128,12 @@ def download_reading(
                     load(place, form.config.format(code), split=part, revision=revision), place
                 )
             )
-            for tag, code in _chosen(own, languages, place).items()
+            for tag, code in choose(tagged(own), languages, place).items()
         }
     else:
         loaded = load(place, form.config, split=part, revision=revision)
         rows = flat_rows(hub_records(loaded, place))
-        read = _chosen(by_prefix(rows, place), languages, place)
+        read = choose(tagged(by_prefix(rows, place)), languages, place)
     return whole_readings(
         pd.DataFrame(_together(read)),
         source,
@@ -155,22 +153,6 @@ def _together(read: Mapping[str, Rows]) -> Rows:
     return [{**row, "language": tag} for tag, rows in read.items() for row in rows]
 
 
-def _chosen(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[str, T]:
-    """What to read, by tag; `zh-Hans` is `zh` where the data set says only that."""
-    names = tagged(by_name)
-    if languages is not None and not isinstance(languages, Mapping):
-        same = {_written(name): name for name in names if plain_tag(name)}
-        asked = standardize_all(languages)
-        languages = {tag: tag if tag in names else same.get(_written(tag), tag) for tag in asked}
-    return choose(names, languages, source)
-
-
-def _written(code: str) -> tuple[str, str]:
-    """Language and script."""
-    tag = plain_tag(code) or code
-    return tag.partition("-")[0], script(tag)
-
-
 def _pairs(files: Sequence[Path], languages: Languages, source: str) -> Rows:
     read: dict[tuple[str, str], Path] = {}
     for file in files:
@@ -188,7 +170,7 @@ def _pairs(files: Sequence[Path], languages: Languages, source: str) -> Rows:
             f"{listed(files)}."
         )
     names = dict.fromkeys(name for pair in read for name in pair)
-    chosen = _chosen({name: name for name in names}, languages, source)
+    chosen = choose(tagged({name: name for name in names}), languages, source)
     wanted = set(chosen.values())
     # Those of one language first: the rest is read for what they lack.
     own = {pair: read[pair] for pair in sorted(read, key=lambda p: p[0] != p[1])}

@@ -7,7 +7,7 @@ public. None is tuned to a model beyond what docs/xmrc.md reports.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xlens.languages import standardize
+from xlens.languages import standardize, written
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,14 @@ TEMPLATES: Mapping[str, ReadingTemplate] = {
 
 
 def template_of(language: str) -> ReadingTemplate:
-    """The template in a language; `zh-Hans` finds `zh`, `pt-BR` would find `pt`.
+    """The template in a language and its script; `zh-Hans` finds `zh`, `zh-TW` `zh-Hant`.
 
     Raises:
         ValueError: none in this language.
     """
     tag = standardize(language)
-    found = TEMPLATES.get(tag) or TEMPLATES.get(tag.partition("-")[0])
+    same = (TEMPLATES[other] for other in TEMPLATES if written(other) == written(tag))
+    found = TEMPLATES.get(tag) or next(same, None)
     if found is None:
         raise ValueError(
             f"There is no reading template in {tag}; there are {', '.join(TEMPLATES)}. Choose "
