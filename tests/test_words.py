@@ -322,7 +322,8 @@ def test_names_taken_over_from_another_language_are_no_words_of_this_one() -> No
     # CLDR's tables inherit: hi-Latn from English (India), Haitian from French, others from a root
     # in which Monday is Mon; Nynorsk and Austrian German inherit from their own language.
     words = cldr_words(["hi-Latn", "en"], ["territory"])
-    assert words.words("hi-Latn") == {"territory/US": "America"}
+    own = {"Bharat", "America", "Turkiye", "Cote d’Ivoire"}
+    assert set(words.words("hi-Latn").values()) == own
     assert "territory/DE" in set(words.dropped.query("language == 'hi-Latn'")["id"])
     assert cldr_words(["ht"], ["unit", "weekday"]).words("ht") == {}
     assert cldr_words(["zh-Latn"], ["weekday"]).words("zh-Latn") == {}
