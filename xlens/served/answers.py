@@ -1,9 +1,11 @@
-"""Answers on disk: one line each, added when it comes, never changed.
+"""Answers on disk: one line each with its digest, added when it comes, never changed.
 
-A line that can't be read (cut off by a crash) counts as never written: its prompt is asked again.
+A line that can't be read, or is not what was written, counts as never written: its prompt is asked
+again. That it was damaged is said, unless it is the file's end, cut off by a kill.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ from xlens.engine.store import Store, digest
 from xlens.engine.store.errors import explained
 
 LOCK_SECONDS = 60.0
+_MOST = 1 << 31  # tokens
+_LONGEST = {"finish": 100, "model": 500}
+_FIELDS = {"request", "answer", "date", "digest"}
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,22 @@ class Answer:
     model: str
 
 
+def check_answer(answer: Answer) -> None:
+    """Refuse what can be no answer, from a server or from a file.
+
+    Raises:
+        ValueError: a field of another kind, or beyond all measure.
+    """
+    for name in ("text", "finish", "model"):
+        value = getattr(answer, name)
+        if not isinstance(value, str) or len(value) > _LONGEST.get(name, len(value)):
+            raise ValueError(f"{name} is {value!r:.80}, which is no {name}")
+    for name in ("read", "written"):
+        value = getattr(answer, name)
+        if value is not None and (type(value) is not int or not 0 <= value < _MOST):
+            raise ValueError(f"the tokens {name} are {value!r:.80}, which is no number of tokens")
+
+
 class Answers:
     """The answers to one kind of request: the same endpoint, model and options.
 
@@ -56,6 +78,7 @@ class Answers:
         """
         self._kind = dict(kind)
         self._found: dict[str, Answer] = {}
+        self._damaged = False
         self.path: Path | None = None
         if store is None:
             return
@@ -63,7 +86,7 @@ class Answers:
         self.path = root / "served" / f"{digest(self._kind)}.jsonl"
         with explained("reading answers", root):
             if self.path.exists():
-                self._found = _read(self.path)
+                self._read(self.path)
 
     def __contains__(self, request: str) -> bool:
         return request in self._found
@@ -84,6 +107,8 @@ class Answers:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
                 self._append({"kind": self._kind})
+            elif self._damaged:
+                self._mend(self.path)
 
     def keep(self, request: str, answer: Answer) -> None:
         """Add an answer, down to the disk.
@@ -94,23 +119,93 @@ class Answers:
         self._found[request] = answer
         if self.path is not None:
             with explained("keeping an answer", self.path.parent):
-                self._append({"request": request, "answer": asdict(answer), "date": files.now()})
+                body = _body(request, answer)
+                self._append({**body, "date": files.now(), "digest": digest(body)})
 
     def _append(self, line: Mapping[str, Any]) -> None:
         assert self.path is not None
-        # For folders where adding to a file is not one step, on a network.
-        with FileLock(self.path.parent / ".lock", timeout=LOCK_SECONDS):
+        with self._locked(self.path):
             files.append(self.path, json.dumps(line, separators=(",", ":"), allow_nan=False))
 
+    def _read(self, path: Path) -> None:
+        lines = _lines(path)
+        unchecked = 0
+        for line in lines:
+            if line.request is not None and line.answer is not None:
+                # The first: two runs that asked at the same time then end with the same.
+                self._found.setdefault(line.request, line.answer)
+                unchecked += not line.checked
+        damaged = [n for n, line in enumerate(lines, start=1) if not line.whole]
+        self._damaged = bool(damaged)
+        if damaged and damaged != [len(lines)]:
+            numbers = ", ".join(map(str, damaged[:5])) + ", …" * (len(damaged) > 5)
+            _log.warning(
+                "%s: line %s is damaged and not used. What it answered is asked again, and the "
+                "damaged lines are then taken out; nothing else is to be done.",
+                path,
+                numbers,
+            )
+        if unchecked:
+            _log.warning(
+                "%s: %d answers were kept by an older xlens, without digests, and can't be "
+                "checked. To have them checked, delete the file; they are then asked again.",
+                path,
+                unchecked,
+            )
 
-def _read(path: Path) -> dict[str, Answer]:
-    found: dict[str, Answer] = {}
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            record = cast(dict[str, Any], json.loads(line))
-            request, answer = str(record["request"]), Answer(**record["answer"])
-        except (ValueError, KeyError, TypeError):
-            continue  # the head, or cut off
-        # The first: two runs that asked at the same time then end with the same.
-        found.setdefault(request, answer)
-    return found
+    def _mend(self, path: Path) -> None:
+        """Take out the damaged lines, so that they are told of once."""
+        with self._locked(path):
+            whole = [line.raw + b"\n" for line in _lines(path) if line.whole]
+            files.publish({path: files.draft(path, whole)})
+        self._damaged = False
+
+    @staticmethod
+    def _locked(path: Path) -> FileLock:
+        # For folders where adding to a file is not one step, on a network.
+        return FileLock(path.parent / ".lock", timeout=LOCK_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the file.
+
+    Attributes:
+        raw: Its bytes.
+        whole: It is what was written, as far as can be told.
+        request: What it answers; None for the head.
+        answer: The answer.
+        checked: It has a digest, and that fits.
+    """
+
+    raw: bytes
+    whole: bool
+    request: str | None = None
+    answer: Answer | None = None
+    checked: bool = False
+
+
+def _body(request: str, answer: Answer) -> dict[str, Any]:
+    return {"request": request, "answer": asdict(answer)}
+
+
+def _lines(path: Path) -> list[_Line]:
+    raw = path.read_bytes().split(b"\n")
+    return [_parse(line) for line in (raw if raw[-1] else raw[:-1])]
+
+
+def _parse(raw: bytes) -> _Line:
+    try:
+        record = cast(dict[str, Any], json.loads(raw))
+        if "kind" in record:
+            return _Line(raw, True)
+        answer = Answer(**record["answer"])
+        request, stated = record["request"], record.get("digest")
+        if not isinstance(request, str) or record.keys() - _FIELDS:
+            raise ValueError("no answer of ours")
+        check_answer(answer)
+        if stated is not None and stated != digest(_body(request, answer)):
+            raise ValueError("another digest")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _Line(raw, False)
+    return _Line(raw, True, request, answer, checked=stated is not None)

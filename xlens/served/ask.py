@@ -1,15 +1,19 @@
 """Asking: a few requests at a time, through the official client."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from xlens.engine.store import StoreError
 from xlens.prompts import Prompt
-from xlens.served.answers import Answer
+from xlens.served.answers import Answer, check_answer
+from xlens.served.keys import Mask
 from xlens.served.model import ServedModel, read_key
+from xlens.served.wire import OversizedError, connect
 
 _SHOWN = 400  # characters of a server's own message
+_READ = 10_000  # characters of it that are looked at
 
 
 class ServedError(RuntimeError):
@@ -53,6 +57,7 @@ def ask(
     from anyio.from_thread import start_blocking_portal
 
     key = read_key(served)
+    mask = Mask(key)
     failures: list[ServedError | StoreError] = []
     refused: list[tuple[Question, ServedError]] = []
     waiting = iter(questions)
@@ -62,12 +67,13 @@ def ask(
             if failures:
                 return
             try:
-                answer = await _answer(client, served, question)
-            except (openai.OpenAIError, ValueError) as error:
+                answer = mask.answer(await _answer(client, served, question))
+            except Exception as error:  # whatever a server may drive the client to
+                told = _explained(served, question, error, mask)
                 if isinstance(error, openai.BadRequestError) and served.refused == "empty":
-                    refused.append((question, _explained(served, question, error, key)))
+                    refused.append((question, told))
                     continue
-                failures.append(_explained(served, question, error, key))
+                failures.append(told)
                 return
             try:
                 keep(question, answer)
@@ -75,12 +81,7 @@ def ask(
                 failures.append(error)
 
     async def run() -> None:
-        client = openai.AsyncOpenAI(
-            api_key=key or "none",  # the client wants one
-            base_url=served.endpoint,
-            timeout=served.timeout,
-            max_retries=served.max_retries,
-        )
+        client = connect(served, key)
         async with client, create_task_group() as workers:
             for _ in range(min(served.concurrency, len(questions))):
                 workers.start_soon(work, client)
@@ -110,47 +111,72 @@ def require_client() -> None:
 
 async def _answer(client: Any, served: ServedModel, question: Question) -> Answer:
     endpoint = client.chat.completions if served.chat else client.completions
-    found = await endpoint.create(**question.body, extra_body=dict(served.extra_body) or None)
-    return _read(found, served.chat)
+    extra = dict(served.extra_body) or None
+    # The bytes: the client's own objects take minutes for a few MB of empty lists, and let pass a
+    # good deal that is no answer.
+    found = await endpoint.with_raw_response.create(**question.body, extra_body=extra)
+    return _read(json.loads(found.content), served.chat)
 
 
 def _read(found: Any, chat: bool) -> Answer:
-    """What the client made of the response; it lets pass a good deal that is none.
+    """What is in a response.
 
     Raises:
         ValueError: not what the API gives.
     """
-    choices = getattr(found, "choices", None)
+    found = _part(found, "response")
+    choices = found.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise ValueError(f"no choices in {found}")
-    choice: Any = choices[0]
+        raise ValueError(f"no choices in {_shown(found)}")
+    choice = _part(choices[0], "choice")
     if chat:
-        message = getattr(choice, "message", None)
-        if message is None:
-            raise ValueError(f"no message in {found}")
+        message = _part(choice.get("message"), "message")
+        if not message.keys() & _SAYS:
+            raise ValueError(f"no content in {_shown(found)}")
         # Without content there is a refusal, a tool call, or a thought that took all the room.
-        text = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+        text = _given(message, "content", _given(message, "refusal", ""))
     else:
-        text = getattr(choice, "text", None)
+        text = choice.get("text")
     if not isinstance(text, str):
-        raise ValueError(f"no text in {found}")
-    usage = getattr(found, "usage", None)
-    return Answer(
-        # Half of a surrogate pair can't be written to a file.
-        text=text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-        finish=_word(getattr(choice, "finish_reason", None)),
-        read=_count(getattr(usage, "prompt_tokens", None)),
-        written=_count(getattr(usage, "completion_tokens", None)),
-        model=_word(getattr(found, "model", None)),
+        raise ValueError(f"no text in {_shown(found)}")
+    usage = _part(_given(found, "usage", {}), "usage")
+    answer = Answer(
+        text=text,
+        finish=_given(choice, "finish_reason", ""),
+        read=_count(usage.get("prompt_tokens")),
+        written=_count(usage.get("completion_tokens")),
+        model=_given(found, "model", ""),
     )
+    check_answer(answer)
+    return replace(answer, **{name: _whole(getattr(answer, name)) for name in _WORDS})
 
 
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+_WORDS = ("text", "finish", "model")
+_SAYS = {"content", "refusal", "tool_calls", "function_call", "reasoning", "reasoning_content"}
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+def _part(found: Any, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"no object as {what}: {_shown(found)}")
+    return cast(dict[str, Any], found)
+
+
+def _given(owner: dict[str, Any], name: str, default: Any) -> Any:
+    found = owner.get(name)
+    return default if found is None else found
+
+
+def _count(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _whole(text: str) -> str:
+    """`text` without halves of surrogate pairs, which can't be written to a file."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _shown(found: Any) -> str:
+    return json.dumps(found, ensure_ascii=False)[:_READ]
 
 
 def _words(error: Any) -> str:
@@ -162,7 +188,7 @@ def _words(error: Any) -> str:
 
 
 def _explained(
-    served: ServedModel, question: Question, error: Exception, key: str | None
+    served: ServedModel, question: Question, error: Exception, mask: Mask
 ) -> ServedError:
     """The error for people, without the key: a server may repeat it in its message."""
     import openai
@@ -177,7 +203,7 @@ def _explained(
             fix = "Is the server running, and base_url its address?"
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             variable = served.api_key_env or "OPENAI_API_KEY"
-            sent = f"the key in {variable}" if key else "no key: name its variable in api_key_env"
+            sent = f"the key in {variable}" if mask else "no key: name its variable in api_key_env"
             retried, fix = False, f"It was asked with {sent}."
         case openai.NotFoundError():
             retried = False
@@ -191,14 +217,23 @@ def _explained(
             if served.refused == "error":
                 fix += " Where only some prompts are so, refused='empty' (--refused empty) counts "
                 fix += "them as empty answers."
+        case openai.APIStatusError() if error.status_code < 400:
+            retried = False
+            what = f"status {error.status_code}: it sends to {error.response.headers.get('location')}"
+            fix = "No prompt follows to another address: give that one as base_url if you mean it."
         case openai.APIStatusError():
             retried = error.status_code >= 500
             fix = "" if retried else "The server does not take this request: see its words."
+        case OversizedError():
+            retried, what, fix = False, str(error), "Does base_url lead to such an API?"
+        case RecursionError():
+            retried = False
+            what = "its answer is JSON within JSON without an end"
+            fix = "Is base_url the address of an OpenAI-compatible API, with its '/v1'?"
         case _:
             what = f"its answer is none of the OpenAI API's ({error})"
             retried, fix = False, "Is base_url the address of such an API, with its '/v1'?"
-    if key:  # before anything is shortened: half a key is a key's half
-        what = what.replace(key, "***")
+    what = mask.text(_whole(what))  # before anything is shortened: half a key is a key's half
     what = " ".join(what.split())
     what = what if len(what) <= _SHOWN else what[:_SHOWN] + "…"
     tries = f" after {served.max_retries + 1} tries" if retried and served.max_retries else ""

@@ -16,7 +16,8 @@ from xlens.prompts import Prompt, Prompts
 from xlens.results import versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
-from xlens.served.model import ServedModel, check_temperature
+from xlens.served.keys import Mask
+from xlens.served.model import ServedModel, check_temperature, read_key
 
 REFUSED = "refused"
 _NONE = Answer("", REFUSED, None, None, "")
@@ -91,7 +92,8 @@ def served_generate(
         progress: Show a bar, and at the end tokens and cost, on stderr.
 
     Raises:
-        ValueError: bad options, no `openai` package, no key; before anything is asked.
+        ValueError: bad options, no `openai` package, no key, or one that stands in what is
+            recorded; before anything is asked.
         ServedError: a prompt got no answer after all retries, or every one was refused. What was
             answered is in the store.
         StoreError: an answer can't be kept.
@@ -121,6 +123,7 @@ def served_generate(
     todo = [q for q in questions if q.request not in answers and distinct[q.request] is q]
     refused: dict[str, ServedError] = {}
     if todo:
+        Mask(read_key(served)).require_absent(kind)
         answers.prepare()
         refused = _ask(served, todo, answers, progress)
     if refused and len(refused) == len(distinct):
