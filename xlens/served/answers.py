@@ -135,13 +135,13 @@ class Answers:
                 # The first: two runs that asked at the same time then end with the same.
                 self._found.setdefault(line.request, line.answer)
                 unchecked += not line.checked
-        damaged = [n for n, line in enumerate(lines, start=1) if not line.whole]
-        self._damaged = bool(damaged)
-        if damaged and damaged != [len(lines)]:
+        self._damaged = not all(line.whole for line in lines)
+        damaged = [n for n, line in enumerate(lines, start=1) if not line.whole and line.ended]
+        if damaged:
             numbers = ", ".join(map(str, damaged[:5])) + ", …" * (len(damaged) > 5)
             _log.warning(
-                "%s: line %s is damaged and not used. What it answered is asked again, and the "
-                "damaged lines are then taken out; nothing else is to be done.",
+                "%s: damaged, and not used: line %s. What stood there is asked again, and taken "
+                "out of the file; nothing else is to be done.",
                 path,
                 numbers,
             )
@@ -172,6 +172,7 @@ class _Line:
 
     Attributes:
         raw: Its bytes.
+        ended: It has an end; without one, a kill cut it off.
         whole: It is what was written, as far as can be told.
         request: What it answers; None for the head.
         answer: The answer.
@@ -179,6 +180,7 @@ class _Line:
     """
 
     raw: bytes
+    ended: bool
     whole: bool
     request: str | None = None
     answer: Answer | None = None
@@ -190,15 +192,15 @@ def _body(request: str, answer: Answer) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[_Line]:
-    raw = path.read_bytes().split(b"\n")
-    return [_parse(line) for line in (raw if raw[-1] else raw[:-1])]
+    *ended, rest = path.read_bytes().split(b"\n")
+    return [_parse(raw, True) for raw in ended] + ([_parse(rest, False)] if rest else [])
 
 
-def _parse(raw: bytes) -> _Line:
+def _parse(raw: bytes, ended: bool) -> _Line:
     try:
         record = cast(dict[str, Any], json.loads(raw))
         if "kind" in record:
-            return _Line(raw, True)
+            return _Line(raw, ended, True)
         answer = Answer(**record["answer"])
         request, stated = record["request"], record.get("digest")
         if not isinstance(request, str) or record.keys() - _FIELDS:
@@ -207,5 +209,5 @@ def _parse(raw: bytes) -> _Line:
         if stated is not None and stated != digest(_body(request, answer)):
             raise ValueError("another digest")
     except (ValueError, KeyError, TypeError, RecursionError):
-        return _Line(raw, False)
-    return _Line(raw, True, request, answer, checked=stated is not None)
+        return _Line(raw, ended, False)
+    return _Line(raw, ended, True, request, answer, checked=stated is not None)

@@ -219,7 +219,9 @@ def _explained(
                 fix += "them as empty answers."
         case openai.APIStatusError() if error.status_code < 400:
             retried = False
-            what = f"status {error.status_code}: it sends to {error.response.headers.get('location')}"
+            what = (
+                f"status {error.status_code}: it sends to {error.response.headers.get('location')}"
+            )
             fix = "No prompt follows to another address: give that one as base_url if you mean it."
         case openai.APIStatusError():
             retried = error.status_code >= 500

@@ -34,7 +34,7 @@ class ServedModel:
             OpenAI's own addresses and no key for any other, so that no key goes where it was not
             sent on purpose.
         concurrency: Most requests under way at a time.
-        timeout: Seconds to wait for an answer, at each try.
+        timeout: Seconds that a try may take as a whole, to the answer's last byte.
         max_retries: How often a request is repeated after 408, 409, 429, 5xx, a timeout or a broken
             connection, with growing pauses, or those the server asks for.
         temperature: 0 is greedy as far as the server goes; its answers may still depend on what

@@ -49,16 +49,12 @@ def _transport(seconds: float) -> Any:
             """One try: sent, answered and read within the time, or given up."""
             try:
                 with fail_after(seconds):
-                    for _ in range(_REDIRECTS + 1):
-                        response = await super().send(request, stream=True, **how)
-                        try:
-                            body = await _body(response)
-                        finally:
-                            await response.aclose()
+                    response, body = await self.read(request, how)
+                    for _ in range(_REDIRECTS):
                         onward = response.next_request
-                        if onward is None or not _stays(request, response, onward):
+                        if onward is None or not _stays(response, onward):
                             break
-                        request = onward
+                        response, body = await self.read(onward, how)
             except TimeoutError as error:
                 raise http.ReadTimeout(str(error), request=request) from error
             gone = ("content-encoding", "content-length", "transfer-encoding")
@@ -70,10 +66,17 @@ def _transport(seconds: float) -> Any:
                 extensions=response.extensions,
             )
 
+        async def read(self, request: Any, how: dict[str, Any]) -> tuple[Any, bytes]:
+            response = await super().send(request, stream=True, **how)
+            try:
+                return response, await _body(response)
+            finally:
+                await response.aclose()
+
     return Bounded(follow_redirects=False, headers={"Accept-Encoding": "gzip"})
 
 
-def _stays(request: Any, response: Any, onward: Any) -> bool:
+def _stays(response: Any, onward: Any) -> bool:
     """Whether a redirect is the same question to the same server.
 
     After 301 and 302 a client asks with GET, without the prompt: no answer to it comes from that.
@@ -82,7 +85,7 @@ def _stays(request: Any, response: Any, onward: Any) -> bool:
     def origin(url: Any) -> tuple[Any, ...]:
         return url.scheme, url.host, url.port
 
-    return response.status_code in (307, 308) and origin(request.url) == origin(onward.url)
+    return response.status_code in (307, 308) and origin(response.request.url) == origin(onward.url)
 
 
 async def _body(response: Any) -> bytes:
