@@ -20,16 +20,24 @@ from xlens.files.disk import (
     unique,
     write,
 )
+from xlens.files.leases import Holding, Lease, Waiting, Watch, lease_at, wait_for_signs
+from xlens.files.lock import Lock
 from xlens.files.owners import Owner, abandoned, me, now
 
 __all__ = [
+    "Holding",
+    "Lease",
+    "Lock",
     "Owner",
+    "Waiting",
+    "Watch",
     "abandoned",
     "append",
     "cache_root",
     "digest",
     "draft",
     "is_draft",
+    "lease_at",
     "me",
     "now",
     "publish",
@@ -39,5 +47,6 @@ __all__ = [
     "sweep",
     "sync",
     "unique",
+    "wait_for_signs",
     "write",
 ]

@@ -2,19 +2,22 @@
 
 import os
 import platform
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import psutil
 
-# A process on another machine can't be seen from here: its files count as left behind after this
-# long without a change. A shard takes seconds or minutes.
-FOREIGN_SECONDS = 900.0
+State = Literal["running", "stopped", "gone", "unseen"]
+_STATES: dict[str, State] = {
+    psutil.STATUS_ZOMBIE: "gone",
+    psutil.STATUS_DEAD: "gone",
+    psutil.STATUS_STOPPED: "stopped",
+    psutil.STATUS_TRACING_STOP: "stopped",
+}
 _CLOCK_SECONDS = 2.0  # by how much a start time may differ between two readings
 
 
@@ -46,29 +49,27 @@ class Owner:
             case _:
                 return None
 
-    def alive(self, idle: float) -> bool:
-        """Whether the process still runs.
+    def state(self) -> State:
+        """What can be told of the process from here.
 
-        Args:
-            idle: Seconds since its file was last written to. Decides where the process can't be
-                seen from here: another machine, another container.
+        `unseen` where its number means nothing here: another machine, another container.
         """
         here = me()
         if self == here:
-            return True
+            return "running"
         if self.host != here.host:
-            return idle < FOREIGN_SECONDS
+            return "unseen"
         if self.boot != here.boot:
-            return False
+            return "gone"
         try:
             process = psutil.Process(self.pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return False
-            return abs(process.create_time() - self.started) <= _CLOCK_SECONDS
+            if abs(process.create_time() - self.started) > _CLOCK_SECONDS:
+                return "gone"
+            return _STATES.get(process.status(), "running")
         except psutil.NoSuchProcess:
-            return False
+            return "gone"
         except psutil.AccessDenied:
-            return True
+            return "running"
 
 
 def me() -> Owner:
@@ -81,19 +82,21 @@ def _owner(pid: int) -> Owner:
     return Owner(
         pid=pid,
         started=round(psutil.Process(pid).create_time()),
-        # Two containers may share a name but not their process numbers.
-        host=_short(platform.node() + _read_link("/proc/self/ns/pid")),
+        # Two machines may share a name, and two containers name and machine, but not all three.
+        host=_short(
+            platform.node() + _read_text("/etc/machine-id") + _read_link("/proc/self/ns/pid")
+        ),
         boot=_short(_read_text("/proc/sys/kernel/random/boot_id")),
     )
 
 
 def abandoned(path: Path) -> bool:
-    """Whether `path`, a draft with its writer in its name, was left behind."""
+    """Whether `path`, a draft with its writer in its name, was left by a process that is gone.
+
+    One that can't be seen from here may live: its drafts stay until what they were for is there.
+    """
     owner = Owner.parse(path.name.split(".")[-3])
-    try:
-        return owner is None or not owner.alive(time.time() - path.stat().st_mtime)
-    except FileNotFoundError:
-        return False
+    return owner is None or owner.state() == "gone"
 
 
 def now() -> str:

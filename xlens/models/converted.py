@@ -12,6 +12,8 @@ import errno
 import importlib
 import json
 import logging
+import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Generator
@@ -110,7 +112,9 @@ def convert(
     if is_converted(name, digest):  # without the lock: a read-only cache can be used
         return folder
     try:
-        with _locked(folder):
+        os.makedirs(folder.parent, exist_ok=True)
+        lock = folder.parent / f".{folder.name}.lock"
+        with files.Lock(lock, f"the conversion of {name}", math.inf):
             if is_converted(name, digest):  # by the process that was waited for
                 return folder
             if folder.exists():
@@ -276,23 +280,6 @@ def _compare(draft: Path, model: Any, tokenizer: Any) -> None:
             f"The converted model differs from the GGUF file in {', '.join(sorted(wrong)[:5])}; it "
             "was not kept. The versions of transformers and safetensors may not fit together."
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    from filelock import FileLock, Timeout
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("waiting for another process that is converting %s", folder.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from filelock import BaseFileLock
 from torch import Tensor
 
 from xlens import files, results
-from xlens.engine.store import journal, locks
+from xlens.engine.store import journal
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
 from xlens.engine.store.journal import Contents, ShardRecord
 from xlens.engine.store.keys import FORMAT
@@ -49,12 +48,16 @@ class Entry:
         shards: How many there are when it is whole.
     """
 
-    def __init__(self, path: Path, lock: BaseFileLock, *, key: Mapping[str, Any], shards: int):
+    def __init__(self, path: Path, lock: files.Lock, *, key: Mapping[str, Any], shards: int):
         self.id = path.name
         self.path = path
         self.key = dict(key)
         self.shards = shards
         self._lock = lock
+        self._watch = files.Watch()
+        self._waiting = files.Waiting()
+        self._leases: dict[int, files.Lease] = {}
+        self._lost: set[int] = set()
         self._journal = path / JOURNAL
         self._manifest = path / MANIFEST
         self._seen: dict[Path, tuple[tuple[int, ...], Contents]] = {}
@@ -125,8 +128,10 @@ class Entry:
         """The shards that this process should compute, claimed one by one.
 
         Several processes that loop over the same entry share the work. The loop ends when every
-        shard is done or was given out here: the others' are waited for, and taken over if their
-        process dies. Whatever isn't written when the loop is left early is free again.
+        shard is done or was given out here: the others' are waited for, with a line on stderr that
+        says whom, and taken over if their process dies or stands still for half a minute. If it was
+        this process that stood still, its shard is the other's, and waited for too. Whatever isn't
+        written when the loop is left early is free again.
 
             for shard in entry.todo():
                 entry.write(shard, compute(shard))
@@ -137,14 +142,17 @@ class Entry:
         """
         given: set[int] = set()
         try:
-            while waiting := sorted(set(range(self.shards)) - given - self.done):
-                before = len(given)
+            self._waiting.reset()
+            while waiting := sorted(set(range(self.shards)) - (given - self._lost) - self.done):
+                claimed = False
                 for shard in waiting:
                     if self.claim(shard):
                         given.add(shard)
+                        claimed = True
                         yield shard
-                if len(given) == before:
-                    self._tell(f"waiting for shards {_listed(waiting)} of another process")
+                        self._waiting.reset()
+                if not claimed:
+                    self._tell_wait(waiting)
                     time.sleep(poll)
         except BaseException:  # an error in the caller's loop closes the generator
             for shard in given:
@@ -162,7 +170,7 @@ class Entry:
         """
         self._check_number(shard)
         with self._writing(f"claiming shard {shard} of entry {self.id}"):
-            return not self._is_done(shard) and locks.claim(self.path / claim_name(shard))
+            return not self._is_done(shard) and self._take(shard)
 
     def release(self, shard: int) -> None:
         """Give a claim back; nothing happens if it isn't this process's."""
@@ -170,7 +178,8 @@ class Entry:
         if not path.exists():
             return
         with suppress(StoreError), self._locked(f"releasing shard {shard}"):
-            if locks.holder(path) == files.me():
+            there = files.lease_at(path)
+            if there is not None and there.owner == files.me():
                 files.remove(path)
 
     def write(
@@ -210,9 +219,9 @@ class Entry:
                     f"Entry {self.id} can't be finished: shards {_listed(missing)} of "
                     f"{self.shards} have not been written. Write them first."
                 )
-            for path in self.path.glob("*.claim"):  # of writers that died after their last write
+            # Of writers that died, stand still, or can't be seen: all they could write is there.
+            for path in [*self.path.glob("*.claim"), *self.path.glob("*.tmp")]:
                 files.remove(path)
-            files.sweep(self.path)
             if not self._manifest.exists():
                 found = self._contents()
                 whole = Contents(self._head(), found.records, found.versions)
@@ -273,6 +282,8 @@ class Entry:
                 with self._writing(doing):
                     if self._is_done(record.shard):  # another process was quicker: same bytes
                         return
+                    if self._overtaken(record.shard):
+                        return
                     self._reopen()
                     files.publish(drafts)
                     journal.write_event(self._journal, "shard", record=vars(record))
@@ -280,6 +291,44 @@ class Entry:
             finally:
                 for left in drafts.values():
                     files.remove(left)
+
+    def _take(self, shard: int) -> bool:
+        path = self.path / claim_name(shard)
+        holder = self._watch.holder(path)
+        if holder is not None and holder.owner != files.me():
+            return False
+        if holder is not None:  # given twice: the same lease
+            self._leases[shard] = files.Lease(path, holder.token)
+        else:
+            if (before := self._watch.last(path)) is not None and before.state != "gone":
+                _log.warning("Shard %s of %s is taken over from %s.", shard, self.id, before)
+            self._leases[shard] = files.Lease.take(path)
+        self._lost.discard(shard)
+        return True
+
+    def _overtaken(self, shard: int) -> bool:
+        """Whether this process stood still for so long that another computes its shard. Told."""
+        lease = self._leases.get(shard)
+        if not self._lock.lost() and (lease is None or not lease.overtaken()):
+            return False
+        self._lost.add(shard)
+        _log.warning(
+            "Shard %s of store entry %s is not written: this process stood still for so long that "
+            "another took it over.",
+            shard,
+            self.id,
+        )
+        return True
+
+    def _tell_wait(self, shards: Sequence[int]) -> None:
+        held: dict[files.Owner, list[int]] = {}
+        for shard in shards:
+            if (seen := self._watch.last(self.path / claim_name(shard))) is not None:
+                held.setdefault(seen.owner, []).append(shard)
+        for numbers in held.values():
+            seen = self._watch.last(self.path / claim_name(numbers[0]))
+            assert seen is not None
+            self._waiting.tell(f"shards {_listed(numbers)} of store entry {self.id}", seen)
 
     def _reopen(self) -> None:
         """Go from manifest back to journal. A kill on the way leaves one of them in force."""

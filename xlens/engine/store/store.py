@@ -9,10 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from xlens import files
-from xlens.engine.store import journal, locks
+from xlens.engine.store import journal
 from xlens.engine.store.entry import JOURNAL, MANIFEST, Entry
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
 from xlens.engine.store.journal import Contents
@@ -45,7 +43,12 @@ class Store:
         ).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f"The store {str(self.root)!r} is a file; name a folder.")
-        self._lock = FileLock(self.root / ".lock", timeout=LOCK_SECONDS, poll_interval=0.01)
+        self._lock = files.Lock(
+            self.root / ".lock",
+            f"the lock of the store {str(self.root)!r}, for {LOCK_SECONDS:.0f} s at most",
+            LOCK_SECONDS,
+        )
+        self._watch = files.Watch()
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -186,10 +189,13 @@ class Store:
         removed: list[EntryInfo] = []
         spared: list[EntryInfo] = []
         with explained("pruning", self.root):
+            if not dry_run:
+                claims = [p for info in wanted if info.in_use for p in info.path.glob("*.claim")]
+                files.wait_for_signs(self._watch, claims)
             for info in wanted:
                 if keep_bytes is not None and left <= keep_bytes:
                     break
-                if info.in_use or not (dry_run or self._delete(info.path)):
+                if (info.in_use and dry_run) or not (dry_run or self._delete(info.path)):
                     spared.append(info)
                     continue
                 removed.append(info)
@@ -245,7 +251,7 @@ class Store:
         """Out of sight in one step, then away; False if somebody has begun to use it."""
         away = files.unique(self.root / f"pruned-{path.name}")
         with self._lock:
-            if _in_use(path):
+            if _in_use(path, self._watch):
                 return False
             os.replace(path, away)
             files.sync(self.root)
@@ -281,13 +287,13 @@ def _info(path: Path) -> EntryInfo:
         size=sum(s.st_size for s in stats),
         created=None if created is None else datetime.fromisoformat(created),
         used=datetime.fromtimestamp(max(marks, default=path.stat().st_mtime), UTC),
-        in_use=_in_use(path),
+        in_use=_in_use(path, files.Watch()),
         problem=problem,
     )
 
 
-def _in_use(path: Path) -> bool:
-    return any(locks.holder(claim) is not None for claim in path.glob("*.claim"))
+def _in_use(path: Path, watch: files.Watch) -> bool:
+    return any(watch.holder(claim) is not None for claim in path.glob("*.claim"))
 
 
 def _problem(shard: Shard, full: bool) -> str | None:
