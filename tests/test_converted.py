@@ -208,7 +208,7 @@ def test_two_at_once_convert_once(tiny_file, caplog):
 
     def slow(_: Path) -> Path:
         calls.append(1)
-        time.sleep(0.5)
+        time.sleep(2.0)
         return tiny_file
 
     work = [
@@ -222,7 +222,7 @@ def test_two_at_once_convert_once(tiny_file, caplog):
     for thread in work:
         thread.join()
     assert calls == [1]
-    assert "waiting" in caplog.text
+    assert "Waiting for the conversion of m: process" in caplog.text
     converted.verify(converted.folder_for("m", digest), digest, full=True)
 
 
