@@ -1,9 +1,11 @@
 """What the tests of the core share: loaded models, mixed prompts, references computed plainly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -25,6 +27,27 @@ def model(folder: Path) -> HookedModel:
 def fresh(family: str, **changes: object) -> HookedModel:
     """A model of a test's own, to be spoiled."""
     return xlens.load(tiny.model(family, **changes), tiny.tokenizer(family))
+
+
+@contextmanager
+def passes(hooked: HookedModel, *, stop: int | None = None) -> Iterator[list[int]]:
+    """Counts the model's passes; the one numbered `stop` is interrupted.
+
+    From outside of the model: with a hook on it, nothing is stored or found.
+    """
+    counted: list[int] = []
+    words, lookup = hooked.hf_model.get_input_embeddings().weight, torch.nn.functional.embedding
+
+    def embedding(ids: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if weight is words:
+            if len(counted) == stop:
+                raise KeyboardInterrupt
+            counted.append(len(ids))
+        return lookup(ids, weight, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "embedding", embedding)
+        yield counted
 
 
 def mixed() -> Prompts:

@@ -11,8 +11,8 @@ import torch
 
 import tiny
 import xlens
-from xlens import Prompt, harvest
-from xlens.engine import decode
+from xlens import Prompt, Prompts, harvest
+from xlens.engine import decode, plan
 from xlens.engine.generate import Generations, generate
 from xlens.engine.interventions import add, intervene, patch, project_out
 from xlens.engine.trust import shares_prefixes
@@ -525,3 +525,28 @@ def test_one_prompt_and_none(family_dir):
     model = kit.model(family_dir("gpt2"))
     assert len(run(model, prompts()[:1]).table) == 1
     assert len(run(model, prompts()[:1], max_new_tokens=1).table["tokens"][0]) == 1
+
+
+def test_two_shared_prefixes_of_unlike_length_side_by_side(family_dir):
+    model = kit.model(family_dir("llama"))
+    heads = ["The book is on the table; the flower is red. " * 2, "Wir trinken im Sommer Wasser. "]
+    heads[1] *= 2
+    ends = ("Where", "We", "Is it", "A king")
+    prompts = Prompts(Prompt(head + end, "en", head + end) for head in heads for end in ends)
+    batches = plan([t.ids for t in model.tokenize(list(prompts))], 2048)
+    assert any(len({g.prefix for g in b.groups}) > 1 for b in batches if b.prefix_tokens)
+    got = generate(model, prompts, max_new_tokens=8, progress=False).table["tokens"]
+    for prompt, ids in zip(prompts, got, strict=True):
+        assert ids == generate(model, [prompt], max_new_tokens=8, progress=False).table["tokens"][0]
+
+
+@pytest.mark.parametrize("tile", [3, 7, 10_000])
+def test_of_equally_probable_tokens_the_first_is_taken(tile, family_dir, monkeypatch):
+    monkeypatch.setattr(decode, "VOCAB_TILE", tile)
+    model = kit.fresh("gpt2")
+    draw = torch.Generator().manual_seed(0)
+    table = torch.randint(4, (40, model.d_vocab), generator=draw).float()  # ties without end
+    table[0] = 0
+    monkeypatch.setattr(model.readout, "tile", lambda _normed, a, b: table[:, a:b])
+    first = [int((row == row.max()).nonzero()[0]) for row in table]
+    assert decode.greedy(model.readout, torch.zeros(40, model.d_model)).tolist() == first

@@ -146,3 +146,14 @@ def test_rows_are_filled_with_the_prompts_own_states(sequences, budget, share, d
                 assert positions == where
             got = acts.rows(name, i)[..., :2]
             torch.testing.assert_close(got, wanted + torch.tensor([0, 2]).view(2, 1, 1))
+
+
+def test_prefixes_that_do_not_fit_a_budget_run_one_after_the_other():
+    sequences = [(g,) * 100 + (1, i) for g in range(5) for i in range(3)]
+    sequences += [(9,) * 300 + (1, i) for i in range(3)]
+    batches = plan(sequences, 250)
+    groups = [len(b.groups) for b in batches if b.prefix_tokens]
+    assert sorted(groups) == [1, 1, 2, 2]
+    for batch in batches:
+        # Only one prefix that is itself longer than the budget may exceed it.
+        assert batch.prefix_tokens <= 250 or len(batch.groups) == 1

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 import xlens
-from xlens.engine import run, trust
+from xlens.engine import plan, run, trust
 from xlens.engine.harvest import harvest
 from xlens.prompts import Prompt, Prompts
 
@@ -119,3 +119,20 @@ def test_a_prefix_longer_than_the_sliding_window(family_dir):
     got = xlens.harvest(model, prompts, slots="all", progress=False)
     wanted = xlens.harvest(model, prompts, slots="all", share_prefixes=False, progress=False)
     assert kit.relative_error(got.slot("all").values, wanted.slot("all").values) < 2e-5
+
+
+def test_a_mean_over_a_span_that_a_shared_prefix_cuts(family_dir):
+    model = kit.model(family_dir("llama"))
+    head, same = "The dog sleeps in the house. We drink cold water. ", "January is the first month "
+    prompts = Prompts(
+        Prompt.from_parts([head, ("cut", same + end), " Where?"], language="en", id=end)
+        for end in ("of the year", "in summer", "on the table it is red", "of the king")
+    )
+    tokens = model.tokenize(list(prompts))
+    (batch,) = plan([t.ids for t in tokens], 2048)
+    prefix = batch.groups[0].prefix
+    assert all(t.spans["cut"][0] < prefix < t.spans["cut"][1] - 1 for t in tokens)
+    got = harvest(model, prompts, slots="cut:mean", progress=False).get("cut:mean")
+    for i, t in enumerate(tokens):
+        wanted = kit.picked(kit.hidden_states(model, t.ids), t, "cut:mean")[:-1, 0]
+        assert kit.relative_error(got[i][:-1], wanted) < 2e-5

@@ -38,21 +38,12 @@ def same(a, b, exactly=True):
             assert kit.relative_error(one.values, other.values) < 2e-5
 
 
-def count_passes(model):
-    passes = []
-    handle = model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
-    return passes, handle
-
-
 def test_the_same_values_and_no_second_computation(model, tmp_path):
     plain = harvest(model, parallel(), slots=SLOTS, progress=False)
     first = harvest(model, parallel(), slots=SLOTS, store=tmp_path, progress=False)
     same(plain, first, exactly=False)
-    passes, handle = count_passes(model)
-    try:
+    with kit.passes(model) as passes:
         second = harvest(model, parallel(), slots=SLOTS, store=Store(tmp_path), progress=False)
-    finally:
-        handle.remove()
     assert passes == []
     same(first, second)
 
@@ -74,18 +65,8 @@ def test_slices_and_parts(model, tmp_path):
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(model, tmp_path):
     kw = {"slots": SLOTS, "progress": False}
     whole = harvest_to_store(model, parallel(), tmp_path / "whole", **kw)
-    passes = iter(range(100))
-
-    def stop(*_args):
-        if next(passes) == 3:
-            raise KeyboardInterrupt
-
-    handle = model.blocks[0].register_forward_pre_hook(stop)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            harvest_to_store(model, parallel(), tmp_path / "cut", **kw)
-    finally:
-        handle.remove()
+    with kit.passes(model, stop=3), pytest.raises(KeyboardInterrupt):
+        harvest_to_store(model, parallel(), tmp_path / "cut", **kw)
     (info,) = Store(tmp_path / "cut").entries()
     assert 0 < info.done < len(whole.bounds) - 1 and not info.complete
     again = harvest_to_store(model, parallel(), tmp_path / "cut", **kw)
@@ -146,26 +127,13 @@ def test_tables_too_are_computed_once_and_taken_up_again(run, module, model, tmp
     for how in ([], [push, interventions.add(each, layers=2, slot="last")]):
         plain = run(model, interventions=how)
         folder = tmp_path / str(len(how))
-        passes = iter(range(1000))
-
-        def stop(*_args, passes=passes):
-            if next(passes) == 4:
-                raise KeyboardInterrupt
-
-        handle = model.blocks[0].register_forward_pre_hook(stop)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                run(model, interventions=how, store=folder)
-        finally:
-            handle.remove()
+        with kit.passes(model, stop=4), pytest.raises(KeyboardInterrupt):
+            run(model, interventions=how, store=folder)
         (info,) = Store(folder).entries()
         assert 0 < info.done < info.shards
         first = run(model, interventions=how, store=folder)
-        seen, handle = count_passes(model)
-        try:
+        with kit.passes(model) as seen:
             second = run(model, interventions=how, store=Store(folder))
-        finally:
-            handle.remove()
         assert seen == []
         pd.testing.assert_frame_equal(first.table, second.table)
         pd.testing.assert_frame_equal(first.table, plain.table, rtol=1e-4, atol=2e-4)

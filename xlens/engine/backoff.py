@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from xlens.engine.plan import Batch, Tokens, plan
+from xlens.engine.positions import labels
 from xlens.engine.run import Watch, run_batch
 from xlens.models import HookedModel
 
@@ -64,7 +65,8 @@ def run_all(
     left = list(range(len(sequences)))
     while left:
         done = set[int]()
-        for planned in plan([codes[i] for i in left], budget, share=share):
+        apart = labels(model, [len(sequences[i]) for i in left])
+        for planned in plan([codes[i] for i in left], budget, share=share, apart=apart):
             batch = planned.renumbered(left)
             try:
                 run(model, batch, sequences, layers, watch)

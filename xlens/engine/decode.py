@@ -6,7 +6,7 @@ side by side, so sliding windows and ALiBi see what they would see alone. Finish
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import KV_BUDGETS, Batch, Tokens, plan
+from xlens.engine.positions import fresh, labels
 from xlens.engine.run import (
     Keep,
     forward,
@@ -58,6 +59,16 @@ class Job:
         """Residual points that a pass visits: what is edited, and the last, which is read."""
         return self.edits.visiting((self.model.n_layers,))
 
+    def part(self, some: Sequence[int]) -> "Job":
+        """Some of the sequences."""
+        return replace(
+            self,
+            sequences=[self.sequences[i] for i in some],
+            codes=[self.codes[i] for i in some],
+            owners={k: self.owners[i] for k, i in enumerate(some)},
+            take=lambda k, token: self.take(some[k], token),
+        )
+
 
 @dataclass
 class _Rows:
@@ -76,6 +87,32 @@ class _Rows:
     positions: Int[Tensor, " row"]
     mask: Int[Tensor, "row place"]
     cache: Any
+
+
+def continued(job: Job, budget: int, *, cached: bool) -> Generator[list[int]]:
+    """Continue all sequences, each in the way that is right for it.
+
+    Args:
+        job: What and how.
+        budget: As for `decode`.
+        cached: Whether keys and values can be kept.
+
+    Yields:
+        Sequences that are done.
+    """
+    ends = [len(ids) + job.room - 1 for ids in job.sequences]
+    far = labels(job.model, ends) if cached else None
+    if far is None:
+        with fresh(job.model):
+            yield from (decode if cached else decode_uncached)(job, budget)
+        return
+    near = [i for i, label in enumerate(far) if not label]
+    beyond = [i for i, label in enumerate(far) if label]
+    for some, way in ((near, decode), (beyond, decode_alone)):
+        if some:
+            with fresh(job.model):
+                for done in way(job.part(some), budget):
+                    yield [some[k] for k in done]
 
 
 def decode(job: Job, budget: int) -> Generator[list[int]]:
@@ -115,6 +152,34 @@ def decode(job: Job, budget: int) -> Generator[list[int]]:
         yield _to_the_end(job, waiting)
 
 
+def decode_alone(job: Job, _budget: int) -> Generator[list[int]]:
+    """`decode` one by one, as the `generate` of transformers does it.
+
+    For sequences that may pass the length from which on positions depend on it: what was kept
+    stays as it was rotated, unless the model asks to read everything anew (Phi-3).
+    """
+    from transformers import DynamicCache
+
+    for i, ids in enumerate(job.sequences):
+        with fresh(job.model):
+            grown, cache, held = list(ids), None, 0
+            while True:
+                if cache is None or _reads_anew(job.model, grown, cache):
+                    cache, held = DynamicCache(), 0
+                new = len(grown) - held
+                read = _Reader(job, Seats(new, {i: (0, held, new, 0)}), job.owners)
+                mask = torch.ones(1, len(grown), dtype=torch.long)
+                positions = torch.arange(held, len(grown)).unsqueeze(0)
+                left = torch.tensor([grown[held:]])
+                forward(job.model, left, mask, positions, job.points, read, cache)
+                held = len(grown)
+                token = int(greedy(job.model.readout, read.states))
+                if not job.take(i, token):
+                    break
+                grown.append(token)
+        yield [i]
+
+
 def decode_uncached(job: Job, budget: int) -> Generator[list[int]]:
     """`decode` without keys and values: every step runs every token again.
 
@@ -131,7 +196,8 @@ def decode_uncached(job: Job, budget: int) -> Generator[list[int]]:
             return readers[-1][1]
 
         sequences = [tuple(grown[i]) for i in alive]
-        for batch in plan(sequences, budget, share=False):
+        apart = labels(job.model, list(map(len, sequences)))
+        for batch in plan(sequences, budget, share=False, apart=apart):
             run_batch(job.model, batch, sequences, job.points, watch)
         states = {
             k: row for some, read in readers for k, row in zip(some, read.states, strict=True)
@@ -142,6 +208,24 @@ def decode_uncached(job: Job, budget: int) -> Generator[list[int]]:
         done = [i for i in alive if not job.take(i, grown[i][-1])]
         alive = [i for i in alive if i not in done]
         yield done
+
+
+def _reads_anew(model: HookedModel, ids: Sequence[int], cache: Any) -> bool:
+    """Whether the model's own `generate` would drop what it kept before the next token."""
+    from transformers import GenerationMixin
+
+    own: Any = model.hf_model
+    plain: Any = vars(GenerationMixin)["prepare_inputs_for_generation"]
+    if type(own).prepare_inputs_for_generation is plain:
+        return False
+    prepared = own.prepare_inputs_for_generation(
+        torch.tensor([list(ids)], device=model.device),
+        past_key_values=cache,
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),
+        next_sequence_length=1,
+        use_cache=True,
+    )
+    return prepared.get("past_key_values") is not cache
 
 
 def greedy(readout: Readout, states: Float[Tensor, "row d_model"]) -> Int[Tensor, " row"]:

@@ -10,13 +10,12 @@ import pandas as pd
 import torch
 
 from xlens.engine.backoff import pass_budget
-from xlens.engine.decode import Job, decode, decode_uncached
-from xlens.engine.harvest import opened
+from xlens.engine.decode import Job, continued
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.plan import Tokens
 from xlens.engine.progress import token_bar
 from xlens.engine.store import Store, digest
-from xlens.engine.stored import stored_rows
+from xlens.engine.stored import kept_in, stored_rows
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
@@ -112,12 +111,14 @@ def generate(
 
     eos = _ends(model)
     origin = model.provenance(tokens)
-    if store is None:
+    kept = kept_in(store, model)
+    if kept is None:
         found = write(0, len(items))
     else:
         found = stored_rows(
-            opened(store),
+            kept,
             "generate",
+            model,
             origin,
             tokens,
             write,
@@ -223,7 +224,7 @@ def _run(
         same.setdefault(each, []).append(i)
     owners = list(same.values())
     eos = _ends(model)
-    run = decode if shares_prefixes(model) else decode_uncached
+    cached = shares_prefixes(model)
     found: dict[int, _Text] = {}
     left = list(range(len(owners)))
     with (
@@ -244,7 +245,7 @@ def _run(
                 lambda k, token, texts=texts: texts[k].take(token),
             )
             try:
-                for done in run(job, budget):
+                for done in continued(job, budget, cached=cached):
                     for k in done:
                         found.update(dict.fromkeys(owners[left[k]], texts[k]))
                         advance(owners[left[k]])

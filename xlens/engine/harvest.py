@@ -16,7 +16,7 @@ from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.progress import token_bar
 from xlens.engine.run import Keep, Seats
 from xlens.engine.store import Store
-from xlens.engine.stored import StoredActivations, stored
+from xlens.engine.stored import StoredActivations, kept_in, opened, stored
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
@@ -82,7 +82,8 @@ def harvest(
         dtype=dtype,
         progress=progress,
     )
-    return run.in_memory() if store is None else run.on_disk(opened(store)).load()
+    kept = kept_in(store, model)
+    return run.in_memory() if kept is None else run.on_disk(kept).load()
 
 
 def harvest_to_store(
@@ -103,11 +104,6 @@ def harvest_to_store(
         **options: The other options of `harvest`, with its defaults and errors.
     """
     return Harvest(model, prompts, **options).on_disk(opened(store))
-
-
-def opened(store: Store | str | Path | None) -> Store:
-    """A store, by itself or by its folder; None for the one in the user's cache."""
-    return store if isinstance(store, Store) else Store(store)
 
 
 class Harvest:

@@ -71,7 +71,13 @@ class Batch:
         )
 
 
-def plan(sequences: Sequence[Tokens], token_budget: int, *, share: bool = True) -> list[Batch]:
+def plan(
+    sequences: Sequence[Tokens],
+    token_budget: int,
+    *,
+    share: bool = True,
+    apart: Sequence[int] | None = None,
+) -> list[Batch]:
     """Put sequences into batches, longest first, within `token_budget` tokens a pass.
 
     Every sequence is in exactly one batch. One that is longer than the budget gets a pass of its
@@ -81,10 +87,14 @@ def plan(sequences: Sequence[Tokens], token_budget: int, *, share: bool = True) 
         sequences: Token ids of each sequence.
         token_budget: Most tokens, padding included, in one pass.
         share: Whether common prefixes run once.
+        apart: A label for each sequence: only those of one label run together, and only those of
+            label 0 share prefixes. None: all may.
 
     Raises:
         ValueError: a budget below 1, or a sequence without tokens.
     """
+    if apart is not None:
+        return _apart(sequences, token_budget, share, apart)
     if token_budget < 1:
         raise ValueError(f"token_budget is {token_budget}; it must be at least 1 token.")
     if not all(sequences):
@@ -103,6 +113,17 @@ def plan(sequences: Sequence[Tokens], token_budget: int, *, share: bool = True) 
         taken.append(group)
     if taken:
         batches.append(_shared(taken, lengths, token_budget))
+    return sorted(batches, key=lambda b: -b.padded_tokens)
+
+
+def _apart(
+    sequences: Sequence[Tokens], token_budget: int, share: bool, labels: Sequence[int]
+) -> list[Batch]:
+    batches: list[Batch] = []
+    for label in sorted(set(labels)):
+        mine = [i for i, own in enumerate(labels) if own == label]
+        some = plan([sequences[i] for i in mine], token_budget, share=share and label == 0)
+        batches.extend(batch.renumbered(mine) for batch in some)
     return sorted(batches, key=lambda b: -b.padded_tokens)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xlens.engine.harvest import prompt_table
 from xlens.engine.plan import Tokens, plan
+from xlens.engine.positions import labels
 from xlens.engine.progress import token_bar
 from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
 from xlens.models import HookedModel
@@ -185,7 +186,7 @@ def relevance(
         token_budget = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
     # What stands after the position that is read has no say in it.
     inputs = [t.ids[: end + 1] for t, end in zip(tokens, ends, strict=True)]
-    todo = _batches(inputs, range(len(inputs)), token_budget)
+    todo = _batches(model, inputs, range(len(inputs)), token_budget)
     check(model, backward)
 
     wide = torch.promote_types(model.dtype, torch.float32)
@@ -207,7 +208,8 @@ def relevance(
             )
             if done is None:  # half the budget from here on
                 token_budget = max(len(rows) * max(len(inputs[i]) for i in rows) // 2, 1)
-                todo = _batches(inputs, [i for left in (rows, *todo) for i in left], token_budget)
+                again = [i for left in (rows, *todo) for i in left]
+                todo = _batches(model, inputs, again, token_budget)
                 continue
             found, value = done
             values[list(rows)] = value
@@ -327,8 +329,11 @@ def _first_token(model: HookedModel, text: str) -> int:
     return int(cut[0])
 
 
-def _batches(inputs: Sequence[Tokens], some: Sequence[int], budget: int) -> list[tuple[int, ...]]:
-    batches = plan([inputs[i] for i in some], budget, share=False)
+def _batches(
+    model: HookedModel, inputs: Sequence[Tokens], some: Sequence[int], budget: int
+) -> list[tuple[int, ...]]:
+    chosen = [inputs[i] for i in some]
+    batches = plan(chosen, budget, share=False, apart=labels(model, list(map(len, chosen))))
     return [tuple(some[m] for m in batch.members) for batch in batches]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Tokens
+from xlens.engine.positions import fresh
 from xlens.models import HookedModel
 
 # Sees the residual stream at a point; what it returns, if anything, takes its place.
@@ -92,7 +93,7 @@ def run_batch(
     Returns:
         Keys and values of the shared prefixes; None without prefixes.
     """
-    with model.evaluating():
+    with model.evaluating(), fresh(model):
         if batch.prefix_tokens == 0:
             for rows in batch.passes:
                 _right_padded(model, rows, sequences, layers, watch)

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xlens.activations import Activations
-from xlens.engine.harvest import Harvest, opened
+from xlens.engine.harvest import Harvest
 from xlens.engine.interventions import Edits, Interventions, check
 from xlens.engine.store import Store
-from xlens.engine.stored import stored_rows
+from xlens.engine.stored import kept_in, stored_rows
 from xlens.engine.stream import stream
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
@@ -122,6 +122,7 @@ class ScoreRequest:
     def stored(
         self,
         store: Store,
+        model: HookedModel,
         provenance: dict[str, Any],
         tokens: Sequence[TokenizedPrompt],
         points: Sequence[int],
@@ -133,6 +134,7 @@ class ScoreRequest:
         return stored_rows(
             store,
             "score",
+            model,
             provenance,
             tokens,
             read,
@@ -233,13 +235,14 @@ def score(
     def read(start: int, stop: int) -> pd.DataFrame:
         return sums(model, run.part(start, stop), progress=progress)
 
-    if store is None:
+    kept = kept_in(store, model)
+    if kept is None:
         found = read(0, len(request.texts))
     else:
         # Whole prompts: their candidates share a pass.
         bounds = [bisect_left(request.owner, i) for i in range(0, len(request), SHARD_PROMPTS)]
         found = request.stored(
-            opened(store), run.provenance, run.tokens, run.points, run.edits, read, bounds
+            kept, model, run.provenance, run.tokens, run.points, run.edits, read, bounds
         )
     return request.result(found, run.points, run.provenance)
 

@@ -1,8 +1,10 @@
 """Harvests on disk: computed once, resumed after a kill, read in slices, larger than memory."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,10 @@ from xlens.activations import Activations, SlotValues
 from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.store import Entry, Store, digest
 from xlens.models import HookedModel
+from xlens.models.computation import computation, foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
+
+_log = logging.getLogger(__name__)
 
 # Size of a shard: what a kill loses at most, and what is held in memory while it is made.
 SHARD_BYTES = 64 * 2**20
@@ -105,14 +110,21 @@ def stored(
 ) -> StoredActivations:
     """Find a harvest in the store, or run what is missing of it, shard by shard.
 
-    The key is all that decides the values: weights, tokenizer's ids, dtype, attention, points,
-    slots with their positions, interventions. Several processes may work on one harvest; each
+    The key is all that decides the values: weights, config, tokenizer's ids, dtype, attention,
+    buffers and attributes of the modules, versions of the code, points, slots with their positions,
+    interventions, those around included. Several processes may work on one harvest; each
     takes the shards that nobody has.
     """
     layouts = {name: layout(tokens, parse_slot(name)) for name in slots}
     bounds = _bounds(layouts, len(points) * model.d_model * dtype.itemsize, len(tokens))
+    if others := foreign(model.hf_model):
+        raise ValueError(
+            f"{model.name} can't be harvested into a store: {_told(others)}, so that what it "
+            "computes can't be told from what is kept. Take that off first, or use harvest(...)."
+        )
     key = _key(
         "harvest",
+        model,
         provenance,
         tokens,
         edits,
@@ -141,9 +153,29 @@ def stored(
     )
 
 
+def kept_in(store: Store | str | Path | None, model: HookedModel) -> Store | None:
+    """The store to look in and write to; None, with a warning, where what runs has no name."""
+    if store is None:
+        return None
+    if others := foreign(model.hf_model):
+        _log.warning(
+            "%s: %s. Results are computed without the store: they can't be told from others'.",
+            model.name,
+            _told(others),
+        )
+        return None
+    return opened(store)
+
+
+def opened(store: Store | str | Path | None) -> Store:
+    """A store, by itself or by its folder; None for the one in the user's cache."""
+    return store if isinstance(store, Store) else Store(store)
+
+
 def stored_rows(
     store: Store,
     kind: str,
+    model: HookedModel,
     provenance: Mapping[str, Any],
     tokens: Sequence[TokenizedPrompt],
     compute: Callable[[int, int], pd.DataFrame],
@@ -157,7 +189,8 @@ def stored_rows(
     Args:
         store: Where it is kept.
         kind: What is computed: `score`, `generate`.
-        provenance: Of the model that computes.
+        model: What computes.
+        provenance: Of the model.
         tokens: The sequences.
         compute: The rows of the sequences from one position to another.
         bounds: Sequences of shard i are `bounds[i]:bounds[i+1]`.
@@ -165,7 +198,7 @@ def stored_rows(
         **more: What else decides the values, as `plain` takes it.
     """
     entry = store.entry(
-        _key(kind, provenance, tokens, edits, bounds, **more), shards=len(bounds) - 1
+        _key(kind, model, provenance, tokens, edits, bounds, **more), shards=len(bounds) - 1
     )
     for shard in entry.todo():
         rows = compute(bounds[shard], bounds[shard + 1])
@@ -177,6 +210,7 @@ def stored_rows(
 
 def _key(
     kind: str,
+    model: HookedModel,
     provenance: Mapping[str, Any],
     tokens: Sequence[TokenizedPrompt],
     edits: Any,
@@ -188,10 +222,16 @@ def _key(
         **{name: provenance.get(name) for name in ("fingerprint", "dtype", "attention")},
         "tokens": digest([list(t.ids) for t in tokens]),
         "prompts": digest([[t.prompt.id, t.prompt.language] for t in tokens]),
+        "computation": computation(model.hf_model),
         "interventions": edits,
         "split": list(bounds),
         **more,
     }
+
+
+def _told(others: Sequence[str]) -> str:
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"something else changes its passes ({'; '.join(others[:3])}{more})"
 
 
 def _bounds(layouts: dict[str, SlotLayout], row_bytes: int, n: int) -> tuple[int, ...]:

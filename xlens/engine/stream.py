@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xlens.models import Readout
+from xlens.models.passes import full_precision
 
 ROW_TILE = 256
 VOCAB_TILE = 4_096
@@ -50,6 +51,7 @@ class Streamed:
 
 
 @torch.inference_mode()
+@full_precision()
 def stream(
     readout: Readout,
     resid: Float[Tensor, "layer row d_model"],

@@ -84,7 +84,7 @@ class Trunk:
         self.distinct = Distinct.of(ids, _joint([e.codes(ids) for e in edits], ids))
         self._recorded: list[_Recorded] = []
         self._wraps: dict[int, int] = {}
-        with self._watch_outputs():
+        with model.evaluating(), self._watch_outputs():
             run_all(
                 model,
                 self.distinct.sequences,
@@ -126,7 +126,7 @@ class Trunk:
                 return replaced
 
             below = () if kept.cache is None else tuple(kept.cache.layers[:first])
-            with self._skipped(first):
+            with self.model.evaluating(), self._skipped(first):
                 run_batch(
                     self.model,
                     kept.batch,

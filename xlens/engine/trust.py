@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Group, Tokens, plan
+from xlens.engine.positions import scheme
 from xlens.engine.run import Keep, run_batch
 from xlens.models import HookedModel
 
@@ -49,6 +50,8 @@ def shares_prefixes(model: HookedModel) -> bool:
 def _error(model: HookedModel) -> float:
     window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
     longest = min(model.n_ctx or 64, window + 12 if window < 100 else 24)
+    if how := scheme(model):
+        longest = min(longest, how.boundary)  # beyond it nothing is shared
     if longest < 12:
         return float("inf")  # hardly a context to share
     generator = torch.Generator().manual_seed(0)

@@ -15,10 +15,11 @@ from tqdm import tqdm
 from xlens.activations import Activations, SlotValues
 from xlens.engine.backoff import pass_budget
 from xlens.engine.gather import layout
-from xlens.engine.harvest import opened, prepare, prompt_table, states
+from xlens.engine.harvest import prepare, prompt_table, states
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.score import SLOT, ScoreRequest, Scores, sums
 from xlens.engine.store import Store
+from xlens.engine.stored import kept_in
 from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
@@ -69,7 +70,7 @@ def score_variants(
     points, _, tokens = prepare(model, request.texts, layers, SLOT, prepend_bos, named)
     edits = {name: request.bind(variant, model, tokens) for name, variant in variants.items()}
     budget = pass_budget(model, token_budget)
-    kept = None if store is None else opened(store)
+    kept = kept_in(store, model)
     origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in edits}
     bounds = _bounds(model, request.owner, [len(t) for t in tokens], edits, points)
@@ -84,7 +85,7 @@ def score_variants(
                 table = (
                     read(0, len(some.texts))
                     if kept is None
-                    else some.stored(kept, origin, tokens[at], points, edit, read)
+                    else some.stored(kept, model, origin, tokens[at], points, edit, read)
                 )
                 tables[name].append(table)
                 bar.update()

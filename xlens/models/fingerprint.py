@@ -24,24 +24,29 @@ class Fingerprint:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._seen: tuple[tuple[int, int, int], ...] | None = None
+        self._seen: tuple[Any, ...] | None = None
         self._value = ""
 
     def __call__(self) -> str:
         """32 hexadecimal digits."""
         tensors = dict(self._model.named_parameters())  # tied weights occur once
-        state = tuple((t.data_ptr(), _version(t), _bit_sum(t)) for t in tensors.values())
+        config = config_text(self._model.config)  # as it is now: some of it is read at run time
+        state = (config, *((t.data_ptr(), _version(t), _bit_sum(t)) for t in tensors.values()))
         if state != self._seen:
             with ThreadPoolExecutor() as pool:
                 hashes = list(pool.map(_tensor_hash, tensors.values()))
-            config: dict[str, Any] = self._model.config.to_dict()  # type: ignore[operator]
-            kept = {k: v for k, v in config.items() if k not in _VOLATILE}
             whole = blake2b(type(self._model).__name__.encode(), digest_size=16)
-            whole.update(json.dumps(kept, sort_keys=True, default=str).encode())
+            whole.update(config.encode())
             for name, digest in zip(tensors, hashes, strict=True):
                 whole.update(name.encode() + digest)
             self._seen, self._value = state, whole.hexdigest()
         return self._value
+
+
+def config_text(config: Any) -> str:
+    """A config as JSON, but for where it came from."""
+    kept = {k: v for k, v in config.to_dict().items() if k not in _VOLATILE}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 class TokenizerHash:

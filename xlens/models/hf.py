@@ -148,9 +148,13 @@ def load_config(
 def context_length(config: Any) -> int | None:
     """Longest prompt in tokens, or None where the model sets no bound (ALiBi)."""
     text = config.get_text_config()
+    rope: Any = getattr(text, "rope_parameters", None)
+    # Dynamic NTK names the length trained on, and stretches it.
+    stretched = isinstance(rope, dict) and rope.get("rope_type") == "dynamic"
+    factor = float(rope.get("factor", 1.0)) if stretched else 1.0
     for key in ("max_position_embeddings", "n_positions", "n_ctx"):
         if isinstance(value := getattr(text, key, None), int):
-            return value
+            return int(value * factor)
     return None
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from xlens.models import families
+from xlens.models.computation import around, attention_of, foreign, precision
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.hf import context_length
+from xlens.models.passes import evaluating
 from xlens.models.readout import Readout, output_options
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
@@ -197,20 +199,21 @@ class HookedModel:
             **({"begins_with": dict(sorted(firsts.items()))} if firsts else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
-            "attention": getattr(self.config, "_attn_implementation", None),
+            "attention": attention_of(self.hf_model),
+            "precision": precision(),
+            **({"around": inside} if (inside := around(self.hf_model)) else {}),
+            **({"changed_by": others} if (others := foreign(self.hf_model)) else {}),
             **self.origin,
         }
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
-        """Evaluation mode (no dropout) inside, the mode it had outside."""
-        training = [m for m in self.hf_model.modules() if m.training]
-        self.hf_model.eval()
-        try:
+        """This thread's alone, in evaluation mode (no dropout), without autocast, as long as this.
+
+        Its mode is as before afterwards; another thread waits until then.
+        """
+        with evaluating(self.hf_model):
             yield
-        finally:
-            for module in training:
-                module.training = True
 
     def random_twin(self, seed: int = 0) -> "HookedModel":
         """The same architecture and tokenizer with freshly initialised weights: a control."""

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from xlens.models.passes import full_precision
+
 
 class Readout:
     """Final norm, unembedding and what the model does to its logits afterwards.
@@ -81,6 +83,7 @@ class Readout:
         return copy.deepcopy(self.ln_final).to(device=self.device, dtype=torch.float32)
 
     @torch.inference_mode()
+    @full_precision()
     def normed(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The final norm, in fp32, of residual vectors in the raw basis."""
         flat = resid.to(self.device, torch.float32)
@@ -99,6 +102,7 @@ class Readout:
         return self._project(normed, ids)
 
     @torch.inference_mode()
+    @full_precision()
     def _project(self, normed: Tensor, items: slice | Tensor) -> Tensor:
         logits = normed @ self._weight[items].detach().float().T
         if self._bias is not None:

@@ -24,6 +24,8 @@ from xlens.engine.interventions.values import matched, one_per_prompt, shaped
 from xlens.engine.run import hooks
 from xlens.engine.store.keys import digest
 from xlens.models import HookedModel
+from xlens.models.computation import surrounded
+from xlens.models.passes import alone
 from xlens.prompts import Prompt, TokenizedPrompt, parse_slot
 
 _KINDS = {Add: "add", ProjectOut: "project_out", Patch: "patch"}
@@ -126,7 +128,9 @@ def _bind(what: Intervention, model: HookedModel, sequences: _Sequences) -> Boun
 def intervene(model: HookedModel, interventions: Interventions) -> Generator[None]:
     """Interventions on whatever the model runs inside: its own `generate`, a bare forward.
 
-    Hooks on the model's own blocks, removed afterwards, always.
+    Hooks on the model's own blocks, removed afterwards, always. The core's own calls inside know of
+    them: stored results of theirs stand by themselves, and provenance says so. Other threads'
+    calls of the core wait until this ends.
 
     Args:
         model: From `xlens.load`; its `hf_model` is what you call.
@@ -141,7 +145,12 @@ def intervene(model: HookedModel, interventions: Interventions) -> Generator[Non
             "; harvest, score and generate take the others: interventions=[...]."
         )
     edits = check(interventions, model, ())
-    with hooks(model, edits.layers, edits.prepare(Seats(0, {})), stop=False):
+    around = edits.prepare(Seats(0, {}))
+    with (
+        alone(model.hf_model),
+        surrounded(model.hf_model, edits.key),
+        hooks(model, edits.layers, around, stop=False),
+    ):
         yield
 
 

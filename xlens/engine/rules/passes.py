@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from xlens.engine.positions import fresh
 from xlens.engine.rules.patches import applied
 from xlens.engine.rules.rule import Rule
 from xlens.engine.rules.scalars import Scalar, objective
@@ -49,6 +50,7 @@ def relevance_pass(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(model.evaluating())
+        stack.enter_context(fresh(model))
         stack.enter_context(_weights_constant(model))
         stack.enter_context(applied(model, rule))
         with _captured(model, points, states), suppress(_Top):

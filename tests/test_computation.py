@@ -1,0 +1,381 @@
+"""What changes a model's computation stands in the store's key, or keeps the store away."""
+
+import functools
+import sys
+import threading
+import types
+
+import kit
+import pytest
+import torch
+from torch import nn
+
+from xlens.engine import (
+    Store,
+    generate,
+    harvest,
+    harvest_to_store,
+    harvest_variants,
+    relevance,
+    score,
+    score_variants,
+)
+from xlens.engine.interventions import add, intervene
+from xlens.models.computation import computation, foreign
+from xlens.prompts import Prompt, Prompts
+
+PROMPTS = Prompts(Prompt(t, "en", t) for t in ("The dog sleeps", "Where is", "The book is on the"))
+QUIET = {"progress": False}
+
+
+def harvested(model, **kw):
+    return harvest(model, PROMPTS, layers=[1, model.n_layers], **kw, **QUIET).get("last")
+
+
+def scored(model, **kw):
+    found = score(model, PROMPTS, [" house", " red flower"], **kw, **QUIET)
+    return torch.tensor(found.table["logprob"].to_numpy())
+
+
+def written(model, **kw):
+    found = generate(model, PROMPTS, max_new_tokens=6, **kw, **QUIET).table["tokens"]
+    return torch.tensor([[*t, *[-1] * (6 - len(t))] for t in found])
+
+
+def varied(model, **kw):
+    found = score_variants(model, PROMPTS, [" house", " red"], {"plain": ()}, **kw, **QUIET)
+    return torch.tensor(found["plain"].table["logprob"].to_numpy())
+
+
+def varied_states(model, **kw):
+    found = harvest_variants(model, PROMPTS, {"plain": ()}, layers=[model.n_layers], **kw, **QUIET)
+    return found["plain"].get("last")
+
+
+def relevant(model, **kw):
+    found = relevance(model, PROMPTS, targets=[5] * 3, slots="last", **kw, **QUIET)
+    return torch.tensor(found.values)
+
+
+KEPT = [harvested, scored, written, varied]
+ALL = [*KEPT, varied_states, relevant]
+
+
+def push(model, strength=30.0):
+    v = torch.randn(model.d_model, generator=torch.Generator().manual_seed(3))
+    return add(v, layers=2, strength=strength, slot="all")
+
+
+# --- in the key ---
+
+
+@pytest.mark.parametrize("run", KEPT)
+def test_interventions_around_are_never_served_as_plain_nor_plain_as_them(run, tmp_path):
+    model = kit.fresh("llama")
+    plain = run(model)
+    with intervene(model, push(model)):
+        steered = run(model)
+        assert torch.equal(run(model, store=tmp_path / "a"), steered)
+    assert not torch.equal(steered, plain)
+    assert torch.allclose(run(model, store=tmp_path / "a"), plain, atol=1e-4)
+    run(model, store=tmp_path / "b")
+    with intervene(model, push(model)), kit.passes(model) as passes:
+        assert torch.allclose(run(model, store=tmp_path / "b"), steered, atol=1e-4)
+        assert passes
+        passes.clear()
+        run(model, store=tmp_path / "b")
+        assert not passes  # these have entries of their own
+        with intervene(model, push(model, 1.0)):
+            run(model, store=tmp_path / "b")
+        assert passes
+
+
+def buffer(model):
+    model.body.rotary_emb.inv_freq.mul_(1.7)
+
+
+def plain_tensor(model):
+    model.blocks[0].mlp.nothing_but_a_tensor = torch.ones(3)
+
+
+def epsilon(model):
+    model.blocks[1].input_layernorm.variance_epsilon = 0.5
+
+
+def scaling(model):
+    model.blocks[1].self_attn.scaling *= 3
+
+
+def config(model):
+    model.config.rms_norm_eps = 0.5
+
+
+def config_of_a_block(model):
+    import copy
+
+    model.blocks[1].self_attn.config = copy.deepcopy(model.config)
+    model.blocks[1].self_attn.config._attn_implementation = "eager"
+
+
+def attention(model):
+    model.hf_model.set_attn_implementation("eager")
+
+
+def activation(model):
+    model.blocks[1].mlp.act_fn = nn.Tanh()
+
+
+def function(model):
+    model.blocks[1].mlp.act = torch.tanh
+
+
+def adapter(model):
+    from peft import LoraConfig
+
+    model.hf_model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+
+
+CHANGES = [buffer, plain_tensor, epsilon, scaling, config, config_of_a_block, attention]
+CHANGES += [activation, function]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_a_pass_reads_is_in_the_key(change, tmp_path):
+    model = kit.fresh("llama")
+    harvested(model, store=tmp_path)
+    with kit.passes(model) as passes:
+        harvested(model, store=tmp_path)
+        assert not passes
+        change(model)
+        assert not foreign(model.hf_model)
+        harvested(model, store=tmp_path)
+        assert passes
+    assert len(Store(tmp_path).entries()) == 2
+
+
+def test_an_adapter_switched_on_scaled_or_off_is_another_model(tmp_path):
+    pytest.importorskip("peft")
+    model = kit.fresh("llama")
+    plain = harvested(model, store=tmp_path)
+    adapter(model)
+    on = harvested(model, store=tmp_path)
+    model.hf_model.disable_adapters()
+    off = harvested(model, store=tmp_path)
+    model.hf_model.enable_adapters()
+    model.blocks[0].self_attn.q_proj.scaling["default"] *= 5
+    scaled = harvested(model, store=tmp_path)
+    assert torch.allclose(plain, off, atol=1e-5)
+    assert not torch.allclose(on, off, atol=1e-3) and not torch.allclose(on, scaled, atol=1e-3)
+    assert not foreign(model.hf_model)
+
+
+def test_the_key_names_versions_and_the_code_of_modules_outside_packages(monkeypatch, tmp_path):
+    model = kit.fresh("llama")
+    found = computation(model.hf_model)["code"]
+    assert found["torch"] == torch.__version__ and "transformers" in found
+    harvested(model, store=tmp_path)
+    monkeypatch.setattr("transformers.__version__", "5.0.1")
+    with kit.passes(model) as passes:
+        harvested(model, store=tmp_path)
+    assert passes
+
+
+def test_code_that_comes_with_a_checkpoint_is_named_by_its_files(monkeypatch, tmp_path):
+    keys = []
+    for extra in ("", "# changed\n"):
+        folder = tmp_path / f"version{len(keys)}"
+        folder.mkdir()
+        text = "from torch import nn\nclass Own(nn.Identity):\n    pass\n"
+        (folder / "modeling.py").write_text(text)
+        (folder / "beside.py").write_text(extra)
+        name = "transformers_modules.own.modeling"
+        module = types.ModuleType(name)
+        module.__file__ = str(folder / "modeling.py")
+        exec(text, vars(module))
+        monkeypatch.setitem(sys.modules, name, module)
+        model = kit.fresh("llama")
+        model.blocks[0].mlp.own = module.Own()
+        keys.append(computation(model.hf_model)["code"][name])
+    assert keys[0] != keys[1]
+
+
+def test_matrix_precision_is_in_the_key_and_in_the_provenance(tmp_path):
+    model = kit.fresh("llama")
+    harvested(model, store=tmp_path)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with kit.passes(model) as passes:
+            found = harvest(model, PROMPTS, layers=[1, model.n_layers], store=tmp_path, **QUIET)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert passes and found.provenance["precision"] == {"float32_matmul": "medium"}
+
+
+@pytest.mark.parametrize("run", ALL)
+def test_autocast_is_off_inside(run):
+    model = kit.fresh("llama")
+    plain = run(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(run(model), plain)
+
+
+@pytest.mark.parametrize("run", ALL)
+def test_passes_run_in_evaluation_mode_whatever_the_model_is_in(run):
+    model = kit.fresh("gpt2")
+    plain = run(model)
+    model.hf_model.train()
+    assert torch.equal(run(model), plain)
+    assert model.hf_model.training
+
+
+def test_a_candidates_start_is_in_the_key(tmp_path):
+    model = kit.fresh("gpt2")
+    one = score(model, [Prompt("ab", "en", "x")], [" cd ef"], store=tmp_path, **QUIET)
+    other = score(model, [Prompt("ab cd", "en", "x")], [" ef"], store=tmp_path, **QUIET)
+    assert one.table["n_tokens"][0] > other.table["n_tokens"][0]
+    plain = score(model, [Prompt("ab cd", "en", "x")], [" ef"], **QUIET)
+    assert other.table["logprob"][0] == pytest.approx(plain.table["logprob"][0], abs=1e-5)
+
+
+# --- what has no name ---
+
+
+def user_hook(model):
+    return model.blocks[0].mlp.register_forward_hook(lambda _m, _a, out: out * 2).remove
+
+
+def user_pre_hook(model):
+    hook = model.blocks[1].self_attn.q_proj.register_forward_pre_hook(lambda _m, a: (a[0] * 2,))
+    return hook.remove
+
+
+def everywhere(model):
+    def hook(module, _args, out):
+        return out * 2 if isinstance(module, nn.Linear) else None
+
+    return nn.modules.module.register_module_forward_hook(hook).remove
+
+
+def forward_of_one(model):
+    mlp = model.blocks[0].mlp
+    before = mlp.forward
+    mlp.forward = lambda x: before(x) * 2
+    return lambda: delattr(mlp, "forward")
+
+
+def forward_of_a_class(model):
+    kind = type(model.blocks[0].mlp)
+    before = kind.forward
+
+    @functools.wraps(before)
+    def forward(self, x):
+        return before(self, x) * 2
+
+    kind.forward = forward
+    return lambda: setattr(kind, "forward", before)
+
+
+def function_of_the_file(model):
+    source = sys.modules[type(model.blocks[0]).__module__]
+    before = source.apply_rotary_pos_emb
+
+    def rotated(q, k, *args, **kwargs):
+        return before(q * 2, k, *args, **kwargs)
+
+    source.apply_rotary_pos_emb = rotated
+    return lambda: setattr(source, "apply_rotary_pos_emb", before)
+
+
+def own_attention(model):
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def doubled(*args, **kwargs):
+        out, weights = sdpa_attention_forward(*args, **kwargs)
+        return out * 2, weights
+
+    AttentionInterface.register("doubled", doubled)
+    model.config._attn_implementation = "doubled"
+    return lambda: setattr(model.config, "_attn_implementation", "sdpa")
+
+
+FOREIGN = [user_hook, user_pre_hook, everywhere, forward_of_one, forward_of_a_class]
+FOREIGN += [function_of_the_file, own_attention]
+
+
+@pytest.mark.parametrize("place", FOREIGN)
+@pytest.mark.parametrize("run", KEPT)
+def test_what_others_placed_keeps_the_store_away_with_one_warning(run, place, tmp_path, caplog):
+    model = kit.fresh("llama")
+    plain = run(model, store=tmp_path)
+    remove = place(model)
+    try:
+        changed = run(model)
+        assert not torch.allclose(changed, plain, atol=1e-3) or run is written
+        caplog.clear()
+        assert torch.equal(run(model, store=tmp_path), changed)
+        said = [r for r in caplog.records if "without the store" in r.getMessage()]
+        assert len(said) == 1 and len(Store(tmp_path).entries()) == 1
+        with pytest.raises(ValueError, match="can't be harvested into a store"):
+            harvest_to_store(model, PROMPTS, tmp_path, **QUIET)
+        assert harvest(model, PROMPTS, layers=1, **QUIET).provenance["changed_by"]
+    finally:
+        remove()
+    assert torch.equal(run(model, store=tmp_path), plain)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_hooks_of_accelerate_and_transformers_are_known(family):
+    from accelerate import dispatch_model
+
+    model = kit.fresh(family)
+    model.hf_model(torch.tensor([[1, 2]]), output_hidden_states=True)  # installs its recorders
+    assert not foreign(model.hf_model)
+    dispatch_model(model.hf_model, {"": "cpu"}, force_hooks=True)
+    assert "forward" in vars(model.hf_model)
+    assert not foreign(model.hf_model)
+
+
+# --- threads ---
+
+
+def test_threads_wait_for_each_other():
+    model = kit.fresh("llama")
+    wanted = {run: run(model) for run in ALL}
+    with intervene(model, push(model)):
+        steered = {run: run(model) for run in ALL}
+    wrong: list[object] = []
+
+    def work(run, around):
+        try:
+            for _ in range(4):
+                if around:
+                    with intervene(model, push(model)):
+                        found = run(model)
+                else:
+                    found = run(model)
+                expected = (steered if around else wanted)[run]
+                if not torch.allclose(found.double(), expected.double(), rtol=1e-4, atol=1e-4):
+                    wrong.append((run, around, float((found - expected).abs().max())))
+        except BaseException as problem:
+            wrong.append(problem)
+
+    jobs = [(run, around) for run in ALL for around in (False, True)]
+    threads = [threading.Thread(target=work, args=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_thread_that_waits_for_long_says_so(monkeypatch, caplog):
+    monkeypatch.setattr("xlens.models.passes.PATIENCE", 0.05)
+    model = kit.fresh("llama")
+    thread = threading.Thread(target=harvested, args=(model,))
+    with intervene(model, push(model)):
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join()
+    assert "Waiting for another thread" in caplog.text
