@@ -1,10 +1,12 @@
 """Reading comprehension written for the tests: six paragraphs, twelve questions, four languages."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from xlens.tasks.xmrc import ReadingSet
+from xlens.tasks.xmrc import ReadingSet, read_reading
 
 LANGUAGES = ("en", "de", "ru", "zh-Hans")
 XQUAD = Path(__file__).parents[2] / "shared" / "data" / "xquad"
@@ -61,6 +63,23 @@ def rows() -> list[dict]:
                     }
                 )
     return made
+
+
+def sources() -> list:
+    """The stories, and XQuAD where it is at hand: what holds of one should hold of the other."""
+    here = [] if XQUAD.is_dir() else [pytest.mark.skip(reason="XQuAD is not here")]
+    return ["stories", pytest.param("xquad", marks=here)]
+
+
+def read(source: str, languages: list[str], folder: Path) -> ReadingSet:
+    """One of `sources`, through the files of its layout."""
+    if source == "xquad":
+        return read_reading(XQUAD, languages=languages)
+    for tag in LANGUAGES:
+        file = folder / f"stories.{tag}.json"
+        file.write_text(json.dumps(squad(tag), ensure_ascii=False), encoding="utf-8")
+    there = [tag for tag in languages if tag in LANGUAGES or tag == "zh"]
+    return read_reading(folder, languages=[{"zh": "zh-Hans"}.get(tag, tag) for tag in there])
 
 
 def reading_set(*changes: dict) -> ReadingSet:

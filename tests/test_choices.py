@@ -221,8 +221,10 @@ def test_facts_that_cannot_be_made_are_refused():
             whole_items(pd.DataFrame(rows_of()), "test", **policies)
     with pytest.raises(ValueError, match="in en only"):
         cldr_choices(["en"])
-    with pytest.raises(ValueError, match="No item is left"):
+    with pytest.raises(ValueError, match=r"No item of CLDR .* is left of 12: 12 missing word .ja."):
         cldr_choices(["en", "ja"], "next-month")
+    with pytest.raises(ValueError, match=r"missing word \(bo\).*the first, item .*, bo"):
+        cldr_choices(["en", "bo"])
 
 
 # --- prompts -------------------------------------------------------------------------------------
@@ -573,6 +575,27 @@ def test_a_language_is_found_under_the_name_that_a_data_set_has_for_it():
     for tag in ("zh-Hant", "pt", "hi-Latn", "zh-Latn"):  # another script, or which of two?
         with pytest.raises(ValueError, match=f"set has no {tag!r}"):
             choose(there, [tag], "set")
+
+
+def test_languages_that_disagree_as_xcopas_do(tmp_path):
+    """Written for the tests: one item in which one language asks for the cause."""
+    rows = [
+        {"premise": f"premise {n}", "choice1": f"one {n}", "choice2": f"two {n}",
+         "question": ("cause", "effect")[n % 2], "label": n % 2, "idx": n, "changed": False}
+        for n in range(6)
+    ]  # fmt: skip
+    for tag in ("it", "sw", "zh"):
+        odd = [rows[0], {**rows[1], "question": "cause"}, *rows[2:]] if tag == "sw" else rows
+        (tmp_path / tag).mkdir()
+        write_lines(tmp_path / tag / f"test.{tag}.jsonl", odd)
+    with pytest.raises(ValueError, match="item 'test/1', sw: kind differs"):
+        read_choices(tmp_path, layout="xcopa")
+    choices = read_choices(tmp_path, layout="xcopa", incomplete="drop")
+    counts = choices.survival().set_index("reason")["n"]
+    assert counts["offered"] == 6 and counts["kept"] == 5 and counts["kind differs"] == 1
+    prompts, options = choice_prompts(choices, "zh", shots=1)
+    assert "→" in prompts[0].text or "←" in prompts[0].text
+    assert len(options) == len(choices) == 5
 
 
 @pytest.mark.skipif(not XCOPA.is_dir(), reason="needs a copy of XCOPA")

@@ -187,14 +187,25 @@ def test_templates():
         words = (form.instruction, form.context, form.question, form.answer, form.language)
         assert all(words) and not any(w != w.strip() for w in words), tag
         assert all(w.endswith((":", "：")) for w in words[1:]), tag
-    assert template_of("zh-Hans") is TEMPLATES["zh"]
-    assert template_of("zh-Hant") is template_of("zh-TW") is TEMPLATES["zh-Hant"]
-    assert template_of("arb") is template_of("ar-EG") is TEMPLATES["ar"]
-    for tag in ("zh-Latn", "hi-Latn"):
-        with pytest.raises(ValueError, match=f"no reading template in {tag}"):
+    assert template_of("zh-Hans") == TEMPLATES["zh"] == template_of("zh-CN")
+    assert template_of("zh-Hant") == template_of("zh-TW") == TEMPLATES["zh-Hant"]
+    assert template_of("arb") == template_of("ar-EG") == TEMPLATES["ar"]
+    for tag in ("zh-Latn", "hi-Latn", "ru-Latn"):  # another script's words are no template
+        with pytest.raises(ValueError, match=rf"no reading template in {tag} \(Latn\)"):
             template_of(tag)
-    with pytest.raises(ValueError, match="no reading template in sw; there are en, de"):
+    with pytest.raises(ValueError, match=r"no reading template in sw \(Latn\); there are en, de"):
         template_of("sw")
+
+
+def test_words_of_a_template():
+    assert template_of("de", {"answer": "X:"}).answer == "X:"
+    assert template_of("de", {"answer": "X:"}).question == "Frage:"
+    with pytest.raises(ValueError, match=r"no reading template in pl.*at least context, question"):
+        template_of("pl", {"answer": "X:"})
+    labels = {"context": "Tekst:", "question": "Pytanie:", "answer": "Odpowiedź:"}
+    assert template_of("pl", labels).instruction == ""
+    with pytest.raises(ValueError, match=r"Unknown words of a template \['anser'\]"):
+        template_of("de", {"anser": "X:"})
 
 
 def test_a_template_of_ones_own(stories):

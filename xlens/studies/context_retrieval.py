@@ -313,6 +313,7 @@ def _all_prompts(
             seed=study.seed,
             pool=pool,
             instruction=None if study.instruction == "none" else study.instruction,
+            template=study.template or None,
             chat=manner.chat,
             too_long=study.too_long,
             limit=manner.limit,

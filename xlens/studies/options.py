@@ -1,6 +1,6 @@
 """What studies ask; light, so that the command line can show it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from xlens.checks import check_fields
@@ -82,6 +82,8 @@ class ReadingStudy:
         shots: Demonstrations; default three in plain prompts, none in a chat.
         instruction: Whose language instruction and labels are in: context, question, answer, a
             tag, or none (labels only).
+        template: Words of the prompt instead of this project's own, by name: instruction, context,
+            question, answer, language (--template.answer "Odpowiedź:").
         chat: yes, no, or auto: by the tokenizer's chat template if it has one. Some base models
             come with one (Qwen 2.5): say no.
         too_long: What becomes of prompts that the model can't take: refuse, truncate (the text, by
@@ -110,6 +112,7 @@ class ReadingStudy:
     n_controls: int = 60
     shots: int | None = None
     instruction: str = "context"
+    template: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     chat: str = "auto"
     too_long: Literal["refuse", "truncate", "skip"] = "refuse"
     max_new_tokens: int = 32

@@ -43,7 +43,7 @@ def reading_prompts(
     seed: int = 0,
     pool: ReadingSet | None = None,
     instruction: str | None = "context",
-    template: ReadingTemplate | None = None,
+    template: ReadingTemplate | Mapping[str, str] | None = None,
     chat: Any = None,
     too_long: TooLong = "refuse",
     limit: int | None = None,
@@ -82,7 +82,7 @@ def reading_prompts(
         pool: Questions to demonstrate with, in these languages; None: `reading` itself.
         instruction: Whose language instruction and labels are in: `context`, `question`, `answer`,
             or a tag; None: the context's labels, without the instruction.
-        template: The words, instead of this project's own.
+        template: The words, instead of this project's own; or some of them by name (`answer`).
         chat: A tokenizer whose chat template makes turns of question and answer; None: plain text.
         too_long: What becomes of prompts of more than `limit` tokens: `refuse` them, `skip` them,
             or `truncate` the context sentence by sentence, farthest from the answer first. Each
@@ -217,7 +217,7 @@ class _Form:
         question: str,
         answer: str | None,
         instruction: str | None,
-        template: ReadingTemplate | None,
+        template: ReadingTemplate | Mapping[str, str] | None,
         chat: Any,
     ) -> "_Form":
         languages = Combination(
@@ -231,7 +231,7 @@ class _Form:
             )
         whose = {**languages._asdict(), None: languages.context}
         tag = whose.get(instruction) or str(instruction)
-        given = template or template_of(tag)
+        given = template_of(tag, template)
         form = replace(given, instruction="") if instruction is None else given
         foreign = ""
         if languages.answer != languages.context:

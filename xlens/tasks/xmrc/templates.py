@@ -5,9 +5,9 @@ public. None is tuned to a model beyond what docs/xmrc.md reports.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from xlens.languages import standardize, written
+from xlens.languages import script, standardize, written
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,33 @@ TEMPLATES: Mapping[str, ReadingTemplate] = {
 }
 
 
-def template_of(language: str) -> ReadingTemplate:
+def template_of(
+    language: str, given: ReadingTemplate | Mapping[str, str] | None = None
+) -> ReadingTemplate:
     """The template in a language and its script; `zh-Hans` finds `zh`, `zh-TW` `zh-Hant`.
 
+    Args:
+        language: Of instruction and labels.
+        given: A template of your own, or some of its words by name, which take the places of this
+            project's.
+
     Raises:
-        ValueError: none in this language.
+        ValueError: none in this language and script, or not all words where there is none.
     """
-    tag = standardize(language)
+    if isinstance(given, ReadingTemplate):
+        return given
+    tag, words = standardize(language), dict(given or {})
+    names = [field.name for field in fields(ReadingTemplate)]
+    if unknown := sorted(set(words) - set(names)):
+        raise ValueError(f"Unknown words of a template {unknown}; accepted are {names}.")
     same = (TEMPLATES[other] for other in TEMPLATES if written(other) == written(tag))
-    found = TEMPLATES.get(tag) or next(same, None)
-    if found is None:
+    if (found := TEMPLATES.get(tag) or next(same, None)) is not None:
+        return replace(found, **words)
+    if lacking := [name for name in ("context", "question", "answer") if name not in words]:
         raise ValueError(
-            f"There is no reading template in {tag}; there are {', '.join(TEMPLATES)}. Choose "
-            "one of these as instruction=, or give the words as template=ReadingTemplate(...)."
+            f"There is no reading template in {tag} ({script(tag)}); there are "
+            f"{', '.join(TEMPLATES)}. Choose one of these as instruction=, or give the words of "
+            f"your own, at least {', '.join(lacking)}: template={{'answer': '…'}}, on the command "
+            "line --template.answer '…'."
         )
-    return found
+    return ReadingTemplate(**{"instruction": "", "language": "", **words})
