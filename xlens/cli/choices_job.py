@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xlens.cli.common import load_model, open_run
+from xlens.cli.options import Loading
 from xlens.consistency import ConsistencyResult, consistency, option_scores
 from xlens.engine import Store
 from xlens.languages import standardize_all
@@ -25,9 +26,7 @@ def choices_job(
     shots: int,
     by: Literal["logprob", "mean_logprob"],
     seed: int,
-    dtype: str,
-    revision: str | None,
-    trust_remote_code: bool,
+    loading: Loading,
     out: Path,
     overwrite: bool,
 ) -> Path:
@@ -49,9 +48,7 @@ def choices_job(
         "shots": shots,
         "by": by,
         "seed": seed,
-        "dtype": dtype,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
+        **loading.options(),
     }
     run = open_run(
         out,
@@ -62,7 +59,7 @@ def choices_job(
         n_items=len(asked.ids),
     )
     if not run.has_result(STUDY, PANEL):
-        hooked = load_model(model, dtype, revision, trust_remote_code)
+        hooked = load_model(model, loading)
         scores = score_choices(hooked, asked, shots=shots, seed=seed, pool=offered, store=Store())
         scores.save(run.result_folder(STUDY, SCORES))
         panel = consistency(option_scores(scores, asked.gold, by=by), seed=seed)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from xlens.cli.options import Dtype, Flat, Switch
+from xlens.cli.options import LOADING, Flat, Loading, Switch
 from xlens.studies import LensStudy
 
 DEMO_PAIRS = ("fr:zh-Hans", "de:ru", "ru:zh-Hans", "zh-Hans:fr")
@@ -73,9 +73,7 @@ def lens(
     study: Annotated[LensStudy, Flat] = LENS,
     words: Path | None = None,
     kinds: tuple[str, ...] = (),
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
+    loading: Annotated[Loading, Flat] = LOADING,
     static: tuple[str, ...] = (),
     out: Path | None = None,
     overwrite: Annotated[bool, Switch] = False,
@@ -96,9 +94,7 @@ def lens(
         study: What is asked of each pair.
         words: Your own word list (TSV, CSV or JSON Lines with language tags as column names).
         kinds: Which of the built-in words (CLDR): territory language currency month weekday unit.
-        dtype: Of the weights; the readout is fp32 in any case.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
+        loading: How the model is loaded.
         static: Pictures to write beside the pages: png svg pdf (needs the extra `static`).
         out: Folder of the run; default `runs/lens-MODEL-PAIRS`.
         overwrite: Delete an earlier run there first.
@@ -118,9 +114,7 @@ def lens(
         study=study,
         words=words,
         kinds=kinds,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        loading=loading,
         static=static,
         out=out or Path("runs") / name,
         overwrite=overwrite,
@@ -133,9 +127,7 @@ def trace(
     *,
     last: int = 8,
     out: Path | None = None,
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
+    loading: Annotated[Loading, Flat] = LOADING,
 ) -> None:
     """One prompt: the most probable token at every layer and position.
 
@@ -149,9 +141,7 @@ def trace(
         text: The prompt.
         last: Positions to print, from the end. The page shows all.
         out: Also write the table as a page (HTML and JSON) into this folder.
-        dtype: Of the weights.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
+        loading: How the model is loaded.
     """
     from xlens.cli.common import load_model
     from xlens.figures import trace_table, trace_text, write_figure
@@ -164,7 +154,7 @@ def trace(
         raise ValueError(f"--last is {last}; give the number of positions to print, 1 or more.")
     if out is not None:
         check_writable(out)
-    result = read(load_model(model, dtype, revision, trust_remote_code), prompt)
+    result = read(load_model(model, loading), prompt)
     print(trace_text(result.last(last)))
     if out is not None:
         print(write_figure(trace_table(result), out, "trace")[0])
@@ -178,9 +168,7 @@ def harvest(
     slots: tuple[str, ...] = ("last",),
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
+    loading: Annotated[Loading, Flat] = LOADING,
     store: bool = True,
     out: Path = Path("runs/harvest"),
 ) -> None:
@@ -200,9 +188,7 @@ def harvest(
         slots: Positions to keep: last, all, NAME:first|last|mean|each|predict.
         prepend_bos: Force or forbid a BOS token; default: what the tokenizer does.
         token_budget: Most tokens in one batch.
-        dtype: Of the weights.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
+        loading: How the model is loaded.
         store: Keep the states in the store too; without it a stopped harvest begins anew.
         out: Folder for the activations (`xlens.Activations.load` reads it).
     """
@@ -217,7 +203,7 @@ def harvest(
         parse_slot(slot)
     check_writable(out)
     activations = run(
-        load_model(model, dtype, revision, trust_remote_code),
+        load_model(model, loading),
         asked,
         layers=layers or "all",
         slots=slots,

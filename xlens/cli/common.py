@@ -7,20 +7,21 @@ from typing import Any
 
 import torch
 
+from xlens.cli.options import Loading
 from xlens.models import HookedModel, load
 from xlens.models.families import FAMILIES
 from xlens.runs import RunDirectory, describe_run
 
 
-def load_model(
-    source: str, dtype: str, revision: str | None, trust_remote_code: bool
-) -> HookedModel:
+def load_model(source: str, loading: Loading) -> HookedModel:
     """`xlens.load` with the options of the command line."""
     return load(
         source,
-        dtype=getattr(torch, dtype),
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        dtype=getattr(torch, loading.dtype),
+        revision=loading.revision,
+        trust_remote_code=loading.trust_remote_code,
+        adapter=loading.adapter,
+        merge=loading.merge,
     )
 
 

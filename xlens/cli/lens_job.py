@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.cli.common import load_model, open_run
+from xlens.cli.options import LOADING, Loading
 from xlens.engine import Store
 from xlens.figures.export import STATIC
 from xlens.languages import standardize
@@ -28,9 +29,7 @@ def lens_job(
     out: Path,
     words: Path | None = None,
     kinds: Sequence[str] = (),
-    dtype: str = "float32",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    loading: Loading = LOADING,
     static: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -54,9 +53,7 @@ def lens_job(
         options |= {
             "words": None if words is None else str(words),
             "kinds": list(kinds),
-            "dtype": dtype,
-            "revision": revision,
-            "trust_remote_code": trust_remote_code,
+            **loading.options(),
         }
     run = open_run(
         out,
@@ -66,7 +63,7 @@ def lens_job(
         words=offered.source,
         n_words=len(offered),
     )
-    hooked = load_model(model, dtype, revision, trust_remote_code)
+    hooked = load_model(model, loading)
     lacking = [p for p in asked if not run.has_result(pair_name(*p), "random-init")]
     twin = hooked.random_twin(study.seed) if lacking and "random-init" in study.controls else None
     for n, (source, target) in enumerate(asked, 1):

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token, convert
 
@@ -26,3 +27,30 @@ Flat = Parameter(name="*")
 DEFAULT = Parameter(consume_multiple=True, negative_iterable=(), converter=strictly)
 Switch = Parameter(negative=())
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded.
+
+    Attributes:
+        dtype: Of the weights; the readout is fp32 in any case.
+        revision: Branch, tag or commit of a hub id.
+        trust_remote_code: Run code that comes with the checkpoint.
+        adapter: A LoRA or another adapter of peft on the model: its folder or hub id.
+        merge: Fold the adapter into the weights.
+    """
+
+    dtype: Dtype = "float32"
+    revision: str | None = None
+    trust_remote_code: Annotated[bool, Switch] = False
+    adapter: str | None = None
+    merge: Annotated[bool, Switch] = False
+
+    def options(self) -> dict[str, Any]:
+        """As a run records it: of what runs began without, only what is given."""
+        kept = ("dtype", "revision", "trust_remote_code")
+        return {name: value for name, value in asdict(self).items() if name in kept or value}
+
+
+LOADING = Loading()

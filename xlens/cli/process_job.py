@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from xlens.cli.choices_job import offered_choices
 from xlens.cli.common import load_model, open_run
+from xlens.cli.options import Loading
 from xlens.engine import Store
 from xlens.languages import standardize_all
 from xlens.report import write_report
@@ -33,9 +34,7 @@ def process_job(
     n_dev: int,
     n_test: int,
     seed: int,
-    dtype: str,
-    revision: str | None,
-    trust_remote_code: bool,
+    loading: Loading,
     out: Path,
     overwrite: bool,
 ) -> Path:
@@ -96,9 +95,7 @@ def process_job(
         "n_dev": n_dev,
         "n_test": n_test,
         "seed": seed,
-        "dtype": dtype,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
+        **loading.options(),
     }
     run = open_run(
         out,
@@ -108,7 +105,7 @@ def process_job(
         sources={name: found.source for name, found in sets.items()},
         left_out={name: int(found.dropped["id"].nunique()) for name, found in sets.items()},
     )
-    hooked = load_model(model, dtype, revision, trust_remote_code)
+    hooked = load_model(model, loading)
     results = {
         name: study_process(
             hooked, found, study=study, folder=run.result_folder(name, "x").parent, store=Store()

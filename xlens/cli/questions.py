@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from xlens.cli.options import Dtype, Flat, Switch
+from xlens.cli.options import LOADING, Flat, Loading, Switch
 from xlens.cli.serving import Serving
 from xlens.studies import ReadingStudy
 
@@ -21,9 +21,7 @@ def choices(
     shots: int = 2,
     by: Literal["logprob", "mean_logprob"] = "logprob",
     seed: int = 0,
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
+    loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/choices"),
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
@@ -45,9 +43,7 @@ def choices(
         shots: Demonstrations before each question.
         by: Options are compared by their summed log-probability or by that per token.
         seed: Of sampling, options, demonstrations, intervals and the control.
-        dtype: Of the weights.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
+        loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run.
         overwrite: Delete an earlier run there first.
     """
@@ -63,9 +59,7 @@ def choices(
         shots=shots,
         by=by,
         seed=seed,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        loading=loading,
         out=out,
         overwrite=overwrite,
     )
@@ -91,9 +85,7 @@ def process(
     n_dev: int = 50,
     n_test: int = 50,
     seed: int = 0,
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
+    loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/process"),
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
@@ -125,9 +117,7 @@ def process(
         n_dev: Items that layer and strength are chosen on.
         n_test: Items that steering is reported on.
         seed: Of sampling, options, demonstrations, intervals and controls.
-        dtype: Of the weights.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
+        loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run.
         overwrite: Delete an earlier run there first.
     """
@@ -152,9 +142,7 @@ def process(
         n_dev=n_dev,
         n_test=n_test,
         seed=seed,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        loading=loading,
         out=out,
         overwrite=overwrite,
     )
@@ -170,9 +158,7 @@ def xmrc(
     faulty: Literal["error", "drop"] = "error",
     pair: tuple[str, ...] = (),
     serving: Annotated[Serving, Flat] = SERVING,
-    dtype: Dtype = "float32",
-    revision: str | None = None,
-    trust_remote_code: Annotated[bool, Switch] = False,
+    loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/xmrc"),
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
@@ -199,9 +185,7 @@ def xmrc(
         faulty: Questions whose answer isn't in its place: an error, or left out.
         pair: BASE:POST, two of the models.
         serving: How endpoints are asked.
-        dtype: Of the weights.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
+        loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run; pairs, keys, prices,
             concurrency and what becomes of refused prompts may differ.
         overwrite: Delete an earlier run there first.
@@ -217,9 +201,7 @@ def xmrc(
         faulty=faulty,
         pair=pair,
         serving=serving,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        loading=loading,
         out=out,
         overwrite=overwrite,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xlens.cli.common import load_model, open_run
+from xlens.cli.options import Loading
 from xlens.cli.serving import FREE, Serving
 from xlens.engine import Store
 from xlens.models import HookedModel
@@ -49,9 +50,7 @@ def xmrc_job(
     faulty: Policy,
     pair: Sequence[str],
     serving: Serving,
-    dtype: str,
-    revision: str | None,
-    trust_remote_code: bool,
+    loading: Loading,
     out: Path,
     overwrite: bool,
 ) -> Path:
@@ -62,6 +61,11 @@ def xmrc_job(
             loaded.
     """
     endpoints = serving.endpoints(model, chat=study.chat != "no")
+    if loading.adapter is not None and (len(model) > 1 or endpoints):
+        raise ValueError(
+            f"--adapter {loading.adapter} goes with one model that is loaded here; got "
+            f"{', '.join(model)}. Ask each with its own adapter, and compare the runs."
+        )
     folders = folder_names(model)
     find_pairs(list(folders.values()), given_pairs(pair, folders))
     if endpoints and (study.phases or study.oracle):
@@ -77,10 +81,10 @@ def xmrc_job(
         for name, folder in folders.items()
     }
     places: dict[str, ServedModel | Source] = {
-        name: endpoints.get(name) or resolve(name, revision=revision) for name in model
+        name: endpoints.get(name) or resolve(name, revision=loading.revision) for name in model
     }
     todo = {name: place for name, place in places.items() if not finished[name]}
-    _check_models(todo, reading, study, trust_remote_code)
+    _check_models(todo, reading, study, loading.trust_remote_code)
     options: dict[str, Any] = {
         "model": list(model),
         "data": data,
@@ -90,9 +94,7 @@ def xmrc_job(
         "faulty": faulty,
         "pair": list(pair),
         **asdict(serving),
-        "dtype": dtype,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
+        **loading.options(),
     }
     survival = reading.survival()
     left = dict(zip(survival["reason"], survival["n"].tolist(), strict=True))
@@ -115,7 +117,7 @@ def xmrc_job(
         if seen and finished[name] and _read_seen(at) == seen:
             parts = saved[name]  # nothing is left to do that a model would be needed for
         else:
-            here = (name, dtype, revision, trust_remote_code)
+            here = (name, loading)
             asked = place if isinstance(place, ServedModel) else partial(load_model, *here)
             parts = _ask(asked, reading, study, at)
             if seen:

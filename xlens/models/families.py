@@ -365,7 +365,7 @@ FAMILIES = (
 
 _BY_TYPE = {kind: family for family in FAMILIES for kind in family.types}
 # What a model with a vision part calls its language model.
-_WITHIN = ("model.language_model", "model.text_model")
+_WITHIN = ("model.language_model", "model.text_model", "language_model.model")
 
 
 def find(kind: str) -> Family | None:

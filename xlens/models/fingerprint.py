@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xlens.models.adapters import states
+
 # Where a model was loaded from and what loaded it do not change what it computes.
 _VOLATILE = frozenset(
     {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype"}
@@ -31,7 +33,12 @@ class Fingerprint:
         """32 hexadecimal digits."""
         tensors = dict(self._model.named_parameters())  # tied weights occur once
         config = config_text(self._model.config)  # as it is now: some of it is read at run time
-        state = (config, *((t.data_ptr(), _version(t), _bit_sum(t)) for t in tensors.values()))
+        adapters = json.dumps([*states(self._model)])  # on or off, and how strong
+        state = (
+            config,
+            adapters,
+            *((t.data_ptr(), _version(t), _bit_sum(t)) for t in tensors.values()),
+        )
         if state != self._seen:
             with ThreadPoolExecutor() as pool:
                 hashes = list(pool.map(_tensor_hash, tensors.values()))
@@ -39,6 +46,8 @@ class Fingerprint:
             whole.update(config.encode())
             for name, digest in zip(tensors, hashes, strict=True):
                 whole.update(name.encode() + digest)
+            if adapters != "[]":
+                whole.update(adapters.encode())
             self._seen, self._value = state, whole.hexdigest()
         return self._value
 

@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,14 +58,26 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype} is not one of {', '.join(map(str, DTYPES))}")
     target = checked_device(device)
-    with quietly(), _explained("the model", location, options):
-        model, report = cast(Any, transformers).AutoModelForCausalLM.from_pretrained(
+    auto = "AutoModelForCausalLM"
+    if "gguf_file" not in options:
+        auto = _auto_class(
+            load_config(
+                location,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                local_files_only=local_files_only,
+            )
+        )
+    with quietly(), explained("the model", location, options):
+        model, report = getattr(transformers, auto).from_pretrained(
             str(location),
             revision=revision or "main",
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
             output_loading_info=True,
+            # Where peft is installed, an adapter is looked for, and the hub asked for one.
+            adapter_kwargs={"local_files_only": local_files_only},
             **({} if device_map is None else {"device_map": device_map}),
             **options,
         )
@@ -106,7 +118,7 @@ def load_tokenizer(
             "*.model). Save it there: tokenizer.save_pretrained(folder); or load both with "
             "transformers and call xlens.load(model, tokenizer)."
         )
-    with quietly(), _explained("the tokenizer", location, options):
+    with quietly(), explained("the tokenizer", location, options):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(location),
             revision=revision or "main",
@@ -136,7 +148,7 @@ def load_config(
     """
     import transformers
 
-    with quietly(), _explained("the config", location, {}):
+    with quietly(), explained("the config", location):
         return transformers.AutoConfig.from_pretrained(
             str(location),
             revision=revision or "main",
@@ -186,6 +198,34 @@ def _require_loaded(model: nn.Module, device_map: str | Mapping[str, Any]) -> No
         )
 
 
+def _auto_class(config: Any) -> str:
+    """Of `transformers`: the one that gives the class a checkpoint was saved from.
+
+    Models with a vision part have their own; some are listed as causal models too, and would come
+    without it.
+
+    Raises:
+        ValueError: it is neither kind of model.
+    """
+    from transformers.models.auto import modeling_auto
+
+    kind = config.model_type
+    own = getattr(config, "auto_map", None) or {}
+    saved = (getattr(config, "architectures", None) or [""])[0]
+    seeing: str | None = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
+    causal: str | None = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if "AutoModelForCausalLM" in own or (causal and saved != seeing):
+        return "AutoModelForCausalLM"
+    if seeing or "AutoModelForImageTextToText" in own:
+        return "AutoModelForImageTextToText"
+    raise ValueError(
+        f"A model of type {kind!r}{f' ({saved})' if saved else ''} writes no text on from text: "
+        "transformers has it neither as a causal language model nor as one with a vision part. "
+        "Encoders, models from one text to another and adapters have no residual stream that ends "
+        "in the next token."
+    )
+
+
 @torch.no_grad()
 def _align(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):  # tied weights come once
@@ -194,11 +234,13 @@ def _align(model: nn.Module) -> None:
 
 
 @contextmanager
-def _explained(what: str, location: str | Path, options: dict[str, Any]) -> Generator[None]:
+def explained(
+    what: str, location: str | Path, options: Mapping[str, Any] | None = None
+) -> Generator[None]:
     """Errors of transformers as one short `ValueError`; the original stays attached."""
     from safetensors import SafetensorError
 
-    if gguf_file := options.get("gguf_file"):
+    if gguf_file := (options or {}).get("gguf_file"):
         location = Path(location, gguf_file)
     try:
         yield

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xlens.models import families
+from xlens.models.adapters import summary
 from xlens.models.computation import around, attention_of, foreign, precision
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.hf import context_length
@@ -204,6 +205,7 @@ class HookedModel:
             **({"around": inside} if (inside := around(self.hf_model)) else {}),
             **({"changed_by": others} if (others := foreign(self.hf_model)) else {}),
             **self.origin,
+            **({"adapter_state": state} if (state := summary(self.hf_model)) else {}),
         }
 
     @contextmanager

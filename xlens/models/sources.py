@@ -259,7 +259,7 @@ def _not_a_checkpoint(path: Path) -> str:
     if ggufs := sorted(path.glob("*.gguf")):
         advice = f"For the GGUF file give its own path: {str(ggufs[0])!r}."
     elif (path / "adapter_config.json").is_file():
-        advice = "It is an adapter: merge it into its base model and save that."
+        advice = "It is an adapter: xlens.load(its base model, adapter=this folder)."
     elif (path / "config.json").is_file():
         advice = "It has no weights (model.safetensors): the copy or the training is incomplete."
     return f"The folder {str(path)!r} holds no checkpoint; found: {listed or 'nothing'}. {advice}"
