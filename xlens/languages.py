@@ -4,7 +4,8 @@ A language is always named by a standardised BCP-47 tag (`fr`, `pt-BR`, `zh-Hans
 name: "Chinese" doesn't say which script, and every data set abbreviates it differently.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import Any, Literal
 
@@ -118,6 +119,36 @@ def english_name(tag: str, *, variant: bool = False) -> str:
     """
     name = _name(Locale("en"), tag, variant=variant)
     return name or Language.get(standardize(tag)).language_name("en")
+
+
+def english_names(tags: Iterable[str]) -> dict[str, str]:
+    """English names of the languages of a run, by tag, no two alike.
+
+    Script and region are named where two of the tags would read alike without them (`zh-Hans` and
+    `zh-Hant`, `pt-BR` and `pt-PT`); a tag whose names are all taken is told by the tag itself.
+
+    Raises:
+        ValueError: unknown tag.
+    """
+    return _told_apart(tags, english_name)
+
+
+def endonyms(tags: Iterable[str]) -> dict[str, str]:
+    """As `english_names`, with the languages' own names.
+
+    Raises:
+        ValueError: unknown tag, or a language that CLDR has no locale for.
+    """
+    return _told_apart(tags, endonym)
+
+
+def _told_apart(tags: Iterable[str], name: Callable[..., str]) -> dict[str, str]:
+    asked = list(dict.fromkeys(tags))
+    by_tag = {tag: name(tag) for tag in asked}
+    for again in (lambda tag: name(tag, variant=True), lambda tag: f"{name(tag)} ({tag})"):
+        taken = Counter(by_tag.values())
+        by_tag = {tag: again(tag) if taken[said] > 1 else said for tag, said in by_tag.items()}
+    return by_tag
 
 
 @lru_cache(maxsize=1024)

@@ -101,6 +101,20 @@ def write_header(path: Path, header: Mapping[str, Any]) -> None:
     files.write(path, text)
 
 
+def analysed(origin: Mapping[str, Any], analysis: str, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of an analysis: its options in a room of their own, beside those of its origin.
+
+    An option may be called as something of the model is (`weights`, `seed`); side by side, one
+    would overwrite the other.
+
+    Raises:
+        ValueError: the origin holds that analysis already.
+    """
+    if analysis in origin:
+        raise ValueError(f"The provenance holds {analysis!r} already; name the analysis otherwise.")
+    return {**origin, analysis: dict(how)}
+
+
 def jsonable(value: Any) -> Any:
     """`value` as plain JSON values; tuples become lists, NumPy scalars Python numbers."""
     if isinstance(value, Mapping):

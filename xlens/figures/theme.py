@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from xlens.languages import endonym, english_name
+from xlens.languages import endonym, english_names
 
 FONT = (
     '"Noto Sans", "Noto Sans CJK SC", "Noto Naskh Arabic", "Noto Sans Devanagari", '
@@ -176,13 +176,14 @@ def language_label(tag: str) -> str:
 
 def task_words(task: str, source: str, target: str) -> str:
     """What was asked, in plain English: `Translation from German to Russian`."""
+    names = english_names([source, target])
     if task == "translation":
-        return f"Translation from {english_name(source)} to {english_name(target)}"
+        return f"Translation from {names[source]} to {names[target]}"
     if task == "repetition":
-        return f"Repeating a word in {english_name(target)}"
+        return f"Repeating a word in {names[target]}"
     if task == "cloze":
-        return f"Filling a gap in {english_name(target)}"
-    return f"{task}: {english_name(source)} to {english_name(target)}"
+        return f"Filling a gap in {names[target]}"
+    return f"{task}: {names[source]} to {names[target]}"
 
 
 def small_plots(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from xlens.lens.identify import UNKNOWN
 from xlens.results import Result
@@ -24,7 +25,8 @@ class LensSummary(Result):
             from which on the target language's mean stays above the pivot's; NaN if the pivot
             never leads or the target never overtakes), `final_target_prob`, `final_pivot_prob`;
             where the prompt's own language is read too, `source_peak_prob` and
-            `source_peak_layer`.
+            `source_peak_layer`; and with `shuffled`, `target_over_shuffled`: what the right word
+            has at the output more than another prompt's word, prompt by prompt.
     """
 
     curves: pd.DataFrame
@@ -81,9 +83,22 @@ class LensResult(Result):
         return self.rows.merge(self.states, on=["prompt", "id", "layer"], how="left")
 
     def summary(
-        self, *, confidence: float = 0.95, n_boot: int = 1000, seed: int = 0
+        self,
+        *,
+        shuffled: "LensResult | None" = None,
+        confidence: float = 0.95,
+        n_boot: int = 1000,
+        seed: int = 0,
     ) -> LensSummary:
-        """Means over prompts with percentile bootstrap intervals (prompts drawn whole)."""
+        """Means over prompts with percentile bootstrap intervals (prompts drawn whole).
+
+        Args:
+            shuffled: The same states read for other prompts' words: whether the task is done at
+                all is then told prompt by prompt, where two intervals side by side can't tell.
+            confidence: Of the intervals.
+            n_boot: Resamples.
+            seed: Of these.
+        """
         languages = list(dict.fromkeys(self.rows["language"]))
         layers = sorted(self.rows["layer"].unique())
         wide = self.rows.pivot(index="prompt", columns=["language", "layer"], values="prob")
@@ -101,12 +116,19 @@ class LensResult(Result):
             pd.MultiIndex.from_product([quantities, deep.columns.levels[1]]),  # type: ignore[union-attr]
             "quantity",
         )
+        landmarks = self._landmarks(boot, languages, np.array(layers))
+        if shuffled is not None:
+            more = resample(self._more_than(shuffled, int(layers[-1]))[:, None])
+            low, high = more.interval()
+            row = {"name": "target_over_shuffled", "value": more.mean[0], "share_of_draws": 1.0}
+            row |= {"low": low[0], "high": high[0], "n": more.n[0]}
+            landmarks = pd.concat([landmarks, pd.DataFrame([row])], ignore_index=True)
         return LensSummary(
             provenance={**self.provenance, "n_boot": n_boot, "bootstrap_seed": seed},
             curves=curves,
             states=states,
             composition=self._composition(),
-            landmarks=self._landmarks(boot, languages, np.array(layers)),
+            landmarks=landmarks,
             n_layers=self.n_layers,
             source=self.source,
             target=self.target,
@@ -114,6 +136,16 @@ class LensResult(Result):
             task=self.task,
             confidence=confidence,
         )
+
+    def _more_than(self, shuffled: "LensResult", layer: int) -> Float[np.ndarray, " prompt"]:
+        """By how much the target's word beats another prompt's, for every prompt of both."""
+        mine, other = (
+            found.rows[(found.rows["layer"] == layer) & (found.rows["language"] == self.target)]
+            .set_index("id")["prob"]
+            .astype(float)
+            for found in (self, shuffled)
+        )
+        return (mine - other.reindex(mine.index)).dropna().to_numpy()
 
     def _composition(self) -> pd.DataFrame:
         counts = self.top.groupby(["layer", "language"]).size().unstack(fill_value=0)

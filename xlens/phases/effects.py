@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from xlens.phases.curves import mean_curve
 from xlens.phases.resample import cluster_of
-from xlens.results import Result, versions
+from xlens.results import Result, analysed, versions
 from xlens.stats import ClusterSums, bootstrap_weights, check_draws
 
 SWAPPED = "swapped blocks"
@@ -104,9 +104,7 @@ def layer_effects(
 
     found = LayerEffects(
         provenance={
-            **provenance,
-            "effect": effect,
-            "source": "our reading",
+            **analysed(provenance, "effects", {"effect": effect, "source": "our reading"}),
             "versions": versions(),
         },
         table=by_language(values, control),

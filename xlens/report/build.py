@@ -22,7 +22,7 @@ from xlens.report.process import MARK, write_process_report
 from xlens.report.reading import MARK as READING_MARK
 from xlens.report.reading import write_reading_report
 from xlens.report.reproduce import reproduce
-from xlens.report.sentences import pair_sentences, verdict
+from xlens.report.sentences import pair_sentences, summarised, verdict
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
 from xlens.runs import RunDirectory
@@ -67,7 +67,7 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
         for pair, conditions in names.items()
     }
     pairs = {
-        pair: ordered({name: result.summary() for name, result in results.items()})
+        pair: ordered({name: summarised(name, results) for name in results})
         for pair, results in loaded.items()
     }
     made_by = [loaded[pair][next(iter(pairs[pair]))].provenance for pair in pairs]

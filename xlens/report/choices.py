@@ -1,6 +1,6 @@
 """The page of a run of `xlens choices`: do the answers agree across languages?"""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import agreement_matrix, figure_block, page, write_figures
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.report.reproduce import reproduce
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
@@ -67,18 +67,26 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
 
 def findings(panel: ConsistencyResult) -> list[str]:
     """What the numbers say, in sentences; nothing but what they say."""
-    rows = panel.languages.sort_values("accuracy", ascending=False)
-    best, worst = rows.iloc[0], rows.iloc[-1]
-    guess = rows[rows["low"] <= rows["chance"]]["language"].tolist()
+    table = panel.languages
+    names = english_names(table["language"])
+    best, worst = (_extreme(table, pick) for pick in (max, min))
     said = [
-        f"Right most often in {english_name(best['language'])}, {_share(best)}, least often in "
-        f"{english_name(worst['language'])}, {_share(worst)}; chance is {best['chance']:.2f}."
+        f"Right equally often in all of {_listed(names, table['language'])}: {_share(best.iloc[0])}"
+        if len(best) == len(table) > 1
+        else f"Right most often in {_listed(names, best['language'])}, {_share(best.iloc[0])}"
+        + (
+            f", least often in {_listed(names, worst['language'])}, {_share(worst.iloc[0])}"
+            if len(table) > 1
+            else ""
+        )
     ]
+    chances = sorted(set(table["chance"]))
+    said[0] += f"; chance is {' to '.join(f'{c:.2f}' for c in chances[:: len(chances) - 1 or 1])}."
+    guess = table[table["low"] <= table["chance"]]["language"].tolist()
     if guess:
-        names = ", ".join(map(english_name, guess))
         said.append(
-            f"Not told apart from guessing in {names}: what follows says little about "
-            f"{'it' if len(guess) == 1 else 'them'}."
+            f"Not told apart from guessing in {_listed(names, guess)}: what follows says little "
+            f"about {'it' if len(guess) == 1 else 'them'}."
         )
     pairs = panel.pairs[panel.pairs["metric"] == "lift"]
     above = pairs[pairs["low"] > pairs["control_high"]]
@@ -89,6 +97,16 @@ def findings(panel: ConsistencyResult) -> list[str]:
         f"{control})."
     )
     return said
+
+
+def _extreme(table: pd.DataFrame, pick: Callable[[pd.Series], float]) -> pd.DataFrame:
+    """All languages that share the highest or the lowest accuracy."""
+    return pd.DataFrame(table[table["accuracy"] == pick(table["accuracy"])])
+
+
+def _listed(names: Mapping[str, str], tags: Iterable[str]) -> str:
+    *rest, last = [names[tag] for tag in tags]
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def _findings(panel: ConsistencyResult) -> str:
@@ -106,9 +124,10 @@ def _two(value: float) -> str:
 
 def accuracy_table(panel: ConsistencyResult) -> str:
     """Share of right answers by language."""
+    names = english_names(panel.languages["language"])
     rows = [
         [
-            english_name(row["language"]),
+            names[row["language"]],
             _share(row),
             f"{row['chance']:.2f}",
             f"{row['ties']:.0%}",
@@ -130,5 +149,5 @@ def means_table(panel: ConsistencyResult) -> str:
 
 
 def _label(panel: ConsistencyResult, metric: str) -> str:
-    names = ", ".join(map(english_name, panel.languages["language"]))
+    names = ", ".join(english_names(panel.languages["language"]).values())
     return f"{METRICS[metric]}, for every two of {names}, beside its control."

@@ -14,9 +14,8 @@ from xlens.figures import (
     state_curves,
 )
 from xlens.figures.theme import task_words
-from xlens.languages import english_name
 from xlens.lens.result import LensSummary
-from xlens.report.sentences import landmark, pair_sentences, verdict, with_interval
+from xlens.report.sentences import landmark, named, pair_sentences, verdict, with_interval
 from xlens.report.tables import figure, language, table
 
 _FIRST = ("translation", "cloze", "repetition")
@@ -37,8 +36,8 @@ def anchor(pair: str) -> str:
 
 def pair_title(summary: LensSummary) -> str:
     """`German → Russian`; for a task in one language its name alone."""
-    names = dict.fromkeys([english_name(summary.source), english_name(summary.target)])
-    return " → ".join(names)
+    names = named(summary)
+    return " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
 
 
 def pair_figures(
@@ -61,13 +60,14 @@ def pair_section(
     """HTML of a pair's section; `conditions` with the result first, `figures` as drawn for it."""
     summary = next(iter(conditions.values()))
     key = anchor(pair)
+    called = named(summary)
     names = dict.fromkeys([summary.source, summary.target])
     own = " → ".join(language(tag) for tag in names)
     drawn = "".join(
         figure(
             figure_block(fig, name, label=_alt(name, conditions)),
             _CAPTIONS[name.removeprefix(f"{key}-")].format(
-                pivot=english_name(summary.pivot), target=english_name(summary.target)
+                pivot=called[summary.pivot], target=called[summary.target]
             ),
         )
         for name, fig in figures.items()
@@ -83,15 +83,17 @@ def pair_section(
 def landmark_table(conditions: Mapping[str, LensSummary]) -> str:
     """The landmarks with their intervals, a column for each condition."""
     summary = next(iter(conditions.values()))
-    pivot, target = english_name(summary.pivot), english_name(summary.target)
+    names = named(summary)
+    pivot, target = names[summary.pivot], names[summary.target]
     labels = {
         "pivot_peak_prob": f"{pivot}: highest mean probability",
         "pivot_peak_layer": f"{pivot}: residual point of that peak",
-        "source_peak_prob": f"{english_name(summary.source)}, as shown: highest mean probability",
-        "source_peak_layer": f"{english_name(summary.source)}: residual point of that peak",
+        "source_peak_prob": f"{names[summary.source]}, as shown: highest mean probability",
+        "source_peak_layer": f"{names[summary.source]}: residual point of that peak",
         "crossover_layer": f"{target} leads for good from point",
         "final_target_prob": f"{target}: probability at the output",
         "final_pivot_prob": f"{pivot}: probability at the output",
+        "target_over_shuffled": f"{target} at the output, more than with shuffled words",
     }
     rows: list[list[str]] = []
     for name, label in labels.items():

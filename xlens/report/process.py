@@ -5,6 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.figures import (
     Figure,
@@ -22,7 +24,7 @@ from xlens.figures import (
     steering_surface,
     write_figures,
 )
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.report.choices import accuracy_table, findings, means_table
 from xlens.report.reproduce import reproduce
 from xlens.report.style import STYLE
@@ -164,22 +166,36 @@ def _section(
 
 def _dissociated(found: Dissociation) -> str:
     table = found.table.dropna(subset=["rho"])
-    raw = table[(table["kind"] == "value") & (table["metric"] == "spearman")]
-    left = table[(table["kind"] == "accuracy_out") & (table["metric"] == "spearman")]
-    best = raw.iloc[int(raw["rho"].abs().to_numpy().argmax())]
-    return (
-        f"Similarity inside and consistency of answers, over {int(best['n_pairs'])} pairs of "
-        f"languages: of {len(raw)} combinations of layer and measure, {(raw['p'] < 0.05).sum()} "
-        f"have p < 0.05 by permuted languages (about {0.05 * len(raw):.0f} would by chance, were "
-        f"they independent); the strongest is {best['measure'].replace('_', ' ')} at layer "
-        f"{int(best['layer'])}, rho {best['rho']:.2f}, p {best['p']:.3f}. With accuracy taken out, "
-        f"{(left['p'] < 0.05).sum()} of {len(left)} are left."
+    table = table[table["metric"] == "spearman"]
+    raw, out = (table[table["kind"] == kind] for kind in ("value", "accuracy_out"))
+    if raw.empty:
+        return "Similarity inside and consistency of answers: nothing varies, so no correlation."
+    before, after = (_cells(rows[rows["p"] < 0.05]) for rows in (raw, out))
+    strength = raw["rho"].abs()
+    best = raw[strength == strength.max()].to_dict("records")
+    which = " and ".join(f"{r['measure'].replace('_', ' ')} at layer {r['layer']:g}" for r in best)
+    said = (
+        f"Similarity inside and consistency of answers, over {int(best[0]['n_pairs'])} pairs of "
+        f"languages: of {len(raw)} combinations of layer and measure, {len(before)} have p < 0.05 "
+        f"by permuted languages (about {0.05 * len(raw):.0f} would by chance, were they "
+        f"independent); the strongest is {which}, "
+        + " and ".join(f"rho {r['rho']:.2f}, p {r['p']:.3f}" for r in best)
+        + "."
     )
+    if out.empty:
+        return said
+    new = f"; {len(after - before)} others of {len(out)} have it then" if after - before else ""
+    return f"{said} With accuracy taken out, {len(before & after)} of the {len(before)} stay{new}."
+
+
+def _cells(rows: pd.DataFrame) -> set[tuple[Any, ...]]:
+    return set(rows[["layer", "measure"]].itertuples(index=False, name=None))
 
 
 def _steered(result: SteeringResult) -> list[str]:
     said: list[str] = []
-    target = english_name(result.target)
+    names = english_names([result.target, *result.test["language"]])
+    target = names[result.target]
     own = result.test[result.test["language"] != result.target]
     for row in result.chosen.to_dict("records"):
         method = str(row["method"])
@@ -192,25 +208,26 @@ def _steered(result: SteeringResult) -> list[str]:
             f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
             f"{mine['change'].mean():+.3f} on average, with random directions by "
             f"{random['change'].mean():+.3f}; the interval lies above zero in "
-            f"{_named(better)} and below it in {_named(worse)}."
+            f"{_named(names, better)} and below it in {_named(names, worse)}."
         )
     return said
 
 
-def _named(tags: list[str]) -> str:
-    return ", ".join(map(english_name, tags)) or "no language"
+def _named(names: Mapping[str, str], tags: list[str]) -> str:
+    return ", ".join(names[tag] for tag in tags) or "no language"
 
 
 def _steering_table(result: SteeringResult) -> str:
     rows: list[list[str]] = []
     shown = result.test[result.test["metric"].isin(list(EFFECTS))]
+    names = english_names([*shown["language"], *shown["vector"], result.target])
     for (language, vector, condition), mine in shown.groupby(
         ["language", "vector", "condition"], sort=False
     ):
         by = {str(row["metric"]): row for row in mine.to_dict("records")}
-        who = english_name(str(language))
+        who = names[str(language)]
         if language == result.target:
-            who += f" (vector of {english_name(str(vector))})"
+            who += f" (vector of {names[str(vector)]})"
         rows.append([who, str(condition), *(_change(by[m]) for m in EFFECTS)])
     head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
     caption = "Test items: value, and in brackets the interval of the change against no steering."

@@ -5,12 +5,19 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from xlens.languages import english_name
-from xlens.lens.result import LensSummary
+from xlens.languages import english_names
+from xlens.lens.result import LensResult, LensSummary
 
 _TINY = "below 0.001"
 NULLS = {"shuffled": "with shuffled words", "random-init": "with random weights"}
 """Controls in which no language's word should become probable."""
+
+
+def summarised(name: str, results: Mapping[str, LensResult]) -> LensSummary:
+    """The summary of a condition; of a result with what it has over its shuffled words."""
+    null = results.get("shuffled") if name not in NULLS else None
+    same = null is not None and set(results[name].rows["id"]) <= set(null.rows["id"])
+    return results[name].summary(shuffled=null if same else None)
 
 
 def probability(value: float) -> str:
@@ -52,9 +59,9 @@ def verdict(conditions: Mapping[str, LensSummary]) -> str:
         conditions: Summaries by condition, the result first.
     """
     summary = _first(conditions)
-    pivot, target = english_name(summary.pivot), english_name(summary.target)
-    at = landmark(summary, "pivot_peak_layer")
-    if at is None:
+    names = named(summary)
+    pivot, target = names[summary.pivot], names[summary.target]
+    if landmark(summary, "pivot_peak_layer") is None:
         return f"{pivot} is the language asked for, so nothing can be said of it as a pivot."
     reached = _reached(conditions)
     if reached is None:
@@ -62,6 +69,39 @@ def verdict(conditions: Mapping[str, LensSummary]) -> str:
             f"No control was run, so it can't be told whether the probability of {pivot} words "
             "is more than chance."
         )
+    missing = undone(conditions)
+    said = _on_the_way(summary, pivot, target, reached, done=not missing)
+    if not missing:
+        return said
+    return f"The task isn't done: at the output {target} words {missing}. {said}"
+
+
+def undone(conditions: Mapping[str, LensSummary]) -> str:
+    """Why the model doesn't do what it is asked, as the end of a sentence; nothing if it does.
+
+    It does where the right word is more probable at the output than another prompt's word: prompt
+    by prompt where the summary was made so, else by the two intervals.
+    """
+    summary = _first(conditions)
+    final = landmark(summary, "final_target_prob")
+    more = landmark(summary, "target_over_shuffled")
+    if final is None:
+        return ""
+    if more is not None and not more["low"] > 0:
+        by = f"{more['value']:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]"
+        return f"are no more probable than {NULLS['shuffled']} ({by}), within the interval"
+    for name, words in NULLS.items():
+        row = landmark(conditions[name], "final_target_prob") if name in conditions else None
+        paired = name == "shuffled" and more is not None
+        if row is not None and not paired and not final["low"] > row["high"]:
+            return f"are no more probable than {words}, within the intervals"
+    return ""
+
+
+def _on_the_way(
+    summary: LensSummary, pivot: str, target: str, reached: list[str], *, done: bool
+) -> str:
+    """What the pivot's words do, once it is known whether the target's arrive."""
     if reached:
         return (
             f"No {pivot} phase was found: {pivot} words are no more probable than "
@@ -73,16 +113,19 @@ def verdict(conditions: Mapping[str, LensSummary]) -> str:
             f"{above}, but {pivot} is the language of the word in the prompt: this may be copying "
             "and shows no inner language."
         )
-    if at["value"] >= summary.n_layers:
+    peak = summary.landmark("pivot_peak_layer")["value"]
+    if peak >= summary.n_layers:
         return (
             f"{above}, most of all at the output: the model answers in {pivot} rather than "
             "passing through it."
         )
     crossover = landmark(summary, "crossover_layer")
     if crossover is None or math.isnan(crossover["value"]):
-        if _target_leads(summary, at["value"]):
+        if _target_leads(summary, peak):
             return f"{above}, but never ahead of {target} ones where they peak."
         return f"{above}, but {target} doesn't overtake them for good."
+    if not done:
+        return f"{above}, but on no way to {target} ones: no phase."
     share = float(crossover.get("share_of_draws", 1.0))
     if share < summary.confidence:
         return (
@@ -96,13 +139,15 @@ def verdict(conditions: Mapping[str, LensSummary]) -> str:
 def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
     """The numbers behind the verdict: peaks, crossover, output, controls; plain text.
 
-    The crossover is left out where the pivot isn't above the controls: lines of noise cross too.
+    The crossover is left out where the pivot isn't above the controls, and where the task isn't
+    done: lines of noise cross too.
 
     Args:
         conditions: Summaries by condition, the result first.
     """
     summary = _first(conditions)
-    pivot, target = english_name(summary.pivot), english_name(summary.target)
+    names = named(summary)
+    pivot, target = names[summary.pivot], names[summary.target]
     said: list[str] = []
     peak, at = landmark(summary, "pivot_peak_prob"), landmark(summary, "pivot_peak_layer")
     if peak is not None and at is not None:
@@ -112,14 +157,17 @@ def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
         )
     shown, where = landmark(summary, "source_peak_prob"), landmark(summary, "source_peak_layer")
     if shown is not None and where is not None and peak is not None:
-        than = "more" if shown["value"] > peak["value"] else "less"
         said.append(
-            f"The {english_name(summary.source)} word of the prompt itself peaks at "
-            f"{with_interval(shown)}, at point {with_interval(where, of_layers=True)}: {than} than "
-            f"its {pivot} translation."
+            f"The {names[summary.source]} word of the prompt itself peaks at "
+            f"{with_interval(shown)}, at point {with_interval(where, of_layers=True)}: "
+            f"{_against(shown, peak)} its {pivot} translation."
         )
     crossover = landmark(summary, "crossover_layer")
-    if crossover is not None and not _reached(conditions):
+    if (
+        crossover is not None
+        and not _reached(conditions)
+        and (math.isnan(crossover["value"]) or not undone(conditions))
+    ):
         said.append(_crossover(crossover, pivot, target))
     final, other = landmark(summary, "final_target_prob"), landmark(summary, "final_pivot_prob")
     if final is not None:
@@ -130,6 +178,20 @@ def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
         highest = [f"{probability(t['mean'].max())} {words}" for words, t in tops.items()]
         said.append(f"Controls: no language's mean exceeds {', '.join(highest)}, at any point.")
     return said
+
+
+def named(summary: LensSummary) -> dict[str, str]:
+    """English names of a pair's languages and pivot, told apart."""
+    return english_names([summary.source, summary.target, summary.pivot])
+
+
+def _against(one: pd.Series, other: pd.Series) -> str:
+    """`less than`, as far as two intervals tell."""
+    if one["value"] == other["value"]:
+        return "as much as"
+    than = "more than" if one["value"] > other["value"] else "less than"
+    apart = one["low"] > other["high"] or one["high"] < other["low"]
+    return than if apart else f"{than}, though within the intervals,"
 
 
 def _reached(conditions: Mapping[str, LensSummary]) -> list[str] | None:

@@ -22,7 +22,7 @@ from xlens.engine import Store, harvest
 from xlens.languages import standardize
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
-from xlens.results import Result, jsonable
+from xlens.results import Result, analysed, jsonable
 from xlens.steering import SteeringResult
 from xlens.studies.parts import run_parts
 from xlens.studies.steering import SteeringStudy, check_steering, steer_choices
@@ -147,7 +147,9 @@ def study_process(
     def ask() -> Result:
         scores = score_choices(model, asked, **shown, **kept)
         panel = consistency(option_scores(scores, asked.gold, by=study.by), seed=study.seed)
-        return replace(panel, provenance={**scores.provenance, **panel.provenance})
+        return replace(
+            panel, provenance=analysed(scores.provenance, "consistency", panel.provenance)
+        )
 
     def states() -> Any:
         prompts: list[Prompt] = [
