@@ -19,7 +19,6 @@ from xlens.engine.interventions import Edits
 from xlens.engine.plan import KV_BUDGETS, Batch, Tokens, plan
 from xlens.engine.positions import fresh, labels
 from xlens.engine.run import (
-    Keep,
     forward,
     padded,
     prefix_pass,
@@ -27,6 +26,7 @@ from xlens.engine.run import (
     run_batch,
 )
 from xlens.models import HookedModel, Readout
+from xlens.models.hooks import Keep
 
 VOCAB_TILE = 16_384
 

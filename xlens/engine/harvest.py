@@ -11,15 +11,15 @@ from torch import Tensor
 from xlens.activations import Activations, SlotValues
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
-from xlens.engine.gather import SlotLayout, layout, picks
+from xlens.engine.gather import Seats, SlotLayout, layout, picks
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.progress import token_bar
-from xlens.engine.run import Keep, Seats
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations, kept_in, opened, stored
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
+from xlens.models.hooks import Keep
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import versions
 

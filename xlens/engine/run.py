@@ -8,67 +8,19 @@ count places and not positions, see what they would see alone.
 
 import copy
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Tokens
 from xlens.engine.positions import fresh
 from xlens.models import HookedModel
+from xlens.models.hooks import Keep, residual
 
-# Sees the residual stream at a point; what it returns, if anything, takes its place.
-Keep = Callable[[int, Tensor], Tensor | None]
 Watch = Callable[[Seats], Keep]
-
-
-class _DeepEnough(Exception):
-    """Raised in the last hook: what lies above the deepest asked layer is not computed."""
-
-
-@contextmanager
-def hooks(
-    model: HookedModel, layers: Sequence[int], keep: Keep, *, stop: bool = True
-) -> Generator[None]:
-    """Call `keep(layer, resid)` at each residual point; the hooks are gone afterwards, always.
-
-    A tensor that `keep` returns replaces the residual stream there. With `stop` the pass ends at
-    the deepest of these points, by an exception that its caller suppresses.
-    """
-    deepest = max(layers, default=0)
-
-    def seen(layer: int, resid: Tensor) -> Tensor | None:
-        changed = keep(layer, resid)
-        if stop and layer == deepest:
-            raise _DeepEnough
-        return changed
-
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        changed = seen(0, args[0] if args else kwargs["hidden_states"])
-        if changed is None:
-            return None
-        return ((changed, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": changed})
-
-    def after(layer: int) -> Callable[..., Any]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if isinstance(output, Tensor):
-                return seen(layer, output)
-            changed = seen(layer, output[0])
-            return None if changed is None else (changed, *output[1:])
-
-        return hook
-
-    with ExitStack() as stack:
-        for layer in layers:
-            if layer == 0:
-                handle = model.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-            else:
-                handle = model.blocks[layer - 1].register_forward_hook(after(layer))
-            stack.callback(handle.remove)
-        yield
 
 
 @torch.inference_mode()
@@ -205,5 +157,5 @@ def forward(
     moved: Mapping[str, Any] = {
         name: tensor.to(model.device, non_blocking=True) for name, tensor in inputs.items()
     }
-    with hooks(model, layers, keep), suppress(_DeepEnough):
+    with residual(model.blocks, layers, keep):
         model.body(**moved, past_key_values=cache, use_cache=cache is not None)

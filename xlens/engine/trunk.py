@@ -5,20 +5,20 @@ nothing changes: the stream there, and the shared prefixes' keys and values, are
 plain run, and each run with an intervention goes on from them.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlens.engine.backoff import run_all
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Batch, Tokens
-from xlens.engine.run import Keep, Watch, run_batch
+from xlens.engine.run import Watch, run_batch
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
+from xlens.models.hooks import Keep, counting, handing_on
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Trunk:
         self.distinct = Distinct.of(ids, _joint([e.codes(ids) for e in edits], ids))
         self._recorded: list[_Recorded] = []
         self._wraps: dict[int, int] = {}
-        with model.evaluating(), self._watch_outputs():
+        with model.evaluating(), counting(model.blocks, self._wraps):
             run_all(
                 model,
                 self.distinct.sequences,
@@ -126,7 +126,9 @@ class Trunk:
                 return replaced
 
             below = () if kept.cache is None else tuple(kept.cache.layers[:first])
-            with self.model.evaluating(), self._skipped(first):
+            skipped = self.model.blocks[:first]
+            returns = [self._wraps[n] for n in range(first)]
+            with self.model.evaluating(), handing_on(skipped, returns):
                 run_batch(
                     self.model,
                     kept.batch,
@@ -159,51 +161,10 @@ class Trunk:
         found.cache = run_batch(model, batch, sequences, layers, recording)
         self._recorded.append(found)
 
-    @contextmanager
-    def _watch_outputs(self) -> Generator[None]:
-        """Learn how many things each block returns; 0 for a bare tensor."""
-
-        def hook(number: int) -> Callable[..., None]:
-            def seen(_module: nn.Module, _args: Any, output: Any) -> None:
-                self._wraps[number] = 0 if isinstance(output, Tensor) else len(output)
-
-            return seen
-
-        with ExitStack() as stack:
-            for number, block in enumerate(self.model.blocks):
-                stack.callback(block.register_forward_hook(hook(number)).remove)
-            yield
-
-    @contextmanager
-    def _skipped(self, first: int) -> Generator[None]:
-        """Let the blocks below a point hand on what they are given."""
-
-        def handing_on(n: int) -> Callable[..., Any]:
-            def forward(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
-                return hidden_states if n == 0 else (hidden_states, *[None] * (n - 1))
-
-            return forward
-
-        with ExitStack() as stack:
-            for number in range(first):
-                block = self.model.blocks[number]
-                before = vars(block).get("forward")
-                block.forward = handing_on(self._wraps[number])
-                stack.callback(_restore, block, before)
-            yield
-
 
 def start(edits: Edits, points: Sequence[int]) -> int:
     """The lowest point that is changed or read."""
     return min((*edits.visiting(points), *points))
-
-
-def _restore(block: nn.Module, forward: Any) -> None:
-    # Of the instance: what others put there (accelerate does) comes back, else the class's shows.
-    if forward is None:
-        del block.forward
-    else:
-        block.forward = forward
 
 
 def _nothing(_layer: int, _resid: Tensor) -> None:

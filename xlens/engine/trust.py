@@ -9,8 +9,9 @@ from torch import Tensor
 from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Group, Tokens, plan
 from xlens.engine.positions import scheme
-from xlens.engine.run import Keep, run_batch
+from xlens.engine.run import run_batch
 from xlens.models import HookedModel
+from xlens.models.hooks import Keep
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _HALF_TOLERANCE = 0.1  # half precision differs by 1-2 % between batches in any case

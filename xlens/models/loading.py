@@ -9,6 +9,7 @@ from torch import nn
 
 from xlens.models import adapters
 from xlens.models.hooked import HookedModel
+from xlens.models.hooks import after
 from xlens.models.sources import load_hf, resolve
 
 # Largest error of the readout at the last point, relative to the spread of the logits. fp32
@@ -140,14 +141,8 @@ def check_readout(model: HookedModel, *, n_tokens: int = 8) -> float:
     """
     ids = _drawn(model, n_tokens)
     last: list[torch.Tensor] = []
-    handle = model.blocks[-1].register_forward_hook(
-        lambda _m, _a, out: last.append(out if isinstance(out, torch.Tensor) else out[0])
-    )
-    try:
-        with model.evaluating():
-            logits = model.hf_model(input_ids=ids, use_cache=False).logits.float()
-    finally:
-        handle.remove()
+    with model.evaluating(), after(model.blocks[-1], last.append):
+        logits = model.hf_model(input_ids=ids, use_cache=False).logits.float()
     own = model.readout.logits(last[0]).to(logits.device)
     error = float((own - logits).abs().max() / logits.std())
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)

@@ -21,10 +21,10 @@ from xlens.engine.interventions.kinds import (
     listed,
 )
 from xlens.engine.interventions.values import matched, one_per_prompt, shaped
-from xlens.engine.run import hooks
 from xlens.engine.store.keys import digest
 from xlens.models import HookedModel
 from xlens.models.computation import surrounded
+from xlens.models.hooks import residual
 from xlens.models.passes import alone
 from xlens.prompts import Prompt, TokenizedPrompt, parse_slot
 
@@ -149,7 +149,7 @@ def intervene(model: HookedModel, interventions: Interventions) -> Generator[Non
     with (
         alone(model.hf_model),
         surrounded(model.hf_model, edits.key),
-        hooks(model, edits.layers, around, stop=False),
+        residual(model.blocks, edits.layers, around, stop=False, everywhere=True),
     ):
         yield
 

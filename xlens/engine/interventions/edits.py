@@ -13,7 +13,7 @@ from torch import Tensor
 from xlens.engine.gather import Seats
 from xlens.engine.interventions.kinds import Intervention
 from xlens.engine.plan import Tokens
-from xlens.engine.run import Keep
+from xlens.models.hooks import Keep
 
 ENDLESS = sys.maxsize  # the end of slots that go on with what is generated
 

@@ -2,22 +2,19 @@
 
 import inspect
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlens.engine.positions import fresh
 from xlens.engine.rules.patches import applied
 from xlens.engine.rules.rule import Rule
 from xlens.engine.rules.scalars import Scalar, objective
 from xlens.models import HookedModel
-
-
-class _Top(Exception):  # a signal, not an error
-    """Raised after the last block: the head is computed for one position, by `objective`."""
+from xlens.models.hooks import residual
 
 
 def relevance_pass(
@@ -46,6 +43,13 @@ def relevance_pass(
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
     states: dict[int, Tensor] = {}
+
+    def caught(point: int, resid: Tensor) -> Tensor:
+        # The graph begins at the lowest point; it ends below the head, which is computed for one
+        # position, by `objective`.
+        states[point] = resid.detach().requires_grad_() if point == min(points) else resid
+        return states[point]
+
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -53,8 +57,13 @@ def relevance_pass(
         stack.enter_context(fresh(model))
         stack.enter_context(_weights_constant(model))
         stack.enter_context(applied(model, rule))
-        with _captured(model, points, states), suppress(_Top):
+        with residual(model.blocks, sorted({*points, model.n_layers}), caught):
             model.body(**inputs, use_cache=False)
+        if missing := [p for p in (*points, model.n_layers) if p not in states]:
+            raise ValueError(
+                f"The forward pass of {model.name} never came by the residual points {missing}: "
+                "something replaced it (torch.compile, fused kernels?). Load it without."
+            )
         top = states[model.n_layers]
         ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=top.device)
         read = top[torch.arange(len(prompts), device=top.device), ends]
@@ -67,39 +76,6 @@ def relevance_pass(
         for h, dh in zip(asked, gradients, strict=True)
     ]
     return torch.stack(scores), found.detach().cpu()
-
-
-@contextmanager
-def _captured(
-    model: HookedModel, points: Sequence[int], states: dict[int, Tensor]
-) -> Generator[None]:
-    """Fills `states` with the points asked for and the last one; the graph begins at the first."""
-    leaf = min(points)
-
-    def caught(point: int, resid: Tensor) -> Tensor:
-        states[point] = resid.detach().requires_grad_() if point == leaf else resid
-        return states[point]
-
-    def before(point: int) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                return (caught(point, args[0]), *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": caught(point, kwargs["hidden_states"])}
-
-        return hook
-
-    def top(_module: nn.Module, _args: Any, output: Any) -> None:
-        caught(model.n_layers, output if isinstance(output, Tensor) else output[0])
-        raise _Top
-
-    with ExitStack() as stack:
-        for point in points:
-            if point < model.n_layers:
-                block = model.blocks[point]
-                handle = block.register_forward_pre_hook(before(point), with_kwargs=True)
-                stack.callback(handle.remove)
-        stack.callback(model.blocks[-1].register_forward_hook(top).remove)
-        yield
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A rule on a model: patches on its own modules, gone when the block ends, however it ends."""
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from math import isclose
 from typing import Any
 
@@ -22,6 +22,7 @@ from xlens.engine.rules.kernels import require_gradients
 from xlens.engine.rules.rule import Rule
 from xlens.models import HookedModel
 from xlens.models.families import FAMILIES, Family, find
+from xlens.models.hooks import instead
 
 Patch = tuple[nn.Module, Wrap]
 
@@ -151,24 +152,19 @@ def _patches(model: HookedModel, rule: Rule) -> list[Patch]:
     return patches
 
 
-@contextmanager
-def _patched(module: nn.Module, wrap: Wrap, missed: dict[int, nn.Module]) -> Generator[None]:
-    before: Function = module.forward
-    own = "forward" in vars(module)  # accelerate's, or an earlier patch
-    wrapped = wrap(before)
+def _patched(
+    module: nn.Module, wrap: Wrap, missed: dict[int, nn.Module]
+) -> AbstractContextManager[None]:
+    def noting(usual: Function) -> Function:
+        wrapped = wrap(usual)
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        missed.pop(id(module), None)
-        return wrapped(*args, **kwargs)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            missed.pop(id(module), None)
+            return wrapped(*args, **kwargs)
 
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own:
-            module.forward = before
-        else:
-            del module.forward
+        return forward
+
+    return instead(module, noting)
 
 
 @torch.inference_mode(False)
