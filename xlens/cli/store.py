@@ -56,16 +56,19 @@ def verify(
         root: Folder of the store.
     """
     from xlens.engine.store import Store
+    from xlens.engine.store.errors import command
 
     store = Store(root)
-    found = store.verify(None if entry is None else store.open(entry).id, repair=repair)
+    found = store.verify(entry, repair=repair)
     for damage in found.damage:
-        print(damage)
-    print(
-        f"{found.shards} shards in {found.entries} entries: {'all good' if found.ok else 'damaged'}"
-    )
-    if not found.ok and not repair:
-        raise ValueError("Damaged shards: `xlens store verify --repair` drops them.")
+        done = "Dropped; the next run computes it again. " if damage.repaired else ""
+        print(f"{damage.entry[:12]}: {done}{damage.problem}")
+    state = "all good" if not found.damage else "mended" if found.ok else "damaged"
+    print(f"{found.shards} shards in {found.entries} entries: {state}")
+    if any(d.repairable and not d.repaired for d in found.damage):
+        raise ValueError(f"Damage: {command(store.root, 'verify --repair')} drops what is damaged.")
+    if not found.ok:
+        raise ValueError("What is wrong can't be mended here; the lines above say what helps.")
 
 
 @app.command
@@ -99,7 +102,7 @@ def prune(
 
     store = Store(root)
     done = store.prune(
-        ids=[store.open(e).id for e in entries] or None,
+        ids=entries or None,
         older_than=None if older_than is None else timedelta(days=_number(older_than, _UNITS)),
         larger_than=None if larger_than is None else int(_number(larger_than, _SIZES)),
         keep_bytes=None if keep is None else int(_number(keep, _SIZES)),
@@ -108,6 +111,8 @@ def prune(
     )
     verb = "would remove" if dry_run else "removed"
     print(f"{verb} {len(done.removed)} entries, {done.size / 1e6:.1f} MB")
+    for info in done.in_use:
+        print(f"spared {info.id[:12]}: a process is computing it; prune it when that has ended")
 
 
 def _number(text: str, units: dict[str, float] | dict[str, int]) -> float:

@@ -130,9 +130,9 @@ def replacing(folder: Path) -> Generator[Path]:
                 raise
         sync(folder.parent)
     finally:
-        _remove_tree(temporary)
+        remove(temporary)
         if os.path.lexists(folder):  # else the old one is the only one: `settle` puts it back
-            _remove_tree(old)
+            remove(old)
 
 
 def settle(folder: Path) -> None:
@@ -143,7 +143,7 @@ def settle(folder: Path) -> None:
                 with suppress(OSError):
                     os.replace(left, folder)
             else:
-                _remove_tree(left)
+                remove(left)
 
 
 # --- names, removal, syncing ---
@@ -163,16 +163,19 @@ def is_draft(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a file if it is there and can be deleted."""
-    with suppress(OSError):
-        os.unlink(path)
+    """Delete a file or a folder if it is there and can be deleted."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def sweep(folder: Path) -> None:
     """Delete the drafts that dead writers left in a folder."""
     for path in folder.glob(f"*{_DRAFT}"):
         if abandoned(path):
-            _remove_tree(path)
+            remove(path)
 
 
 def sync(path: Path) -> None:
@@ -191,13 +194,6 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             sync(Path(parent, name))
         sync(Path(parent))
-
-
-def _remove_tree(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        remove(path)
 
 
 def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:

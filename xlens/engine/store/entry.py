@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -60,7 +60,8 @@ class Entry:
         self._lost: set[int] = set()
         self._journal = path / JOURNAL
         self._manifest = path / MANIFEST
-        self._seen: dict[Path, tuple[tuple[int, ...], Contents]] = {}
+        self._events = journal.Journal(self._journal)
+        self._whole: tuple[tuple[int, ...], Contents] | None = None
         self._seen_lock = threading.Lock()
         self._verified: dict[tuple[int, ...], set[str]] = {}
         self._told: set[str] = set()
@@ -257,7 +258,7 @@ class Entry:
             os.makedirs(self.path, exist_ok=True)
             files.sync(self.path.parent)
             found = self._contents()
-            if not journal.read_journal(self._journal).head:
+            if not self._journalled().head:
                 journal.write_event(self._journal, "entry", **self._head())
             if journal.joined(found.versions, mine := _versions()) != found.versions:
                 journal.write_event(self._journal, "versions", versions=mine)
@@ -285,6 +286,9 @@ class Entry:
                     if self._overtaken(record.shard):
                         return
                     self._reopen()
+                    for final in drafts:  # what is no file has no place there
+                        if final.is_dir():
+                            files.remove(final)
                     files.publish(drafts)
                     journal.write_event(self._journal, "shard", record=vars(record))
                     files.remove(self.path / claim_name(record.shard))  # whoever has it
@@ -332,7 +336,7 @@ class Entry:
 
     def _reopen(self) -> None:
         """Go from manifest back to journal. A kill on the way leaves one of them in force."""
-        whole = self._read(self._manifest)
+        whole = self._manifested()
         if whole is None:
             return
         journal.write_event(self._journal, "versions", versions=whole.versions)
@@ -342,25 +346,25 @@ class Entry:
         files.sync(self.path)
 
     def _contents(self) -> Contents:
-        whole = self._read(self._manifest)
-        return whole if whole is not None else self._read(self._journal) or Contents()
+        return self._manifested() or self._journalled()
 
-    def _read(self, path: Path) -> Contents | None:
-        """A manifest or journal, parsed again only if the file changed; checked against the id."""
+    def _journalled(self) -> Contents:
+        with self._seen_lock:
+            return self._events.contents().checked(self._journal)
+
+    def _manifested(self) -> Contents | None:
+        """The manifest, parsed again only if the file changed; checked against the id."""
         with self._seen_lock:
             try:
-                stamp = _stamp(path)
+                stamp = _stamp(self._manifest)
             except FileNotFoundError:
                 return None
-            if path not in self._seen or self._seen[path][0] != stamp:
-                parse: Callable[[Path], Contents | None] = (
-                    journal.read_manifest if path == self._manifest else journal.read_journal
-                )
-                contents = parse(path)
+            if self._whole is None or self._whole[0] != stamp:
+                contents = journal.read_manifest(self._manifest)
                 if contents is None:
                     return None
-                self._seen[path] = stamp, contents.checked(path)
-            return self._seen[path][1]
+                self._whole = stamp, contents.checked(self._manifest)
+            return self._whole[1]
 
     def _is_done(self, shard: int) -> bool:
         record = self._contents().records.get(shard)

@@ -1,12 +1,15 @@
 """What can go wrong with a folder of files, said so that the reader knows what to do."""
 
 import errno
+import shlex
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import Timeout
+
+from xlens import files
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -19,6 +22,13 @@ class StoreError(OSError):
 
 class DamagedShardError(StoreError):
     """A shard is missing, truncated or changed since it was written."""
+
+
+def command(root: Path, words: str) -> str:
+    """`xlens store WORDS` as it has to be typed to act on this store."""
+    default = files.cache_root().absolute() / "store"
+    place = "" if root == default else f" --root {shlex.quote(str(root))}"
+    return f"`xlens store {words}{place}`"
 
 
 @contextmanager
@@ -43,8 +53,8 @@ def _explain(error: OSError, doing: str, root: Path) -> str:
     if error.errno in _NO_ROOM:
         return (
             f"No room for {doing} in the store {str(root)!r}{_free(root)}. {_RESUME} Make room, "
-            "for instance with `xlens store prune`, or set XLENS_CACHE to a folder on a larger "
-            f"disk. ({error.strerror})"
+            f"for instance with {command(root, 'prune --older-than 30d')}, or set XLENS_CACHE "
+            f"to a folder on a larger disk. ({error.strerror})"
         )
     if error.errno in _NO_RIGHT:
         return (

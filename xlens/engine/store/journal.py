@@ -6,13 +6,15 @@ order of events, so that it is the same bytes whatever happened on the way.
 """
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
 from xlens import files
-from xlens.engine.store.errors import StoreError
+from xlens.engine.store.errors import StoreError, command
 from xlens.engine.store.keys import FORMAT, entry_id
 
 Versions = dict[str, list[str]]
@@ -37,6 +39,11 @@ class ShardRecord:
     header_blake2b: str
     rows_size: int | None = None
     rows_blake2b: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers: tuple[object, ...] = (self.shard, self.size, self.rows_size or 0)
+        if not all(isinstance(n, int) for n in numbers):
+            raise ValueError("a number was changed")
 
 
 @dataclass(frozen=True)
@@ -68,51 +75,113 @@ class Contents:
             raise StoreError(
                 f"Store entry {name} has format {self.head.get('format')!r}; this xlens reads "
                 f"{FORMAT} ({path}). Use the xlens that made it, another XLENS_CACHE, or delete "
-                f"it with `xlens store prune {name}`."
+                f"it with {command(path.parent.parent, f'prune {name}')}."
             )
         key = self.head["key"]
         if not isinstance(key, Mapping) or {self.head["id"], entry_id(key)} != {name}:
             raise StoreError(
                 f"The key in {path} does not belong to store entry {name}: the file was changed or "
-                f"the folder renamed. Delete it with `xlens store prune {name}`, then run again."
+                "the folder renamed. Delete it with "
+                f"{command(path.parent.parent, f'prune {name}')}, then run again."
             )
         return self
 
 
-def read_journal(path: Path) -> Contents:
-    """The events of a journal, added up; empty if there is none."""
-    head: dict[str, Any] = {}
-    records: dict[int, ShardRecord] = {}
-    versions: Versions = {}
-    created = None
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        lines = []
-    for line in lines:
+class Journal:
+    """A journal that is read once, and then only what was added to it.
+
+    Attributes:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._forget()
+
+    def _forget(self) -> None:
+        self._stamp: tuple[int, ...] = ()
+        self._read = 0
+        self._head: dict[str, Any] = {}
+        self._records: dict[int, ShardRecord] = {}
+        self._versions: Versions = {}
+        self._created: str | None = None
+
+    def contents(self) -> Contents:
+        """The events, added up; empty if there is no journal."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            self._forget()
+            return Contents()
+        if stat.S_ISDIR(found.st_mode):
+            return Contents()
+        stamp = found.st_ino, found.st_size, found.st_mtime_ns
+        if stamp != self._stamp:
+            # Only ever added to; whatever else became of it is read anew.
+            if self._stamp[:1] != stamp[:1] or found.st_size <= self._read:
+                self._forget()
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+            for line in new.split(b"\n"):
+                self._take(line)
+            self._read += new.rfind(b"\n") + 1  # a line without end may still grow
+            self._stamp = stamp
+        shards = self._head.get("shards", 0)
+        return Contents(
+            head=dict(self._head),
+            # A number that the entry doesn't have comes from a line that was changed.
+            records={n: r for n, r in self._records.items() if not shards or 0 <= n < shards},
+            versions=dict(self._versions),
+            created=self._created,
+        )
+
+    def _take(self, line: bytes) -> None:
         try:
             event = json.loads(line)
+            seal = event.pop("blake2b", None)
+            if event.get("format", FORMAT) == FORMAT and _changed(event, seal):
+                return
             match event["event"]:
                 case "entry":
                     head, created = {k: event[k] for k in _HEAD}, str(event["date"])
+                    self._head, self._created = head, created
                 case "versions":
-                    versions = joined(versions, event["versions"])
+                    self._versions = joined(self._versions, event["versions"])
                 case "shard":
                     record = ShardRecord(**event["record"])
-                    records[record.shard] = record
+                    self._records[record.shard] = record
                 case "drop":
-                    records.pop(event["shard"], None)
+                    self._records.pop(event["shard"], None)
                 case _:
                     pass
         except _BROKEN:
-            continue
-    return Contents(head=head, records=records, versions=versions, created=created)
+            return
+
+
+def read_journal(path: Path) -> Contents:
+    """The events of a journal, added up; empty if there is none."""
+    return Journal(path).contents()
 
 
 def write_event(path: Path, event: str, **fields: Any) -> None:
-    """Add an event, with date and writer, to a journal. Needs the store's lock."""
+    """Add an event, with date, writer and digest, to a journal. Needs the store's lock."""
     line = {"event": event, "date": files.now(), "writer": str(files.me()), **fields}
+    line["blake2b"] = _seal(line)
+    if path.is_dir():
+        files.remove(path)
     files.append(path, json.dumps(line, separators=(",", ":"), allow_nan=False))
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """Digest of a line or a manifest, by its values."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _changed(values: Mapping[str, Any], seal: Any) -> bool:
+    """Whether values aren't those that were written; what has no digest is taken as it is."""
+    return seal is not None and seal != _seal(values)
 
 
 def read_manifest(path: Path) -> Contents | None:
@@ -125,8 +194,13 @@ def read_manifest(path: Path) -> Contents | None:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        text = b""
     try:
         manifest = json.loads(text)
+        seal = manifest.pop("blake2b", None)
+        if manifest["format"] == FORMAT and _changed(manifest, seal):
+            raise ValueError("its digest is another")
         records = [ShardRecord(**record) for record in manifest["shards"]]
         if [r.shard for r in records] != list(range(manifest["n_shards"])):
             raise ValueError("shards are missing")
@@ -138,8 +212,8 @@ def read_manifest(path: Path) -> Contents | None:
         )
     except _BROKEN as error:
         raise StoreError(
-            f"The manifest {path} is damaged ({error}). Run `xlens store verify --repair`: the "
-            "shards that are whole are kept."
+            f"The manifest {path} is damaged ({error}). Run "
+            f"{command(path.parent.parent, 'verify --repair')}: the shards that are whole are kept."
         ) from error
 
 
@@ -154,6 +228,7 @@ def manifest_bytes(contents: Contents) -> bytes:
         "shards": [asdict(record) for _, record in sorted(contents.records.items())],
         "versions": contents.versions,
     }
+    manifest["blake2b"] = _seal(manifest)
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "surrogatepass")
 

@@ -47,12 +47,14 @@ class Damage:
         shard: Its number; None if the entry as a whole is concerned.
         problem: What is wrong.
         repaired: Whether it was dropped, so that the next run computes it again.
+        repairable: Whether `verify` can do that; else `problem` says what helps.
     """
 
     entry: str
     shard: int | None
     problem: str
     repaired: bool
+    repairable: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xlens.engine.store.errors import DamagedShardError
+from xlens.engine.store.errors import DamagedShardError, command
 from xlens.engine.store.journal import ShardRecord
 from xlens.engine.store.keys import tensor_bytes
 
@@ -242,8 +242,8 @@ class Shard:
     def _damaged(self, path: Path, reason: str) -> DamagedShardError:
         return DamagedShardError(
             f"Shard {self.record.shard} of store entry {self.folder.name} is damaged: {reason} "
-            f"({path}). Run `xlens store verify --repair`, which drops damaged shards, then run "
-            "again: only they are computed again."
+            f"({path}). Run {command(self.folder.parent, 'verify --repair')}, which drops damaged "
+            "shards, then run again: only they are computed again."
         )
 
 

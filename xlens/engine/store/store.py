@@ -2,8 +2,7 @@
 
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from xlens import files
 from xlens.engine.store import journal
 from xlens.engine.store.entry import JOURNAL, MANIFEST, Entry
-from xlens.engine.store.errors import DamagedShardError, StoreError, explained
+from xlens.engine.store.errors import DamagedShardError, StoreError, command, explained
 from xlens.engine.store.journal import Contents
 from xlens.engine.store.keys import entry_id, plain
 from xlens.engine.store.reports import Damage, EntryInfo, Pruned, Verification
@@ -122,24 +121,18 @@ class Store:
         damage: list[Damage] = []
         for path in paths:
             with explained(f"verifying entry {path.name}", self.root):
-                try:
-                    entry = self._open(path)
-                except StoreError as error:
-                    repaired = repair and self._drop_manifest(path)
-                    damage.append(
-                        Damage(entry=path.name, shard=None, problem=str(error), repaired=repaired)
-                    )
-                    if not repaired:
-                        continue
-                    entry = self._open(path)
+                entry, unsound = self._sound(path, repair)
+                damage += unsound
+                if entry is None:
+                    continue
                 records = _contents(path).records
                 found = [(n, _problem(Shard(path, records[n]), full)) for n in sorted(records)]
-                bad = [(n, problem) for n, problem in found if problem is not None]
+                bad = {n: problem for n, problem in found if problem is not None}
                 if bad and repair:
-                    entry.drop([n for n, _ in bad])
+                    entry.drop(list(bad))
                 damage += [
-                    Damage(entry=path.name, shard=n, problem=problem, repaired=repair)
-                    for n, problem in bad
+                    Damage(entry=path.name, shard=n, problem=p, repaired=repair, repairable=True)
+                    for n, p in bad.items()
                 ]
                 shards += len(records)
                 size += sum(Shard(path, record).size for record in records.values())
@@ -223,40 +216,71 @@ class Store:
     def _open(self, path: Path) -> Entry:
         head = _contents(path).head
         if not head:
-            raise StoreError(
-                f"What store entry {path.name} holds can't be read ({path / JOURNAL} has lost its "
-                "first line). A run with the same key mends it; or delete it with "
-                f"`xlens store prune {path.name}`."
-            )
+            raise StoreError(_headless(path))
         return Entry(path, self._lock, key=head["key"], shards=head["shards"])
 
+    def _sound(self, path: Path, repair: bool) -> tuple[Entry | None, list[Damage]]:
+        """An entry whose journal or manifest can be read, mended first if that is asked for."""
+        damage: list[Damage] = []
+        while True:
+            try:
+                return self._open(path), damage
+            except StoreError as error:
+                mend = self._mend(path)
+                done = repair and mend is not None and mend()
+                damage.append(
+                    Damage(
+                        entry=path.name,
+                        shard=None,
+                        problem=str(error),
+                        repaired=done,
+                        repairable=mend is not None,
+                    )
+                )
+                if not done or not path.exists():
+                    return None, damage
+
+    def _mend(self, path: Path) -> Callable[[], bool] | None:
+        """What makes an entry readable; None where only a run, another xlens or `prune` helps."""
+        try:
+            if journal.read_manifest(path / MANIFEST) is not None:
+                return None
+        except StoreError:  # what the journal knows of is kept
+            return lambda: self._drop_manifest(path)
+        return (lambda: self._delete(path, only_empty=True)) if _is_empty(path) else None
+
     def _drop_manifest(self, path: Path) -> bool:
-        """Fall back on the journal where the manifest can't be read; False if that won't do."""
-        try:
-            journal.read_manifest(path / MANIFEST)
-            return False  # the manifest isn't what is wrong
-        except StoreError:
-            pass
-        try:
-            if not journal.read_journal(path / JOURNAL).checked(path / JOURNAL).head:
-                return False
-        except StoreError:
-            return False
         with self._lock:
-            os.unlink(path / MANIFEST)
+            files.remove(path / MANIFEST)
             files.sync(path)
         return True
 
-    def _delete(self, path: Path) -> bool:
+    def _delete(self, path: Path, *, only_empty: bool = False) -> bool:
         """Out of sight in one step, then away; False if somebody has begun to use it."""
         away = files.unique(self.root / f"pruned-{path.name}")
         with self._lock:
-            if _in_use(path, self._watch):
+            if _in_use(path, self._watch) or (only_empty and not _is_empty(path)):
                 return False
             os.replace(path, away)
             files.sync(self.root)
-        shutil.rmtree(away)
+        files.remove(away)
         return True
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether an entry has neither a key nor a shard that could be found again."""
+    found = journal.read_journal(path / JOURNAL)
+    return not found.head and not found.records and not (path / MANIFEST).exists()
+
+
+def _headless(path: Path) -> str:
+    name, file = path.name, path / JOURNAL
+    begin = f"What store entry {name} holds can't be read: {file} has lost its first line"
+    clear = command(path.parent, "verify --repair")
+    delete = command(path.parent, f"prune {path.name}")
+    if _is_empty(path):
+        return f"{begin} and all that came after. {clear} clears it away; a run begins it anew."
+    return f"{begin}. A run with the same key mends it; or delete it with {delete}."
 
 
 def _contents(path: Path) -> Contents:
@@ -271,7 +295,7 @@ def _info(path: Path) -> EntryInfo:
     try:
         contents = _contents(path)
         if not contents.head:
-            problem = f"what it holds can't be read: {path / JOURNAL} has lost its first line"
+            problem = _headless(path)
     except StoreError as error:
         problem = str(error)
     stats = [p.stat() for p in path.iterdir()]
