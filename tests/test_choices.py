@@ -13,6 +13,7 @@ import pytest
 import xlens
 from xlens.consistency import consistency, option_scores
 from xlens.figures import latent_share
+from xlens.stats import Resampling
 from xlens.tasks.choices import (
     FACTS,
     Choices,
@@ -373,11 +374,11 @@ def bed():
 def test_a_model_that_knows_is_right_in_every_language(bed):
     choices = pivot_choices(bed, "de", "ru")
     scores = score_choices(bed.model, choices, progress=False)
-    panel = consistency(option_scores(scores, choices.gold), n_boot=20)
+    panel = consistency(option_scores(scores, choices.gold), resampling=Resampling(draws=20))
     assert (panel.languages["accuracy"] == 1).all()
     assert panel.matrix("transfer").loc["de", "ru"] == 1
     wrong = {id: (n + 1) % 4 for id, n in choices.gold.items()}
-    panel = consistency(option_scores(scores, wrong), n_boot=20)
+    panel = consistency(option_scores(scores, wrong), resampling=Resampling(draws=20))
     assert (panel.languages["accuracy"] == 0).all()
 
 
@@ -399,7 +400,7 @@ def test_layers_show_the_pivots_options_where_the_pivot_is(bed):
     assert set(gold["set"]) == {"pivot"}
     assert (after["right_native"] == 1).all()
     assert set(found.options["set"]) == {"native", "pivot", "control"}
-    summary = found.summary(n_boot=20)
+    summary = found.summary(resampling=Resampling(draws=20))
     assert len(summary) == 4 * 7
     row = summary[(summary["quantity"] == "share") & (summary["layer"] == 3)].iloc[0]
     assert row["mean"] == pytest.approx(means.loc[3, "share"])

@@ -22,6 +22,7 @@ from xlens.consistency import (
     spearman,
 )
 from xlens.figures import agreement_matrix
+from xlens.stats import Resampling
 
 IDS = tuple(f"q{i}" for i in range(400))
 
@@ -87,7 +88,9 @@ def test_rank_c_of_the_toy_and_of_many_options():
 
 def test_independent_answers_are_at_chance_and_shared_ones_are_not():
     for shared, wanted in ((0.0, 0.0), (0.6, 0.18)):
-        found = consistency(planted(n=400, shared=shared), n_boot=300, n_permutations=40)
+        found = consistency(
+            planted(n=400, shared=shared), resampling=Resampling(draws=300), n_permutations=40
+        )
         table = found.pairs.set_index("metric")
         lift = table.loc["lift"]
         # right in both rises from a² to a² + shared · a(1 - a): by a share of 1 - a in the ratio
@@ -107,7 +110,9 @@ def test_measures_by_hand():
     right, wrong = [2.0, 1.0, 0.0], [0.0, 2.0, 1.0]
     en, de = [right, right, right, wrong], [wrong, right, right, right]
     found = consistency(
-        OptionScores(np.array([en, de]), ("en", "de"), IDS[:4], gold), n_boot=10, n_permutations=1
+        OptionScores(np.array([en, de]), ("en", "de"), IDS[:4], gold),
+        resampling=Resampling(draws=10),
+        n_permutations=1,
     )
     assert list(found.languages["accuracy"]) == [0.75, 0.75]
     assert found.languages["chance"].tolist() == pytest.approx([1 / 3, 1 / 3])
@@ -125,12 +130,18 @@ def test_measures_by_hand():
 def test_what_is_not_defined_is_nan_and_not_zero():
     gold = np.zeros(5, int)
     always = np.tile([1.0, 0.0], (2, 5, 1))
-    found = consistency(OptionScores(always, ("en", "de"), IDS[:5], gold), n_boot=5)
+    found = consistency(
+        OptionScores(always, ("en", "de"), IDS[:5], gold), resampling=Resampling(draws=5)
+    )
     assert found.matrix("same_wrong").isna().all().all()  # nobody is wrong
-    never = consistency(OptionScores(1 - always, ("en", "de"), IDS[:5], gold), n_boot=5)
+    never = consistency(
+        OptionScores(1 - always, ("en", "de"), IDS[:5], gold), resampling=Resampling(draws=5)
+    )
     assert never.matrix("transfer").isna().all().all()
     assert never.matrix("jaccard").isna().all().all()
-    flat = consistency(OptionScores(always * 0, ("en", "de"), IDS[:5]), n_boot=5)
+    flat = consistency(
+        OptionScores(always * 0, ("en", "de"), IDS[:5]), resampling=Resampling(draws=5)
+    )
     assert flat.matrix("spearman").isna().all().all()
     assert flat.languages["ties"].tolist() == [1, 1]
     assert set(flat.pairs["metric"]) == {"spearman", "rank_c", "top1"}  # nothing about right
@@ -142,7 +153,7 @@ def test_unequal_numbers_of_options_are_permuted_among_their_own():
     values[:, ::2, 3:] = np.nan
     scores = OptionScores(values, ("en", "de"), IDS[:60], np.zeros(60, int))
     assert set(scores.counts) == {3, 5}
-    found = consistency(scores, n_boot=20, n_permutations=3)
+    found = consistency(scores, resampling=Resampling(draws=20), n_permutations=3)
     assert np.isfinite(found.pairs["control"]).all()
     assert found.languages["chance"][0] == pytest.approx((1 / 3 + 1 / 5) / 2)
 
@@ -156,12 +167,14 @@ def test_order_of_languages_and_items_plays_no_part():
         tuple(scores.ids[i] for i in order),
         scores.gold[order],
     )
-    one, other = (consistency(s, n_boot=5).matrix("rank_c") for s in (scores, again))
+    one, other = (
+        consistency(s, resampling=Resampling(draws=5)).matrix("rank_c") for s in (scores, again)
+    )
     pd.testing.assert_frame_equal(one, other.reindex_like(one), check_names=False)
 
 
 def test_saved_and_loaded(tmp_path):
-    found = consistency(planted(n=30), n_boot=5, n_permutations=2)
+    found = consistency(planted(n=30), resampling=Resampling(draws=5), n_permutations=2)
     found.save(tmp_path / "c")
     again = ConsistencyResult.load(tmp_path / "c")
     pd.testing.assert_frame_equal(again.pairs, found.pairs)
@@ -181,7 +194,7 @@ def test_seventeen_languages_of_thousands_of_items():
 
 
 def test_the_figure_shows_the_measure_and_its_control():
-    found = consistency(planted(n=40, shared=0.9), n_boot=5, n_permutations=3)
+    found = consistency(planted(n=40, shared=0.9), resampling=Resampling(draws=5), n_permutations=3)
     fig = agreement_matrix(found, "jaccard_lift")
     values, control = (np.array(trace.z, float) for trace in fig.data)
     np.testing.assert_allclose(values, found.matrix("jaccard_lift"))
@@ -209,7 +222,12 @@ def test_from_scores_of_a_model(family_dir):
     assert found.values[0, 1, 2] == pytest.approx(row["logprob"].item())
     mean = option_scores(scores, gold, by="mean_logprob")
     assert not np.allclose(mean.values, found.values)
-    assert consistency(found, n_boot=5, n_permutations=2).pairs["value"].notna().any()
+    assert (
+        consistency(found, resampling=Resampling(draws=5), n_permutations=2)
+        .pairs["value"]
+        .notna()
+        .any()
+    )
 
 
 def test_bad_input_is_named():
@@ -236,8 +254,8 @@ def test_bad_input_is_named():
         (lambda: option_scores(pd.concat([table, table])), "occurs twice in en"),
         (lambda: option_scores(table, {"a": 0}), "nothing for 1 items, first 'b'"),
         (lambda: option_scores(table.assign(layer=[0, 1] * 4)), "choose one"),
-        (lambda: consistency(good, n_boot=0), "at least 1"),
-        (lambda: consistency(good, confidence=1.5), "between 0 and 1"),
+        (lambda: consistency(good, resampling=Resampling(draws=0)), "at least 1"),
+        (lambda: consistency(good, resampling=Resampling(confidence=1.5)), "between 0 and 1"),
     ]
     for make, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -10,16 +10,19 @@ from synthetic import LABELS, lens_result, study, trace_result
 from xlens import figures
 from xlens.figures import glyphs, theme
 from xlens.figures.trace import display_width, shorten
+from xlens.stats import Resampling
 
 
 @pytest.fixture(scope="module")
 def summary():
-    return lens_result().summary(n_boot=50)
+    return lens_result().summary(resampling=Resampling(draws=50))
 
 
 @pytest.fixture(scope="module")
 def conditions():
-    return {name: result.summary(n_boot=50) for name, result in study().items()}
+    return {
+        name: result.summary(resampling=Resampling(draws=50)) for name, result in study().items()
+    }
 
 
 def lines(fig, tag):
@@ -181,7 +184,7 @@ def test_controls_are_beside_the_result_on_one_scale(conditions):
 
 
 def test_pairs_share_the_colors_of_the_report(summary):
-    other = lens_result("zh-Hans", "ar", seed=3).summary(n_boot=50)
+    other = lens_result("zh-Hans", "ar", seed=3).summary(resampling=Resampling(draws=50))
     colors = figures.report_colors([summary, other])
     fig = figures.pairs_overview({"de_ru": summary, "zh-Hans_ar": other}, colors=colors)
     single = figures.language_curves(other, colors=colors)

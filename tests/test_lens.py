@@ -15,6 +15,7 @@ from xlens import Activations, LensResult, LensSummary, Prompt, Prompts, harvest
 from xlens.activations import SlotValues
 from xlens.lens import identify_tokens, logit_lenses, shuffled_pairs, target_sets
 from xlens.lens.targets import word_tokens
+from xlens.stats import Resampling
 
 TASK = {"source": "fr", "target": "zh-Hans", "task": "translation"}
 N_ITEMS = 20
@@ -120,7 +121,7 @@ def test_entropy_and_divergence_of_what_was_planted(result):
 
 
 def test_the_planted_detour_has_its_landmarks(result):
-    summary = result.summary(n_boot=200)
+    summary = result.summary(resampling=Resampling(draws=200))
     found = {name: summary.landmark(name) for name in summary.landmarks["name"]}
     assert found["pivot_peak_layer"]["value"] == 3
     assert found["pivot_peak_layer"]["low"] == found["pivot_peak_layer"]["high"] == 3
@@ -141,7 +142,7 @@ def test_the_planted_detour_has_its_landmarks(result):
 )
 def test_crossover_or_none(plan, why, model, targets):
     lens = logit_lens(planted(model, targets, plan), model, targets, progress=False)
-    crossing = lens.summary(n_boot=50).landmark("crossover_layer")
+    crossing = lens.summary(resampling=Resampling(draws=50)).landmark("crossover_layer")
     if why == "early":
         assert crossing["value"] == 2
     else:
@@ -149,7 +150,7 @@ def test_crossover_or_none(plan, why, model, targets):
 
 
 def test_curves_are_means_over_prompts_with_intervals(result):
-    summary = result.summary(confidence=0.8, n_boot=300, seed=4)
+    summary = result.summary(resampling=Resampling(draws=300, confidence=0.8, seed=4))
     assert (summary.source, summary.target, summary.pivot) == ("fr", "zh-Hans", "en")
     assert summary.confidence == 0.8 and summary.n_layers == 6
     means = result.rows.groupby(["language", "layer"])["prob"].mean()
@@ -160,14 +161,14 @@ def test_curves_are_means_over_prompts_with_intervals(result):
     for quantity in ("entropy", "kl", "energy"):
         mine = summary.states[summary.states["quantity"] == quantity].set_index("layer")["mean"]
         np.testing.assert_allclose(mine, result.states.groupby("layer")[quantity].mean())
-    again = result.summary(confidence=0.8, n_boot=300, seed=4)
+    again = result.summary(resampling=Resampling(draws=300, confidence=0.8, seed=4))
     pd.testing.assert_frame_equal(again.landmarks, summary.landmarks)
-    wide = result.summary(confidence=0.99, n_boot=300, seed=4).curves
+    wide = result.summary(resampling=Resampling(draws=300, confidence=0.99, seed=4)).curves
     assert (wide["high"] - wide["low"] >= summary.curves["high"] - summary.curves["low"]).all()
 
 
 def test_the_composition_sums_to_one_at_every_layer(result):
-    composition = result.summary(n_boot=10).composition
+    composition = result.summary(resampling=Resampling(draws=10)).composition
     sums = composition.groupby("layer")["share"].sum()
     np.testing.assert_allclose(sums, 1)
     assert list(sums.index) == list(range(7))
@@ -193,7 +194,7 @@ def test_shape_of_the_tables(result, targets):
 
 
 def test_saved_is_loaded(result, tmp_path):
-    summary = result.summary(n_boot=20)
+    summary = result.summary(resampling=Resampling(draws=20))
     for made, kind in ((result, LensResult), (summary, LensSummary)):
         back = kind.load(made.save(tmp_path / kind.__name__))
         for field in dataclasses.fields(made):
@@ -300,7 +301,7 @@ def test_without_the_last_layer_there_is_no_divergence(model, targets):
     acts = planted(model, targets, ["en", "zh-Hans"], layers=(2, 5))
     lens = logit_lens(acts, model, targets, progress=False)
     assert lens.states["kl"].isna().all() and lens.states["entropy"].notna().all()
-    summary = lens.summary(n_boot=20)
+    summary = lens.summary(resampling=Resampling(draws=20))
     kl = summary.states[summary.states["quantity"] == "kl"]
     assert kl[["mean", "low", "high"]].isna().all(axis=None) and (kl["n"] == 0).all()
     assert summary.landmark("pivot_peak_layer")["value"] == 2

@@ -8,6 +8,7 @@ import pytest
 from phase_kit import curves, meta
 
 from xlens import phases
+from xlens.stats import Resampling
 
 
 def depth(by_language: dict[str, tuple[list[float], list[float]]], n_layers: int = 10):
@@ -65,7 +66,7 @@ def test_no_difference_is_found_where_there_is_none():
     wrong = 0
     for seed in range(60):
         one, other = (curves({"readable": 4}, n=14, noise=1, seed=2 * seed + i) for i in (0, 1))
-        found = phases.compare_curves(one, other, n_boot=10, n_flips=300)
+        found = phases.compare_curves(one, other, resampling=Resampling(draws=10), n_flips=300)
         wrong += (found.table["p"] < 0.05).any()  # at any of nine layers
     assert wrong / 60 <= 0.14
 
@@ -99,7 +100,7 @@ def test_last_layer_effects_are_paired_by_prompt(tmp_path):
     post = gaps(0.5)
     shuffled = np.random.default_rng(0).permutation(len(post.meta))[:-5]  # and some are missing
     second = phases.lens_gap(post.take(shuffled))
-    found = phases.compare_effects(first, second, n_boot=100)
+    found = phases.compare_effects(first, second, resampling=Resampling(draws=100))
     assert (found.effect, found.options) == ("lens gap", {"pivot": "en", "kind": "readable"})
     table = found.table.set_index(["language", "layer"])
     # Prompts differ much, each from itself not at all: the pairing takes the noise away.
@@ -123,8 +124,11 @@ def test_last_layer_effects_are_paired_by_prompt(tmp_path):
 def test_no_difference_of_effects_is_found_where_there_is_none():
     wrong = 0
     for seed in range(40):
-        one, other = (phases.lens_gap(gaps(seed=2 * seed + i, n=14), n_boot=5) for i in (0, 1))
-        found = phases.compare_effects(one, other, n_boot=5, n_flips=300)
+        one, other = (
+            phases.lens_gap(gaps(seed=2 * seed + i, n=14), resampling=Resampling(draws=5))
+            for i in (0, 1)
+        )
+        found = phases.compare_effects(one, other, resampling=Resampling(draws=5), n_flips=300)
         wrong += (found.table.query("language == 'de'")["p"] < 0.05).any()
     assert wrong / 40 <= 0.15
 
@@ -142,8 +146,8 @@ def test_clusters_of_the_effects_are_resampled_whole():
         row = phases.compare_effects(other, one).table.iloc[0]
         wide.append(row["high"] - row["low"])
     assert wide[1] > 1.5 * wide[0]
-    with pytest.raises(ValueError, match="cluster='article' is no column"):
-        phases.compare_effects(one, other, cluster="article")
+    with pytest.raises(ValueError, match="clusters='article' is no column"):
+        phases.compare_effects(one, other, resampling=Resampling(clusters="article"))
 
 
 @pytest.mark.parametrize(
@@ -156,13 +160,13 @@ def test_clusters_of_the_effects_are_resampled_whole():
     ],
 )
 def test_effects_of_another_kind_are_refused(changed, message):
-    first = phases.lens_gap(gaps(), n_boot=5)
+    first = phases.lens_gap(gaps(), resampling=Resampling(draws=5))
     with pytest.raises(ValueError, match=message):
         phases.compare_effects(first, replace(first, **changed))
 
 
 def test_nothing_to_compare_is_said():
-    first = phases.lens_gap(gaps(), n_boot=5)
+    first = phases.lens_gap(gaps(), resampling=Resampling(draws=5))
     with pytest.raises(ValueError, match="share no prompt"):
         phases.compare_effects(first, replace(first, meta=first.meta.assign(id="x")))
     with pytest.raises(ValueError, match="No prompt has a lens gap at every layer"):

@@ -13,10 +13,11 @@ from phase_kit import curves
 from xlens import phases
 from xlens.phases import KINDS, detect_phases
 from xlens.phases.steps import best_step
+from xlens.stats import Resampling
 
 QUESTION = [k for k, v in KINDS.items() if v.edge == "question"]
 ANSWER = [k for k, v in KINDS.items() if v.edge == "answer"]
-FEW = {"n_boot": 200, "n_flips": 300}
+FEW = {"resampling": Resampling(draws=200), "n_flips": 300}
 
 
 def detect(made, **options):
@@ -54,7 +55,7 @@ def test_within_one_layer_under_noise():
             noise=0.7,
             seed=seed,
         )
-        row = detect(made, n_boot=50).row()
+        row = detect(made, resampling=Resampling(draws=50)).row()
         off.append(max(abs(row["question"] - 3), abs(row["answer"] - 6)) if row["found"] else 9)
     assert np.mean(np.array(off) <= 1) >= 0.95
 
@@ -66,7 +67,8 @@ def test_noise_alone_has_no_structure(per_paragraph):
     steps |= dict.fromkeys(["patch_last_context", "ablate_context"], 6)
     found = [
         detect(
-            curves(steps, n=24, noise=1, size=0, per_paragraph=per_paragraph, seed=seed), n_boot=20
+            curves(steps, n=24, noise=1, size=0, per_paragraph=per_paragraph, seed=seed),
+            resampling=Resampling(draws=20),
         ).row()
         for seed in range(200)
     ]
@@ -89,7 +91,7 @@ def test_copies_of_a_prompt_are_no_evidence():
     many = replace(many, meta=many.meta.assign(id=[f"q{i}" for i in range(40)]))
     row = detect(many).row()
     assert row["p_question"] == pytest.approx(2**-4) and not row["found"]
-    assert detect(many, cluster="id").row()["p_question"] < 0.01
+    assert detect(many, resampling=Resampling(clusters="id")).row()["p_question"] < 0.01
 
 
 @pytest.mark.parametrize("r", [2, 3])
@@ -240,7 +242,7 @@ def test_prompts_without_evidence_are_left_out():
 
 def test_the_same_seed_gives_the_same_result(tmp_path):
     made = curves({"patch_question": 3, "readable": 6}, noise=0.5)
-    one, again, other = (detect(made, seed=s) for s in (1, 1, 2))
+    one, again, other = (detect(made, resampling=Resampling(draws=200, seed=s)) for s in (1, 1, 2))
     pd.testing.assert_frame_equal(one.edges, again.edges)
     assert not one.edges.equals(other.edges)
     one.save(tmp_path)
@@ -254,8 +256,7 @@ def test_the_same_seed_gives_the_same_result(tmp_path):
     ("options", "message"),
     [
         ({"kinds": ["relevance"]}, "No evidence of kind 'relevance' here; there is"),
-        ({"cluster": "page"}, "cluster='page' is no column"),
-        ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"resampling": Resampling(clusters="page")}, "clusters='page' is no column"),
         ({"n_flips": 0}, "n_flips is 0"),
     ],
 )

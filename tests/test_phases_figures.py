@@ -12,6 +12,7 @@ from test_phases_compare import DE, EN, ES, depth
 
 from xlens import figures, phases
 from xlens.figures import theme
+from xlens.stats import Resampling
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def found(made):
-    return phases.detect_phases(made, n_boot=50, n_flips=200)
+    return phases.detect_phases(made, resampling=Resampling(draws=50), n_flips=200)
 
 
 def named(fig, name):
@@ -34,7 +35,7 @@ def text(fig):
 
 
 def test_curves_with_their_controls_and_boundaries(made, found):
-    summary = made.summary(n_boot=50)
+    summary = made.summary(resampling=Resampling(draws=50))
     fig = figures.phase_curves(summary, found)
     for i, kind in enumerate(made.kinds):
         table = summary.pick(kind)
@@ -89,7 +90,9 @@ def test_depth_is_drawn_prompt_by_prompt():
 
 
 def test_two_models_and_their_difference(made):
-    paired = phases.compare_curves(made, made, names=("one", "other"), n_boot=20, n_flips=50)
+    paired = phases.compare_curves(
+        made, made, names=("one", "other"), resampling=Resampling(draws=20), n_flips=50
+    )
     fig = figures.paired_curves(paired, kinds=["readable"], language="ar")
     table = paired.table.query("kind == 'readable' and language == 'ar'")
     assert list(named(fig, "one")[0].y) == table["first"].tolist()
@@ -107,8 +110,10 @@ def test_two_models_and_their_last_layers(made):
     other.values[made.index("readable"), :, 7:] += np.where(made.meta["language"] == "en", 2, 0)[
         :, None
     ]
-    one, two = (phases.lens_gap(x, n_boot=5) for x in (made, other))
-    paired = phases.compare_effects(one, two, names=("one", "other"), n_boot=50, n_flips=200)
+    one, two = (phases.lens_gap(x, resampling=Resampling(draws=5)) for x in (made, other))
+    paired = phases.compare_effects(
+        one, two, names=("one", "other"), resampling=Resampling(draws=50), n_flips=200
+    )
     fig = figures.paired_effects(paired)
     table = paired.table.query("language == 'all'")
     assert list(named(fig, "one")[0].y) == table["first"].tolist()
@@ -132,11 +137,13 @@ def test_two_models_and_their_last_layers(made):
 
 def test_stability_against_a_score():
     made = {"en": EN, "de": DE, "es": ES, "ru": EN}
-    stability = {m: phases.stability(depth(made), n_boot=20) for m in ("a", "b", "c")}
+    stability = {
+        m: phases.stability(depth(made), resampling=Resampling(draws=20)) for m in ("a", "b", "c")
+    }
     scores = pd.DataFrame(
         [{"model": m, "language": x, "f1": i / 10} for i, m in enumerate(stability) for x in made]
     )
-    result = phases.correlate(stability, scores, n_boot=20)
+    result = phases.correlate(stability, scores, resampling=Resampling(draws=20))
     fig = figures.stability_scatter(result, "S1_context")
     points = fig.data[1]
     assert list(points.y) == [0.1] * 3 and list(points.text) == ["de", "es", "ru"]
@@ -144,7 +151,7 @@ def test_stability_against_a_score():
     assert "over 9 (few)" in text(fig) and "intervals over models: 3" in text(fig)
     with pytest.raises(ValueError, match="No index 'S4' here"):
         figures.stability_scatter(result, "S4")
-    by_model = phases.correlate(stability, scores, unit="models", n_boot=20)
+    by_model = phases.correlate(stability, scores, unit="models", resampling=Resampling(draws=20))
     points = figures.stability_scatter(by_model, "S2").data[2]
     assert list(points.text) == ["c"] and list(points.y) == pytest.approx([0.2])
     assert points.marker.color[0] == theme.NEUTRAL

@@ -10,6 +10,7 @@ from phase_kit import asked, bed, curves, relevance
 import xlens
 from xlens import phases
 from xlens.phases import swap as swap_module
+from xlens.stats import Resampling
 
 
 def test_the_gap_between_languages_by_the_lens(tmp_path):
@@ -27,7 +28,7 @@ def test_the_gap_between_languages_by_the_lens(tmp_path):
         phases.lens_gap(made, pivot="fr")
     again = phases.LayerEffects.load(found.save(tmp_path))
     pd.testing.assert_frame_equal(again.table, found.table)
-    compared = phases.compare_effects(again, found, n_boot=5)
+    compared = phases.compare_effects(again, found, resampling=Resampling(draws=5))
     assert (compared.table["difference"] == 0).all()
 
 
@@ -52,7 +53,9 @@ def test_two_models_by_what_the_pivots_state_does():
     for layer in (2, 3):
         made = bed(depth=4, question_layer=layer, answer_layer=4, answer_language="question")
         own = asked(made)["asked"]
-        found.append(phases.recovered(made.model, own, progress=False, n_boot=20))
+        found.append(
+            phases.recovered(made.model, own, progress=False, resampling=Resampling(draws=20))
+        )
     table = phases.compare_effects(*found).table.query("language == 'all'").set_index("layer")
     assert table.loc[2, "difference"] > 5 and table.loc[2, "p"] < 0.05 and table.loc[2, "low"] > 5
     assert (table["difference"].drop(2).abs() < 1).all()
@@ -159,7 +162,7 @@ def swaps(**options):
     one = bed(depth=3, question_layer=1, answer_layer=2, noise=0.2)
     other = bed(depth=3, question_layer=1, answer_layer=3, noise=0.2)
     own = asked(one)["asked"]
-    options = {"progress": False, "n_boot": 200, **options}
+    options = {"progress": False, "resampling": Resampling(draws=200), **options}
     return (
         phases.layer_swap(one.model, other.model, own, **options),
         phases.layer_swap(other.model, one.model, own, **options),
@@ -188,8 +191,10 @@ def test_what_swapped_blocks_change_is_paired_with_no_swap():
 
 def test_two_models_by_what_they_lend():
     first, second = swaps()
-    change = phases.compare_effects(first, second, change=True, n_boot=200).table
-    level = phases.compare_effects(first, second, n_boot=200).table
+    change = phases.compare_effects(
+        first, second, change=True, resampling=Resampling(draws=200)
+    ).table
+    level = phases.compare_effects(first, second, resampling=Resampling(draws=200)).table
     change, level = (
         table.query("language == 'all'").set_index("layer") for table in (change, level)
     )

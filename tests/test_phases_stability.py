@@ -11,6 +11,7 @@ from test_phases_compare import DE, EN, ES, depth
 
 from xlens import phases
 from xlens.phases.correlation import _correlations
+from xlens.stats import Resampling
 
 
 def by_index(found):
@@ -18,7 +19,7 @@ def by_index(found):
 
 
 def test_indices_by_hand():
-    found = phases.stability(depth({"en": EN, "de": DE, "es": ES}), n_boot=50)
+    found = phases.stability(depth({"en": EN, "de": DE, "es": ES}), resampling=Resampling(draws=50))
     value = by_index(found)["value"]
     assert value["S1_question", "en"] == pytest.approx(-0.1)
     assert value["S1_context", "en"] == 0
@@ -34,7 +35,9 @@ def test_indices_by_hand():
     assert by_index(found).loc[("S3", "all"), "n"] == 2
     inside = found.table["low"] <= found.table["high"]
     assert inside.all() and found.draws.shape == (len(found.table), 50)
-    assert "S3" not in set(phases.stability(depth({"en": EN, "de": DE}), n_boot=5).table["index"])
+    assert "S3" not in set(
+        phases.stability(depth({"en": EN, "de": DE}), resampling=Resampling(draws=5)).table["index"]
+    )
 
 
 def test_pairs_are_by_id():
@@ -43,10 +46,10 @@ def test_pairs_are_by_id():
     table = made.table
     german, english = (table["language"] == tag for tag in ("de", "en"))
     less = replace(made, table=table[~(german & (table["id"] == "q0"))].reset_index(drop=True))
-    found = by_index(phases.stability(less, n_boot=5))
+    found = by_index(phases.stability(less, resampling=Resampling(draws=5)))
     assert found.loc[("S2", "de"), "value"] == pytest.approx(-abs(13 / 3 - 10 / 3) / 10)
     empty = table.assign(depth=table["depth"].mask(english & (table["id"] == "q3"), np.nan))
-    found = by_index(phases.stability(replace(made, table=empty), n_boot=5))
+    found = by_index(phases.stability(replace(made, table=empty), resampling=Resampling(draws=5)))
     assert found.loc[("shift", "de"), "value"] == pytest.approx((11 / 3 - 8 / 3) / 10)
     assert found.loc[("shift", "de"), "n"] == 3
 
@@ -67,7 +70,7 @@ def test_the_interval_of_a_size_holds_the_size():
                     "ru": ((base + apart + 2).tolist(), context),
                 }
             ),
-            n_boot=400,
+            resampling=Resampling(draws=400),
         )
     )
     none, less, more = (found.loc[("S2", tag)] for tag in ("de", "es", "ru"))
@@ -93,7 +96,9 @@ def test_sampling_is_no_spread_over_languages(true):
         item = rng.normal(0, 3, 10)  # how hard an item is, in every language
         means = 10 + planted[:, None] + item + rng.normal(0, 0.6 * np.sqrt(10), (12, 10))
         made = {f"l{i}": (row.tolist(), [20.0] * 10) for i, row in enumerate(means)}
-        found = by_index(phases.stability(depth({"en": EN_LONG} | made), n_boot=100))
+        found = by_index(
+            phases.stability(depth({"en": EN_LONG} | made), resampling=Resampling(draws=100))
+        )
         row = found.loc[("S3", "all")]
         variances.append((10 * row["value"]) ** 2)
         naive.append(means.mean(1).var())
@@ -120,7 +125,7 @@ def test_profiles_that_agree():
     made = replace(
         made, table=pd.concat([made.table, made.table.assign(segment="context")], axis=0)
     )
-    found = phases.stability(made, scores, n_boot=5).table.set_index("index")
+    found = phases.stability(made, scores, resampling=Resampling(draws=5)).table.set_index("index")
     wanted = pearsonr([5, 4, 3, 2, 1, 0], [1, 0, 1, 0, 1, 0]).statistic
     assert found.loc["S4", "value"] == pytest.approx(wanted)
     with pytest.raises(ValueError, match="No slot 'question:sum'"):
@@ -147,7 +152,7 @@ def stabilities(n: int = 3, tags: tuple[str, ...] = TAGS):
             depth(
                 {x: (rng.integers(1, 5, 6).tolist(), rng.integers(5, 9, 6).tolist()) for x in tags}
             ),
-            n_boot=100,
+            resampling=Resampling(draws=100),
         )
         for m in range(n)
     }
@@ -166,9 +171,9 @@ def scored(found, *, index="S1_question", noise=0.05, seed=1):
 
 
 def test_correlations_over_cells(tmp_path):
-    found = stabilities()
+    found = stabilities(5)
     scores = scored(found)
-    result = phases.correlate(found, scores, n_boot=300)
+    result = phases.correlate(found, scores, resampling=Resampling(draws=300))
     assert result.unit == "cells" and result.over == "models"
     table = result.table.set_index(["index", "coefficient"])
     cells = result.cells[result.cells["index"] == "S1_question"]
@@ -176,10 +181,10 @@ def test_correlations_over_cells(tmp_path):
         row = table.loc[("S1_question", name)]
         assert row["value"] == pytest.approx(function(cells["stability"], cells["score"]).statistic)
         assert row["low"] <= row["value"] <= row["high"] <= 1
-        # Nine cells of three models: three things are resampled.
-        assert (row["n"], row["resampled"], row["small"]) == (9, 3, True)
+        # Fifteen cells of five models: five things are resampled.
+        assert (row["n"], row["resampled"], row["small"]) == (15, 5, True)
     assert table.loc[("S1_question", "pearson"), "low"] > 0.3
-    assert table.loc[("S3", "pearson"), "n"] == 3
+    assert table.loc[("S3", "pearson"), "n"] == 5
     assert set(table.index.levels[0]) == set(phases.INDICES) - {"S4"}
     result.save(tmp_path)
     again = phases.StabilityCorrelation.load(tmp_path)
@@ -190,21 +195,27 @@ def test_correlations_over_cells(tmp_path):
 def test_the_pivot_is_no_point_and_in_no_mean(unit):
     found = stabilities()
     scores = scored(found)
-    result = phases.correlate(found, scores, unit=unit, n_boot=50)
+    result = phases.correlate(found, scores, unit=unit, resampling=Resampling(draws=50))
     assert "en" not in set(result.cells["language"])
-    without = phases.correlate(found, scores[scores["language"] != "en"], unit=unit, n_boot=50)
+    without = phases.correlate(
+        found, scores[scores["language"] != "en"], unit=unit, resampling=Resampling(draws=50)
+    )
     pd.testing.assert_frame_equal(result.table, without.table)
     s3 = result.cells[result.cells["index"] == "S3"].set_index("model")["score"]
     means = scores[scores["language"] != "en"].groupby("model")["f1"].mean()
     assert s3.to_dict() == pytest.approx(means.to_dict())
     with pytest.raises(ValueError, match="no language besides the pivot 'en'"):
-        phases.correlate({"m": phases.stability(depth({"en": EN}), n_boot=5)}, scores, n_boot=5)
+        phases.correlate(
+            {"m": phases.stability(depth({"en": EN}), resampling=Resampling(draws=5))},
+            scores,
+            resampling=Resampling(draws=5),
+        )
 
 
 def test_correlations_over_models():
     found = stabilities(5)
     scores = scored(found)
-    result = phases.correlate(found, scores, unit="models", n_boot=50)
+    result = phases.correlate(found, scores, unit="models", resampling=Resampling(draws=50))
     assert result.unit == result.over == "models"
     cells = result.cells[result.cells["index"] == "S2"].set_index("model")
     assert set(cells["language"]) == {"all"} and len(cells) == 5
@@ -225,7 +236,7 @@ def test_correlations_over_models():
 
 def test_one_models_languages_are_resampled():
     found = stabilities(1)
-    result = phases.correlate(found, scored(found), n_boot=50)
+    result = phases.correlate(found, scored(found), resampling=Resampling(draws=50))
     assert result.over == "languages"
     row = result.table.set_index(["index", "coefficient"]).loc[("S1_question", "pearson")]
     assert (row["n"], row["resampled"]) == (3, 3)
@@ -267,7 +278,7 @@ def test_languages_of_a_model_are_not_many_models():
     wrong, naive, n = 0, 0, 40
     for _ in range(n):
         found, scores = made_up(rng)
-        result = phases.correlate(found, scores, n_boot=200)
+        result = phases.correlate(found, scores, resampling=Resampling(draws=200))
         row = result.table.iloc[0]
         assert (row["n"], row["resampled"], row["small"]) == (96, 12, False)
         wrong += not row["low"] <= 0 <= row["high"]

@@ -13,6 +13,7 @@ import xlens
 from xlens.engine.interventions import patch
 from xlens.engine.trust import shares_prefixes
 from xlens.models.loading import check_readout
+from xlens.stats import Resampling
 from xlens.testbed import planted
 from xlens.testbed.planted.blueprint import Spaces, look_back, look_for
 
@@ -285,7 +286,7 @@ def test_the_lens_sees_the_pivot_and_only_where_it_is(where, noise, seed, n, dat
     there = table.idxmax(axis=1).unstack("prompt")
     assert (there.to_numpy() == wanted[:, None]).all()
     assert (table.max(axis=1) > 0.9).all()
-    marks = result.summary(n_boot=20)
+    marks = result.summary(resampling=Resampling(draws=20))
     assert marks.landmark("crossover_layer")["value"] == b
     assert marks.landmark("final_target_prob")["value"] > 0.9
     assert a <= marks.landmark("pivot_peak_layer")["value"] < b

@@ -23,6 +23,7 @@ from xlens.report.reading_tables import (
 )
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
+from xlens.stats import Resampling
 from xlens.studies import ReadingStudy, check_reading, context_retrieval, study_reading
 from xlens.studies.context_retrieval import combinations, planned_reading
 from xlens.studies.leaderboard import find_pairs, leaderboard
@@ -282,7 +283,9 @@ def planted(name: str, right: dict[str, int]) -> ReadingResult:
         for group in prompts
         for p in group
     ]
-    return reading_scores(predictions_of(prompts, texts, model=name, provenance={}), n_boot=50)
+    return reading_scores(
+        predictions_of(prompts, texts, model=name, provenance={}), resampling=Resampling(draws=50)
+    )
 
 
 def test_the_leaderboard_says_what_was_planted():
@@ -291,7 +294,7 @@ def test_the_leaderboard_says_what_was_planted():
         "m-it": planted("m-it", {"en": 12, "de": 12, "ru": 6}),
         "z": planted("z", {"en": 6, "de": 12, "ru": 12, "zh-Hans": 12}),
     }
-    board = leaderboard(results, pairs=find_pairs(list(results)), n_boot=200)
+    board = leaderboard(results, pairs=find_pairs(list(results)), resampling=Resampling(draws=200))
     table = board.table.set_index("model")
     assert list(table.index) == ["z", "m-it", "m"] and board.setting == "en-x"
     assert table["f1"].tolist() == pytest.approx([1, 0.5, 1 / 9])
@@ -328,10 +331,15 @@ def test_a_share_of_what_is_not_read_is_no_finding():
             for p in group
         ]
         made = predictions_of(prompts, texts, model="m", provenance={})
-        said = " ".join(reading_findings({"scores": reading_scores(made, n_boot=50)}))
+        said = " ".join(
+            reading_findings({"scores": reading_scores(made, resampling=Resampling(draws=50))})
+        )
         assert ("of English's" in said) == told
         assert ("shares of it say nothing" in said) != told
-        shares = [row[6] for row in score_rows({"scores": reading_scores(made, n_boot=50)})]
+        shares = [
+            row[6]
+            for row in score_rows({"scores": reading_scores(made, resampling=Resampling(draws=50))})
+        ]
         assert (shares == ["–", "–"]) != told
 
 
@@ -339,7 +347,7 @@ def reading_scores_of_one() -> ReadingResult:
     stories = readings.reading_set()
     prompts = reading_prompts(stories, context="de", question="de", shots=0)
     said = predictions_of(prompts, ["x"] * len(prompts), model="b", provenance={})
-    return reading_scores(said, n_boot=50)
+    return reading_scores(said, resampling=Resampling(draws=50))
 
 
 def test_pairs_by_name_and_by_hand():

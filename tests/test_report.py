@@ -10,6 +10,7 @@ from synthetic import MODEL, lens_result, study
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.pair import ordered
 from xlens.runs import RunDirectory, pair_name
+from xlens.stats import Resampling
 
 EVIL = "<script>alert('x')</script>"
 CONFIG = {"model": "made-up", "words": f"{EVIL} 花 الزهرة"}
@@ -80,7 +81,10 @@ def html(run):
 
 
 def summaries(conditions):
-    return {name: result.summary(n_boot=200) for name, result in conditions.items()}
+    return {
+        name: result.summary(resampling=Resampling(draws=200))
+        for name, result in conditions.items()
+    }
 
 
 # the page ------------------------------------------------------------------------------------
@@ -178,7 +182,7 @@ def test_weights_survival_and_reproduction_are_told(html):
 def test_the_result_comes_first_and_controls_after_it():
     names = ["random-init", "repetition", "mine", "shuffled", "translation"]
     expected = ["translation", "shuffled", "random-init", "repetition", "mine"]
-    one = lens_result().summary(n_boot=10)
+    one = lens_result().summary(resampling=Resampling(draws=10))
     assert list(ordered(dict.fromkeys(names, one))) == expected
     assert next(iter(ordered(dict.fromkeys(["shuffled", "repetition"], one)))) == "repetition"
     assert list(ordered({"b": one, "a": one})) == ["a", "b"]

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from xlens.stats import bootstrap
+from xlens.stats import FEWEST, Resampling, bootstrap
 
 
 def test_mean_and_shape():
-    values = np.arange(12.0).reshape(4, 3)
-    boot = bootstrap(values, n_boot=50)
-    assert boot.mean.tolist() == [4.5, 5.5, 6.5] and boot.draws.shape == (50, 3)
-    assert boot.n.tolist() == [4, 4, 4] and boot.confidence == 0.95
+    values = np.arange(36.0).reshape(12, 3)
+    boot = bootstrap(values, resampling=Resampling(draws=50))
+    assert boot.mean.tolist() == [16.5, 17.5, 18.5] and boot.draws.shape == (50, 3)
+    assert boot.n.tolist() == [12, 12, 12] and boot.resampling == Resampling(draws=50)
     low, high = boot.interval()
     assert (low <= boot.mean).all() and (boot.mean <= high).all()
     assert (low >= values.min(0)).all() and (high <= values.max(0)).all()
@@ -22,14 +22,16 @@ def test_intervals_cover_the_truth_as_often_as_they_say(confidence):
     trials, n, truth = 400, 60, 2.0
     values = rng.normal(truth, 3, size=(n, trials))
     # Columns share their resample; as trials are independent, so are the intervals.
-    low, high = bootstrap(values, confidence=confidence, n_boot=400).interval()
+    low, high = bootstrap(
+        values, resampling=Resampling(draws=400, confidence=confidence)
+    ).interval()
     covered = ((low <= truth) & (truth <= high)).mean()
     assert abs(covered - confidence) < 0.07
 
 
 def test_the_spread_is_that_of_the_mean():
     values = np.random.default_rng(1).normal(0, 5, size=(100, 1))
-    spread = bootstrap(values, n_boot=2_000).draws.std()
+    spread = bootstrap(values, resampling=Resampling(draws=2_000)).draws.std()
     assert spread == pytest.approx(values.std() / 10, rel=0.1)
 
 
@@ -37,16 +39,16 @@ def test_prompts_are_drawn_whole():
     """What holds in each prompt holds in each resample: columns are not drawn by themselves."""
     rng = np.random.default_rng(2)
     first = rng.normal(size=30)
-    boot = bootstrap(np.stack([first, first + 1, -first], axis=1), n_boot=200)
+    boot = bootstrap(np.stack([first, first + 1, -first], axis=1), resampling=Resampling(draws=200))
     np.testing.assert_allclose(boot.draws[:, 1], boot.draws[:, 0] + 1)
     np.testing.assert_allclose(boot.draws[:, 2], -boot.draws[:, 0])
-    low, high = boot.interval(boot.draws[:, 1] - boot.draws[:, 0])
+    low, high = boot.interval(lambda m: m[..., 1] - m[..., 0], [0, 1])
     assert low == pytest.approx(1) and high == pytest.approx(1)
 
 
 def test_the_seed_decides():
     values = np.random.default_rng(3).normal(size=(20, 2))
-    one, same, other = (bootstrap(values, seed=s).draws for s in (1, 1, 2))
+    one, same, other = (bootstrap(values, resampling=Resampling(seed=s)).draws for s in (1, 1, 2))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     state = np.random.get_state()[1].copy()
     bootstrap(values)
@@ -55,20 +57,23 @@ def test_the_seed_decides():
 
 def test_missing_cells_are_left_out():
     values = np.array([[1.0, np.nan, np.nan], [3.0, 4.0, np.nan], [5.0, 6.0, np.nan]])
-    boot = bootstrap(values, n_boot=300)
+    boot = bootstrap(values, resampling=Resampling(draws=300))
     assert boot.mean[:2].tolist() == [3.0, 5.0] and np.isnan(boot.mean[2])
     assert boot.n.tolist() == [3, 2, 0]
-    low, high = boot.interval()
-    assert 4 <= low[1] <= 5 <= high[1] <= 6
-    assert np.isnan(low[2]) and np.isnan(high[2])
+    assert np.isnan(boot.interval()).all()  # too few for any
     # A resample without any number in a column has no mean there, and is left out too.
     assert np.isnan(boot.draws[:, 1]).any()
 
 
-def test_one_prompt_has_no_spread():
-    boot = bootstrap(np.array([[0.25, 0.5]]))
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 8])
+def test_below_four_clusters_no_interval_is_drawn(n):
+    values = np.random.default_rng(5).uniform(size=(2 * n, 2))
+    values[:, 1] = 1.0
+    boot = bootstrap(values, clusters=np.arange(n).repeat(2), bounds=(0, 1))
     low, high = boot.interval()
-    assert low.tolist() == high.tolist() == boot.mean.tolist() == [0.25, 0.5]
+    assert np.isnan([low, high]).all() == (n < FEWEST) and np.isfinite(boot.mean).all()
+    if n >= FEWEST:
+        assert (low < boot.mean).all() and (high >= boot.mean).all() and high[1] == 1
 
 
 def test_bad_input():
@@ -76,26 +81,30 @@ def test_bad_input():
         bootstrap(np.empty((0, 3)))
     for confidence in (0.0, 1.0, 95.0):
         with pytest.raises(ValueError, match=rf"confidence is {confidence}"):
-            bootstrap(np.ones((3, 1)), confidence=confidence)
+            Resampling(confidence=confidence)
+    with pytest.raises(ValueError, match="draws is 0"):
+        Resampling(draws=0)
 
 
 def test_clusters_are_drawn_whole():
     """Prompts that are copies of one another are one observation, however many there are."""
     rng = np.random.default_rng(4)
     each = rng.normal(size=(50, 2))
-    alone = bootstrap(each, n_boot=4_000)
+    alone = bootstrap(each, resampling=Resampling(draws=4_000))
     copied = bootstrap(np.repeat(each, 4, axis=0), clusters=np.repeat(np.arange(50), 4).tolist(),
-                       n_boot=4_000)  # fmt: skip
+                       resampling=Resampling(draws=4_000))  # fmt: skip
     np.testing.assert_allclose(copied.mean, alone.mean)
     np.testing.assert_allclose(copied.draws, alone.draws)
     assert copied.n.tolist() == [200, 200]
-    ignored = bootstrap(np.repeat(each, 4, axis=0), n_boot=4_000)
+    ignored = bootstrap(np.repeat(each, 4, axis=0), resampling=Resampling(draws=4_000))
     assert (ignored.draws.std(0) < 0.6 * copied.draws.std(0)).all()
 
 
 def test_clusters_of_unequal_size_weigh_their_prompts():
     values = np.array([[0.0], [0.0], [0.0], [1.0], [np.nan]])
-    boot = bootstrap(values, clusters=["a", "a", "a", ("b", 1), ("b", 1)], n_boot=500)
+    boot = bootstrap(
+        values, clusters=["a", "a", "a", ("b", 1), ("b", 1)], resampling=Resampling(draws=500)
+    )
     assert boot.mean.tolist() == [0.25] and boot.n.tolist() == [4]
     assert set(np.round(boot.draws[:, 0], 6)) == {0.0, 0.25, 1.0}
     with pytest.raises(ValueError, match="5 prompts but 4 clusters"):

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.linalg import sqrtm, subspace_angles
 
 from xlens import subspace
+from xlens.stats import Resampling
 from xlens.subspace import LIR, LSAR, LanguageMap, LanguagePairs, LanguageProbe, LDAAxes, PooledPCA
 from xlens.subspace.cka import Kernel, _left_out, cka, cka_interval
 from xlens.subspace.controls import mismatch, mismatch_of_same_length, shuffled_languages, without
@@ -521,7 +522,9 @@ def test_results_are_saved_and_loaded(bed, similar, tmp_path):
     acts = bed.activations
     results = [
         similar,
-        subspace.score_correlation(acts, pooling="last", n_controls=2, n_boot=20),
+        subspace.score_correlation(
+            acts, pooling="last", n_controls=2, resampling=Resampling(draws=20)
+        ),
         subspace.subspace_distances(acts, n_controls=2),
         subspace.language_probe(acts, LSAR(), n_controls=1),
         subspace.language_map(acts, n_controls=1),
@@ -551,7 +554,10 @@ def test_the_same_seed_gives_the_same_numbers(bed, similar):
         (lambda a: subspace.language_similarity(a, measures=["cca"]), r"measures=\['cca'\]"),
         (lambda a: subspace.language_similarity(a, measures=[]), r"measures=\[\]; accepted"),
         (lambda a: subspace.language_similarity(a, n_controls=0), "n_controls is 0"),
-        (lambda a: subspace.language_similarity(a, confidence=95.0), "confidence is 95"),
+        (
+            lambda a: subspace.language_similarity(a, resampling=Resampling(confidence=95.0)),
+            "confidence is 95",
+        ),
         (lambda a: subspace.language_similarity(a, pooling="mean"), "needs the slot 'all'"),
         (lambda a: subspace.subspace_distances(a, measures=["far"]), r"measures=\['far'\]"),
         (lambda a: subspace.subspace_distances(a, n_components=99), r"Layer 0: n_components=99"),

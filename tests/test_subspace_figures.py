@@ -9,6 +9,7 @@ import tiny
 import xlens
 from xlens import figures, subspace
 from xlens.figures import theme
+from xlens.stats import Resampling
 from xlens.testbed.planted import planted_activations
 
 
@@ -76,7 +77,9 @@ def test_curves_of_another_pivot_and_kind_with_the_colors_of_the_report(pairs):
 
 
 def test_curves_of_correlations_and_distances(acts):
-    scores = subspace.score_correlation(acts, pooling="last", n_controls=3, n_boot=20)
+    scores = subspace.score_correlation(
+        acts, pooling="last", n_controls=3, resampling=Resampling(draws=20)
+    )
     fig = figures.pair_curves(scores)
     assert {a.text for a in fig.layout.annotations} == {"pearson 1", "spearman 1"}
     far = subspace.subspace_distances(acts, n_controls=2)

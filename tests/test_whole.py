@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from xlens import Prompt, Prompts, whole_word_lens
+from xlens.stats import Resampling
 
 WORDS = pd.DataFrame(
     {
@@ -82,7 +83,7 @@ def test_its_summary_finds_the_most_probable_word(family_dir):
     model = kit.model(family_dir("gpt2"))
     lens = whole_word_lens(model, prompts(), WORDS, top_k=4, progress=False)
     assert len(lens.states) == 4 * 4 and len(lens.top) == 4 * 4 * 4
-    summary = lens.summary(n_boot=20)
+    summary = lens.summary(resampling=Resampling(draws=20))
     means = lens.rows.groupby(["language", "layer"])["prob"].mean()
     assert summary.landmark("final_target_prob")["value"] == pytest.approx(means["zh-Hans", 3])
     assert summary.landmark("pivot_peak_prob")["value"] == pytest.approx(means["en"].max())

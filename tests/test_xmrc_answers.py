@@ -15,6 +15,7 @@ import tiny
 from xlens.engine import generate
 from xlens.engine.interventions import add
 from xlens.prompts import Prompt, Prompts
+from xlens.stats import Resampling
 from xlens.tasks.xmrc import (
     ERRORS,
     Predictions,
@@ -202,7 +203,7 @@ def test_planted_scores_come_back(stories):
         cell = (prompt.meta["context_language"], prompt.language)
         return gold(prompt) if stories.ids.index(prompt.id) < share[cell] else "nonsense"
 
-    result = reading_scores(planted(prompts, say), n_boot=200)
+    result = reading_scores(planted(prompts, say), resampling=Resampling(draws=200))
     for (context, question), n in share.items():
         where = {"context_language": context, "question_language": question}
         for metric in ("em", "f1", "inclusion"):
@@ -227,7 +228,9 @@ def test_the_same_questions_are_drawn_in_every_language(stories):
     """A model that is right on the same questions everywhere has a ratio of 1, without doubt."""
     right = set(stories.ids[:7])
     say = lambda p: gold(p) if p.id in right else "no such thing"  # noqa: E731
-    result = reading_scores(planted(asked(stories, ["en-en", "en-x", "x-x"]), say), n_boot=300)
+    result = reading_scores(
+        planted(asked(stories, ["en-en", "en-x", "x-x"]), say), resampling=Resampling(draws=300)
+    )
     f1 = result.scores[result.scores["metric"] == "f1"]
     assert (f1["high"] - f1["low"]).min() > 0.3
     np.testing.assert_allclose(f1["ratio_low"], 1)
@@ -237,13 +240,13 @@ def test_the_same_questions_are_drawn_in_every_language(stories):
 def test_a_pivot_of_zero_or_none_makes_no_ratio(stories):
     prompts = asked(stories, ["en-en", "en-x"])
     say = lambda p: gold(p) if p.language == "de" else "nothing"  # noqa: E731
-    result = reading_scores(planted(prompts, say), n_boot=50)
+    result = reading_scores(planted(prompts, say), resampling=Resampling(draws=50))
     assert result.scores["ratio"].isna().all() and result.summary["ratio"].isna().all()
     assert set(result.scores["flag"]) == {"en-en scores 0"}
     assert value_of(result, "value", setting="en-x", metric="f1") == pytest.approx(1 / 3)
-    without = reading_scores(planted(prompts[1:], say), n_boot=50)
+    without = reading_scores(planted(prompts[1:], say), resampling=Resampling(draws=50))
     assert set(without.scores["flag"]) == {"en-en wasn't asked"}
-    german = reading_scores(planted(prompts, gold), pivot="de", n_boot=50)
+    german = reading_scores(planted(prompts, gold), pivot="de", resampling=Resampling(draws=50))
     assert set(german.scores["flag"]) == {"de-de wasn't asked"}
 
 
@@ -263,7 +266,7 @@ def test_saved_and_loaded(stories, tmp_path):
     made = planted(asked(stories, ["en-en", "en-x"]), gold)
     again = Predictions.load(made.save(tmp_path / "answers"))
     assert again.table.equals(made.table) and again.model == "planted"
-    result = reading_scores(again, n_boot=50)
+    result = reading_scores(again, resampling=Resampling(draws=50))
     loaded = ReadingResult.load(result.save(tmp_path / "scores"))
     for name in ("scores", "summary", "errors", "items"):
         assert getattr(loaded, name).equals(getattr(result, name))
@@ -274,14 +277,17 @@ def test_saved_and_loaded(stories, tmp_path):
 def test_bad_options(stories):
     made = planted(asked(stories, "en-en"), gold)
     with pytest.raises(ValueError, match="confidence is 95"):
-        reading_scores(made, confidence=95.0)
+        reading_scores(made, resampling=Resampling(confidence=95.0))
     rows = [dict(row, references=["the"]) for row in made.table.to_dict("records")]
     empty = Predictions(model="x", table=pd.DataFrame(rows), provenance={})
     log = logging.getLogger("xlens.tasks.xmrc.scores")
     with pytest.MonkeyPatch.context() as patch:
         said = []
         patch.setattr(log, "warning", lambda *a: said.append(a))
-        assert reading_scores(empty, n_boot=20).provenance["empty_references"] == 12
+        assert (
+            reading_scores(empty, resampling=Resampling(draws=20)).provenance["empty_references"]
+            == 12
+        )
     assert said and said[0][1] == 12
 
 
@@ -377,12 +383,12 @@ def shares(result: ReadingResult, question: str) -> dict[str, float]:
 
 def test_planted_errors_come_back(stories):
     made = planted(asked(stories, ["en-en", "en-x"]), say_all_kinds)
-    of_wrong = reading_scores(made, n_boot=100)
+    of_wrong = reading_scores(made, resampling=Resampling(draws=100))
     wanted = {"content": 3, "language": 2, "gibberish": 1, "refusal": 1, "blank": 1, "failure": 3,
               "question's language": 2}  # fmt: skip
     for question in ("de", "ru", "zh-Hans"):
         assert shares(of_wrong, question) == pytest.approx({k: n / 8 for k, n in wanted.items()})
-    of_all = reading_scores(made, error_denominator="all", n_boot=100)
+    of_all = reading_scores(made, error_denominator="all", resampling=Resampling(draws=100))
     assert shares(of_all, "de") == pytest.approx({k: n / 12 for k, n in wanted.items()})
     for result, whole in ((of_wrong, 8), (of_all, 12)):
         table = result.errors[result.errors["question_language"] == "de"]
@@ -409,7 +415,7 @@ def test_a_model_that_never_ends_its_thoughts_gives_no_answer(stories):
             + (gold(prompt) * (prompt.id < "q3"))
         )
 
-    result = reading_scores(planted(asked(stories, "en-en"), say), n_boot=20)
+    result = reading_scores(planted(asked(stories, "en-en"), say), resampling=Resampling(draws=20))
     assert result.items["em"].tolist() == [1.0] * 6 + [0.0] * 6
     assert set(result.items["rule"][6:]) == {"thought only"}
     assert shares(result, "en")["blank"] == 1
@@ -418,17 +424,21 @@ def test_a_model_that_never_ends_its_thoughts_gives_no_answer(stories):
 def test_what_counts_as_wrong(stories):
     say = lambda p: f"{gold(p)} and milk" if p.id < "q3" else gold(p)  # noqa: E731
     made = planted(asked(stories, ["en-en"]), say)
-    lenient, strict = (reading_scores(made, wrong_if=w, n_boot=20) for w in ("f1", "em"))
+    lenient, strict = (
+        reading_scores(made, wrong_if=w, resampling=Resampling(draws=20)) for w in ("f1", "em")
+    )
     assert lenient.items["wrong"].sum() == 0 and strict.items["wrong"].sum() == 6
     # Nothing is wrong: shares of nothing are no number.
     assert lenient.errors["share"].isna().all() and (lenient.errors["of"] == 0).all()
-    every = reading_scores(made, error_denominator="all", n_boot=20)
+    every = reading_scores(made, error_denominator="all", resampling=Resampling(draws=20))
     assert (every.errors["share"] == 0).all()
 
 
 def test_a_classifier_of_ones_own(stories):
     made = planted(asked(stories, ["en-en"]), lambda p: "x")
-    result = reading_scores(made, classifier=lambda row: Verdict("refusal", "mine"), n_boot=20)
+    result = reading_scores(
+        made, classifier=lambda row: Verdict("refusal", "mine"), resampling=Resampling(draws=20)
+    )
     assert set(result.items["rule"]) == {"mine"}
     assert result.provenance["classifier"] == "given"
 
@@ -448,7 +458,7 @@ def test_without_reading_the_scores_fall(stories):
         start, stop = prompt.spans["sentence_1" if prompt.id.endswith("0") else "sentence_2"]
         return prompt.text[start:stop]
 
-    result = reading_scores(planted([*true, *false], read), n_boot=50)
+    result = reading_scores(planted([*true, *false], read), resampling=Resampling(draws=50))
     table = result.scores[result.scores["metric"] == "inclusion"].groupby("control")["value"]
     assert table.mean().to_dict() == {"": 1.0, "mismatched": 0.0}
     # Exchanged contexts don't enter means and ratios.
@@ -465,7 +475,7 @@ def test_baselines(stories):
         assert made["prediction"] in made["context"] and made["prediction"]
     again, other = (baseline_predictions(prompts, "random span", seed=s) for s in (1, 2))
     assert again.table.equals(drawn.table) and not other.table.equals(drawn.table)
-    f1 = reading_scores(drawn, n_boot=20).scores
+    f1 = reading_scores(drawn, resampling=Resampling(draws=20)).scores
     assert f1[f1["metric"] == "f1"]["value"].mean() < 0.4
 
 
@@ -476,7 +486,9 @@ def test_baselines_are_hardly_ever_right(source, tmp_path):
     # The stories' first sentence holds no answer, and their texts are three sentences long.
     limits = {"xquad": ((0.04, 0.15), (0.005, 0.12)), "stories": ((0, 0.1), (0, 0.45))}[source]
     for baseline, (low, high) in zip(("first sentence", "random span"), limits, strict=True):
-        result = reading_scores(baseline_predictions(prompts, baseline), n_boot=50)
+        result = reading_scores(
+            baseline_predictions(prompts, baseline), resampling=Resampling(draws=50)
+        )
         f1 = result.scores[result.scores["metric"] == "f1"]
         assert f1["value"].between(low, high).all()
         content = result.errors[result.errors["kind"] == "content"]["share"]
@@ -533,7 +545,9 @@ def test_gemma_reads_better_than_chance():
         *(reading_prompts(few, question=tag, pool=every) for tag in ("en", "de")),
         reading_prompts(mismatched(few), question="en", pool=every),
     ]
-    result = reading_scores(answer_questions(model, prompts, progress=False), n_boot=50)
+    result = reading_scores(
+        answer_questions(model, prompts, progress=False), resampling=Resampling(draws=50)
+    )
     f1 = result.scores[result.scores["metric"] == "f1"].set_index(list(KEY))["value"]
     assert f1["", "en", "en", "en"] > 0.15
     assert f1["", "en", "en", "en"] > f1["mismatched", "en", "en", "en"] + 0.1

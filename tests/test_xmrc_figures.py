@@ -7,6 +7,7 @@ import readings
 
 from xlens import figures
 from xlens.figures import theme
+from xlens.stats import Resampling
 from xlens.tasks.xmrc import (
     ERRORS,
     ReadingResult,
@@ -35,7 +36,9 @@ def result_of(names, right: int, *, control: bool = False, model: str = "m") -> 
         return ("", "I'm sorry", "x x x x x x x", "wrong")[n % 4]
 
     texts = [say(prompt) for group in prompts for prompt in group]
-    return reading_scores(predictions_of(prompts, texts, model=model, provenance={}), n_boot=50)
+    return reading_scores(
+        predictions_of(prompts, texts, model=model, provenance={}), resampling=Resampling(draws=50)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,8 @@ def test_bad_input(result):
     stories = readings.reading_set()
     foreign = reading_prompts(stories, context="de", question="ru", shots=0)
     scores = reading_scores(
-        predictions_of(foreign, ["x"] * 12, model="m", provenance={}), n_boot=20
+        predictions_of(foreign, ["x"] * 12, model="m", provenance={}),
+        resampling=Resampling(draws=20),
     )
     with pytest.raises(ValueError, match="No cell of this result is of a setting"):
         figures.reading_bars(scores)

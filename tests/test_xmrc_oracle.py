@@ -36,7 +36,7 @@ def test_a_planted_reader_hangs_on_the_sentence_that_holds_the_answer(asked):
     assert result.items["hit"].all() and len(result.items) == len(prompts)
     assert set(result.items["n_sentences"]) == {4} and set(result.items["chance"]) == {0.25}
     summary = result.summary()
-    assert list(summary["oracle"]) == [1.0] * 2 and (summary["above_low"] > 0.7).all()
+    assert list(summary["oracle"]) == [1.0] * 2 and (summary["above_low"] > 0.4).all()
     row = result.items.iloc[0]
     start, stop = prompts[0].spans[f"sentence_{row['chosen']}"]
     text = prompts[0].text

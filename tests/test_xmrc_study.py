@@ -11,6 +11,7 @@ from xlens.report.reading import write_reading_report
 from xlens.report.reading_tables import leaderboard_rows, reading_findings, score_rows
 from xlens.results import Result
 from xlens.runs import RunDirectory
+from xlens.stats import Resampling
 from xlens.studies import ReadingStudy, check_reading, study_reading
 from xlens.studies.leaderboard import leaderboard
 from xlens.tasks.xmrc import (
@@ -57,7 +58,9 @@ def scores(names, languages, *, left_out=(), model="m", control=False, reading=N
         for group in prompts
         for p in group
     ]
-    return reading_scores(predictions_of(prompts, texts, model=model, provenance={}), n_boot=50)
+    return reading_scores(
+        predictions_of(prompts, texts, model=model, provenance={}), resampling=Resampling(draws=50)
+    )
 
 
 # --- refused before a model is loaded ------------------------------------------------------------
@@ -178,7 +181,9 @@ def test_pairs_by_hand_and_what_a_ratio_says_without():
     for prompts, flag in (([whole, few], "other questions than en-en"), (both, "")):
         texts = [json.loads(p.meta["references"])[0] for group in prompts for p in group]
         made = predictions_of(prompts, texts, model="m", provenance={})
-        table = reading_scores(made, n_boot=20).summary.set_index(["setting", "metric"])
+        table = reading_scores(made, resampling=Resampling(draws=20)).summary.set_index(
+            ["setting", "metric"]
+        )
         assert table["flag"]["en-x", "f1"] == flag and table["flag"]["en-en", "f1"] == ""
         assert table["ratio"]["en-x", "f1"] == pytest.approx(1)
 

@@ -13,6 +13,7 @@ from xlens.languages import standardize_all
 from xlens.report import write_report
 from xlens.report.choices import PANEL, SCORES, STUDY, findings
 from xlens.results import analysed
+from xlens.stats import Resampling
 from xlens.tasks.choices import Choices, cldr_choices, read_choices, score_choices
 
 
@@ -63,7 +64,9 @@ def choices_job(
         hooked = load_model(model, loading)
         scores = score_choices(hooked, asked, shots=shots, seed=seed, pool=offered, store=Store())
         scores.save(run.result_folder(STUDY, SCORES))
-        panel = consistency(option_scores(scores, asked.gold, by=by), seed=seed)
+        panel = consistency(
+            option_scores(scores, asked.gold, by=by), resampling=Resampling(seed=seed)
+        )
         origin = analysed(scores.provenance, PANEL, panel.provenance)
         replace(panel, provenance=origin).save(run.result_folder(STUDY, PANEL))
     page = write_report(run)

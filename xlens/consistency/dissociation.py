@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from xlens.consistency.panel import METRICS, ConsistencyResult
 from xlens.results import Result, versions
+from xlens.stats import middle
 
 FEWEST = 4
 """Languages: three have three pairs, whose order a permutation can hardly beat."""
@@ -101,7 +102,7 @@ def dissociation(
                 control = None if kind == "value" else pair_accuracy
                 null = _spearman(permuted, values, control)
                 rho = _spearman(alike[first, second][None], values, control)[0]
-                low, high = np.quantile(null, [0.025, 0.975]) if np.isfinite(rho) else (np.nan,) * 2
+                low, high = middle(null) if np.isfinite(rho) else (np.nan, np.nan)
                 # The identity is among all orders; among drawn ones it is added.
                 beyond = (np.abs(null) >= abs(rho) - 1e-12).sum()
                 drawn = len(orders) < factorial(len(tags))

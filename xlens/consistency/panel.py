@@ -1,7 +1,8 @@
 """The consistency panel: every measure of agreement from one table of option scores."""
 
-from dataclasses import dataclass, replace
-from itertools import permutations
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from xlens.consistency.options import OptionScores
 from xlens.consistency.per_item import Weights, option_ranks, rank_c, unit_ranks
 from xlens.results import Result, versions
-from xlens.stats import Bootstrap, bootstrap
+from xlens.stats import Bootstrap, Resampling, bootstrap, holm, middle
 
 # What each measure is; those without gold answers come first.
 METRICS = {
@@ -43,10 +44,15 @@ class ConsistencyResult(Result):
             permuted, among those of as many options and the same right one: what unrelated answers
             of the same accuracy and the same liking for a place give; the mean, and the middle
             95 %, over permutations. NaN where nothing is defined.
+        dependence: One row per two languages: `a b both expected p n p_adjusted`. Items right in
+            `both` and how many were `expected` of their accuracies (`lift` is 0 there); `p`, by an
+            exact one-sided test, of as many or more, and adjusted by Holm over all pairs. Empty
+            without gold answers.
     """
 
     languages: pd.DataFrame
     pairs: pd.DataFrame
+    dependence: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def to_frame(self) -> pd.DataFrame:
         """`pairs`."""
@@ -76,10 +82,8 @@ def consistency(
     scores: OptionScores,
     *,
     weights: Weights = "softmax",
-    confidence: float = 0.95,
-    n_boot: int = 1000,
+    resampling: Resampling = Resampling(),
     n_permutations: int = 20,
-    seed: int = 0,
 ) -> ConsistencyResult:
     """Every measure of agreement between every two languages, from the same scores.
 
@@ -91,54 +95,53 @@ def consistency(
     Args:
         scores: From `option_scores`.
         weights: Of RankC.
-        confidence: Of the intervals, by bootstrap over items.
-        n_boot: Resamples.
+        resampling: Of the intervals; its seed is that of the controls too.
         n_permutations: Of the control.
-        seed: Of both.
 
     Raises:
-        ValueError: numbers of resamples or permutations below 1, a confidence outside (0, 1).
+        ValueError: a number of permutations below 1.
     """
-    if n_boot < 1 or n_permutations < 1:
-        raise ValueError(
-            f"n_boot is {n_boot} and n_permutations {n_permutations}; each must be at least 1."
-        )
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations is {n_permutations}; it must be at least 1.")
     answers = _answers(scores)
     names = list(_WITHOUT_GOLD if scores.gold is None else METRICS)
     drawn = [name for name in names if name not in ("lift", "jaccard_lift")]
     pairs = list(permutations(range(len(scores.languages)), 2))
     columns = [_items(answers, answers, a, b, drawn, weights) for a, b in pairs]
     cells = np.concatenate([answers.right.T, *(np.stack(c, 1) for c in columns)], axis=1)
-    booted = bootstrap(cells, confidence=confidence, n_boot=n_boot, seed=seed)
-    chance = _permuted(answers, pairs, drawn, weights, n_permutations, seed)
+    signed = [False] * len(scores.languages) + [name == "spearman" for name in drawn] * len(pairs)
+    booted = bootstrap(
+        cells,
+        clusters=resampling.codes(pd.DataFrame({"id": scores.ids})),
+        resampling=resampling,
+        bounds=(np.where(signed, -1.0, 0.0), 1.0),
+    )
+    chance = _permuted(answers, pairs, drawn, weights, n_permutations, resampling.seed)
     rows: list[dict[str, Any]] = []
     for p, (a, b) in enumerate(pairs):
         at = len(scores.languages) + p * len(drawn)
-        value = _all(booted.mean, drawn, at, a, b)
-        draws, control = _all(booted.draws, drawn, at, a, b), chance[p]
+        own, control = {name: at + i for i, name in enumerate(drawn)}, chance[p]
         for name in names:
-            low, high = booted.interval(draws[name])
-            below, above = _middle(control[name])
+            value, low, high = _number(booted, own, name, a, b)
+            below, above = middle(control[name])
             rows.append(
                 {
                     "metric": name,
                     "source": scores.languages[a],
                     "target": scores.languages[b],
-                    "value": float(value[name]),
-                    "low": float(low),
-                    "high": float(high),
-                    "n": int(booted.n[at + drawn.index(_BASE.get(name, name))]),
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "n": int(booted.n[own[_BASE.get(name, name)]]),
                     "control": float(np.mean(control[name])),
-                    "control_low": below,
-                    "control_high": above,
+                    "control_low": float(below),
+                    "control_high": float(above),
                 }
             )
     options = {
         "weights": weights,
-        "confidence": confidence,
-        "n_boot": n_boot,
+        **resampling.provenance(),
         "n_permutations": n_permutations,
-        "seed": seed,
         "n_items": len(scores.ids),
         "versions": versions(),
     }
@@ -146,10 +149,71 @@ def consistency(
         provenance=options,
         languages=_languages(scores, answers, booted),
         pairs=pd.DataFrame(rows),
+        dependence=_dependence(answers, scores.languages),
     )
 
 
 _BASE = {"lift": "transfer", "jaccard_lift": "jaccard"}
+
+
+def _lift(means: np.ndarray) -> np.ndarray | float:
+    """Of transfer and the second language's accuracy."""
+    return means[..., 0] - means[..., 1]
+
+
+def _jaccard_lift(means: np.ndarray) -> np.ndarray | float:
+    """Of Jaccard's index and both accuracies."""
+    jaccard, one, other = np.moveaxis(means, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return jaccard - one * other / (one + other - one * other)
+
+
+def _number(
+    booted: Bootstrap, own: dict[str, int], name: str, a: int, b: int
+) -> tuple[float, float, float]:
+    """A measure of a pair, with its interval."""
+    if name in own:
+        low, high = (ends[own[name]] for ends in booted.interval())
+        return float(booted.mean[own[name]]), float(low), float(high)
+    of, columns = (
+        (_lift, [own["transfer"], b]) if name == "lift" else (_jaccard_lift, [own["jaccard"], a, b])
+    )
+    low, high = booted.interval(of, columns)
+    return float(of(booted.mean[columns])), float(low), float(high)
+
+
+def _dependence(answers: "_Answers", languages: Sequence[str]) -> pd.DataFrame:
+    """Whether the right answers of two languages fall together, by exact tests.
+
+    Among items of as many options and the same right one, both languages' right answers are fixed
+    in number; were they dealt out blindly, those right in both would be a hypergeometric number.
+    """
+    from scipy.stats import hypergeom
+
+    groups = [answers.kinds == kind for kind in np.unique(answers.kinds)]
+    rows: list[dict[str, Any]] = []
+    for a, b in combinations(range(len(languages)), 2):
+        right, other = answers.right[a], answers.right[b]
+        if not np.isfinite(right).all():
+            continue
+        chances, expected = np.ones(1), 0.0
+        for group in groups:
+            size, one, two = (int(x) for x in (group.sum(), right[group].sum(), other[group].sum()))
+            chances = np.convolve(chances, hypergeom.pmf(np.arange(one + 1), size, one, two))
+            expected += one * two / size
+        both = int((right * other).sum())
+        rows.append(
+            {
+                "a": languages[a],
+                "b": languages[b],
+                "both": both,
+                "expected": expected,
+                "p": float(min(chances[both:].sum(), 1.0)),
+                "n": len(right),
+            }
+        )
+    table = pd.DataFrame(rows, columns=["a", "b", "both", "expected", "p", "n"])
+    return table.assign(p_adjusted=holm(table["p"].to_numpy(float)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,9 +269,9 @@ def _all(values: np.ndarray, drawn: list[str], at: int, a: int, b: int) -> dict[
     found = {name: values[..., at + i] for i, name in enumerate(drawn)}
     if "transfer" in found:
         one, other = values[..., a], values[..., b]
-        found["lift"] = found["transfer"] - other
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found["jaccard_lift"] = found["jaccard"] - one * other / (one + other - one * other)
+        found["lift"] = np.asarray(_lift(np.stack([found["transfer"], other], axis=-1)))
+        three = np.stack([found["jaccard"], one, other], axis=-1)
+        found["jaccard_lift"] = np.asarray(_jaccard_lift(three))
     return found
 
 
@@ -248,11 +312,6 @@ def _permuted(
 def _mean(values: np.ndarray) -> float:
     there = values[np.isfinite(values)]
     return float(there.mean()) if there.size else float("nan")
-
-
-def _middle(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _languages(scores: OptionScores, answers: _Answers, booted: Bootstrap) -> pd.DataFrame:

@@ -4,24 +4,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from xlens.lens.identify import UNKNOWN
 from xlens.results import Result
-from xlens.stats import Bootstrap, bootstrap
+from xlens.stats import Bootstrap, Resampling, bootstrap, jumping
 
 
 @dataclass(frozen=True, kw_only=True)
 class LensSummary(Result):
-    """Means over prompts with percentile bootstrap intervals: what a figure draws.
+    """Means over prompts with intervals: what a figure draws.
 
     Attributes:
         curves: `layer language mean low high n`: probability of each language's word.
         states: `layer quantity mean low high n`: `entropy` (bits), `kl` (bits), `energy`.
         composition: `layer language share`: languages of the top-k tokens; `unknown` included,
             shares of a layer sum to 1.
-        landmarks: `name value low high n`: `pivot_peak_prob`, `pivot_peak_layer` (where the pivot
-            language's mean probability is highest), `crossover_layer` (first layer after that peak
+        landmarks: `name value low high n share_of_draws`: `pivot_peak_layer` (where the pivot
+            language's mean probability is highest), `pivot_peak_prob` (of each half of the prompts
+            at the layer where the other half's is highest, since the highest of many means is too
+            high), `crossover_layer` (first layer after that peak
             from which on the target language's mean stays above the pivot's; NaN if the pivot
             never leads or the target never overtakes), `final_target_prob`, `final_pivot_prob`;
             where the prompt's own language is read too, `source_peak_prob` and
@@ -86,28 +88,28 @@ class LensResult(Result):
         self,
         *,
         shuffled: "LensResult | None" = None,
-        confidence: float = 0.95,
-        n_boot: int = 1000,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ) -> LensSummary:
-        """Means over prompts with percentile bootstrap intervals (prompts drawn whole).
+        """Means over prompts with intervals (prompts, or `resampling.clusters`, drawn whole).
 
         Args:
             shuffled: The same states read for other prompts' words: whether the task is done at
                 all is then told prompt by prompt, where two intervals side by side can't tell.
-            confidence: Of the intervals.
-            n_boot: Resamples.
-            seed: Of these.
+            resampling: Of the intervals.
         """
         languages = list(dict.fromkeys(self.rows["language"]))
         layers = sorted(self.rows["layer"].unique())
         wide = self.rows.pivot(index="prompt", columns=["language", "layer"], values="prob")
         wide = wide.reindex(columns=pd.MultiIndex.from_product([languages, layers]))
 
-        def resample(values: np.ndarray) -> Bootstrap:
-            return bootstrap(values, confidence=confidence, n_boot=n_boot, seed=seed)
+        prompts = self.rows.drop_duplicates("prompt").set_index("prompt").loc[wide.index]
+        codes = resampling.codes(prompts)
 
-        boot = resample(wide.to_numpy(dtype=float))
+        def resample(values: np.ndarray) -> Bootstrap:
+            return bootstrap(values, clusters=codes, resampling=resampling)
+
+        values = wide.to_numpy(dtype=float)
+        boot = resample(values)
         curves = _intervals(boot, pd.MultiIndex.from_product([languages, layers]), "language")
         quantities = ["entropy", "kl", "energy"]
         deep = self.states.pivot(index="prompt", columns="layer", values=quantities)
@@ -116,15 +118,16 @@ class LensResult(Result):
             pd.MultiIndex.from_product([quantities, deep.columns.levels[1]]),  # type: ignore[union-attr]
             "quantity",
         )
-        landmarks = self._landmarks(boot, languages, np.array(layers))
+        landmarks = self._landmarks(values, boot, codes, languages, np.array(layers))
         if shuffled is not None:
-            more = resample(self._more_than(shuffled, int(layers[-1]))[:, None])
+            over = self._more_than(shuffled, int(layers[-1])).reindex(wide.index)
+            more = resample(over.to_numpy(float)[:, None])
             low, high = more.interval()
             row = {"name": "target_over_shuffled", "value": more.mean[0], "share_of_draws": 1.0}
             row |= {"low": low[0], "high": high[0], "n": more.n[0]}
             landmarks = pd.concat([landmarks, pd.DataFrame([row])], ignore_index=True)
         return LensSummary(
-            provenance={**self.provenance, "n_boot": n_boot, "bootstrap_seed": seed},
+            provenance={**self.provenance, **resampling.provenance()},
             curves=curves,
             states=states,
             composition=self._composition(),
@@ -134,18 +137,17 @@ class LensResult(Result):
             target=self.target,
             pivot=self.pivot,
             task=self.task,
-            confidence=confidence,
+            confidence=resampling.confidence,
         )
 
-    def _more_than(self, shuffled: "LensResult", layer: int) -> Float[np.ndarray, " prompt"]:
-        """By how much the target's word beats another prompt's, for every prompt of both."""
+    def _more_than(self, shuffled: "LensResult", layer: int) -> pd.Series:
+        """By how much the target's word beats another prompt's, by prompt; NaN without another."""
         mine, other = (
             found.rows[(found.rows["layer"] == layer) & (found.rows["language"] == self.target)]
-            .set_index("id")["prob"]
-            .astype(float)
             for found in (self, shuffled)
         )
-        return (mine - other.reindex(mine.index)).dropna().to_numpy()
+        theirs = mine["id"].map(other.set_index("id")["prob"].astype(float))
+        return (mine["prob"].astype(float) - theirs).set_axis(mine["prompt"])
 
     def _composition(self) -> pd.DataFrame:
         counts = self.top.groupby(["layer", "language"]).size().unstack(fill_value=0)
@@ -156,43 +158,55 @@ class LensResult(Result):
         long = shares[columns].reset_index().melt("layer", value_name="share")
         return long.sort_values("layer", kind="stable", ignore_index=True)
 
-    def _landmarks(self, boot: Bootstrap, languages: list[str], layers: np.ndarray) -> pd.DataFrame:
-        every = np.vstack([boot.mean, boot.draws]).reshape(-1, len(languages), len(layers))
-        n = int(boot.n.max())
-        target = every[:, languages.index(self.target)]
-        rows: list[tuple[str, np.ndarray]] = [("final_target_prob", target[:, -1])]
-        if self.source in languages and self.source not in (self.target, self.pivot):
-            shown = every[:, languages.index(self.source)]
-            rows += [
-                ("source_peak_prob", shown.max(axis=1)),
-                ("source_peak_layer", layers[shown.argmax(axis=1)].astype(float)),
-            ]
-        if self.pivot in languages and self.pivot != self.target:
-            pivot = every[:, languages.index(self.pivot)]
-            peak = pivot.argmax(axis=1)
-            crossing = _crossover(pivot, target, peak)
-            rows += [
-                ("final_pivot_prob", pivot[:, -1]),
-                ("pivot_peak_prob", pivot.max(axis=1)),
-                ("pivot_peak_layer", layers[peak].astype(float)),
-                (
-                    "crossover_layer",
-                    np.where(crossing < 0, np.nan, layers[np.maximum(crossing, 0)]),
-                ),
-            ]
+    def _landmarks(
+        self,
+        values: np.ndarray,
+        boot: Bootstrap,
+        codes: np.ndarray,
+        languages: list[str],
+        layers: np.ndarray,
+    ) -> pd.DataFrame:
+        shape = (-1, len(languages), len(layers))
+        by_language = dict(zip(languages, values.reshape(shape).swapaxes(0, 1), strict=True))
+        every = np.vstack([boot.mean, boot.draws]).reshape(shape)
+        curves = dict(zip(languages, every.swapaxes(0, 1), strict=True))
+        last = len(layers) - 1
+        target, n = curves[self.target], int(boot.n.max())
         table: list[dict[str, str | float | int]] = []
-        for name, values in rows:
-            draws = values[1:]
-            low, high = boot.interval(draws) if np.isfinite(draws).any() else (np.nan, np.nan)
-            table.append(
-                {
-                    "name": name,
-                    "value": float(values[0]),
-                    "low": float(low),
-                    "high": float(high),
-                    "n": n,
-                    "share_of_draws": float(np.isfinite(draws).mean()),
-                }
+
+        def note(name: str, value: float, ends: tuple[float, float], share: float = 1.0) -> None:
+            low, high = map(float, ends)
+            numbers = {"value": float(value), "low": low, "high": high, "n": n}
+            table.append({"name": name, **numbers, "share_of_draws": share})
+
+        def at_output(name: str, language: str) -> None:
+            column = languages.index(language) * len(layers) + last
+            low, high = boot.interval()
+            note(name, boot.mean[column], (low[column], high[column]))
+
+        def place(name: str, found: np.ndarray) -> None:
+            """Of a layer, in the sample and in each draw."""
+            confidence = boot.resampling.confidence
+            ends = jumping(found[1:], clusters=int(boot.clusters.max()), confidence=confidence)
+            note(name, found[0], ends, float(np.isfinite(found[1:]).mean()))
+
+        def peak(name: str, language: str) -> None:
+            own = read_at_peak(by_language[language], codes, seed=boot.resampling.seed)
+            found = bootstrap(own[:, None], clusters=codes, resampling=boot.resampling)
+            (low,), (high,) = found.interval()
+            note(f"{name}_peak_prob", found.mean[0], (low, high))
+            place(f"{name}_peak_layer", layers[curves[language].argmax(axis=1)].astype(float))
+
+        at_output("final_target_prob", self.target)
+        if self.source in languages and self.source not in (self.target, self.pivot):
+            peak("source", self.source)
+        if self.pivot in languages and self.pivot != self.target:
+            at_output("final_pivot_prob", self.pivot)
+            peak("pivot", self.pivot)
+            pivot = curves[self.pivot]
+            crossing = _crossover(pivot, target, pivot.argmax(axis=1))
+            place(
+                "crossover_layer", np.where(crossing < 0, np.nan, layers[np.maximum(crossing, 0)])
             )
         return pd.DataFrame(table)
 
@@ -222,6 +236,23 @@ class TraceResult(Result):
             cells=self.cells[self.cells["pos"] >= first].reset_index(drop=True),
             tokens=self.tokens[self.tokens["pos"] >= first].reset_index(drop=True),
         )
+
+
+def read_at_peak(
+    values: Float[np.ndarray, "prompt layer"], clusters: Int[np.ndarray, " prompt"], *, seed: int
+) -> Float[np.ndarray, " prompt"]:
+    """Each prompt's value at the layer where the mean of the other half of prompts is highest.
+
+    The highest of many means is too high wherever noise decides between them; the half that a layer
+    was not chosen by knows nothing of that. Where there is one cluster, at its own peak.
+    """
+    n = int(clusters.max()) + 1
+    half = np.random.default_rng([seed, 2]).permutation(n) < n // 2
+    halves = [half[clusters], ~half[clusters]] if n > 1 else [np.ones(len(values), dtype=bool)]
+    out = np.full(len(values), np.nan)
+    for mine, others in zip(halves, halves[::-1], strict=True):
+        out[mine] = values[mine, int(np.nanmean(values[others], axis=0).argmax())]
+    return out
 
 
 def _crossover(pivot: np.ndarray, target: np.ndarray, peak: np.ndarray) -> np.ndarray:

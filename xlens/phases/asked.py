@@ -8,8 +8,8 @@ import pandas as pd
 from jaxtyping import Int
 
 from xlens.models import HookedModel
-from xlens.phases.resample import DEFAULT_CLUSTER
 from xlens.prompts import Prompt, Prompts
+from xlens.stats.resampling import DEFAULT_CLUSTER
 from xlens.text import folded
 
 _SPAN = "what follows"

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from xlens.phases.curves import KINDS, Curves
-from xlens.phases.resample import percentiles
 from xlens.phases.steps import best_line, best_step, levels
-from xlens.stats import ClusterSums
+from xlens.stats import ClusterSums, jumping
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +65,7 @@ class Boundary:
 
     def row(self, confidence: float, level: float, layers: Sequence[int]) -> dict[str, Any]:
         """As `PhaseResult.edges` has it."""
-        low, high = interval(self.draws, confidence, layers)
+        low, high = interval(self.draws, self.n_clusters, confidence, layers)
         return {
             "kind": self.kind,
             "edge": self.edge,
@@ -142,7 +141,7 @@ def _one(
         p=p,
         p_adjusted=float("nan"),
         n=int(whole.sum()),
-        n_clusters=sums.n,
+        n_clusters=sums.whole,
     )
 
 
@@ -163,9 +162,9 @@ def _adjusted(steps: Sequence[Boundary]) -> list[float]:
 
 
 def interval(
-    draws: Float[np.ndarray, " draw"], confidence: float, layers: Sequence[int]
+    draws: Float[np.ndarray, " draw"], n_clusters: int, confidence: float, layers: Sequence[int]
 ) -> tuple[float, float]:
     """Of a boundary, which may lie anywhere after the last layer that was looked at before it."""
-    low, high = percentiles(draws, confidence)
+    low, high = jumping(draws, clusters=n_clusters, confidence=confidence)
     below = max((layer for layer in layers if layer < low), default=None)
     return (low if below is None else min(low, below + 1.0)), high

@@ -10,9 +10,15 @@ import pandas as pd
 from xlens.phases.curves import ALL, Curves
 from xlens.phases.depth import DepthResult
 from xlens.phases.effects import LayerEffects
-from xlens.phases.resample import cluster_of, percentiles, random_signs
 from xlens.results import Result, versions
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
+from xlens.stats import (
+    Bootstrap,
+    ClusterSums,
+    Resampling,
+    adjusted_flips,
+    cluster_of,
+    random_signs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +27,9 @@ class PairedCurves(Result):
 
     Attributes:
         table: `kind language layer first second difference low high p n`: means of the excess,
-            second less first, with a bootstrap interval over clusters; `p` against random signs of
-            the clusters' differences, adjusted over the layers of a kind (largest standardised
-            difference). `all` pools the languages.
+            second less first, with an interval over clusters; `p` against random signs of the
+            clusters' differences, adjusted over all that was looked at: layers, kinds and languages
+            (largest standardised difference). `all` pools the languages.
         names: What the two are called.
         n_layers: Blocks of the models.
         confidence: Of the intervals.
@@ -93,11 +99,8 @@ def compare_curves(
     *,
     kinds: Sequence[str] | None = None,
     names: tuple[str, str] = ("base", "post-trained"),
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
+    resampling: Resampling = Resampling(),
     n_flips: int = 2000,
-    seed: int = 0,
 ) -> PairedCurves:
     """Difference of two models' curves at every layer, on the prompts that both have.
 
@@ -106,17 +109,12 @@ def compare_curves(
         second: The other's, of as many blocks.
         kinds: Which; None for all that both have.
         names: What the two are called.
-        cluster: Meta column that is resampled whole; None for `paragraph` where there is one, else
-            `id`.
-        confidence: Of the intervals.
-        n_boot: Resamples.
+        resampling: Of the intervals; its seed is that of the flips too.
         n_flips: Sign flips.
-        seed: Of both.
 
     Raises:
         ValueError: other layers, no prompt or kind in common, or no prompt that is whole.
     """
-    check_draws(confidence, n_boot=n_boot, n_flips=n_flips)
     if first.layers != second.layers or first.n_layers != second.n_layers:
         raise ValueError(
             f"The curves have the layers {list(first.layers)} of {first.n_layers} and "
@@ -129,16 +127,16 @@ def compare_curves(
         raise ValueError(f"kinds={kinds!r}; both models have {both}.")
     one, other = _shared(first.meta, second.meta)
     first, second = first.take(one, wanted), second.take(other, wanted)
-    clusters = cluster_of(first.meta, cluster)
+    clusters = resampling.codes(first.meta)
     n = int(clusters.max()) + 1
-    weights, signs = bootstrap_weights(n, n_boot, seed), random_signs(n, n_flips, seed)
-    parts: list[pd.DataFrame] = []
+    weights, signs = resampling.weights(n), random_signs(n, n_flips, resampling.seed)
+    parts: list[tuple[pd.DataFrame, np.ndarray]] = []
     for kind in wanted:
         for tag, here in _languages(first.meta):
             a, b = (x.get(kind)[here] for x in (first, second))
-            table = _paired(a, b, clusters[here], weights, signs, first.layers, confidence)
+            table, flipped = _paired(a, b, clusters[here], weights, signs, first.layers, resampling)
             if len(table):
-                parts.append(table.assign(kind=kind, language=tag))
+                parts.append((table.assign(kind=kind, language=tag), flipped))
     if not parts:
         raise ValueError(f"No prompt has evidence of {wanted} at every layer in both models.")
     columns = [
@@ -155,10 +153,10 @@ def compare_curves(
     ]
     return PairedCurves(
         provenance=_provenance(first, second, names),
-        table=pd.concat(parts, ignore_index=True)[columns],
+        table=_tested(parts)[columns],
         names=names,
         n_layers=first.n_layers,
-        confidence=confidence,
+        confidence=resampling.confidence,
     )
 
 
@@ -167,10 +165,7 @@ def compare_depth(
     second: DepthResult,
     *,
     names: tuple[str, str] = ("base", "post-trained"),
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> PairedDepth:
     """Difference of two models' relevance depth, as shares of their blocks, paired by prompt.
 
@@ -179,14 +174,11 @@ def compare_depth(
         second: The other's, read in the same way.
         names: What the two are called.
         cluster: As for `compare_curves`.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
 
     Raises:
         ValueError: depths read with other switches, no prompt or segment in common.
     """
-    check_draws(confidence, n_boot=n_boot)
     if first.options != second.options or first.kind != second.kind:
         raise ValueError(
             f"The depths are read differently: {first.options} ({first.kind}) and {second.options} "
@@ -202,24 +194,24 @@ def compare_depth(
         ]
         one, other = _shared(*tables)
         a, b = tables[0].iloc[one].reset_index(drop=True), tables[1].iloc[other]
-        clusters = cluster_of(a, cluster)
+        clusters = resampling.codes(a)
         n = int(clusters.max()) + 1
-        weights = bootstrap_weights(n, n_boot, seed)
+        weights = resampling.weights(n)
         values = np.column_stack([a["share"], b["share"]])
         values[~np.isfinite(values).all(1)] = np.nan
         for tag, here in _languages(a):
             sums = ClusterSums.of(values[here], clusters[here], n)
-            draws, mean = sums.draws(weights), sums.mean()
-            low, high = percentiles(draws[:, 1] - draws[:, 0], confidence)
+            found = Bootstrap.of(sums, weights, resampling)
+            low, high = found.interval(lambda m: m[..., 1] - m[..., 0], [0, 1])
             rows.append(
                 {
                     "segment": segment,
                     "language": tag,
-                    "first": float(mean[0]),
-                    "second": float(mean[1]),
-                    "difference": float(mean[1] - mean[0]),
-                    "low": low,
-                    "high": high,
+                    "first": float(found.mean[0]),
+                    "second": float(found.mean[1]),
+                    "difference": float(found.mean[1] - found.mean[0]),
+                    "low": float(low),
+                    "high": float(high),
                     "n": int(np.isfinite(values[here, 0]).sum()),
                 }
             )
@@ -227,7 +219,7 @@ def compare_depth(
         provenance=_provenance(first, second, names),
         table=pd.DataFrame(rows),
         names=names,
-        confidence=confidence,
+        confidence=resampling.confidence,
     )
 
 
@@ -237,11 +229,8 @@ def compare_effects(
     *,
     change: bool = False,
     names: tuple[str, str] = ("base", "post-trained"),
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
+    resampling: Resampling = Resampling(),
     n_flips: int = 2000,
-    seed: int = 0,
 ) -> PairedEffects:
     """Difference of two models' last-layer effects, on the prompts that both have.
 
@@ -252,16 +241,13 @@ def compare_effects(
         second: The other's: the same effect, made with the same options at the same layers.
         change: Of swapped blocks: compare the changes from 0 swapped blocks, not the levels.
         names: What the two are called.
-        cluster: Meta column that is resampled whole; None for the one that `first` was made with.
-        confidence: Of the intervals.
-        n_boot: Resamples.
+        resampling: Of the intervals, its seed that of the flips too; without `clusters` those that
+            `first` was made with.
         n_flips: Sign flips.
-        seed: Of both.
 
     Raises:
         ValueError: other effects, options or layers, no prompt in common, or none that is whole.
     """
-    check_draws(confidence, n_boot=n_boot, n_flips=n_flips)
     for words, mine, theirs in (
         ("the effects", first.effect, second.effect),
         ("the options", first.options, second.options),
@@ -279,27 +265,29 @@ def compare_effects(
         [part[rows] for part in side] for side, rows in zip(sides, (one, other), strict=True)
     )
     meta = first.meta.iloc[one].reset_index(drop=True)
-    clusters = cluster_of(meta, first.cluster if cluster is None else cluster)
+    clusters = cluster_of(meta, resampling.clusters or first.cluster)
     n = int(clusters.max()) + 1
-    weights, signs = bootstrap_weights(n, n_boot, seed), random_signs(n, n_flips, seed)
-    parts: list[pd.DataFrame] = []
+    weights, signs = resampling.weights(n), random_signs(n, n_flips, resampling.seed)
+    parts: list[tuple[pd.DataFrame, np.ndarray]] = []
     for tag, here in _languages(meta):
-        table = _paired(a[here], b[here], clusters[here], weights, signs, first.layers, confidence)
+        table, flipped = _paired(
+            a[here], b[here], clusters[here], weights, signs, first.layers, resampling
+        )
         beside = ClusterSums.of((b_beside - a_beside)[here], clusters[here]).mean()
         if len(table):
-            parts.append(table.assign(language=tag, control=beside))
+            parts.append((table.assign(language=tag, control=beside), flipped))
     if not parts:
         raise ValueError(f"No prompt has a {first.effect} at every layer in both models.")
     columns = ["language", "layer", "first", "second", "difference", "low", "high", "p"]
     return PairedEffects(
         provenance=_provenance(first, second, names),
-        table=pd.concat(parts, ignore_index=True)[[*columns, "control", "n"]],
+        table=_tested(parts)[[*columns, "control", "n"]],
         effect=first.effect,
         options=first.options,
         change=change,
         names=names,
         n_layers=first.n_layers,
-        confidence=confidence,
+        confidence=resampling.confidence,
     )
 
 
@@ -310,27 +298,35 @@ def _paired(
     weights: np.ndarray,
     signs: np.ndarray,
     layers: Sequence[int],
-    confidence: float,
-) -> pd.DataFrame:
-    """Means of prompts that both have whole, second less first; p adjusted over the layers."""
+    resampling: Resampling,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Means of prompts that both have whole, second less first; and under random signs."""
     whole = np.isfinite(first).all(1) & np.isfinite(second).all(1)
     if not whole.any():
-        return pd.DataFrame()
+        return pd.DataFrame(), np.empty((len(signs), 0))
     a, b = first[whole], second[whole]
     sums = ClusterSums.of(b - a, clusters[whole], weights.shape[1])
-    ends = [percentiles(draws, confidence) for draws in sums.draws(weights).T]
-    return pd.DataFrame(
+    found = Bootstrap.of(sums, weights, resampling)
+    low, high = found.interval()
+    table = pd.DataFrame(
         {
             "layer": list(layers),
             "first": a.mean(0),
             "second": b.mean(0),
-            "difference": sums.mean(),
-            "low": [low for low, _ in ends],
-            "high": [high for _, high in ends],
-            "p": _adjusted(sums.flipped(signs)),
+            "difference": found.mean,
+            "low": low,
+            "high": high,
             "n": int(whole.sum()),
         }
     )
+    return table, sums.flipped(signs)
+
+
+def _tested(parts: Sequence[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
+    """The tables as one, with p adjusted over all of them."""
+    adjusted = adjusted_flips([flipped for _, flipped in parts])
+    tables = [table.assign(p=p) for (table, _), p in zip(parts, adjusted, strict=True)]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _shared(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[int], list[int]]:
@@ -348,14 +344,6 @@ def _languages(meta: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
     tags = list(dict.fromkeys(languages))
     every = [(ALL, np.ones(len(languages), dtype=bool))]
     return every + ([(str(tag), languages == tag) for tag in tags] if len(tags) > 1 else [])
-
-
-def _adjusted(flipped: np.ndarray) -> np.ndarray:
-    """Two-sided p of each column of the first row, by the largest standardised one of each flip."""
-    spread = np.sqrt((flipped**2).mean(axis=0))
-    size = np.abs(flipped) / np.where(spread > 0, spread, np.inf)
-    most = size.max(axis=1)
-    return (most[:, None] >= size[0] * (1 - 1e-9)).mean(axis=0)
 
 
 def _provenance(first: Result, second: Result, names: tuple[str, str]) -> dict[str, Any]:

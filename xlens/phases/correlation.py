@@ -10,10 +10,9 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from xlens.phases.curves import ALL
-from xlens.phases.resample import percentiles
 from xlens.phases.stability import INDICES, StabilityResult, row_correlations, weighted_means
 from xlens.results import Result, versions
-from xlens.stats import bootstrap_weights, check_draws
+from xlens.stats import Resampling, jumping
 
 SMALL = 10
 """Correlations over fewer points than this, or with intervals over fewer, are flagged."""
@@ -66,16 +65,14 @@ def correlate(
     score: str = "f1",
     unit: Unit = "cells",
     over: Over = "groups",
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> StabilityCorrelation:
     """Pearson and Spearman correlations of stability with a score.
 
     The pivot is no point and has no part in a mean: asked and read in one language, it has nothing
     to lose. Cells are not independent, neither those of a model nor those of a language. Intervals
-    therefore resample whole models, or the languages where there is one model. Over few models they
-    are too narrow all the same: of twelve that differ at random, one in eight leaves out 0 at 95 %.
+    therefore resample whole models, or the languages where there is one model, on Fisher's scale:
+    of four to twenty models that differ at random, at most one in nineteen leaves out 0 at 95 %.
 
     Args:
         stabilities: By model.
@@ -86,15 +83,12 @@ def correlate(
         over: What intervals resample: `groups` (do other models, or languages, agree?), or `items`
             (would other paragraphs say the same of these?), which needs scores per item and
             stabilities of the same seed and number of draws.
-        confidence: Of the intervals.
-        n_boot: Resamples of groups.
-        seed: Of these.
+        resampling: Of the intervals.
 
     Raises:
         ValueError: missing columns or cells, no language besides the pivot, scores per cell with
             `over="items"`; with `unit="models"` fewer than three, or of different languages.
     """
-    check_draws(confidence, n_boot=n_boot)
     _check(stabilities, scores, score, unit, over)
     points: list[_Point] = []
     for model, found in stabilities.items():
@@ -103,31 +97,35 @@ def correlate(
     if unit == "models":
         points = _over_languages(points)
     alone = len(stabilities) == 1
-    rows: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for name in INDICES:
         mine = [p for p in points if p.index == name and np.isfinite(p.stability)]
         if not mine:
             continue
         x, y = (np.array([[getattr(p, side) for p in mine]]) for side in ("stability", "score"))
-        if over == "groups":
-            group, _ = pd.factorize(np.array([p.language if alone else p.model for p in mine]))
-            resampled = int(group.max()) + 1
-            xs, ys, weights = x, y, bootstrap_weights(resampled, n_boot, seed)[:, group]
-        else:
-            resampled = min(found.clusters["cluster"].nunique() for found in stabilities.values())
-            xs, ys = (np.stack([p.drawn[side] for p in mine], axis=1) for side in (0, 1))
-            weights = np.ones_like(x)
+        groups = pd.factorize(np.array([p.language if alone else p.model for p in mine]))[0]
+        items = min(found.clusters["cluster"].nunique() for found in stabilities.values())
+        resampled = int(groups.max()) + 1 if over == "groups" else items
         for coefficient in ("pearson", "spearman"):
             ranked = coefficient == "spearman"
             value = float(_correlations(x, y, np.ones_like(x), ranked)[0])
-            low, high = percentiles(_correlations(xs, ys, weights, ranked), confidence)
-            rows.append(
+            if over == "groups":
+                rows = resampling.rows(resampled)
+                values = _correlations(x, y, rows.weights[:, groups], ranked)
+                # On Fisher's scale, where errors do not depend on the correlation.
+                ends = rows.interval(_stretched(values), resampled, resampling.confidence)
+                low, high = np.tanh(ends)
+            else:
+                xs, ys = (np.stack([p.drawn[side] for p in mine], axis=1) for side in (0, 1))
+                drawn = _correlations(xs, ys, np.ones_like(x), ranked)
+                low, high = jumping(drawn, clusters=resampled, confidence=resampling.confidence)
+            table.append(
                 {
                     "index": name,
                     "coefficient": coefficient,
                     "value": value,
-                    "low": low,
-                    "high": high,
+                    "low": float(low),
+                    "high": float(high),
                     "n": len(mine),
                     "resampled": resampled,
                     "small": min(len(mine), resampled) < SMALL,
@@ -135,12 +133,17 @@ def correlate(
             )
     columns = ["index", "model", "language", "stability", "score"]
     return StabilityCorrelation(
-        provenance={"models": list(stabilities), "score": score, "versions": versions()},
-        table=pd.DataFrame(rows),
+        provenance={
+            "models": list(stabilities),
+            "score": score,
+            **resampling.provenance(),
+            "versions": versions(),
+        },
+        table=pd.DataFrame(table),
         cells=pd.DataFrame([[getattr(p, c) for c in columns] for p in points], columns=columns),
         unit=unit,
         over="items" if over == "items" else "languages" if alone else "models",
-        confidence=confidence,
+        confidence=resampling.confidence,
     )
 
 
@@ -202,6 +205,10 @@ def _over_languages(points: list[_Point]) -> list[_Point]:
     return means
 
 
+def _stretched(r: np.ndarray) -> np.ndarray:
+    return np.arctanh(np.clip(r, -1 + 1e-9, 1 - 1e-9))
+
+
 def _correlations(x: np.ndarray, y: np.ndarray, weights: np.ndarray, ranked: bool) -> np.ndarray:
     if ranked:
         x, y = _ranks(x, weights), _ranks(y, weights)
@@ -224,7 +231,8 @@ def _score_draws(found: StabilityResult, items: pd.DataFrame, score: str) -> np.
         raise ValueError(f"scores has the item {unknown[0]!r}, of which there is no stability.")
     n = int(found.clusters["cluster"].max()) + 1
     clusters = items["id"].map(by_id).to_numpy()
-    weights = bootstrap_weights(n, found.draws.shape[1], found.seed)[:, clusters]
+    how = Resampling(draws=found.draws.shape[1], seed=found.seed)
+    weights = how.weights(n)[:, clusters]
     each: list[np.ndarray] = []
     for language in items["language"].unique():
         here = (items["language"] == language).to_numpy()

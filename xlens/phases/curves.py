@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from xlens.phases.resample import cluster_of, percentiles
 from xlens.results import Result, versions
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
+from xlens.stats import Bootstrap, ClusterSums, Resampling
 
 Edge = Literal["encoding", "question", "answer"]
 Basis = Literal["causal", "observed", "untested"]
@@ -70,6 +69,8 @@ KINDS: dict[str, Kind] = {
 """Every kind of evidence, by name."""
 
 
+_BOUNDS = {"values": (0.0, 1.0), "control": (0.0, 1.0), "excess": (-1.0, 1.0)}
+"""Of kinds that are shares."""
 ALL = "all"
 """What the languages pooled are called."""
 
@@ -80,7 +81,7 @@ class CurveSummary(Result):
 
     Attributes:
         table: `language kind part layer mean low high n`: `part` is `values`, `control` or
-            `excess`; `all` pools the languages. Intervals by bootstrap over clusters of prompts.
+            `excess`; `all` pools the languages. Intervals over clusters of prompts.
         n_layers: Blocks of the model.
         confidence: Of the intervals.
     """
@@ -186,25 +187,18 @@ class Curves(Result):
     def summary(
         self,
         *,
-        cluster: str | None = None,
-        confidence: float = 0.95,
-        n_boot: int = 1000,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ) -> CurveSummary:
-        """Means per language, with bootstrap intervals over clusters of prompts.
+        """Means per language, with intervals over clusters of prompts.
 
         Args:
-            cluster: Meta column drawn whole; None for `paragraph` where there is one, else `id`.
-            confidence: Of the intervals.
-            n_boot: Resamples.
-            seed: Of the bootstrap.
+            resampling: Of the intervals.
 
         Raises:
             ValueError: an unknown column or a bad option.
         """
-        check_draws(confidence, n_boot=n_boot)
-        clusters = cluster_of(self.meta, cluster)
-        weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
+        clusters = resampling.codes(self.meta)
+        weights = resampling.weights(int(clusters.max()) + 1)
         tags = [ALL, *self.languages] if len(self.languages) > 1 else [ALL]
         parts = {"values": self.values, "control": self.control, "excess": self.excess}
         tables: list[pd.DataFrame] = []
@@ -212,16 +206,17 @@ class Curves(Result):
             here = (self.meta["language"] == tag).to_numpy() | (tag == ALL)
             for i, kind in enumerate(self.kinds):
                 for part, every in parts.items():
+                    bounds = _BOUNDS[part] if KINDS[kind].unit == "share" else None
                     table = mean_curve(
-                        every[i][here], clusters[here], weights, self.layers, confidence
+                        every[i][here], clusters[here], weights, self.layers, resampling, bounds
                     )
                     tables.append(table.assign(language=tag, kind=kind, part=part))
         columns = ["language", "kind", "part", "layer", "mean", "low", "high", "n"]
         return CurveSummary(
-            provenance={**self.provenance, "n_boot": n_boot, "bootstrap_seed": seed},
+            provenance={**self.provenance, **resampling.provenance()},
             table=pd.concat(tables, ignore_index=True)[columns],
             n_layers=self.n_layers,
-            confidence=confidence,
+            confidence=resampling.confidence,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -311,18 +306,19 @@ def mean_curve(
     clusters: Int[np.ndarray, " prompt"],
     weights: Float[np.ndarray, "draw cluster"],
     layers: Sequence[int],
-    confidence: float,
+    resampling: Resampling,
+    bounds: tuple[float, float] | None = None,
 ) -> pd.DataFrame:
-    """`layer mean low high n`: means over prompts with bootstrap intervals over clusters."""
+    """`layer mean low high n`: means over prompts with intervals over clusters."""
     sums = ClusterSums.of(values, clusters, weights.shape[1])
-    draws = sums.draws(weights)
-    ends = [percentiles(column, confidence) for column in draws.T]
+    found = Bootstrap.of(sums, weights, resampling, bounds)
+    low, high = found.interval()
     return pd.DataFrame(
         {
             "layer": list(layers),
-            "mean": sums.mean(),
-            "low": [low for low, _ in ends],
-            "high": [high for _, high in ends],
-            "n": np.isfinite(values).sum(axis=0),
+            "mean": found.mean,
+            "low": low,
+            "high": high,
+            "n": found.n,
         }
     )

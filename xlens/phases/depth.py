@@ -10,9 +10,8 @@ from jaxtyping import Float
 
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import mean_curve
-from xlens.phases.resample import cluster_of, percentiles
 from xlens.results import Result, versions
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
+from xlens.stats import Bootstrap, ClusterSums, Resampling
 
 Reading = Literal["cumulative", "percentile"]
 Sign = Literal["abs", "positive"]
@@ -20,7 +19,6 @@ Normalise = Literal["none", "sum", "max"]
 Aggregate = Literal["segment", "tokens"]
 # An exact share must not flip with the last bit of a sum.
 _TOLERANCE = 1e-9
-_N_BOOT = 1000
 _PROFILE = ["language", "segment", "layer", "mean", "low", "high", "n"]
 SOURCES = {
     "definition": "arXiv 2504.10906 as third parties report it: the layer at the 95th percentile of"
@@ -104,18 +102,12 @@ class DepthResult(Result):
     def summary(
         self,
         *,
-        confidence: float = 0.95,
-        n_boot: int = 1000,
-        cluster: str | None = None,
-        seed: int = 0,
+        resampling: Resampling = Resampling(),
     ) -> pd.DataFrame:
-        """Means per language and segment, with bootstrap intervals over clusters of prompts.
+        """Means per language and segment, with intervals over clusters of prompts.
 
         Args:
-            confidence: Of the intervals.
-            n_boot: Resamples.
-            cluster: Meta column drawn whole; None for `paragraph` where there is one, else `id`.
-            seed: Of the bootstrap.
+            resampling: Of the intervals.
 
         Returns:
             `language segment depth low high share n`; language `all` pools them.
@@ -123,9 +115,8 @@ class DepthResult(Result):
         Raises:
             ValueError: an unknown column or a bad option.
         """
-        check_draws(confidence, n_boot=n_boot)
-        clusters = cluster_of(self.table, cluster)
-        weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
+        clusters = resampling.codes(self.table)
+        weights = resampling.weights(int(clusters.max()) + 1)
         rows: list[dict[str, Any]] = []
         for language in ("all", *self.table["language"].unique()):
             for segment in self.segments:
@@ -133,16 +124,16 @@ class DepthResult(Result):
                 if language != "all":
                     here &= (self.table["language"] == language).to_numpy()
                 depth = np.where(here, self.table["depth"], np.nan)[:, None]
-                sums = ClusterSums.of(depth, clusters)
-                low, high = percentiles(sums.draws(weights)[:, 0], confidence)
-                mean = float(sums.mean()[0])
+                found = Bootstrap.of(ClusterSums.of(depth, clusters), weights, resampling)
+                (low,), (high,) = found.interval()
+                mean = float(found.mean[0])
                 rows.append(
                     {
                         "language": language,
                         "segment": segment,
                         "depth": mean,
-                        "low": low,
-                        "high": high,
+                        "low": float(low),
+                        "high": float(high),
                         "share": mean / self.n_layers,
                         "n": int(np.isfinite(depth).sum()),
                     }
@@ -209,6 +200,7 @@ def relevance_depth(
     n_layers: int | None = None,
     bos: bool | None = None,
     options: DepthOptions | None = None,
+    resampling: Resampling = Resampling(),
 ) -> DepthResult:
     """Depth of named segments in every prompt (arXiv 2504.10906, its reading ours).
 
@@ -221,6 +213,7 @@ def relevance_depth(
         bos: Whether the first token is a BOS that normalising leaves out; None: whether all
             prompts began with a special token.
         options: The switches.
+        resampling: Of the intervals of the profiles.
 
     Raises:
         ValueError: a slot that the scores lack.
@@ -232,14 +225,14 @@ def relevance_depth(
         s: [_one(x / scale[:, i : i + 1], scores.layers, how) for i, x in enumerate(columns)]
         for s, columns in picked.items()
     }
-    clusters = cluster_of(scores.meta)
-    weights = bootstrap_weights(int(clusters.max()) + 1, _N_BOOT, 0)
+    clusters = resampling.codes(scores.meta)
+    weights = resampling.weights(int(clusters.max()) + 1)
     means: list[pd.DataFrame] = []
     for segment, columns in picked.items():
         each = np.stack([x.sum(1) / scale[:, i] for i, x in enumerate(columns)]).astype(float)
         for language in scores.meta["language"].unique():
             here = (scores.meta["language"] == language).to_numpy()
-            table = mean_curve(each[here], clusters[here], weights, scores.layers, 0.95)
+            table = mean_curve(each[here], clusters[here], weights, scores.layers, resampling)
             means.append(table.assign(language=language, segment=segment))
     profiles = pd.concat(means, ignore_index=True)
     return _result(scores, depths, n_layers, how, "value", profiles)
@@ -273,7 +266,8 @@ def random_span_depth(
     Raises:
         ValueError: a slot that the scores lack, or no spans asked for.
     """
-    check_draws(0.5, n_spans=n_spans)
+    if n_spans < 1:
+        raise ValueError(f"n_spans is {n_spans}; it must be at least 1.")
     how = DepthOptions() if options is None else options
     scale = _layer_scale(scores, how.normalise, bos)
     first = int(_has_bos(scores, bos))

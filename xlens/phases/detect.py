@@ -10,9 +10,8 @@ import pandas as pd
 
 from xlens.phases.boundary import Boundary, Draws, boundaries, interval
 from xlens.phases.curves import ALL, Curves
-from xlens.phases.resample import cluster_of, percentiles, random_signs
 from xlens.results import Result, versions
-from xlens.stats import bootstrap_weights, check_draws
+from xlens.stats import Resampling, jumping, random_signs
 
 EDGES = ("question", "answer")
 PAIRS = (
@@ -113,11 +112,8 @@ def detect_phases(
     curves: Curves,
     *,
     kinds: Sequence[str] | None = None,
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
+    resampling: Resampling = Resampling(),
     n_flips: int = 2000,
-    seed: int = 0,
 ) -> PhaseResult:
     """Find the boundary between question encoding and answer retrieval, and the end of retrieval.
 
@@ -140,23 +136,19 @@ def detect_phases(
     Args:
         curves: From `evidence`.
         kinds: Which to use; None for all.
-        cluster: Meta column of what is resampled whole; None for `paragraph` where there is one,
-            else `id`.
-        confidence: Of the intervals, and 1 - level of the test.
-        n_boot: Resamples.
+        resampling: Of the intervals, its confidence 1 - level of the test, its seed that of the
+            flips too.
         n_flips: Random sign flips. With n clusters no p is below 2^-n: at least six are needed.
-        seed: Of both.
 
     Raises:
         ValueError: an unknown kind or column, bad options, or no prompts with evidence.
     """
-    check_draws(confidence, n_boot=n_boot, n_flips=n_flips)
     chosen = curves.take(range(len(curves.meta)), kinds)
-    clusters = cluster_of(chosen.meta, cluster)
+    clusters = resampling.codes(chosen.meta)
     n_clusters = int(clusters.max()) + 1
-    draw = Draws(
-        bootstrap_weights(n_clusters, n_boot, seed), random_signs(n_clusters, n_flips, seed)
-    )
+    signs = random_signs(n_clusters, n_flips, resampling.seed)
+    draw = Draws(resampling.weights(n_clusters), signs)
+    confidence, level = resampling.confidence, resampling.level
     languages = chosen.meta["language"].to_numpy()
     tags = [ALL, *chosen.languages] if len(chosen.languages) > 1 else [ALL]
     edges: list[dict[str, Any]] = []
@@ -165,7 +157,6 @@ def detect_phases(
     for tag in tags:
         here = np.ones(len(languages), dtype=bool) if tag == ALL else languages == tag
         steps = boundaries(chosen, here, clusters, draw)
-        level = 1 - confidence
         for step in steps:
             edges.append({"language": tag, **step.row(confidence, level, curves.layers)})
         phases.append({"language": tag, **_phases(steps, confidence, curves.layers)})
@@ -179,10 +170,8 @@ def detect_phases(
         provenance={
             **curves.provenance,
             "detector": {
-                "cluster": cluster,
-                "n_boot": n_boot,
+                **resampling.provenance(),
                 "n_flips": n_flips,
-                "seed": seed,
                 "n_clusters": n_clusters,
             },
             "sources": SOURCES,
@@ -214,7 +203,10 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
         if found:
             row[edge] = float(np.median([s.value for s in found]))
             draws[edge] = _median([s.draws for s in found])
-            row[f"{edge}_low"], row[f"{edge}_high"] = interval(draws[edge], confidence, layers)
+            least = min(s.n_clusters for s in found)
+            row[f"{edge}_low"], row[f"{edge}_high"] = interval(
+                draws[edge], least, confidence, layers
+            )
             gradual.append(float(np.median([s.gradual for s in found])))
             kept |= {s.kind: s for s in found}
         else:
@@ -227,7 +219,8 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
         if pairs:
             row["gap"] = float(np.median([b.value - a.value for a, b in pairs]))
             gap = _median([b.draws - a.draws for a, b in pairs])
-        row["gap_low"], row["gap_high"] = percentiles(gap, confidence)
+        least = min(s.n_clusters for s in kept.values())
+        row["gap_low"], row["gap_high"] = jumping(gap, clusters=least, confidence=confidence)
         p["order"] = float((1 + (~(gap > 0)).sum()) / (1 + len(gap)))
     else:
         row |= dict.fromkeys(("gap", "gap_low", "gap_high"), float("nan"))
@@ -267,7 +260,8 @@ def _agreement(steps: Sequence[Boundary], confidence: float) -> list[dict[str, A
     there = [s for s in steps if s.found(level) or (s.null is None and np.isfinite(s.value))]
     rows: list[dict[str, Any]] = []
     for a, b in combinations(there, 2):
-        low, high = percentiles(b.draws - a.draws, confidence)
+        least = min(a.n_clusters, b.n_clusters)
+        low, high = jumping(b.draws - a.draws, clusters=least, confidence=confidence)
         rows.append(
             {
                 "first": a.kind,

@@ -9,9 +9,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.phases.curves import mean_curve
-from xlens.phases.resample import cluster_of
 from xlens.results import Result, analysed, versions
-from xlens.stats import ClusterSums, bootstrap_weights, check_draws
+from xlens.stats import ClusterSums, Resampling
 
 SWAPPED = "swapped blocks"
 
@@ -30,8 +29,6 @@ class LayerEffects(Result):
         meta: One row per prompt: `id`, `language` and the prompts' meta.
         effect: `lens gap`, `recovered`, `late relevance` or `swapped blocks`.
         options: What the numbers were made with: the pivot, the kind of evidence, the segment.
-        cluster: Meta column that was resampled whole; None for `paragraph` where there is one, else
-            `id`.
         n_layers: Blocks of the model.
         confidence: Of the intervals.
     """
@@ -75,28 +72,24 @@ def layer_effects(
     meta: pd.DataFrame,
     effect: str,
     options: dict[str, Any],
-    cluster: str | None,
     n_layers: int,
-    confidence: float,
-    n_boot: int,
-    seed: int,
+    resampling: Resampling,
     provenance: dict[str, Any],
 ) -> LayerEffects:
-    """Means of per-prompt values by language, with bootstrap intervals over clusters.
+    """Means of per-prompt values by language, with intervals over clusters.
 
     Raises:
         ValueError: no such column, or a bad option.
     """
-    check_draws(confidence, n_boot=n_boot)
     meta = meta.reset_index(drop=True)
-    clusters = cluster_of(meta, cluster)
-    weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
+    clusters = resampling.codes(meta)
+    weights = resampling.weights(int(clusters.max()) + 1)
 
     def by_language(values: np.ndarray, control: np.ndarray) -> pd.DataFrame:
         parts: list[pd.DataFrame] = []
         for language in meta["language"].unique():
             here = (meta["language"] == language).to_numpy()
-            table = mean_curve(values[here], clusters[here], weights, layers, confidence)
+            table = mean_curve(values[here], clusters[here], weights, layers, resampling)
             beside = ClusterSums.of(control[here], clusters[here]).mean()
             parts.append(table.assign(language=language, control=beside))
         columns = ["language", "layer", "mean", "low", "high", "control", "n"]
@@ -104,7 +97,11 @@ def layer_effects(
 
     found = LayerEffects(
         provenance={
-            **analysed(provenance, "effects", {"effect": effect, "source": "our reading"}),
+            **analysed(
+                provenance,
+                "effects",
+                {"effect": effect, "source": "our reading", **resampling.provenance()},
+            ),
             "versions": versions(),
         },
         table=by_language(values, control),
@@ -114,9 +111,9 @@ def layer_effects(
         meta=meta,
         effect=effect,
         options=options,
-        cluster=cluster,
+        cluster=resampling.clusters,
         n_layers=n_layers,
-        confidence=confidence,
+        confidence=resampling.confidence,
     )
     if effect == SWAPPED:
         changed = by_language(*found.changes)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from xlens.phases.depth import DepthResult
+from xlens.stats import Resampling
 
 
 def depth_gap(
@@ -12,12 +13,9 @@ def depth_gap(
     *,
     question: str = "question",
     context: str = "context",
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
-    """Mean of each prompt's context depth less its question depth, with bootstrap intervals.
+    """Mean of each prompt's context depth less its question depth, with intervals.
 
     Zero or less is a result: by relevance, the question is then not done with before the context.
 
@@ -25,10 +23,7 @@ def depth_gap(
         depth: With both segments.
         question: Name of the question's segment.
         context: Name of the context's, or of the answer sentence's.
-        cluster: Meta column drawn whole; None for `paragraph` where there is one, else `id`.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
 
     Returns:
         `language gap low high share n`, in residual points; `share` is the gap by the blocks, and
@@ -43,7 +38,5 @@ def depth_gap(
         depth.table[depth.table["segment"] == s].reset_index(drop=True) for s in (question, context)
     )
     gaps = one.assign(segment="gap", depth=other["depth"] - one["depth"])
-    means = replace(depth, table=gaps).summary(
-        confidence=confidence, n_boot=n_boot, cluster=cluster, seed=seed
-    )
+    means = replace(depth, table=gaps).summary(resampling=resampling)
     return means.drop(columns="segment").rename(columns={"depth": "gap"})

@@ -13,9 +13,9 @@ from xlens.phases.asked import Asked
 from xlens.phases.curves import Curves
 from xlens.phases.effects import LayerEffects, layer_effects
 from xlens.phases.evidence.sweep import patched
-from xlens.phases.resample import cluster_of, shared_rows
+from xlens.phases.resample import shared_rows
 from xlens.prompts import Prompts
-from xlens.stats import check_draws
+from xlens.stats import Resampling
 
 
 def lens_gap(
@@ -23,10 +23,7 @@ def lens_gap(
     *,
     pivot: str = "en",
     kind: str = "readable",
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> LayerEffects:
     """How much better the answer can be read after the pivot's question, layer by layer.
 
@@ -38,10 +35,7 @@ def lens_gap(
         curves: With that kind of evidence.
         pivot: The language of the baseline.
         kind: Of the evidence.
-        cluster: Meta column that is resampled whole.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
 
     Raises:
         ValueError: no such kind, no such language, or none besides it.
@@ -56,11 +50,8 @@ def lens_gap(
         meta=curves.meta.iloc[rows],
         effect="lens gap",
         options={"pivot": pivot, "kind": kind},
-        cluster=cluster,
         n_layers=curves.n_layers,
-        confidence=confidence,
-        n_boot=n_boot,
-        seed=seed,
+        resampling=resampling,
         provenance=curves.provenance,
     )
 
@@ -71,10 +62,7 @@ def recovered(
     *,
     pivot: str = "en",
     layers: str | int | Sequence[int] = "all",
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
     progress: bool = True,
     **harvesting: Any,
 ) -> LayerEffects:
@@ -89,19 +77,15 @@ def recovered(
         asked: Prompts in several languages, the pivot among them.
         pivot: The language that states are taken from.
         layers: Residual points at which to patch.
-        cluster: Meta column that is resampled whole.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
         progress: Show bars.
         **harvesting: Further options of `harvest`.
 
     Raises:
         ValueError: no such language, none besides it, or what `harvest` refuses.
     """
-    check_draws(confidence, n_boot=n_boot)
     meta = asked.meta
-    cluster_of(meta, cluster)
+    resampling.codes(meta)
     points = model.layers(layers)
     pairs = _pairs(meta, pivot)
     for language, (rows, _) in pairs.items():
@@ -128,11 +112,8 @@ def recovered(
         meta=meta.iloc[np.concatenate([rows for rows, _ in pairs.values()])],
         effect="recovered",
         options={"pivot": pivot},
-        cluster=cluster,
         n_layers=model.n_layers,
-        confidence=confidence,
-        n_boot=n_boot,
-        seed=seed,
+        resampling=resampling,
         provenance=model.provenance(),
     )
 
@@ -143,10 +124,7 @@ def late_share(
     segment: str = "question",
     last: int | Sequence[int] = 2,
     n_layers: int | None = None,
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> LayerEffects:
     """Share of a segment's relevance, `sum |R|` over layers above 0, that lies in the last layers.
 
@@ -158,10 +136,7 @@ def late_share(
         segment: Name of a span, or `last`.
         last: How many of the layers that count, from the top; several are looked at one by one.
         n_layers: Blocks of the model; None: the deepest layer of the scores.
-        cluster: Meta column that is resampled whole.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
 
     Returns:
         `layer` is the number of layers; `control` the share if all layers had the same. A prompt
@@ -192,11 +167,8 @@ def late_share(
         meta=scores.meta,
         effect="late relevance",
         options={"segment": segment, "rule": scores.rule, "scalar": scores.scalar},
-        cluster=cluster,
         n_layers=blocks,
-        confidence=confidence,
-        n_boot=n_boot,
-        seed=seed,
+        resampling=resampling,
         provenance=scores.provenance,
     )
 

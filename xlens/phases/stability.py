@@ -10,9 +10,9 @@ from jaxtyping import Float
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
-from xlens.phases.resample import cluster_of, percentiles, shared_rows
+from xlens.phases.resample import shared_rows
 from xlens.results import Result, versions
-from xlens.stats import bootstrap_weights, check_draws
+from xlens.stats import Resampling, Rows
 
 INDICES = {
     "S1_question": "evenness over samples: - standard deviation of the question's depth / blocks",
@@ -62,10 +62,7 @@ def stability(
     pivot: str = "en",
     question: str = "question",
     context: str = "context",
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> StabilityResult:
     """Candidates for phasing stability, S1 to S5 (`INDICES`).
 
@@ -85,24 +82,18 @@ def stability(
         pivot: The language that others are compared with.
         question: Name of the question's segment.
         context: Name of the context's, or of the answer sentence's.
-        cluster: Meta column that is resampled whole; None for `paragraph` where there is one, else
-            `id`.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
 
     Raises:
         ValueError: a missing segment or pivot, scores of other prompts.
     """
-    check_draws(confidence, n_boot=n_boot)
     wide = _wide(depth, question, context)
     languages = list(dict.fromkeys(wide["language"]))
     if pivot not in languages:
         raise ValueError(f"pivot={pivot!r} is not among the languages {languages}.")
-    clusters = cluster_of(wide, cluster)
-    n = int(clusters.max()) + 1
-    # The first draw is the sample as it is.
-    weights = np.vstack([np.ones(n), bootstrap_weights(n, n_boot, seed)])[:, clusters]
+    clusters = resampling.codes(wide)
+    rows = resampling.rows(int(clusters.max()) + 1)
+    weights = rows.weights[:, clusters]
     profiles = None if scores is None else _profiles(scores, wide, question)
     blocks = depth.n_layers
     columns = {
@@ -111,6 +102,10 @@ def stability(
         "S1_gap": (wide["context"] - wide["question"]).to_numpy(),
     }
     order = np.where(np.isfinite(columns["S1_gap"]), (columns["S1_gap"] > 0).astype(float), np.nan)
+    n_clusters = {
+        language: len(np.unique(clusters[(wide["language"] == language).to_numpy()]))
+        for language in languages
+    } | {ALL: len(np.unique(clusters))}
     found: list[tuple[str, str, np.ndarray, int]] = []
     means: list[np.ndarray] = []
     intervals: dict[tuple[str, str], tuple[float, float]] = {}
@@ -135,7 +130,9 @@ def stability(
             pairs = int(np.isfinite(apart).sum())
             found.append((SHIFT, language, shift, pairs))
             found.append(("S2", language, -np.abs(shift), pairs))
-            intervals["S2", language] = _folded(*percentiles(shift[1:], confidence))
+            intervals["S2", language] = _folded(
+                *rows.interval(shift, n_clusters[language], resampling.confidence)
+            )
             mean = weighted_means(np.where(here, columns["S1_question"], np.nan), weights)
             means += [mean] if np.isfinite(mean[0]) else []
             if profiles is not None:
@@ -143,26 +140,28 @@ def stability(
                 curves = [_mean_rows(profiles, x, weights) for x in both]
                 found.append(("S4", language, row_correlations(*curves), len(theirs)))
     if len(means) > 1:
-        found.append(("S3", ALL, -_spread(np.stack(means), n) / blocks, len(means)))
+        found.append(("S3", ALL, -_spread(np.stack(means), rows) / blocks, len(means)))
     names = [*INDICES, SHIFT]
     found.sort(key=lambda row: names.index(row[0]))
-    rows: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for name, language, values, count in found:
-        low, high = intervals.get((name, language)) or percentiles(values[1:], confidence)
+        low, high = intervals.get((name, language)) or rows.interval(
+            values, n_clusters[language], resampling.confidence
+        )
         named = {"index": name, "language": language}
-        rows.append({**named, "value": float(values[0]), "low": low, "high": high, "n": count})
+        table.append({**named, "value": float(values[0]), "low": low, "high": high, "n": count})
     return StabilityResult(
         provenance={
             **depth.provenance,
-            "stability": {"cluster": cluster, "n_boot": n_boot, "confidence": confidence},
+            "stability": resampling.provenance(),
             "sources": {"stability": "our reading of 'phasing stability' (arXiv 2504.10906)"},
             "versions": versions(),
         },
-        table=pd.DataFrame(rows),
-        draws=np.stack([values[1:] for _, _, values, _ in found]),
+        table=pd.DataFrame(table),
+        draws=np.stack([values[rows.drawn] for _, _, values, _ in found]),
         clusters=pd.DataFrame({"id": wide["id"], "cluster": clusters}).drop_duplicates("id"),
         pivot=pivot,
-        seed=seed,
+        seed=resampling.seed,
     )
 
 
@@ -213,18 +212,16 @@ def _folded(low: float, high: float) -> tuple[float, float]:
     return -most, 0.0 if low <= 0 <= high else -least
 
 
-def _spread(
-    means: Float[np.ndarray, "language draw"], n_clusters: int
-) -> Float[np.ndarray, " draw"]:
-    """Standard deviation over languages without what sampling adds; the sample is draw 0.
+def _spread(means: Float[np.ndarray, "language row"], rows: Rows) -> Float[np.ndarray, " row"]:
+    """Standard deviation over languages without what sampling adds.
 
     A mean's error makes languages differ where nothing does. The bootstrap knows how much; a
     resample's means have the sample's errors and their own besides.
     """
-    drawn = float(np.nanmean(np.var(means[:, 1:] - means[:, :1], axis=0)))
-    sampled = drawn * n_clusters / max(n_clusters - 1, 1)
-    added = np.full(means.shape[1], sampled + drawn)
-    added[0] = sampled
+    drawn = float(np.nanmean(np.var(means[:, rows.drawn] - means[:, :1], axis=0)))
+    sampled = drawn * rows.n / max(rows.n - 1, 1)
+    added = np.full(means.shape[1], sampled)
+    added[rows.drawn] += drawn
     return np.sqrt(np.maximum(np.var(means, axis=0) - added, 0.0))
 
 

@@ -14,8 +14,7 @@ from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.effects import SWAPPED, LayerEffects, layer_effects
 from xlens.phases.evidence.sweep import read_answers
-from xlens.phases.resample import cluster_of
-from xlens.stats import check_draws
+from xlens.stats import Resampling
 
 
 @contextmanager
@@ -61,10 +60,7 @@ def layer_swap(
     asked: Asked,
     *,
     last: Sequence[int] | None = None,
-    cluster: str | None = None,
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
     progress: bool = True,
     **harvesting: Any,
 ) -> LayerEffects:
@@ -75,10 +71,7 @@ def layer_swap(
         other: Whose last blocks are used.
         asked: Prompts.
         last: Numbers of blocks; None for 0 to all. 0 is always among them: changes are from there.
-        cluster: Meta column that is resampled whole.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the bootstrap.
+        resampling: Of the intervals.
         progress: Show bars.
         **harvesting: Further options of `harvest`.
 
@@ -90,9 +83,8 @@ def layer_swap(
     Raises:
         ValueError: models of different shape, or what `harvest` refuses.
     """
-    check_draws(confidence, n_boot=n_boot)
     numbers = sorted({0, *(range(model.n_layers + 1) if last is None else last)})
-    cluster_of(asked.meta, cluster)
+    resampling.codes(asked.meta)
     tokens = answer_tokens(model, asked)
     for number in (numbers[0], numbers[-1]):
         with swapped_blocks(model, other, number):
@@ -112,10 +104,7 @@ def layer_swap(
         meta=asked.meta,
         effect=SWAPPED,
         options={},
-        cluster=cluster,
         n_layers=model.n_layers,
-        confidence=confidence,
-        n_boot=n_boot,
-        seed=seed,
+        resampling=resampling,
         provenance={"model": model.provenance(), "other": other.provenance()},
     )

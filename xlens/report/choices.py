@@ -17,6 +17,8 @@ from xlens.runs import RunDirectory
 STUDY = "choices"
 PANEL, SCORES = "consistency", "scores"
 _PLOTLY = "../plotly.min.js"
+LEVEL = 0.05
+"""Of the tests that sentences speak of."""
 _DRAWN = ("rank_c", "spearman", "lift", "jaccard_lift", "same_wrong")
 
 
@@ -89,12 +91,12 @@ def findings(panel: ConsistencyResult) -> list[str]:
             f"about {'it' if len(guess) == 1 else 'them'}."
         )
     pairs = panel.pairs[panel.pairs["metric"] == "lift"]
-    above = pairs[pairs["low"] > pairs["control_high"]]
+    tested = panel.dependence
     value, control = _two(pairs["value"].mean()), _two(pairs["control"].mean())
     said.append(
         f"Being right in one language goes with being right in another, beyond accuracy, in "
-        f"{len(above)} of {len(pairs)} ordered pairs (mean lift {value}, with permuted items "
-        f"{control})."
+        f"{(tested['p_adjusted'] < LEVEL).sum()} of {len(tested)} pairs of languages (exact tests, "
+        f"adjusted for all of them; mean lift {value}, with permuted items {control})."
     )
     return said
 

@@ -25,7 +25,7 @@ from xlens.figures import (
     write_figures,
 )
 from xlens.languages import english_names
-from xlens.report.choices import accuracy_table, findings, means_table
+from xlens.report.choices import LEVEL, accuracy_table, findings, means_table
 from xlens.report.reproduce import reproduce
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
@@ -200,15 +200,16 @@ def _steered(result: SteeringResult) -> list[str]:
     for row in result.chosen.to_dict("records"):
         method = str(row["method"])
         mine = own[(own["condition"] == method) & (own["metric"] == "accuracy")]
-        better = mine[mine["change_low"] > 0]["language"].tolist()
-        worse = mine[mine["change_high"] < 0]["language"].tolist()
+        sure = mine[mine["p_adjusted"] < LEVEL]
+        better = sure[sure["change"] > 0]["language"].tolist()
+        worse = sure[sure["change"] < 0]["language"].tolist()
         random = own[(own["condition"] == f"{method}, random") & (own["metric"] == "accuracy")]
         said.append(
             f"Steering towards {target} by {method.replace('_', ' ')} (layer {row['band']}, "
             f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
             f"{mine['change'].mean():+.3f} on average, with random directions by "
-            f"{random['change'].mean():+.3f}; the interval lies above zero in "
-            f"{_named(names, better)} and below it in {_named(names, worse)}."
+            f"{random['change'].mean():+.3f}; adjusted for the {len(mine)} languages looked at, it "
+            f"rises in {_named(names, better)} and falls in {_named(names, worse)}."
         )
     return said
 

@@ -23,6 +23,7 @@ from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
 from xlens.prompts import Prompts
 from xlens.results import Result, jsonable
 from xlens.served import ServedModel, served_generate
+from xlens.stats import Resampling
 from xlens.studies.options import ReadingStudy
 from xlens.studies.parts import load_part, run_parts
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
@@ -238,7 +239,9 @@ def study_reading(
     asked, prompts, exchanged = _questions(reading, found, study, manner)
 
     def scored(answers: Predictions) -> ReadingResult:
-        return reading_scores(answers, rules=study.rules, pivot=study.pivot, seed=study.seed)
+        return reading_scores(
+            answers, rules=study.rules, pivot=study.pivot, resampling=Resampling(seed=study.seed)
+        )
 
     def score() -> Result:
         answers = done["predictions"]

@@ -23,6 +23,7 @@ from xlens.languages import standardize
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed, jsonable
+from xlens.stats import Resampling
 from xlens.steering import SteeringResult
 from xlens.studies.parts import run_parts
 from xlens.studies.steering import SteeringStudy, check_steering, steer_choices
@@ -146,7 +147,9 @@ def study_process(
 
     def ask() -> Result:
         scores = score_choices(model, asked, **shown, **kept)
-        panel = consistency(option_scores(scores, asked.gold, by=study.by), seed=study.seed)
+        panel = consistency(
+            option_scores(scores, asked.gold, by=study.by), resampling=Resampling(seed=study.seed)
+        )
         return replace(
             panel, provenance=analysed(scores.provenance, "consistency", panel.provenance)
         )
@@ -179,10 +182,10 @@ def study_process(
     run: dict[str, Callable[[], Result]] = {
         "consistency": ask,
         "similarity": lambda: language_similarity(
-            activations(), pooling=study.pooling, seed=study.seed
+            activations(), pooling=study.pooling, resampling=Resampling(seed=study.seed)
         ),
         "probe": lambda: language_probe(
-            activations(), LSAR(), pooling=study.pooling, seed=study.seed
+            activations(), LSAR(), pooling=study.pooling, resampling=Resampling(seed=study.seed)
         ),
         "map": lambda: language_map(activations(), pooling=study.pooling),
         "latent": latent,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.results import Result
-from xlens.stats import bootstrap
+from xlens.stats import Resampling, bootstrap
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.scores import SETTINGS
@@ -73,8 +73,7 @@ def leaderboard(
     results: Mapping[str, ReadingResult],
     *,
     pairs: Sequence[tuple[str, str]] = (),
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> Leaderboard:
     """Compare models that were asked the same.
 
@@ -84,8 +83,7 @@ def leaderboard(
     Args:
         results: By the models' names.
         pairs: Base and post-trained, from `find_pairs`.
-        n_boot: Resamples, for the pairs.
-        seed: Of these.
+        resampling: Of the intervals of pairs.
 
     Raises:
         ValueError: no models, or none of the settings common to all.
@@ -108,13 +106,12 @@ def leaderboard(
     bases = {post: base for base, post in pairs}
     table.insert(1, "base", [bases.get(name, "") for name in table["model"]])
     ranked = [str(name) for name in table["model"]]
-    compared = [_pair(base, post, results, setting, n_boot, seed) for base, post in pairs]
+    compared = [_pair(base, post, results, setting, resampling) for base, post in pairs]
     return Leaderboard(
         provenance={
             "models": {name: result.model for name, result in results.items()},
             "rule": RULE,
-            "n_boot": n_boot,
-            "seed": seed,
+            **resampling.provenance(),
         },
         setting=setting,
         table=table.reset_index(drop=True),
@@ -201,8 +198,7 @@ def _pair(
     post: str,
     results: Mapping[str, ReadingResult],
     setting: str,
-    n_boot: int,
-    seed: int,
+    resampling: Resampling,
 ) -> dict[str, Any]:
     keys = [*KEY, "id", "paragraph"]
     both = [_items(results[name], setting)[[*keys, "f1"]] for name in (base, post)]
@@ -219,11 +215,11 @@ def _pair(
     wide = by_cell["difference"]
     found = bootstrap(
         wide.to_numpy(),
-        clusters=list(wide.index.get_level_values("paragraph")),
-        n_boot=n_boot,
-        seed=seed,
+        clusters=resampling.codes(wide.index.to_frame(index=False)),
+        resampling=resampling,
+        bounds=(-1, 1),
     )
-    low, high = found.interval(found.draws.mean(axis=1))
+    low, high = found.interval(lambda m: m.mean(axis=-1), range(len(found.mean)))
     # Each language counts the same, as in the table.
     means = {name: float(np.nanmean(table.mean(axis=0))) for name, table in by_cell.items()}
     return row | means | {"low": float(low), "high": float(high)}

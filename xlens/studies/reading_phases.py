@@ -26,6 +26,7 @@ from xlens.phases import (
 from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result
+from xlens.stats import Resampling
 from xlens.studies.options import FEWEST_PHASES, ReadingStudy
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
@@ -186,7 +187,7 @@ def phase_parts(
     def steady() -> StabilityResult:
         depth = done["depth"]
         assert isinstance(depth, DepthResult)
-        return stability(depth, scores(), pivot=pivot, seed=study.seed)
+        return stability(depth, scores(), pivot=pivot, resampling=Resampling(seed=study.seed))
 
     def blank() -> PhaseResult:
         """The same questions in one language through random weights: there is nothing to find."""
@@ -202,7 +203,7 @@ def phase_parts(
                 layers=list(study.phase_layers) or "all",
                 progress=progress,
             ),
-            seed=study.seed,
+            resampling=Resampling(seed=study.seed),
         )
 
     return {
@@ -221,7 +222,7 @@ def phase_parts(
             store=store,
             progress=progress,
         ),
-        "phases": lambda: detect_phases(curves(), seed=study.seed),
+        "phases": lambda: detect_phases(curves(), resampling=Resampling(seed=study.seed)),
         "stability": steady,
     } | ({"phases-control": blank} if "random-init" in study.controls else {})
 

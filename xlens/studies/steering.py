@@ -19,6 +19,7 @@ from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import jsonable
+from xlens.stats import Resampling
 from xlens.steering import (
     METHODS,
     Steering,
@@ -176,7 +177,7 @@ def steer_choices(
         },
         dev=dev,
         chosen=chosen,
-        test=summarised(items, seed=study.seed),
+        test=summarised(items, resampling=Resampling(seed=study.seed)),
         items=items,
         outputs=outputs,
         split=pd.DataFrame({"id": list(parts), "part": list(parts.values())}),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.consistency.per_item import unit_ranks
-from xlens.stats import bootstrap
+from xlens.stats import Resampling, bootstrap, holm, random_signs
 from xlens.steering import EFFECTS
 
 _CELL = ["method", "band", "strength"]
@@ -77,12 +77,17 @@ def choose(dev: pd.DataFrame) -> pd.DataFrame:
     return found.set_index("method").loc[order].reset_index()
 
 
-def summarised(
-    items: pd.DataFrame, *, confidence: float = 0.95, n_boot: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Means over items and paired changes against no steering, with intervals.
+_RATES = frozenset({"accuracy", "transfer", "same_wrong"})
 
-    The draws of a control are one condition: their items' values are averaged first.
+
+def summarised(
+    items: pd.DataFrame, *, resampling: Resampling = Resampling(), n_flips: int = 2000
+) -> pd.DataFrame:
+    """Means over items and paired changes against no steering, with intervals and tests.
+
+    The draws of a control are one condition: their items' values are averaged first. `p` is of the
+    change, against random signs of the items' own; `p_adjusted` is Holm's over the languages that a
+    condition was looked at in.
     """
     names = items["condition"].str.replace(r" \d+$", "", regex=True)
     keys = ["language", "vector", "condition"]
@@ -90,25 +95,49 @@ def summarised(
     rows: list[dict[str, object]] = []
     for (language, vector), mine in each.groupby(["language", "vector"], sort=False):
         wide = mine.droplevel(["language", "vector"]).unstack("condition")
-        booted = bootstrap(wide.to_numpy(float), confidence=confidence, n_boot=n_boot, seed=seed)
-        low, high = booted.interval()
         columns: list[tuple[str, str]] = [(str(m), str(c)) for m, c in wide.columns]
+        values = wide.to_numpy(float)
+        plain = [columns.index((metric, "none")) for metric, _ in columns]
+        clusters = resampling.codes(wide.index.to_frame(index=False))
+        means, changes = (
+            bootstrap(table, clusters=clusters, resampling=resampling, bounds=(least, most))
+            for table, (least, most) in (
+                (values, np.transpose([_bounds(metric) for metric, _ in columns])),
+                (values - values[:, plain], np.transpose([_bounds(m, -1.0) for m, _ in columns])),
+            )
+        )
+        signs = random_signs(len(changes.sums.sums), n_flips, resampling.seed)
+        flipped = np.abs(changes.sums.flipped(signs))
+        p = (flipped >= flipped[0] * (1 - 1e-9)).mean(axis=0)
+        (low, high), (below, above) = means.interval(), changes.interval()
+        itself = [condition == "none" for _, condition in columns]
+        below, above = np.where(itself, 0.0, below), np.where(itself, 0.0, above)
+        p = np.where(itself, np.nan, p)
         for at, (metric, condition) in enumerate(columns):
-            plain = columns.index((metric, "none"))
-            below, above = booted.interval(booted.draws[:, at] - booted.draws[:, plain])
             rows.append(
                 {
                     "language": language,
                     "vector": vector,
                     "condition": condition,
                     "metric": metric,
-                    "value": booted.mean[at],
+                    "value": means.mean[at],
                     "low": low[at],
                     "high": high[at],
-                    "change": booted.mean[at] - booted.mean[plain],
-                    "change_low": float(below),
-                    "change_high": float(above),
-                    "n": int(booted.n[at]),
+                    "change": changes.mean[at],
+                    "change_low": below[at],
+                    "change_high": above[at],
+                    "p": p[at],
+                    "n": int(means.n[at]),
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    by = ["condition", "metric", table["language"] == table["vector"]]
+    for _, mine in table.groupby(by, sort=False):
+        table.loc[mine.index, "p_adjusted"] = holm(mine["p"].to_numpy(float))
+    return table
+
+
+def _bounds(metric: str, least: float = 0.0) -> tuple[float, float]:
+    if metric in _RATES:
+        return least, 1.0
+    return (-np.inf, np.inf)

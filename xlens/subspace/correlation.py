@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from xlens.activations import Activations
+from xlens.stats import Resampling, Rows
 from xlens.subspace.axes import PooledPCA
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
 from xlens.subspace.pairs import LanguagePairs, check_options, language_pairs, spread
@@ -36,10 +37,8 @@ def score_correlation(
     pooling: str = "mean",
     center: Literal["pooled", "language"] = "pooled",
     n_components: int = 1,
-    confidence: float = 0.95,
+    resampling: Resampling = Resampling(),
     n_controls: int = 100,
-    n_boot: int = 1000,
-    seed: int = 0,
 ) -> ScoreCorrelation:
     """Pearson and Spearman of principal component scores over aligned items.
 
@@ -61,21 +60,20 @@ def score_correlation(
         pooling: How a prompt becomes one state (`pool`).
         center: As in `PooledPCA`.
         n_components: Components looked at; measures are `pearson_1`, `spearman_1`, ...
-        confidence: Of the intervals.
+        resampling: Of the intervals.
         n_controls: Draws of each control.
-        n_boot: Draws of the bootstrap.
-        seed: Of controls and bootstrap.
 
     Raises:
         ValueError: fewer than eight items, more components than the states give, or what
             `parallel` refuses.
     """
-    check_options(confidence, n_controls)
+    check_options(resampling.confidence, n_controls)
     # Four length terms and a constant are taken out; what is left needs something to correlate.
     states = parallel(activations, pooling, at_least=8)
     n, n_languages = len(states.ids), len(states.languages)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_boot)
+    rng = np.random.default_rng(resampling.seed)
+    clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
+    drawn = resampling.rows(int(clusters.max()) + 1)
     wrong = np.stack([mismatch(n, rng) for _ in range(n_controls)])
     pairs = list(language_pairs(n_languages))
     similar = [
@@ -98,11 +96,11 @@ def score_correlation(
                     left = without(np.column_stack([x, y]), terms)
                     both = {"value": (x, y), "length_controlled": (left[:, 0], left[:, 1])}
                     found = {
-                        kind: _with_interval(*sides, weights, confidence)
+                        kind: _with_interval(*sides, drawn, clusters, resampling.confidence)
                         for kind, sides in both.items()
                     }
                     for kind, draws in (("mismatched", wrong), ("same_length", partners)):
-                        found[kind] = spread(_correlation(x, y[draws]), confidence)
+                        found[kind] = spread(_correlation(x, y[draws]), resampling.confidence)
                     names = {"layer": layer, "a": states.languages[a], "b": states.languages[b]}
                     for kind, (mean, low, high) in found.items():
                         numbers = {"mean": mean, "low": low, "high": high, "n": n}
@@ -116,8 +114,7 @@ def score_correlation(
             center=center,
             n_components=n_components,
             n_controls=n_controls,
-            n_boot=n_boot,
-            seed=seed,
+            **resampling.provenance(),
             sources={
                 "pearson": "2405.13816, code"
                 if (pooling, center) == ("mean", "pooled")
@@ -130,7 +127,7 @@ def score_correlation(
         components=pd.DataFrame(components),
         languages=states.languages,
         n_items=n,
-        confidence=confidence,
+        confidence=resampling.confidence,
         pooling=pooling,
     )
 
@@ -187,14 +184,16 @@ def _correlation(
 def _with_interval(
     x: Float[np.ndarray, " item"],
     y: Float[np.ndarray, " item"],
-    weights: np.ndarray,
+    rows: Rows,
+    clusters: np.ndarray,
     confidence: float,
 ) -> tuple[float, float, float]:
-    """Pearson of the items as they are, and the range of its resamples."""
-    w = weights / weights.sum(1, keepdims=True)
+    """Pearson of the items as they are, and its interval."""
+    w = rows.weights[:, clusters]
+    w = w / w.sum(1, keepdims=True)
     mean_x, mean_y = w @ x, w @ y
     cov = w @ (x * y) - mean_x * mean_y
     size = (w @ x**2 - mean_x**2) * (w @ y**2 - mean_y**2)
-    draws = cov / np.sqrt(np.where(size > 0, size, np.nan))
-    _, low, high = spread(draws, confidence)
+    every = cov / np.sqrt(np.where(size > 0, size, np.nan))
+    low, high = rows.interval(every, rows.n, confidence)
     return float(_correlation(x, y[None])[0]), low, high

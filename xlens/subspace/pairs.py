@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.results import Result
-from xlens.stats import check_draws
+from xlens.stats import Resampling, middle
 
 KINDS = {
     "value": "the languages as they are",
@@ -96,8 +96,7 @@ def spread(draws: np.ndarray, confidence: float) -> tuple[float, float, float]:
     kept = draws[np.isfinite(draws)]
     if not len(kept):
         return np.nan, np.nan, np.nan
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(kept, [tail, 1 - tail])
+    low, high = middle(kept, confidence)
     return float(kept.mean()), float(low), float(high)
 
 
@@ -107,7 +106,7 @@ def check_options(confidence: float, n_controls: int) -> None:
     Raises:
         ValueError: a confidence outside (0, 1), or no control.
     """
-    check_draws(confidence)
+    Resampling(confidence=confidence)
     if n_controls < 1:
         raise ValueError(
             f"n_controls is {n_controls}; no number comes without a control: 1 or more."

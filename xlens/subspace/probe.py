@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.results import Result
-from xlens.stats import bootstrap
+from xlens.stats import Resampling, bootstrap
 from xlens.subspace.base import Subspace
 from xlens.subspace.controls import shuffled_languages
 from xlens.subspace.pairs import check_options, spread
@@ -66,8 +66,7 @@ def language_probe(
     pooling: str = "last",
     n_splits: int = 5,
     n_controls: int = 5,
-    confidence: float = 0.95,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> LanguageProbe:
     """Language identification before and after a subspace is removed, and within it.
 
@@ -84,8 +83,7 @@ def language_probe(
         pooling: How a prompt becomes one state (`pool`).
         n_splits: Folds.
         n_controls: Draws of each control.
-        confidence: Of the intervals.
-        seed: Of controls and bootstrap.
+        resampling: Of the intervals; its seed is that of the controls too.
 
     Raises:
         ValueError: fewer items than folds, or what `parallel` and the estimator refuse.
@@ -95,13 +93,15 @@ def language_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    check_options(confidence, n_controls)
+    check_options(resampling.confidence, n_controls)
+    confidence, seed = resampling.confidence, resampling.seed
     if n_splits < 2:
         raise ValueError(f"n_splits is {n_splits}; give 2 or more.")
     if classifier is None:
         classifier = make_pipeline(StandardScaler(), RidgeClassifier())
     states = parallel(activations, pooling, at_least=n_splits)
     n = len(states.ids)
+    clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
     rows: list[dict[str, Any]] = []
     variance: list[dict[str, Any]] = []
     for index, layer in enumerate(states.layers):
@@ -122,7 +122,7 @@ def language_probe(
         for kind, answers in kinds.items():
             for features in answers[0].right if answers else ():
                 right = np.stack([answer.right[features] for answer in answers])
-                numbers = _numbers(right, kind, confidence, seed)
+                numbers = _numbers(right, kind, resampling, clusters)
                 rows.append({"layer": layer, "features": features, "kind": kind, **numbers, "n": n})
             if estimator is not None and kind != "shuffled":
                 taken = np.array([answer.variance for answer in answers])
@@ -137,7 +137,7 @@ def language_probe(
             classifier=repr(classifier),
             n_splits=n_splits,
             n_controls=n_controls,
-            seed=seed,
+            **resampling.provenance(),
             sources={"probe": "our reading"},
         ),
         table=pd.DataFrame(rows),
@@ -204,11 +204,11 @@ def _variance(states: Float[np.ndarray, "state d_model"]) -> float:
 
 
 def _numbers(
-    right: Float[np.ndarray, "draw item"], kind: str, confidence: float, seed: int
+    right: Float[np.ndarray, "draw item"], kind: str, resampling: Resampling, clusters: np.ndarray
 ) -> dict[str, float]:
     if kind == "value":
-        boot = bootstrap(right.T, confidence=confidence, seed=seed)
+        boot = bootstrap(right.T, clusters=clusters, resampling=resampling, bounds=(0, 1))
         (low,), (high,) = boot.interval()
         return {"mean": float(boot.mean[0]), "low": float(low), "high": float(high)}
-    mean, low, high = spread(right.mean(1), confidence)
+    mean, low, high = spread(right.mean(1), resampling.confidence)
     return {"mean": mean, "low": low, "high": high}

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from xlens.activations import Activations
-from xlens.stats import bootstrap
+from xlens.stats import Resampling, bootstrap
 from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka, cka_interval
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
 from xlens.subspace.pairs import LanguagePairs, check_options, language_pairs, spread
@@ -34,9 +34,8 @@ def language_similarity(
     *,
     measures: Sequence[str] = MEASURES,
     pooling: str = "last",
-    confidence: float = 0.95,
+    resampling: Resampling = Resampling(),
     n_controls: int = 20,
-    seed: int = 0,
 ) -> LanguagePairs:
     """Similarity of every two languages at every layer, with controls.
 
@@ -58,9 +57,8 @@ def language_similarity(
         activations: The same items in several languages.
         measures: Any of the table's.
         pooling: How a prompt becomes one state (`pool`).
-        confidence: Of the intervals.
+        resampling: Of the intervals; its seed is that of the controls too.
         n_controls: Draws of each control.
-        seed: Of the controls and the bootstrap.
 
     Returns:
         One row per layer, pair, measure and kind. NaN where a measure isn't defined: a state of
@@ -71,10 +69,11 @@ def language_similarity(
     """
     if (unknown := [m for m in measures if m not in MEASURES]) or not measures:
         raise ValueError(f"measures={unknown or measures!r}; accepted are {list(MEASURES)}.")
-    check_options(confidence, n_controls)
+    check_options(resampling.confidence, n_controls)
     states = parallel(activations, pooling, at_least=LEAST_ITEMS)
     n = len(states.ids)
-    rng = np.random.default_rng(seed)
+    clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
+    rng = np.random.default_rng(resampling.seed)
     wrong = [mismatch(n, rng) for _ in range(n_controls)]
     pairs = list(language_pairs(len(states.languages)))
     similar = [
@@ -87,7 +86,7 @@ def language_similarity(
         here = states.layer(index)
         no_length = np.stack([without(x, t) for x, t in zip(here, terms, strict=True)])
         for measure in measures:
-            compare = _Compare(measure, confidence, seed)
+            compare = _Compare(measure, resampling, clusters)
             sides = [compare.side(x) for x in here]
             rest = [compare.side(x) for x in no_length] if compare.centred else []
             values = compare.values(sides, pairs)
@@ -98,7 +97,7 @@ def language_similarity(
                     found["length_controlled"] = by_length[i]
                 for kind, draws in (("mismatched", wrong), ("same_length", partners)):
                     controls = compare.draws(sides[a], sides[b], draws)
-                    found[kind] = spread(controls, confidence)
+                    found[kind] = spread(controls, resampling.confidence)
                 names = {"layer": layer, "a": states.languages[a], "b": states.languages[b]}
                 for kind, (mean, low, high) in found.items():
                     numbers = {"mean": mean, "low": low, "high": high, "n": n}
@@ -109,13 +108,13 @@ def language_similarity(
             analysis="language_similarity",
             pooling=pooling,
             n_controls=n_controls,
-            seed=seed,
+            **resampling.provenance(),
             sources={m: SOURCES[m] for m in measures},
         ),
         table=pd.DataFrame(rows),
         languages=states.languages,
         n_items=n,
-        confidence=confidence,
+        confidence=resampling.confidence,
         pooling=pooling,
     )
 
@@ -125,8 +124,8 @@ class _Compare:
     """One measure: what it prepares of a language, and what it says of two."""
 
     measure: str
-    confidence: float
-    seed: int
+    resampling: Resampling
+    clusters: np.ndarray
 
     @property
     def centred(self) -> bool:
@@ -149,11 +148,14 @@ class _Compare:
     ) -> list[tuple[float, float, float]]:
         """The number of every pair, and its interval."""
         if isinstance(sides[0], Kernel):
-            z = float(norm.ppf((1 + self.confidence) / 2))
+            z = float(norm.ppf((1 + self.resampling.confidence) / 2))
             both = [(sides[a], sides[b]) for a, b in pairs]
             return [(cka(x, y), *cka_interval(x, y, z=z)) for x, y in both]
         each = np.column_stack([self._each(sides[a] @ sides[b].T) for a, b in pairs])
-        boot = bootstrap(each, confidence=self.confidence, seed=self.seed)
+        low_bound = -1.0 if self.measure.startswith("cosine") else 0.0
+        boot = bootstrap(
+            each, clusters=self.clusters, resampling=self.resampling, bounds=(low_bound, 1.0)
+        )
         low, high = boot.interval()
         columns = zip(boot.mean.tolist(), low.tolist(), high.tolist(), strict=True)
         return [(mean, lowest, highest) for mean, lowest, highest in columns]

@@ -15,7 +15,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result
-from xlens.stats import bootstrap
+from xlens.stats import Resampling, bootstrap
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
 from xlens.tasks.choices.scoring import asked_how
@@ -50,22 +50,23 @@ class LatentOptions(Result):
         """`items`."""
         return self.items
 
-    def summary(
-        self, *, confidence: float = 0.95, n_boot: int = 1000, seed: int = 0
-    ) -> pd.DataFrame:
-        """Means over items, with bootstrap intervals (items drawn whole).
+    def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
+        """Means over items, with intervals (items drawn whole).
 
         Returns:
             `language layer quantity mean low high n`; undefined items are left out, and counted
             out of `n`.
 
         Raises:
-            ValueError: a confidence outside (0, 1).
+            ValueError: no such column of clusters.
         """
         frames: list[pd.DataFrame] = []
         for language, mine in self.items.groupby("language", sort=False):
             wide = mine.pivot(index="id", columns="layer", values=list(QUANTITIES))
-            boot = bootstrap(wide.to_numpy(float), confidence=confidence, n_boot=n_boot, seed=seed)
+            codes = resampling.codes(wide.index.to_frame(index=False))
+            boot = bootstrap(
+                wide.to_numpy(float), clusters=codes, resampling=resampling, bounds=(0, 1)
+            )
             low, high = boot.interval()
             frame = pd.DataFrame(list(wide.columns), columns=["quantity", "layer"])
             frame.insert(0, "language", language)

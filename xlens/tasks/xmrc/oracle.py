@@ -17,7 +17,7 @@ from xlens.engine import Store, score
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, tokenize
 from xlens.results import Result
-from xlens.stats import bootstrap
+from xlens.stats import Resampling, bootstrap
 from xlens.tasks.xmrc.prompts import continued
 
 _SENTENCE = "sentence_"
@@ -45,9 +45,7 @@ class OracleResult(Result):
         """`items`."""
         return self.items
 
-    def summary(
-        self, *, confidence: float = 0.95, n_boot: int = 1000, seed: int = 0
-    ) -> pd.DataFrame:
+    def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
         """Rates by target and languages, with intervals over paragraphs (drawn whole).
 
         Returns:
@@ -55,7 +53,7 @@ class OracleResult(Result):
             `above` is the rate less chance, which is what sentences drawn blindly get.
 
         Raises:
-            ValueError: a confidence outside (0, 1).
+            ValueError: no such column of clusters.
         """
         keys = ["target", *(c for c in ("language", *_CELL) if c in self.items)]
         rows: list[dict[str, object]] = []
@@ -63,13 +61,12 @@ class OracleResult(Result):
             names = ["hit", "chance", "longest"]
             booted = bootstrap(
                 mine[names].to_numpy(float),
-                clusters=list(mine["paragraph"]),
-                confidence=confidence,
-                n_boot=n_boot,
-                seed=seed,
+                clusters=resampling.codes(mine),
+                resampling=resampling,
+                bounds=(0, 1),
             )
             low, high = booted.interval()
-            below, above = booted.interval(booted.draws[:, 0] - booted.draws[:, 1])
+            below, above = booted.interval(lambda m: m[..., 0] - m[..., 1], [0, 1])
             rows.append(
                 {
                     **dict(zip(keys, cell, strict=True)),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from xlens.languages import standardize
 from xlens.results import Result
-from xlens.stats import Bootstrap, bootstrap
+from xlens.stats import Bootstrap, Resampling, bootstrap
 from xlens.tasks.xmrc.answers import KEY, Predictions
 from xlens.tasks.xmrc.errors import ERRORS, FAILURES, Langid, Verdict, classify
 from xlens.tasks.xmrc.metrics import METRICS, Rules, answer_scores, tokens
@@ -90,9 +90,7 @@ def reading_scores(
     langid: Langid | None = None,
     classifier: Classifier | None = None,
     pivot: str = "en",
-    confidence: float = 0.95,
-    n_boot: int = 1000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> ReadingResult:
     """Score answers, with intervals over paragraphs.
 
@@ -109,9 +107,7 @@ def reading_scores(
         langid: Tells languages of one script apart; None: `xlens.tasks.xmrc.errors.identify`.
         classifier: From a row of `predictions.table` to a `Verdict`; None: by rules (`classify`).
         pivot: What other languages are compared with.
-        confidence: Of the intervals.
-        n_boot: Resamples.
-        seed: Of the resamples.
+        resampling: Of the intervals.
 
     Raises:
         ValueError: an unknown option, or languages that the rules don't cover.
@@ -131,10 +127,9 @@ def reading_scores(
     wide = _Wide.of(items, cells, error_denominator)
     found = bootstrap(
         wide.values,
-        clusters=wide.paragraphs,
-        confidence=confidence,
-        n_boot=n_boot,
-        seed=seed,
+        clusters=resampling.codes(wide.questions),
+        resampling=resampling,
+        bounds=(0, 1),
     )
     table = _Table(found, wide, home)
     empty = sum(
@@ -161,9 +156,7 @@ def reading_scores(
             "langid": "given" if langid else "py3langid",
             "classifier": "given" if classifier else "rules",
             "empty_references": empty,
-            "confidence": confidence,
-            "n_boot": n_boot,
-            "seed": seed,
+            **resampling.provenance(),
         },
     )
 
@@ -214,7 +207,7 @@ class _Wide:
 
     values: Float[np.ndarray, "question column"]
     columns: list[Column]
-    paragraphs: list[str]
+    questions: pd.DataFrame
 
     @classmethod
     def of(cls, items: pd.DataFrame, cells: list[Cell], denominator: str) -> "_Wide":
@@ -229,7 +222,8 @@ class _Wide:
                 column[at] = values
                 columns.append((cell, name))
                 parts.append(column)
-        return cls(np.stack(parts, axis=1), columns, [paragraph for _, paragraph in numbers])
+        questions = pd.DataFrame(list(numbers), columns=["id", "paragraph"])
+        return cls(np.stack(parts, axis=1), columns, questions)
 
     def asked(self, cell: Cell) -> np.ndarray:
         """Which questions a cell has; an exact match is a number for all of them."""
@@ -237,7 +231,7 @@ class _Wide:
 
     def n_paragraphs(self, column: int) -> int:
         there = np.isfinite(self.values[:, column])
-        return len({p for p, is_there in zip(self.paragraphs, there, strict=True) if is_there})
+        return int(self.questions.loc[there, "paragraph"].nunique())
 
 
 def _quantities(items: pd.DataFrame, denominator: str) -> dict[str, np.ndarray]:
@@ -275,10 +269,10 @@ class _Table:
                         **dict(zip(KEY, cell, strict=True)),
                         "setting": setting_of(cell, self.pivot),
                         "metric": metric,
-                        **self._interval("value", *self._column(cell, metric)),
+                        **self._interval("value", [at]),
                         "n": int(self.found.n[at]),
                         "paragraphs": self.wide.n_paragraphs(at),
-                        **self._ratio(cells, [cell], metric, *self._column(cell, metric)),
+                        **self._ratio(cells, [cell], metric),
                     }
                 )
         return pd.DataFrame(rows)
@@ -288,16 +282,13 @@ class _Table:
         for setting in SETTINGS:
             mine = [c for c in cells if not c[0] and setting_of(c, self.pivot) == setting]
             for metric in (*METRICS, "f1_content") if mine else ():
-                each = [self._column(cell, metric) for cell in mine]
-                value = float(np.mean([value for value, _ in each]))
-                draws = np.mean([draws for _, draws in each], axis=0)
                 others = [self._foreign(cell) for cell in mine]
                 rows.append(
                     {
                         "setting": setting,
                         "metric": metric,
-                        **self._interval("value", value, draws),
-                        **self._ratio(cells, mine, metric, value, draws),
+                        **self._interval("value", self._at(mine, metric)),
+                        **self._ratio(cells, mine, metric),
                         "n_languages": len(mine),
                         "languages": " ".join(others),
                     }
@@ -310,44 +301,47 @@ class _Table:
             mine = items[_of_cell(items, cell)]
             whole = int(mine["wrong"].sum()) if denominator == "wrong" else len(mine)
             for kind in (*ERRORS, *DERIVED):
-                value, draws = self._column(cell, f"error:{kind}")
+                at = self._at([cell], f"error:{kind}")
+                value = float(self.found.mean[at[0]])
                 rows.append(
                     {
                         **dict(zip(KEY, cell, strict=True)),
                         "setting": setting_of(cell, self.pivot),
                         "kind": kind,
-                        **self._interval("share", value, draws),
+                        **self._interval("share", at),
                         "n": round(value * whole) if whole else 0,
                         "of": whole,
                     }
                 )
         return pd.DataFrame(rows)
 
-    def _column(self, cell: Cell, name: str) -> tuple[float, np.ndarray]:
-        at = self.wide.columns.index((cell, name))
-        return float(self.found.mean[at]), self.found.draws[:, at]
+    def _at(self, cells: list[Cell], name: str) -> list[int]:
+        return [self.wide.columns.index((cell, name)) for cell in cells]
 
-    def _interval(self, name: str, value: float, draws: np.ndarray) -> dict[str, float]:
-        low, high = self.found.interval(draws)
+    def _interval(self, name: str, at: list[int]) -> dict[str, float]:
+        """The mean over some columns, each counting the same."""
+        if len(at) == 1:
+            low, high = (ends[at[0]] for ends in self.found.interval())
+        else:
+            low, high = self.found.interval(lambda m: m.mean(axis=-1), at)
+        value = float(np.mean(self.found.mean[at]))
         return {name: value, "low": float(low), "high": float(high)}
 
-    def _ratio(
-        self, cells: list[Cell], mine: list[Cell], metric: str, value: float, draws: np.ndarray
-    ) -> dict[str, float | str]:
+    def _ratio(self, cells: list[Cell], mine: list[Cell], metric: str) -> dict[str, float | str]:
         home = ("", self.pivot, self.pivot, self.pivot)
         nothing = {"ratio": np.nan, "ratio_low": np.nan, "ratio_high": np.nan}
         if home not in cells:
             return {**nothing, "flag": f"{self.pivot}-{self.pivot} wasn't asked"}
-        base, base_draws = self._column(home, metric)
-        if not base > 0:
+        at = [*self._at(mine, metric), *self._at([home], metric)]
+        if not self.found.mean[at[-1]] > 0:
             return {**nothing, "flag": f"{self.pivot}-{self.pivot} scores 0"}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = np.where(base_draws > 0, draws / base_draws, np.nan)
-        low, high = self.found.interval(drawn)
+        low, high = self.found.interval(_shares, at)
+        if mine == [home]:  # by itself: 1, whatever is drawn
+            low, high = 1.0, 1.0
         asked = self.wide.asked(home)
         same = all(np.array_equal(self.wide.asked(cell), asked) for cell in mine)
         return {
-            "ratio": value / base,
+            "ratio": float(_shares(self.found.mean[at])),
             "ratio_low": float(low),
             "ratio_high": float(high),
             "flag": "" if same else f"other questions than {self.pivot}-{self.pivot}",
@@ -356,6 +350,13 @@ class _Table:
     def _foreign(self, cell: Cell) -> str:
         """The language of a cell that isn't the pivot, or the pivot."""
         return next((tag for tag in cell[1:] if tag != self.pivot), self.pivot)
+
+
+def _shares(means: Float[np.ndarray, "*row column"]) -> Float[np.ndarray, "*row"]:
+    """The mean of all but the last by the last, the pivot's."""
+    base = means[..., -1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(base > 0, means[..., :-1].mean(axis=-1) / base, np.nan)
 
 
 def setting_of(cell: Cell, pivot: str) -> str:

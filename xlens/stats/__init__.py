@@ -1,0 +1,24 @@
+"""How sure a number is: one `Resampling`, one interval function, tests by sign flips."""
+
+from xlens.stats.bootstrap import Bootstrap, bootstrap
+from xlens.stats.intervals import FEW, FEWEST, interval, jumping, middle
+from xlens.stats.resampling import Resampling, Rows, cluster_of
+from xlens.stats.significance import adjusted_flips, holm, random_signs
+from xlens.stats.sums import ClusterSums
+
+__all__ = [
+    "FEW",
+    "FEWEST",
+    "Bootstrap",
+    "ClusterSums",
+    "Resampling",
+    "Rows",
+    "adjusted_flips",
+    "bootstrap",
+    "cluster_of",
+    "holm",
+    "interval",
+    "jumping",
+    "middle",
+    "random_signs",
+]

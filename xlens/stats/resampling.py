@@ -1,0 +1,125 @@
+"""`Resampling`: what intervals are drawn from, how often, and how wide."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from xlens.stats.intervals import interval
+
+DEFAULT_CLUSTER = "paragraph"
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made; every function that draws some takes one.
+
+    Attributes:
+        draws: Resamples.
+        confidence: Of the intervals.
+        seed: Of the draws.
+        clusters: Column of the prompts' table whose values are drawn whole, as prompts about one
+            paragraph, and one item in several languages, are not independent. None: `paragraph`
+            where there is one, else `id`.
+
+    Raises:
+        ValueError: no draws, or a confidence outside (0, 1).
+    """
+
+    draws: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+    clusters: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise ValueError(
+                f"confidence is {self.confidence}; accepted is a share between 0 and 1."
+            )
+        if self.draws < 1:
+            raise ValueError(f"draws is {self.draws}; it must be at least 1.")
+
+    @property
+    def level(self) -> float:
+        """Of tests that go with the intervals: what is left of 1."""
+        return 1 - self.confidence
+
+    def codes(self, meta: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
+        """The number of each prompt's cluster: `cluster_of` with the column asked for."""
+        return cluster_of(meta, self.clusters)
+
+    def weights(self, n: int) -> Float[np.ndarray, "draw cluster"]:
+        """How often each of `n` clusters is drawn."""
+        random = np.random.default_rng(self.seed)
+        return random.multinomial(n, np.full(n, 1 / n), size=self.draws).astype(np.float64)
+
+    def rows(self, n: int) -> "Rows":
+        """The weights of `n` clusters in the sample, its resamples and without each in turn."""
+        every = np.vstack([np.ones(n), self.weights(n), 1 - np.eye(n)])
+        return Rows(every, slice(1, 1 + self.draws))
+
+    def provenance(self) -> dict[str, Any]:
+        """For a result's provenance."""
+        return {"resampling": asdict(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Weights by which a statistic is computed over and over, to get its interval.
+
+    Attributes:
+        weights: The first row is the sample as it is; last come rows without one cluster each.
+        drawn: Which rows are resamples.
+    """
+
+    weights: Float[np.ndarray, "row cluster"]
+    drawn: slice
+
+    @property
+    def n(self) -> int:
+        """Clusters."""
+        return self.weights.shape[1]
+
+    def interval(
+        self, values: Float[np.ndarray, " row"], clusters: int, confidence: float
+    ) -> tuple[float, float]:
+        """Of a statistic, from its value in every row.
+
+        Args:
+            values: By row.
+            clusters: That play a part in it.
+            confidence: Of the interval.
+        """
+        draws, left_out = values[self.drawn, None], values[self.drawn.stop :, None]
+        (low,), (high,) = interval(
+            values[:1], draws, left_out, clusters=clusters, confidence=confidence
+        )
+        return float(low), float(high)
+
+
+def cluster_of(meta: pd.DataFrame, column: str | None = None) -> Int[np.ndarray, " prompt"]:
+    """The number of each prompt's cluster.
+
+    Args:
+        meta: One row per prompt.
+        column: Of the clusters; None for `paragraph` where there is one, else `id`.
+
+    Raises:
+        ValueError: no such column, or a prompt without a value in it.
+    """
+    if column is None:
+        column = DEFAULT_CLUSTER if DEFAULT_CLUSTER in meta else "id"
+    if column not in meta:
+        raise ValueError(
+            f"clusters={column!r} is no column of the prompts' table; there are "
+            f"{list(meta.columns)}."
+        )
+    codes, _ = pd.factorize(meta[column])
+    if (codes < 0).any():
+        raise ValueError(
+            f"{int((codes < 0).sum())} prompts have no {column!r}; give each one its cluster, or "
+            "name another column."
+        )
+    return np.asarray(codes, dtype=np.int64)

@@ -1,0 +1,52 @@
+"""Tests that ask for nothing but exchangeable signs, and corrections for asking more than once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def random_signs(n: int, n_flips: int, seed: int) -> Float[np.ndarray, "draw cluster"]:
+    """Signs of `n` clusters; the first row is all +1, the clusters as they are.
+
+    Where there are fewer than `n_flips` different rows, each of them occurs once.
+
+    Raises:
+        ValueError: no flips.
+    """
+    if n_flips < 1:
+        raise ValueError(f"n_flips is {n_flips}; it must be at least 1.")
+    if n < 63 and 2**n <= n_flips:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        return 1.0 - 2.0 * bits
+    signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], size=(n_flips + 1, n))
+    signs[0] = 1.0
+    return signs
+
+
+def adjusted_flips(flipped: Sequence[Float[np.ndarray, "draw column"]]) -> list[np.ndarray]:
+    """Two-sided p of each column of the first rows, adjusted over all columns of all tables.
+
+    Single-step max-T: each flip's largest standardised number, over everything that was looked at,
+    is what the numbers as they are must reach. Tables share their flips, so that what hangs
+    together is not counted twice.
+
+    Args:
+        flipped: Means under random signs, the first row as they are; `ClusterSums.flipped`.
+    """
+    sizes: list[np.ndarray] = []
+    for table in flipped:
+        spread = np.sqrt((table**2).mean(axis=0))
+        sizes.append(np.abs(table) / np.where(spread > 0, spread, np.inf))
+    most = np.max([size.max(axis=1) for size in sizes], axis=0)
+    return [(most[:, None] >= size[0] * (1 - 1e-9)).mean(axis=0) for size in sizes]
+
+
+def holm(p: Sequence[float] | np.ndarray) -> Float[np.ndarray, " test"]:
+    """Holm's adjustment of p values of several tests; NaN stay, and do not count."""
+    values = np.asarray(p, dtype=float)
+    out = np.full(len(values), np.nan)
+    order = np.argsort(values)[: int(np.isfinite(values).sum())]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    out[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return out
