@@ -213,7 +213,7 @@ def test_what_cannot_be_swapped_is_refused_before_anything_runs(monkeypatch):
         (kit.fresh("llama"), {}, "differ in shape"),
         (deeper.model, {"last": [4]}, "accepted are 0 to 3 blocks"),
         (made.model, {"last": [-1]}, "last is -1"),
-        (made.model, {"cluster": "article"}, "no column"),
+        (made.model, {"resampling": Resampling(clusters="article")}, "no column"),
     ):
         with pytest.raises(ValueError, match=message):
             phases.layer_swap(made.model, other, own, **options)

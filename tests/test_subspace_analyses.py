@@ -543,7 +543,7 @@ def test_results_are_saved_and_loaded(bed, similar, tmp_path):
 def test_the_same_seed_gives_the_same_numbers(bed, similar):
     again = subspace.language_similarity(bed.activations)
     assert again.table.equals(similar.table)
-    other = subspace.language_similarity(bed.activations, seed=1)
+    other = subspace.language_similarity(bed.activations, resampling=Resampling(seed=1))
     assert not other.table.equals(similar.table)
     assert other.matrix("cka", 1).equals(similar.matrix("cka", 1))
 

@@ -91,7 +91,7 @@ class Bootstrap:
                 np.maximum(n, 1.0),
                 error,
                 clusters=np.maximum(clusters, 1),
-                alone=(sums.counts <= 1).all(axis=0),
+                alone=np.asarray((sums.counts <= 1).all(axis=0)),
                 confidence=self.resampling.confidence,
             )
             # Where all are alike, a share of what was not seen may lie at either bound.

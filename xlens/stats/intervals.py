@@ -91,7 +91,7 @@ def wilson(
 
     Of prompts in clusters, `n` is divided by the design effect (at least 1), and t of the clusters
     stands for z. A rate of 0 or 1 says nothing about its design effect: then a cluster counts as
-    one prompt.
+    one prompt, and z is kept, as no error was estimated.
 
     Args:
         share: Rates.
@@ -102,7 +102,8 @@ def wilson(
         confidence: Share of such intervals that should hold the truth.
     """
     tail = (1 + confidence) / 2
-    z = np.where(alone, ndtri(tail), stdtrit(np.maximum(clusters - 1, 1), tail))
+    certain = (share <= 0) | (share >= 1)
+    z = np.where(alone | certain, ndtri(tail), stdtrit(np.maximum(clusters - 1, 1), tail))
     plain = share * (1 - share) / np.maximum(n - 1, 1)
     effect = np.where(plain > 0, error**2 / np.where(plain > 0, plain, 1.0), n / clusters)
     size = n / np.maximum(effect, 1.0)
