@@ -81,13 +81,17 @@ def test_saving_over_another_result_leaves_nothing_of_it(tmp_path):
         Found.load(tmp_path / "a")
 
 
-def test_a_save_that_fails_leaves_no_result(tmp_path):
+def test_a_save_that_fails_leaves_what_was_there(tmp_path):
     folder = found().save(tmp_path / "a")
     broken = dataclasses.replace(found(), provenance={"score": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
         broken.save(folder)
+    assert Found.load(folder).n == 7
+    with pytest.raises(ValueError, match="JSON"):
+        broken.save(tmp_path / "new")
     with pytest.raises(ValueError, match=r"No saved result at .*Found\.save\(path\)"):
-        Found.load(folder)
+        Found.load(tmp_path / "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_not_a_result(tmp_path):

@@ -1,6 +1,5 @@
 """`Activations`: cached residual-stream states with named axes, and nothing about models."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from xlens import files
 from xlens.languages import standardize
-from xlens.results import write_header
 
+HEADER = "activations.json"
 FORMAT = 1
+_STATES, _PROMPTS = "activations.safetensors", "prompts.parquet"
+_AGAIN = (
+    "Make them anew: save the activations again, or delete the folder and run `xlens harvest` "
+    "again; verify=False reads them as they are."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +234,17 @@ class Activations:
         return ActivationCache({n: rows[i].unsqueeze(0) for i, n in enumerate(names)}, model=None)
 
     def save(self, path: str | Path) -> Path:
-        """Write to a folder: `activations.safetensors`, `prompts.parquet`, `activations.json`."""
+        """Write to a folder: `activations.safetensors`, `prompts.parquet`, `activations.json`.
+
+        Activations that were there stay until these are whole, on the disk.
+
+        Raises:
+            ValueError: the folder holds files of somebody else.
+            OSError: they can't be written.
+        """
         from safetensors.torch import save_file
 
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "activations.json").unlink(missing_ok=True)  # unfinished until it is back
         tensors: dict[str, Tensor] = {}
         for name, kept in self.slots.items():
             tensors[f"{name}/offsets"] = kept.offsets.contiguous()
@@ -242,8 +252,6 @@ class Activations:
             for i, layer in enumerate(self.layers):
                 # A key per layer: reading one layer reads nothing else.
                 tensors[f"{name}/{layer}"] = kept.values[i].contiguous()
-        save_file(tensors, folder / "activations.safetensors")
-        self.meta.to_parquet(folder / "prompts.parquet")
         header = {
             "format": FORMAT,
             "slots": list(self.slots),
@@ -252,34 +260,56 @@ class Activations:
             "basis": self.basis,
             "provenance": self.provenance,
         }
-        write_header(folder / "activations.json", header)
+        with files.saving(folder, HEADER, [_STATES, _PROMPTS], "activations") as draft:
+            save_file(tensors, draft / _STATES)
+            self.meta.to_parquet(draft / _PROMPTS)
+            files.seal(draft, HEADER, header)
         return folder
 
     @classmethod
-    def load(cls, path: str | Path, *, layers: Sequence[int] | None = None) -> Self:
+    def load(
+        cls, path: str | Path, *, layers: Sequence[int] | None = None, verify: bool = True
+    ) -> Self:
         """Read what `save` wrote; with `layers`, only these.
+
+        Args:
+            path: The folder.
+            layers: Residual points to read; default: all.
+            verify: Compare every file with the digest in the header. That reads them whole, also
+                where few layers are asked for.
 
         Raises:
             ValueError: no activations there, another format, or a layer that was not kept.
+            DamagedError: a file is not what was written; says which. A `ValueError` too.
         """
-        from safetensors import safe_open
-
         folder = Path(path)
-        if not (folder / "activations.json").is_file():
+        if not files.present(folder, HEADER):
             raise ValueError(
                 f"No activations at {str(folder)!r}: expected a folder with activations.json, as "
                 "Activations.save(path) or `xlens harvest` writes it."
             )
-        header = json.loads((folder / "activations.json").read_text(encoding="utf-8"))
-        if header["format"] != FORMAT:
-            raise ValueError(
-                f"{str(folder)!r} has format {header['format']}; this xlens reads {FORMAT}."
-            )
+
+        def known(header: dict[str, Any]) -> None:
+            if header.get("format") != FORMAT:
+                raise ValueError(
+                    f"{str(folder)!r} has format {header.get('format')}; this xlens reads {FORMAT}."
+                    " Read it with the xlens that wrote it, or harvest again."
+                )
+
+        def read(header: dict[str, Any]) -> Self:
+            return cls._read(folder, header, layers)
+
+        return files.unsealed(folder, HEADER, read, known=known, again=_AGAIN, verify=verify)
+
+    @classmethod
+    def _read(cls, folder: Path, header: dict[str, Any], layers: Sequence[int] | None) -> Self:
+        from safetensors import safe_open
+
         points = tuple(header["layers"]) if layers is None else tuple(layers)
         if missing := sorted(set(points) - set(header["layers"])):
             raise ValueError(f"Layers {missing} are not in {str(folder)!r}: {header['layers']}.")
         slots: dict[str, SlotValues] = {}
-        with safe_open(folder / "activations.safetensors", framework="pt") as file:
+        with safe_open(folder / _STATES, framework="pt") as file:
             for name in header["slots"]:
                 slots[name] = SlotValues(
                     values=torch.stack([file.get_tensor(f"{name}/{n}") for n in points]),
@@ -289,7 +319,7 @@ class Activations:
         return cls(
             slots=slots,
             layers=points,
-            meta=pd.read_parquet(folder / "prompts.parquet"),
+            meta=pd.read_parquet(folder / _PROMPTS),
             fingerprint=header["fingerprint"],
             provenance=header["provenance"],
             basis=header["basis"],

@@ -1,16 +1,16 @@
 """The base of every analysis result: frozen, tabular, saved without pickle.
 
 A result is a frozen dataclass whose fields are tables (`pandas.DataFrame`), arrays
-(`numpy.ndarray`) or JSON values. It is saved as a folder: `result.json`, one Parquet file per
-table, one `arrays.safetensors`.
+(`numpy.ndarray`) or JSON values. It is saved as a folder: `result.json`, which holds the digests of
+the other files, one Parquet file per table, one `arrays.safetensors`.
 """
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,13 @@ import pandas as pd
 
 from xlens import files
 
+HEADER = "result.json"
 FORMAT = 1
+_ARRAYS = "arrays.safetensors"
+_AGAIN = (
+    "Make it anew: save the result again, or delete its folder and run the command again that "
+    "wrote it; verify=False reads it as it is."
+)
 _DISTRIBUTIONS = ("xlens-interp", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 
 
@@ -38,54 +44,77 @@ class Result:
         raise NotImplementedError(f"{type(self).__name__} has no main table")
 
     def save(self, path: str | Path) -> Path:
-        """Write the result to the folder `path` (made if missing) and return it."""
+        """Write the result to the folder `path` (made if missing) and return it.
+
+        A result that was there stays until this one is whole and on the disk.
+
+        Raises:
+            ValueError: the folder holds files of somebody else.
+            OSError: it can't be written.
+        """
+        from safetensors.numpy import save
+
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in ("result.json", "arrays.safetensors"):
-            (folder / old).unlink(missing_ok=True)
         plain: dict[str, Any] = {}
         arrays: dict[str, np.ndarray] = {}
+        tables: dict[str, pd.DataFrame] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, pd.DataFrame):
-                value.to_parquet(folder / f"{field.name}.parquet")
+                tables[field.name] = value
             elif isinstance(value, np.ndarray):
                 arrays[field.name] = np.ascontiguousarray(value)
             else:
                 plain[field.name] = jsonable(value)
-        if arrays:
-            from safetensors.numpy import save_file
-
-            save_file(arrays, folder / "arrays.safetensors")
-        # Last, and by rename: a folder without result.json is an unfinished one.
-        header = {"format": FORMAT, "type": type(self).__name__, "fields": plain}
-        write_header(folder / "result.json", header)
+        own = [_ARRAYS, *(f"{field.name}.parquet" for field in fields(self))]
+        with files.saving(folder, HEADER, own, "a result") as draft:
+            for name, table in tables.items():
+                files.write(draft / f"{name}.parquet", _parquet(table))
+            if arrays:
+                files.write(draft / _ARRAYS, save(arrays))
+            header = {"format": FORMAT, "type": type(self).__name__, "fields": plain}
+            files.seal(draft, HEADER, header)
         return folder
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, verify: bool = True) -> Self:
         """Read a result that `save` wrote.
+
+        Args:
+            path: Its folder.
+            verify: Compare every file with the digest in the header.
 
         Raises:
             ValueError: `path` holds no result, or one of another type or format.
+            DamagedError: a file is not what was written; says which. A `ValueError` too.
         """
         folder = Path(path)
-        if not (folder / "result.json").is_file():
+        if not files.present(folder, HEADER):
             raise ValueError(
                 f"No saved result at {str(folder)!r}: expected a folder with result.json, "
                 f"as {cls.__name__}.save(path) writes it."
             )
-        header = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if header.get("type") != cls.__name__ or header.get("format") != FORMAT:
-            raise ValueError(
-                f"{str(folder)!r} holds a {header.get('type')} (format {header.get('format')}), "
-                f"not a {cls.__name__} (format {FORMAT}); load it with its own class."
-            )
+
+        def known(header: dict[str, Any]) -> None:
+            if header.get("type") != cls.__name__ or header.get("format") != FORMAT:
+                raise ValueError(
+                    f"{str(folder)!r} holds a {header.get('type')} (format "
+                    f"{header.get('format')}), not a {cls.__name__} (format {FORMAT}); load it "
+                    "with its own class, or make it anew."
+                )
+
+        def read(header: dict[str, Any]) -> Self:
+            return cls._read(folder, header)
+
+        return files.unsealed(folder, HEADER, read, known=known, again=_AGAIN, verify=verify)
+
+    @classmethod
+    def _read(cls, folder: Path, header: dict[str, Any]) -> Self:
         values: dict[str, Any] = dict(header["fields"])
-        if (folder / "arrays.safetensors").is_file():
+        if (folder / _ARRAYS).is_file():
             from safetensors.numpy import load_file
 
-            values.update(load_file(folder / "arrays.safetensors"))
+            values.update(load_file(folder / _ARRAYS))
         for field in fields(cls):
             table = folder / f"{field.name}.parquet"
             if field.name not in values and table.is_file():
@@ -95,10 +124,10 @@ class Result:
         return cls(**values)
 
 
-def write_header(path: Path, header: Mapping[str, Any]) -> None:
-    """Write a folder's JSON file, whole or not at all."""
-    text = json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    files.write(path, text)
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = BytesIO()
+    table.to_parquet(buffer)
+    return buffer.getvalue()
 
 
 def analysed(origin: Mapping[str, Any], analysis: str, how: Mapping[str, Any]) -> dict[str, Any]:

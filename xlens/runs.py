@@ -10,24 +10,30 @@ run/
 """
 
 import json
+import logging
 import platform
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
 import yaml
 
 from xlens import files
 from xlens.results import jsonable, versions
 
 _MARK = "xlens_run"
-_FORMAT = 1
+_SEAL = b"xlens_sha256"
+_log = logging.getLogger(__name__)
+_FORMAT = 2  # 1: without digests
 _OWN = ("config.yaml", "results", "figures", "plotly.min.js", "report.html", "provenance.json")
 _DRAFT = ".xlens-"
 
@@ -82,19 +88,25 @@ class RunDirectory:
         Raises:
             ValueError: `path` is a file, can't be written to, holds something else than a run, or
                 a run with another config.
+            DamagedError: its config or provenance is not what was written. A `ValueError` too.
         """
         run = cls(Path(path))
         config = _plain(config)
         check_writable(run.path)
         others = sorted(p.name for p in run.path.iterdir() if not p.name.startswith(_DRAFT))
-        marked = _read_mark(run.path)
-        if others and not marked:
+        try:
+            marked = _read_mark(run.path)
+        except files.DamagedError:
+            if not overwrite:
+                raise
+            marked = {}  # of a run, which is to be deleted
+        if others and marked is None:
             raise ValueError(
                 f"{str(path)!r} holds other files ({', '.join(others[:4])}) and is no run "
                 "directory: give a new or an empty folder."
             )
         # The config is written last and deleted first: without it there is nothing to go on with.
-        if marked and (overwrite or not run.config_file.is_file()):
+        if marked is not None and (overwrite or not run.config_file.is_file()):
             for name in _OWN:
                 _remove(run.path / name)
         elif marked:
@@ -105,8 +117,11 @@ class RunDirectory:
                     "that run, or delete it first: --overwrite, in Python overwrite=True."
                 )
             provenance = _continued(marked, _plain(provenance))
-        files.write(run.provenance_file, _json({_MARK: _FORMAT, **_plain(provenance)}))
-        files.write(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        with _explained(run.path):
+            mark = {**_plain(provenance), _MARK: _FORMAT}
+            files.write(run.provenance_file, files.sealed_json(mark))
+            files.write(run.config_file, files.sealed_text(text))
         return run
 
     @classmethod
@@ -115,9 +130,10 @@ class RunDirectory:
 
         Raises:
             ValueError: no run directory at `path`.
+            DamagedError: its config or provenance is not what was written. A `ValueError` too.
         """
         run = cls(Path(path))
-        if not _read_mark(run.path) or not run.config_file.is_file():
+        if _read_mark(run.path) is None or not run.config_file.is_file():
             found = (
                 "no such folder" if not run.path.is_dir() else "it lacks config.yaml or its mark"
             )
@@ -150,12 +166,17 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as read from `config.yaml`."""
-        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(self.config_text) or {}
+
+    @property
+    def config_text(self) -> str:
+        """The text of `config.yaml`, less its digest."""
+        return files.unsealed_text(self.config_file, _again(self.path))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What made the run, as read from `provenance.json`."""
-        return json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        return _read_mark(self.path) or {}
 
     def result_folder(self, pair: str, condition: str) -> Path:
         """Where the result of a pair (`fr_zh-Hans`) and condition (`translation`) is saved."""
@@ -165,6 +186,47 @@ class RunDirectory:
         """Parquet table `pair reason n`: how many words each filter kept or dropped."""
         return self.path / "results" / pair / "survival.parquet"
 
+    def save_survival(self, pair: str, survival: pd.DataFrame) -> None:
+        """Write `survival_file`, with its digest.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        place, buffer = self.survival_file(pair), pa.BufferOutputStream()
+        columns = pa.Table.from_pandas(survival)
+        seal = {**(columns.schema.metadata or {}), _SEAL: _digest(columns).encode()}
+        parquet.write_table(columns.replace_schema_metadata(seal), buffer)
+        with _explained(self.path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            files.write(place, buffer.getvalue().to_pybytes())
+
+    def survival(self, pair: str) -> pd.DataFrame | None:
+        """What is in `survival_file`; None if it was not kept.
+
+        Raises:
+            DamagedError: it is not what was written. A `ValueError` too.
+        """
+        from pyarrow import parquet
+
+        place = self.survival_file(pair)
+        if not place.is_file():
+            return None
+        try:
+            columns = parquet.read_table(place)
+            seal = (columns.schema.metadata or {}).get(_SEAL)
+            found = columns.to_pandas()
+            own = _digest(columns).encode()
+        except Exception as error:  # pyarrow has many words for damage
+            raise files.damaged(place, f"it can't be read ({error})", _again(self.path)) from None
+        if seal is None:
+            _log.warning("%s was written by an older xlens, without digests: not checked", place)
+        elif seal != own:
+            raise files.damaged(place, "it is not what was written", _again(self.path))
+        return found
+
     def has_result(self, pair: str, condition: str) -> bool:
         """Whether this result was saved to its end."""
         return (self.result_folder(pair, condition) / "result.json").is_file()
@@ -173,6 +235,8 @@ class RunDirectory:
         """Names of the saved conditions by pair, both sorted."""
         found: dict[str, list[str]] = {}
         for header in sorted(self.path.glob("results/*/*/result.json")):
+            if files.is_draft(header.parent):  # of a process that was killed
+                continue
             found.setdefault(header.parent.parent.name, []).append(header.parent.name)
         return {pair: tuple(conditions) for pair, conditions in found.items()}
 
@@ -203,13 +267,57 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
+def _digest(columns: Any) -> str:
+    """The digest of a table's values."""
+    return sha256(json.dumps(columns.to_pydict()).encode()).hexdigest()
+
+
 def _read_mark(folder: Path) -> dict[str, Any] | None:
-    """The provenance of the run in `folder`; None if it holds none."""
+    """The provenance of the run in `folder`; None if it holds none.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    path = folder / "provenance.json"
     try:
-        found = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        raw = path.read_bytes()
+    except OSError:
+        if _configured(folder):
+            raise files.damaged(path, "it is missing", _again(folder)) from None
         return None
-    return found if isinstance(found, dict) and _MARK in found else None
+    if not _configured(folder) and _MARK.encode() not in raw:
+        return None  # somebody else's
+    found = files.unsealed_json(path, raw, _again(folder))
+    unsealed = found.get(_MARK) == _FORMAT and b'"sha256": ' not in raw
+    if unsealed or (_MARK not in found and _configured(folder)):
+        raise files.damaged(path, "its mark or its digest is gone", _again(folder))
+    return found if _MARK in found else None
+
+
+def _configured(folder: Path) -> bool:
+    """Whether there is the config of a run, by its last line."""
+    try:
+        return b"\n# sha256: " in (folder / "config.yaml").read_bytes()
+    except OSError:
+        return False
+
+
+def _again(folder: Path) -> str:
+    return (
+        "Make the run anew: give the same command --overwrite (in Python overwrite=True), or "
+        f"delete {str(folder)!r} and run it again."
+    )
+
+
+@contextmanager
+def _explained(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"The run's files can't be written to {str(folder)!r}: {error}. Make room, or give a "
+            "folder that you may write to, and run the command again."
+        ) from error
 
 
 def _continued(first: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -238,10 +346,6 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values as they come back from the file."""
     return json.loads(json.dumps(jsonable(values), ensure_ascii=False))
-
-
-def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
 def _remove(path: Path) -> None:

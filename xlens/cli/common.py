@@ -51,7 +51,7 @@ def open_run(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     provenance = describe_run(model=options["model"], device=device, **known)
     # A run that has no result yet has nothing to lose: its options can still be mended.
-    empty = not any(out.glob("results/*/*/result.json"))
+    empty = not RunDirectory(out).results()
     names = [f"{command}.{name}" for name in free]
     return RunDirectory.create(out, config, provenance, overwrite=overwrite or empty, free=names)
 

@@ -80,7 +80,7 @@ def lens_job(
             folder=folder,
             store=Store(),
         )
-        done.survival.to_parquet(run.survival_file(name))
+        run.save_survival(name, done.survival)
         print(_headline(done, study), flush=True)
     page = write_report(run, static=static)
     print(f"\nReport: {page.resolve()}")

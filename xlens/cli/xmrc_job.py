@@ -1,12 +1,12 @@
 """`xlens xmrc`: reading across languages, of one or several models, into a report."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from xlens import files
 from xlens.cli.common import load_model, open_run
 from xlens.cli.options import Loading
 from xlens.cli.serving import FREE, Serving
@@ -23,7 +23,7 @@ from xlens.report.reading_tables import (
     scores_of,
     text_table,
 )
-from xlens.results import Result, write_header
+from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
 from xlens.served.ask import require_client
@@ -121,7 +121,7 @@ def xmrc_job(
             asked = place if isinstance(place, ServedModel) else partial(load_model, *here)
             parts = _ask(asked, reading, study, at)
             if seen:
-                write_header(at / SEEN, seen)
+                files.write(at / SEEN, files.sealed_json(seen))
         done[folder] = parts
         _tell(parts, at)
     if len(done) > 1:
@@ -179,9 +179,10 @@ def _seen(source: Source) -> dict[str, Any]:
 
 def _read_seen(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / SEEN).read_text(encoding="utf-8"))
+        path = folder / SEEN
+        return files.unsealed_json(path, path.read_bytes(), "It is made again.")
     except (OSError, ValueError):
-        return None
+        return None  # then the model is loaded, and its results compared with it
 
 
 def _reading(

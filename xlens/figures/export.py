@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from xlens.figures.glyphs import missing_glyphs
 from xlens.figures.page import HEIGHT, PLOTLY_JS, figure_block, figure_json, page
+from xlens.files import write
 
 STATIC = ("png", "svg", "pdf")
 _STATIC_WIDTH = 900
@@ -72,7 +73,7 @@ def write_figures(
             folder / f"{name}.json": figure_json(fig) + "\n",
         }
         for path, content in written.items():
-            path.write_text(content, encoding="utf-8", newline="\n")
+            write(path, content)
             files.append(path)
     if static:
         files += _write_static(figures, folder, static)
@@ -86,7 +87,7 @@ def write_plotlyjs(path: str | Path) -> Path:
     path = Path(path)
     script = get_plotlyjs().encode()
     if not path.is_file() or path.read_bytes() != script:
-        path.write_bytes(script)
+        write(path, script)
     return path
 
 

@@ -5,6 +5,7 @@ process before each of them.
 """
 
 import ctypes
+import errno
 import itertools
 import os
 import shutil
@@ -55,9 +56,11 @@ def draft(path: Path, chunks: Iterable[bytes | memoryview]) -> Path:
         for chunk in chunks:
             _write_all(descriptor, chunk)
         os.fsync(descriptor)
-    except BaseException:
+    except BaseException as error:
         os.close(descriptor)
         remove(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write knows no name
         raise
     os.close(descriptor)
     return temporary
@@ -117,8 +120,8 @@ def replacing(folder: Path) -> Generator[Path]:
     try:
         yield temporary
         _sync_tree(temporary)
-        if not os.path.lexists(folder):
-            os.replace(temporary, folder)
+        if _moved(temporary, folder):
+            pass
         elif not _exchange(temporary, folder):
             # Two steps: `settle` undoes the first if a kill prevents the second.
             old = temporary.with_suffix(_OLD)
@@ -135,9 +138,24 @@ def replacing(folder: Path) -> Generator[Path]:
             remove(old)
 
 
+def _moved(temporary: Path, folder: Path) -> bool:
+    """Give a draft its name if that is free; it may be taken by another process meanwhile."""
+    if os.path.lexists(folder):
+        return False
+    try:
+        os.replace(temporary, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
 def settle(folder: Path) -> None:
     """Put back a folder that a kill has left aside while it was replaced; clear what is left."""
     for left in folder.parent.glob(f"{_PREFIX}{escape(folder.name)}.*"):
+        if left.name.rsplit(".", 3)[0] != f"{_PREFIX}{folder.name}":
+            continue  # of "a.b", where `folder` is "a"
         if left.suffix in (_OLD, _DRAFT) and abandoned(left):
             if left.suffix == _OLD and not os.path.lexists(folder):
                 with suppress(OSError):

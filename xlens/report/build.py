@@ -5,8 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from xlens import files
 from xlens.figures import (
     Figure,
     figure_block,
@@ -86,7 +85,7 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
         ]
     )
     title = _title(made_by)
-    run.report_file.write_text(page(title, body, style=STYLE), encoding="utf-8", newline="\n")
+    files.write(run.report_file, page(title, body, style=STYLE))
     if static:
         write_figures(everything, run.figures, static=static, plotlyjs=_PLOTLY)
     return run.report_file
@@ -152,8 +151,7 @@ def _survival(run: RunDirectory, pairs: Pairs) -> str:
     """How many items of each pair the collision filter kept and why it dropped the others."""
     counts: dict[str, dict[str, int]] = {}
     for pair, conditions in pairs.items():
-        if (path := run.survival_file(pair)).is_file():
-            rows = pd.read_parquet(path)
+        if (rows := run.survival(pair)) is not None:
             title = pair_title(next(iter(conditions.values())))
             counts[title] = {str(r): int(n) for r, n in zip(rows["reason"], rows["n"], strict=True)}
     if not counts:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xlens import files
 from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import agreement_matrix, figure_block, page, write_figures
 from xlens.languages import english_names
@@ -61,7 +62,7 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "</main>\n",
         ]
     )
-    run.report_file.write_text(page(title, body, style=STYLE), encoding="utf-8", newline="\n")
+    files.write(run.report_file, page(title, body, style=STYLE))
     if static:
         write_figures(figures, run.figures, static=static, plotlyjs=_PLOTLY)
     return run.report_file

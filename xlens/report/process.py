@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens import files
 from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.figures import (
     Figure,
@@ -91,7 +92,7 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "</main>\n",
         ]
     )
-    run.report_file.write_text(page(title, body, style=STYLE), encoding="utf-8", newline="\n")
+    files.write(run.report_file, page(title, body, style=STYLE))
     if static:
         write_figures(figures, run.figures, static=static, plotlyjs="../plotly.min.js")
     return run.report_file

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xlens import files
 from xlens.figures import (
     Figure,
     depth_by_language,
@@ -123,7 +124,7 @@ def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "</main>\n",
         ]
     )
-    run.report_file.write_text(page(title, body, style=STYLE), encoding="utf-8", newline="\n")
+    files.write(run.report_file, page(title, body, style=STYLE))
     if static:
         write_figures(figures, run.figures, static=static, plotlyjs=_PLOTLY)
     return run.report_file

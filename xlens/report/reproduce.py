@@ -25,7 +25,7 @@ def reproduce(run: RunDirectory, made_by: list[dict[str, Any]]) -> str:
     parts = ['<section id="reproduce">\n<h2>How to reproduce this</h2>\n']
     if known.get("command"):
         parts.append(f"<pre><code>{escape(str(known['command']))}</code></pre>\n")
-    config = run.config_file.read_text(encoding="utf-8")
+    config = run.config_text
     parts.append(f"<p>Config:</p>\n<pre><code>{escape(config)}</code></pre>\n")
     if rows:
         parts.append(table("The model", ["fact", "value"], rows, numbers=False))

@@ -1,6 +1,5 @@
 """`LayerWise`: a subspace per layer, bound to the model and the pooling it was fitted on."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -10,14 +9,18 @@ import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
+from xlens import files
 from xlens.activations import Activations, SlotValues
-from xlens.results import jsonable, write_header
+from xlens.results import jsonable
 from xlens.subspace.axes import LSAR, LDAAxes, MeanDifference, PooledPCA
 from xlens.subspace.base import Subspace
 from xlens.subspace.by_language import LIR, AffineSubspaces, Centering
 from xlens.subspace.states import origin, pool, require_unique
 
+HEADER = "subspace.json"
 FORMAT = 1
+_ARRAYS = "subspace.safetensors"
+_AGAIN = "Make it anew: fit the subspace and save it again; verify=False reads it as it is."
 _KINDS: dict[str, type[Subspace]] = {
     kind.__name__: kind
     for kind in (PooledPCA, LSAR, LDAAxes, MeanDifference, Centering, LIR, AffineSubspaces)
@@ -146,13 +149,16 @@ class LayerWise(BaseEstimator):
             )
 
     def save(self, path: str | Path) -> Path:
-        """Write to a folder: `subspace.safetensors` and `subspace.json`."""
-        from safetensors.numpy import save_file
+        """Write to a folder: `subspace.safetensors` and `subspace.json`.
+
+        Raises:
+            ValueError: the folder holds files of somebody else.
+            OSError: it can't be written.
+        """
+        from safetensors.numpy import save
 
         check_is_fitted(self)
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "subspace.json").unlink(missing_ok=True)  # unfinished until it is back
         arrays: dict[str, np.ndarray] = {}
         plain: dict[str, dict[str, Any]] = {}
         for layer, fitted in self.estimators_.items():
@@ -164,7 +170,6 @@ class LayerWise(BaseEstimator):
                     plain[str(layer)][name] = jsonable(
                         value.tolist() if isinstance(value, np.ndarray) else value
                     )
-        save_file(arrays, folder / "subspace.safetensors")
         header = {
             "format": FORMAT,
             "estimator": type(self.estimator).__name__,
@@ -175,30 +180,47 @@ class LayerWise(BaseEstimator):
             "provenance": jsonable(self.provenance_),
             "results": plain,
         }
-        write_header(folder / "subspace.json", header)
+        with files.saving(folder, HEADER, [_ARRAYS], "a subspace") as draft:
+            files.write(draft / _ARRAYS, save(arrays))
+            files.seal(draft, HEADER, header)
         return folder
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, verify: bool = True) -> Self:
         """Read what `save` wrote.
+
+        Args:
+            path: Its folder.
+            verify: Compare every file with the digest in the header.
 
         Raises:
             ValueError: no subspace there, or another format.
+            DamagedError: a file is not what was written; says which. A `ValueError` too.
         """
-        from safetensors.numpy import load_file
-
         folder = Path(path)
-        if not (folder / "subspace.json").is_file():
+        if not files.present(folder, HEADER):
             raise ValueError(
                 f"No subspace at {str(folder)!r}: expected a folder with subspace.json, as "
                 "LayerWise.save(path) writes it."
             )
-        header = json.loads((folder / "subspace.json").read_text(encoding="utf-8"))
-        if header["format"] != FORMAT or header["estimator"] not in _KINDS:
-            raise ValueError(
-                f"{str(folder)!r} holds a {header['estimator']} of format {header['format']}; this "
-                f"xlens reads format {FORMAT} and {sorted(_KINDS)}."
-            )
+
+        def known(header: dict[str, Any]) -> None:
+            if header.get("format") != FORMAT or header.get("estimator") not in _KINDS:
+                raise ValueError(
+                    f"{str(folder)!r} holds a {header.get('estimator')} of format "
+                    f"{header.get('format')}; this xlens reads format {FORMAT} and "
+                    f"{sorted(_KINDS)}. Read it with the xlens that wrote it, or fit it anew."
+                )
+
+        def read(header: dict[str, Any]) -> Self:
+            return cls._read(folder, header)
+
+        return files.unsealed(folder, HEADER, read, known=known, again=_AGAIN, verify=verify)
+
+    @classmethod
+    def _read(cls, folder: Path, header: dict[str, Any]) -> Self:
+        from safetensors.numpy import load_file
+
         kind, options = _KINDS[header["estimator"]], header["options"]
         self = cls(kind(**options), pooling=header["pooling"])
         self.fingerprint_, self.basis_ = header["fingerprint"], header["basis"]
@@ -209,7 +231,7 @@ class LayerWise(BaseEstimator):
             for name, value in header["results"][str(layer)].items():
                 setattr(fitted, name, np.array(value) if isinstance(value, list) else value)
             self.estimators_[layer] = fitted
-        for key, value in load_file(folder / "subspace.safetensors").items():
+        for key, value in load_file(folder / _ARRAYS).items():
             layer, _, name = key.partition("/")
             setattr(self.estimators_[int(layer)], name, value)
         return self
