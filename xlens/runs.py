@@ -213,6 +213,11 @@ class RunDirectory:
 
         place = self.survival_file(pair)
         if not place.is_file():
+            if pair in self.results():
+                _log.warning(
+                    "%s is missing: the report goes without it until the same command is run again",
+                    place,
+                )
             return None
         try:
             columns = parquet.read_table(place)

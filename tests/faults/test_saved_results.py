@@ -30,7 +30,7 @@ def few_or_many(few: int, many: int) -> Any:
 
 @few_or_many(25, 300)
 @pytest.mark.parametrize("kind", WRITERS)
-def test_no_corruption_passes(kind, times, tmp_path):
+def test_no_corruption_passes(kind, times, tmp_path, caplog):
     """None is silently wrong; nearly all errors name the file and how to make it anew."""
     writer, dice = WRITERS[kind], random.Random(kind)
     whole, folder = tmp_path / "whole", tmp_path / "a"
@@ -43,6 +43,7 @@ def test_no_corruption_passes(kind, times, tmp_path):
         if what is None:
             continue
         tried += 1
+        caplog.clear()
         path, _ = what
         try:
             found = writer.read(folder)
@@ -54,7 +55,8 @@ def test_no_corruption_passes(kind, times, tmp_path):
             )
         else:
             # A blank in a header, say, changes nothing.
-            assert writer.right(found, 1), what
+            told = "is missing" in caplog.text and str(path) in caplog.text
+            assert writer.right(found, 1) or told, what
             right += 1
     assert named >= 0.95 * (tried - right)
     assert right <= 0.2 * tried
