@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from test_shared import parallel
+from test_store import change
+from test_store_crash import flipped
 
 from xlens import engine
 from xlens.engine import Store, harvest, harvest_to_store, interventions, stored
 from xlens.engine import harvest as _harvest_function
+from xlens.engine.store import parts
 
 SLOTS = ("last", "all", "context:mean")
 
@@ -148,3 +151,28 @@ def test_a_table_of_other_options_is_another_entry(model, tmp_path):
     engine.score(model, parallel(), [" ja"], layers=[1], store=tmp_path, progress=False)
     assert len(Store(tmp_path).entries()) == 4
     assert list(one.table.columns) == list(other.table.columns)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_kill_within_a_shard_loses_only_the_last_seconds(share, model, tmp_path, monkeypatch):
+    """What was done of a shard is kept in parts; the end is the same, byte for byte."""
+    monkeypatch.setattr(stored, "SHARD_BYTES", 10**9)
+    kw = {"slots": SLOTS, "token_budget": 40, "share_prefixes": share, "progress": False}
+    with kit.passes(model) as alone:
+        whole = harvest_to_store(model, parallel(), tmp_path / "whole", **kw)
+    assert len(whole.bounds) == 2 and not list(whole.entry.path.glob("*.part-*"))
+    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
+    stop = len(alone) * 2 // 3
+    with kit.passes(model, stop=stop), pytest.raises(KeyboardInterrupt):
+        harvest_to_store(model, parallel(), tmp_path / "cut", **kw)
+    folder = Store(tmp_path / "cut").entries()[0].path
+    kept = sorted(folder.glob("*.part-*"))
+    assert len(kept) > (0 if share else 2), "one for each batch that was done"
+    if len(kept) > 1:
+        change(kept.pop(0), lambda b: flipped(b, -1))  # as if never written
+    with kit.passes(model) as rest:
+        again = harvest_to_store(model, parallel(), tmp_path / "cut", **kw)
+    assert len(rest) <= len(alone) - len(kept), "what is kept is not run again"
+    assert not list(folder.glob("*.part-*"))
+    for name in ("manifest.json", "shard-00000.safetensors", "shard-00000.parquet"):
+        assert (again.entry.path / name).read_bytes() == (whole.entry.path / name).read_bytes()

@@ -39,6 +39,7 @@ def run_all(
     commit: Callable[[], None],
     discard: Callable[[], None],
     advance: Callable[[Sequence[int]], None],
+    skip: Callable[[Batch], bool] = lambda _: False,
     run: Callable[[HookedModel, Batch, Sequence[Tokens], Sequence[int], Watch], object] = run_batch,
 ) -> None:
     """Plan and run all sequences.
@@ -55,6 +56,8 @@ def run_all(
         commit: Called after each whole batch: what it kept is now good.
         discard: Called instead when a batch failed.
         advance: Called with the sequences that are done.
+        skip: Whether a batch was done by an earlier run. The plan is the same with it as without,
+            so that no value depends on where a run was cut off.
         run: Runs a batch.
 
     Raises:
@@ -68,6 +71,9 @@ def run_all(
         apart = labels(model, [len(sequences[i]) for i in left])
         for planned in plan([codes[i] for i in left], budget, share=share, apart=apart):
             batch = planned.renumbered(left)
+            if skip(batch):
+                done.update(batch.members)
+                continue
             try:
                 run(model, batch, sequences, layers, watch)
             except Exception as problem:

@@ -13,8 +13,9 @@ from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
 from xlens.engine.gather import Seats, SlotLayout, layout, picks
 from xlens.engine.interventions import Edits, Interventions, check, spans
+from xlens.engine.plan import Batch
 from xlens.engine.progress import token_bar
-from xlens.engine.store import Store
+from xlens.engine.store import Parts, Store
 from xlens.engine.stored import StoredActivations, kept_in, opened, stored
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
@@ -144,12 +145,14 @@ class Harvest:
         if self.edits:
             self.provenance["interventions"] = self.edits.key
 
-    def compute(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Values by slot of prompts `start:stop`."""
+    def compute(self, start: int, stop: int, parts: Parts | None = None) -> dict[str, Tensor]:
+        """Values by slot of prompts `start:stop`; of them, `parts` keeps what is done."""
         tokens = self.tokens[start:stop]
         layouts = {name: layout(tokens, parse_slot(name)) for name in self.names}
         edits = self.edits.take(range(start, stop))
-        values = states(self.model, tokens, self.points, layouts, edits, **self.options)
+        values = states(
+            self.model, tokens, self.points, layouts, edits, **self.options, parts=parts
+        )
         for name, kept in values.items():
             offsets = layouts[name].offsets
             _require_finite(kept, self.points, name, tokens, offsets, self.dtype)
@@ -229,6 +232,7 @@ def states(
     dtype: torch.dtype,
     progress: bool,
     trunk: Trunk | None = None,
+    parts: Parts | None = None,
 ) -> dict[str, Tensor]:
     """Run prompts and fill each slot's `[layer, row, d_model]`.
 
@@ -285,7 +289,29 @@ def states(
     if trunk:
         trunk.run(edits, points, watch, commit)
         return out
-    with token_bar("harvest", tokens, progress) as advance:
+
+    def rows(name: str, sequences: Sequence[int]) -> list[int]:
+        starts = layouts[name].offsets.tolist()
+        prompts = [p for i in sequences for p in prompts_of[i]]
+        return [row for p in prompts for row in range(starts[p], starts[p + 1])]
+
+    with token_bar("harvest", tokens, progress) as bar:
+
+        def advance(done: Sequence[int]) -> None:
+            bar([p for i in done for p in prompts_of[i]])
+
+        def finished(done: Sequence[int]) -> None:
+            if parts is not None:
+                parts.keep(done, out, rows)
+            advance(done)
+
+        def skip(batch: Batch) -> bool:
+            if parts is None or not parts.done.issuperset(batch.members):
+                return False
+            parts.restore(batch.members, out, rows)
+            advance(batch.members)
+            return True
+
         run_all(
             model,
             found.sequences,
@@ -296,7 +322,8 @@ def states(
             share=share and shares_prefixes(model),
             commit=commit,
             discard=kept.clear,
-            advance=lambda done: advance([p for i in done for p in prompts_of[i]]),
+            advance=finished,
+            skip=skip,
         )
     return out
 

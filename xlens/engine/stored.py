@@ -13,18 +13,19 @@ from torch import Tensor
 
 from xlens.activations import Activations, SlotValues
 from xlens.engine.gather import SlotLayout, layout
-from xlens.engine.store import Entry, Store, digest
+from xlens.engine.store import Entry, Parts, Store, digest
 from xlens.models import HookedModel
 from xlens.models.computation import computation, foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
 
 _log = logging.getLogger(__name__)
 
-# Size of a shard: what a kill loses at most, and what is held in memory while it is made.
+# Size of a shard: what is held in memory while it is made. A kill loses no more than a few seconds:
+# parts of it are kept meanwhile.
 SHARD_BYTES = 64 * 2**20
 
-# Values by slot of the prompts from one position to another.
-Compute = Callable[[int, int], dict[str, Tensor]]
+# Values by slot of the prompts from one position to another; the parts keep what is done.
+Compute = Callable[[int, int, Parts], dict[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def stored(
     )
     entry = store.entry(key, shards=len(bounds) - 1)
     for shard in entry.todo():
-        found = compute(bounds[shard], bounds[shard + 1])
+        found = compute(bounds[shard], bounds[shard + 1], entry.parts(shard))
         tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(points)}
         rows = meta.iloc[bounds[shard] : bounds[shard + 1]].reset_index(drop=True)
         entry.write(shard, tensors, rows)

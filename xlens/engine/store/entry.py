@@ -19,6 +19,7 @@ from xlens.engine.store import journal
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
 from xlens.engine.store.journal import Contents, ShardRecord
 from xlens.engine.store.keys import FORMAT
+from xlens.engine.store.parts import Parts
 from xlens.engine.store.shards import (
     Shard,
     claim_name,
@@ -58,6 +59,7 @@ class Entry:
         self._waiting = files.Waiting()
         self._leases: dict[int, files.Lease] = {}
         self._lost: set[int] = set()
+        self._parts: dict[int, Parts] = {}
         self._journal = path / JOURNAL
         self._manifest = path / MANIFEST
         self._events = journal.Journal(self._journal)
@@ -183,6 +185,17 @@ class Entry:
             if there is not None and there.owner == files.me():
                 files.remove(path)
 
+    def parts(self, shard: int) -> Parts:
+        """What is kept of a shard while it is computed, by this process or one before.
+
+        Raises:
+            ValueError: no such shard.
+        """
+        self._check_number(shard)
+        if shard not in self._parts:
+            self._parts[shard] = Parts(self.path, shard)
+        return self._parts[shard]
+
     def write(
         self, shard: int, tensors: Mapping[str, Tensor], rows: pd.DataFrame | None = None
     ) -> None:
@@ -203,6 +216,8 @@ class Entry:
             table = None if rows is None else pack_rows(rows)
             record = record_of(shard, header, chunks, table)
             self._commit(record, [header, *chunks], table)
+        if shard in self._parts:
+            self._parts.pop(shard).clear()
         self.release(shard)
 
     def finish(self) -> None:
@@ -221,7 +236,9 @@ class Entry:
                     f"{self.shards} have not been written. Write them first."
                 )
             # Of writers that died, stand still, or can't be seen: all they could write is there.
-            for path in [*self.path.glob("*.claim"), *self.path.glob("*.tmp")]:
+            for path in [
+                path for kind in ("*.claim", "*.tmp", "*.part-*") for path in self.path.glob(kind)
+            ]:
                 files.remove(path)
             if not self._manifest.exists():
                 found = self._contents()

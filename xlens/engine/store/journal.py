@@ -41,7 +41,7 @@ class ShardRecord:
     rows_blake2b: str | None = None
 
     def __post_init__(self) -> None:
-        numbers: tuple[object, ...] = (self.shard, self.size, self.rows_size or 0)
+        numbers: tuple[Any, ...] = (self.shard, self.size, self.rows_size or 0)
         if not all(isinstance(n, int) for n in numbers):
             raise ValueError("a number was changed")
 
