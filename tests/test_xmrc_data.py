@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import readings
 
+from xlens.segments import word_spans
 from xlens.tasks.xmrc import ReadingSet, download_reading, mismatched, read_reading, sentences
 from xlens.tasks.xmrc import readers as readers_module
 from xlens.tasks.xmrc.data import whole_readings
@@ -353,16 +354,18 @@ def test_sentences_without_spaces_and_without_marks():
         "猫呢？",
         "🐶在这里！",
     ]
+    # Spaces stand between clauses as well: they are joined to about a sentence's 25 words.
     thai = "แมวนอนอยู่ในบ้าน สุนัขวิ่งเล่นในสวน"
-    assert [thai[a:b] for a, b in sentences(thai, "th")] == thai.split()
-    # Full stops of abbreviations and numbers neither cut a clause nor keep the others together.
-    for text, tag in (
-        ("แมวเกิดเมื่อ ค.ศ. 2015 ในบ้าน สุนัขวิ่งเล่น", "th"),
-        ("ราคา 1.5 ล้านบาท แมวนอนใน พ.ศ.2558", "th"),
-        ("แมวนอนอยู่ในบ้าน. สุนัขวิ่งเล่นในสวน", "th"),
-        ("ລາຄາ 1.5 ລ້ານ ແມວນອນ", "lo"),
-    ):
-        assert [text[a:b] for a, b in sentences(text, tag)] == text.split()
+    assert [thai[a:b] for a, b in sentences(thai, "th")] == [thai]
+    for clause, tag in ((thai, "th"), ("ແມວນອນຢູ່ໃນເຮືອນ ໝາແລ່ນ", "lo")):
+        whole = " ".join([clause] * 20)
+        found = [whole[a:b] for a, b in sentences(whole, tag)]
+        words = [len(word_spans(part, tag)) for part in found]
+        assert " ".join(found) == whole and len(found) == round(sum(words) / 25) > 3
+        assert min(words) > 15 and max(words) < 35
+    # Full stops of abbreviations and numbers cut nothing.
+    years = "แมวเกิดเมื่อ ค.ศ. 2015 ในบ้าน สุนัขวิ่งเล่น"
+    assert [years[a:b] for a, b in sentences(years, "th")] == [years]
     assert sentences("", "en") == () and sentences(" \n ", "th") == ()
     one = "no mark at all"
     assert sentences(one, "sw") == ((0, len(one)),)

@@ -63,9 +63,10 @@ _CAPTIONS = {
     "f1": _BARS,
     "matrix": "Token F1 for every language of the text (rows) and of the question (columns); "
     "intervals show on hovering.",
-    "errors": "Why answers are wrong, by rules: shares of the wrong answers (F1 of 0) in every "
-    "language. Languages of one script are told apart only where the identifier is sure, so that "
-    "errors of language are a lower bound.",
+    "errors": "Why answers are wrong, by rules: shares of the wrong answers (F1 no higher than 19 "
+    "of 20 right answers to other questions get in that language) in every language. Languages of "
+    "one script are told apart only where the identifier is sure, and names are often written so "
+    "in both: hold errors of language against their share among right answers to other questions.",
     "curves": "Evidence by layer. Coloured: what an intervention or a layer says about the right "
     "answer; grey, its control: the same for the answer to another question about the same text. "
     "Only their difference counts. Shaded: 95 % interval over paragraphs; dotted boundaries are "
@@ -249,7 +250,8 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
     html = '<section id="leaderboard">\n<h2>Leaderboard</h2>\n'
     caption = (
         f"Sorted by F1 in {setting}, the mean over languages. Another text: F1 with exchanged "
-        "texts, to be held against F1. Questions: in each language."
+        "texts, to be held against F1. By chance: F1 of right answers to other questions. Cut off: "
+        "answers ended by the limit on their length. Questions: in each language."
     )
     if (board.table["n"] != board.table["common"]).any():
         caption += (
@@ -264,7 +266,8 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
         )
         html += table(caption, *pair_rows(board))
     html += table(
-        f"F1 by language, {board.setting}.", *wide_rows(board.languages, "language", "f1")
+        f"F1 by language, {board.setting}. By chance: right answers to other questions.",
+        *wide_rows(board.languages, "language", "f1"),
     )
     caption = f"Shares of the wrong answers by kind, {board.setting}, all languages together."
     html += table(caption, *wide_rows(board.errors, "kind", "share"))
@@ -282,7 +285,9 @@ def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figu
     sentences = "".join(f"<li>{escape(s)}</li>\n" for s in reading_findings(parts))
     caption = (
         f"Answers of {result.model}: scores of every combination of languages. On the right F1 of "
-        "what needs no reading; a share of a score that is no better than that is left out."
+        "what needs no reading; by chance, F1 of right answers to other questions in that "
+        "language, which differs between languages; cut off, answers ended by the limit on their "
+        "length; a share of a score that is no better than that is left out."
     )
     blocks = [
         figure(figure_block(figures[key], key, label=words), words)

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xlens.languages import english_name
@@ -15,7 +16,18 @@ from xlens.studies.leaderboard import Leaderboard
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 
-HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 of {0}-{0}")
+BESIDE = ("F1 by chance", "cut off")
+HEAD = (
+    "text",
+    "question",
+    "answer",
+    "n",
+    "exact match",
+    "F1",
+    "F1 by chance",
+    "cut off",
+    "F1 of {0}-{0}",
+)
 CONTROLS = {
     "mismatched": "F1, another text",
     "first-sentence": "F1, first sentence",
@@ -60,13 +72,15 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
                 value = baselines[name].get((*cell, "f1"), math.nan)
             controls.append(number(value))
         left = _ratio(f1) if reads else "–"
-        rows.append([*cell, str(f1["n"]), interval(em), interval(f1), left, *controls])
+        beside = [number(f1["chance"]), f"{f1['truncated']:.0%}"]
+        rows.append([*cell, str(f1["n"]), interval(em), interval(f1), *beside, left, *controls])
     for setting in dict.fromkeys(result.summary["setting"]):
         mine = result.summary[result.summary["setting"] == setting]
         by = {str(row["metric"]): row for row in mine.to_dict("records")}
         if by["f1"]["n_languages"] < 2:
             continue
-        shown = [interval(by["em"]), interval(by["f1"]), _ratio(by["f1"]) if reads else "–"]
+        left = _ratio(by["f1"]) if reads else "–"
+        shown = [interval(by["em"]), interval(by["f1"]), "", "", left]
         what = f"mean of {setting.replace('en', result.pivot)}"
         rows.append([what, "", "", "", *shown, *("" for _ in _controls(parts))])
     return rows
@@ -110,7 +124,7 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
             told = reads and not math.isnan(row["ratio"])
             left = f", {_ratio(row)} of {pivot}'s" if told else ""
             said.append(f"{what} another language ({names}), F1 is {interval(row)}{left}.")
-    said += _unread(parts, result) + _wrong(result)
+    said += _unread(parts, result) + _cut(result) + _wrong(result)
     return said + oracle_findings(parts) + phase_findings(parts)
 
 
@@ -153,12 +167,13 @@ def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     In brackets: of its questions in a language, how many every model was asked, where not all.
     """
     head = ["model", "base", "F1", "exact match", "of the pivot's", "pivot's F1", "another text"]
-    head.append("questions")
+    head += ["by chance", "cut off", "questions"]
     rows = [
         [
             *(str(row["model"]), str(row["base"]) or "–"),
             *(interval(row, metric, f"{metric}_low", f"{metric}_high") for metric in ("f1", "em")),
-            *(number(row[name]) for name in ("ratio", "f1_pivot", "control")),
+            *(number(row[name]) for name in ("ratio", "f1_pivot", "control", "chance")),
+            f"{row['truncated']:.0%}",
             str(row["n"]) + ("" if row["n"] == row["common"] else f" ({row['common']} of all)"),
         ]
         for row in board.table.to_dict("records")
@@ -237,6 +252,21 @@ def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:
     return said
 
 
+def _cut(result: ReadingResult) -> list[str]:
+    """Where the limit on an answer's length cut answers off."""
+    cells = result.scores[(result.scores["control"] == "") & (result.scores["metric"] == "f1")]
+    there = cells[cells["truncated"] > 0]
+    if there.empty:
+        return []
+    most = there[there["truncated"] == there["truncated"].max()]
+    which = " and ".join("-".join(_cell(row)) for row in most.to_dict("records"))
+    return [
+        f"The limit on their length cut answers off in {len(there)} of {len(cells)} combinations "
+        f"of text, question and answer, most in {which} ({most['truncated'].iloc[0]:.0%}): scores "
+        "there may be too low."
+    ]
+
+
 def _wrong(result: ReadingResult) -> list[str]:
     errors = result.errors[result.errors["control"] == ""]
     said: list[str] = []
@@ -248,9 +278,15 @@ def _wrong(result: ReadingResult) -> list[str]:
         n = {str(kind): int(rows["n"].sum()) for kind, rows in mine.groupby("kind")}
         name = setting.replace("en", result.pivot)
         share = {kind: f"{count / whole:.0%}" for kind, count in n.items()}
+        # Each cell counts by its wrong answers, as in the shares themselves.
+        golds = mine[(mine["kind"] == "language") & mine["baseline"].notna() & (mine["of"] > 0)]
+        usual = ""
+        if len(golds):
+            so = np.average(golds["baseline"], weights=golds["of"])
+            usual = f" (of right answers to other questions, {so:.0%} would count so)"
         said.append(
             f"Of {whole} wrong answers in {name}, {share['content']} are wrong in what they say, "
-            f"{share['language']} in another language, and {share['failure']} "
+            f"{share['language']} in another language{usual}, and {share['failure']} "
             "no answer (gibberish, refusal, blank)."
         )
     return said

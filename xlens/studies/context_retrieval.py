@@ -46,8 +46,8 @@ from xlens.tasks.xmrc import (
     reading_scores,
     settings,
 )
-from xlens.tasks.xmrc.answers import KEY
-from xlens.tasks.xmrc.metrics import check_rules
+from xlens.tasks.xmrc.answers import KEY, MAX_NEW_TOKENS
+from xlens.tasks.xmrc.metrics import chance_levels, check_rules
 
 _log = logging.getLogger(__name__)
 BASELINES = {"first-sentence": "first sentence", "random-span": "random span"}
@@ -69,6 +69,7 @@ TWIN = "phases-control"
 PARTS = BEHAVIOUR | {ORACLE: OracleResult} | INSIDE | {TWIN: PhaseResult}
 TABLE = "predictions.csv"
 """One row per answer with its scores, for people; texts stand in `predictions/table.parquet`."""
+_SPARE = 8  # the end of a line or turn, and a word before the answer
 _DEFAULT = ("en-en", "en-x", "x-x")
 
 
@@ -80,9 +81,19 @@ class _Manner:
     chat: Any = None
     tokenizer: Any = None
     limit: int | None = None
+    longest: int = MAX_NEW_TOKENS
+    """Most tokens of an answer."""
 
     @classmethod
-    def of(cls, model: HookedModel | ServedModel | Outline, study: ReadingStudy) -> "_Manner":
+    def of(
+        cls,
+        model: HookedModel | ServedModel | Outline,
+        study: ReadingStudy,
+        reading: ReadingSet,
+        found: Sequence[Combination],
+    ) -> "_Manner":
+        tokenizer = None if isinstance(model, ServedModel) else model.tokenizer
+        longest = study.max_new_tokens or answer_limit(reading, found, tokenizer)
         if isinstance(model, ServedModel):
             if study.too_long != "refuse":
                 raise ValueError(
@@ -91,11 +102,32 @@ class _Manner:
                     "take can count as empty answers: refused='empty' (--refused empty)."
                 )
             # The server writes its own template around what the user says: a plain prompt.
-            return cls(0 if study.shots is None and model.chat else study.shots)
+            return cls(0 if study.shots is None and model.chat else study.shots, longest=longest)
         templated = bool(getattr(model.tokenizer, "chat_template", None))
         chat = study.chat == "yes" or (study.chat == "auto" and templated)
-        limit = None if model.n_ctx is None else max(1, model.n_ctx - study.max_new_tokens)
-        return cls(study.shots, model.tokenizer if chat else None, model.tokenizer, limit)
+        limit = None if model.n_ctx is None else max(1, model.n_ctx - longest)
+        return cls(study.shots, model.tokenizer if chat else None, model.tokenizer, limit, longest)
+
+
+def answer_limit(
+    reading: ReadingSet, combinations: Sequence[Combination], tokenizer: Any = None
+) -> int:
+    """Tokens that the longest right answer takes, and a few more: one limit for all languages.
+
+    Args:
+        reading: All questions there are, so that a sample has the same limit.
+        combinations: Whose answers' languages count.
+        tokenizer: Of the model; None: a served one's, which is not known: a token for every byte.
+    """
+    wanted = {each.answer for each in combinations}
+    rows = reading.frame[reading.frame["language"].isin(wanted)]
+    answers = list({str(answer) for found in rows["answers"] for answer in found})
+    if tokenizer is None:
+        counts = [len(answer.encode()) for answer in answers]
+    else:
+        ids = tokenizer([f" {answer}" for answer in answers], add_special_tokens=False)["input_ids"]
+        counts = [len(each) for each in ids]
+    return max(MAX_NEW_TOKENS, max(counts, default=0) + _SPARE)
 
 
 def combinations(study: ReadingStudy, languages: Sequence[str] = ()) -> tuple[Combination, ...]:
@@ -141,7 +173,7 @@ def check_reading(
     found = _checked_combinations(reading, study)
     # Whether there will be a chat, which needs no demonstrations, only the model tells.
     shots = study.shots if study.shots is not None or study.chat == "no" else 0
-    manner = _Manner(shots) if model is None else _Manner.of(model, study)
+    manner = _Manner(shots) if model is None else _Manner.of(model, study, reading, found)
     _questions(reading, found, study, manner)
     if study.phases:
         few, pairs = phase_questions(reading, found, study)
@@ -232,15 +264,28 @@ def study_reading(
             "itself: load it with xlens.load, or leave them out."
         )
     found = _checked_combinations(reading, study)
-    manner = _Manner.of(model, study)
+    manner = _Manner.of(model, study, reading, found)
     kept: dict[str, Any] = {"store": store, "progress": progress}
     done: dict[str, Result] = {}
     # Prompts are made once for all parts, and before anything runs: some may be too long.
     asked, prompts, exchanged = _questions(reading, found, study, manner)
 
+    # Of all questions there are: the same for every model, control and sample.
+    levels = chance_levels(
+        {
+            tag: [(item.paragraph, item.answers) for item in reading.items(tag).values()]
+            for tag in dict.fromkeys(each.answer for each in found)
+        },
+        rules=study.rules,
+    )
+
     def scored(answers: Predictions) -> ReadingResult:
         return reading_scores(
-            answers, rules=study.rules, pivot=study.pivot, resampling=Resampling(seed=study.seed)
+            answers,
+            rules=study.rules,
+            chance=levels,
+            pivot=study.pivot,
+            resampling=Resampling(seed=study.seed),
         )
 
     def score() -> Result:
@@ -249,7 +294,7 @@ def study_reading(
         return scored(answers)
 
     run: dict[str, Callable[[], Result]] = {
-        "predictions": lambda: _ask(model, [*prompts, *exchanged], study, kept),
+        "predictions": lambda: _ask(model, [*prompts, *exchanged], manner.longest, kept),
         "scores": score,
     }
     for name in BASELINES:
@@ -353,11 +398,11 @@ def _oracle(
 def _ask(
     model: HookedModel | ServedModel,
     prompts: list[ReadingPrompts],
-    study: ReadingStudy,
+    longest: int,
     kept: dict[str, Any],
 ) -> Predictions:
     if isinstance(model, HookedModel):
-        return answer_questions(model, prompts, max_new_tokens=study.max_new_tokens, **kept)
+        return answer_questions(model, prompts, max_new_tokens=longest, **kept)
     # An id names one prompt a language, but a question is asked in several combinations.
     sent = Prompts(
         replace(prompt, id=f"{n}/{prompt.id}")
@@ -365,7 +410,7 @@ def _ask(
         for prompt in group
     )
     stop = None if model.chat else "\n"
-    said = served_generate(model, sent, max_new_tokens=study.max_new_tokens, stop=stop, **kept)
+    said = served_generate(model, sent, max_new_tokens=longest, stop=stop, **kept)
     return predictions_of(
         prompts,
         said.table["text"].tolist(),

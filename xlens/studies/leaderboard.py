@@ -19,6 +19,7 @@ RULE = (
     "Models are a pair, base and post-trained, where they are named so, or where the names differ "
     "by an ending -it, -Instruct or -chat only."
 )
+BY_CHANCE = "by chance"
 _POST = re.compile(r"[-_](it|instruct|chat)$", re.IGNORECASE)
 _ORDER = ("en-x", "x-x", "x-en", "en-en")
 
@@ -31,10 +32,13 @@ class Leaderboard(Result):
         setting: By whose mean F1 over languages they are sorted: `en-x` if all were asked it.
         table: One row per model, the best first: `model base` (of its pair), `em f1` with `_low`
             and `_high`, `ratio` (none where the pivot's F1 is no better than with exchanged texts),
-            `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts, in that setting), `n`
+            `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts, in that setting),
+            `chance` (F1 of right answers to other questions), `truncated` (share of answers cut
+            off by the limit on their length), both means over languages, `n`
             (questions in a language) and `common` (of these, how many every model was asked), both
             of the language where they differ most.
-        languages: `model language f1 low high`, in that setting.
+        languages: `model language f1 low high`, in that setting; first, under the name `by
+            chance`, what right answers to other questions score.
         errors: `model kind share n of`: shares of the wrong answers in that setting, all languages
             together.
         pairs: `base post f1_base f1_post difference low high n`: what post-training changed, on the
@@ -116,7 +120,11 @@ def leaderboard(
         setting=setting,
         table=table.reset_index(drop=True),
         languages=pd.concat(
-            [_languages(n, results[n], setting) for n in ranked], ignore_index=True
+            [
+                _chance(results[ranked[0]], setting),
+                *(_languages(n, results[n], setting) for n in ranked),
+            ],
+            ignore_index=True,
         ),
         errors=pd.concat([_errors(n, results[n], setting) for n in ranked], ignore_index=True),
         pairs=pd.DataFrame(
@@ -141,6 +149,8 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
     em, f1 = mean("em", setting), mean("f1", setting)
     cells = _cells(result.scores, setting, control=True)
     exchanged = cells[cells["metric"] == "f1"]["value"]
+    own = _cells(result.scores, setting)
+    own = own[own["metric"] == "f1"]
     return {
         "model": name,
         **{"em": em["value"], "em_low": em["low"], "em_high": em["high"]},
@@ -148,6 +158,7 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
         "ratio": f1["ratio"] if result.reads else np.nan,
         "f1_pivot": mean("f1", "en-en").get("value", np.nan),
         "control": float(exchanged.mean()) if len(exchanged) else np.nan,
+        **{name: float(own[name].mean()) for name in ("chance", "truncated")},
     }
 
 
@@ -173,6 +184,21 @@ def _languages(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:
             "f1": [row["value"] for row in rows],
             "low": [row["low"] for row in rows],
             "high": [row["high"] for row in rows],
+        }
+    )
+
+
+def _chance(result: ReadingResult, setting: str) -> pd.DataFrame:
+    """By language, what stands beside every model's F1."""
+    cells = _cells(result.scores, setting)
+    rows = cells[cells["metric"] == "f1"].to_dict("records")
+    return pd.DataFrame(
+        {
+            "model": BY_CHANCE,
+            "language": [language_of(row, result.pivot) for row in rows],
+            "f1": [row["chance"] for row in rows],
+            "low": np.nan,
+            "high": np.nan,
         }
     )
 

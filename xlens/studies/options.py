@@ -88,7 +88,8 @@ class ReadingStudy:
             come with one (Qwen 2.5): say no.
         too_long: What becomes of prompts that the model can't take: refuse, truncate (the text, by
             sentences) or skip, in every combination of languages. Endpoints: only refuse.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Most tokens of an answer; default as many as the longest right answer has
+            in the model's own tokens and a few more, 32 or more: scripts differ threefold.
         controls: mismatched (texts of other articles, where these are known), first-sentence and
             random-span (answers without a model), random-init (phases in random weights of the same
             shape).
@@ -115,7 +116,7 @@ class ReadingStudy:
     template: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     chat: str = "auto"
     too_long: Literal["refuse", "truncate", "skip"] = "refuse"
-    max_new_tokens: int = 32
+    max_new_tokens: int | None = None
     controls: tuple[str, ...] = READING_CONTROLS
     rules: Literal["xlens", "mlqa", "squad"] = "xlens"
     oracle: bool = False
@@ -151,8 +152,9 @@ class ReadingStudy:
         low = {"n_items": 1, "n_controls": 1, "max_new_tokens": 1, "n_phases": FEWEST_PHASES}
         low["per_paragraph"] = 1
         for name, fewest in low.items():
-            if getattr(self, name) < fewest:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least {fewest} is needed.")
+            given = getattr(self, name)
+            if given is not None and given < fewest:
+                raise ValueError(f"{name} is {given}; at least {fewest} is needed.")
         if self.shots is not None and self.shots < 0:
             raise ValueError(f"shots is {self.shots}; accepted are 0 or more demonstrations.")
 

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import regex
 
 from xlens.languages import identifier, script
-from xlens.tasks.xmrc.metrics import holds, normalise, tokens
+from xlens.tasks.xmrc.metrics import characters, holds, normalise
 from xlens.tasks.xmrc.replies import has_thoughts
 from xlens.text import folded
 
@@ -130,7 +130,7 @@ def classify(row: Mapping[str, Any], *, langid: Langid | None = None) -> Verdict
         return Verdict("blank", "thought only")
     if not _WRITTEN.search(said):
         return Verdict("blank", "no letter or digit")
-    if holds(_context_tokens(str(row["context"]), told), tokens(said, told)):
+    if holds(_context_characters(str(row["context"]), told), characters(said, told)):
         # A name or a number is written so in both languages.
         same = told == wanted or not _language(said, wanted, (told,), langid)
         return (
@@ -210,8 +210,8 @@ def _language(
 
 
 @lru_cache(maxsize=8192)
-def _context_tokens(context: str, language: str) -> tuple[str, ...]:
-    return tuple(tokens(context, language))
+def _context_characters(context: str, language: str) -> tuple[str, ...]:
+    return tuple(characters(context, language))
 
 
 @cache

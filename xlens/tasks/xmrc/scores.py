@@ -11,12 +11,15 @@ from jaxtyping import Float
 
 from xlens.languages import standardize
 from xlens.results import Result
+from xlens.segments import segmenter
 from xlens.stats import Bootstrap, Resampling, bootstrap
 from xlens.tasks.xmrc.answers import KEY, Predictions
 from xlens.tasks.xmrc.errors import ERRORS, FAILURES, Langid, Verdict, classify
-from xlens.tasks.xmrc.metrics import METRICS, Rules, answer_scores, tokens
+from xlens.tasks.xmrc.metrics import METRICS, Rules, answer_scores, chance_levels, tokens
 from xlens.text import out_of_form
 
+Cell = tuple[str, ...]
+Column = tuple[Cell, str]
 Classifier = Callable[[Mapping[str, Any]], Verdict]
 SETTINGS = ("en-en", "en-x", "x-en", "x-x")
 SUMMARY = (
@@ -26,6 +29,7 @@ SUMMARY = (
 DERIVED = ("failure", "question's language")
 """Sums and parts of the kinds of error: gibberish, refusal or blank; and in the question's
 language."""
+_MOST_GOLDS = 200  # of a cell, to see what the rules say of right answers
 _log = logging.getLogger(__name__)
 
 
@@ -38,17 +42,23 @@ class ReadingResult(Result):
         pivot: The language whose context, question and answer are the yardstick.
         scores: One row per cell and metric: `control context_language question_language
             answer_language setting metric value low high n paragraphs ratio ratio_low ratio_high
-            flag`. Metrics `em`, `f1`, `inclusion` and `f1_content` (F1 of the answers that are no
-            error other than of content), 0 to 1. `ratio` is the value by the pivot's; `flag` says
-            why there is none, or that it compares other questions than the pivot's.
+            flag chance truncated`. Metrics `em`, `f1`, `inclusion` and `f1_content` (F1 of the
+            answers that are no error other than of content), 0 to 1. `ratio` is the value by the
+            pivot's; `flag` says why there is none, or that it compares other questions than the
+            pivot's. `chance` is the F1 of right answers to other questions in that language,
+            `truncated` the share of answers that the limit on their length cut off.
         summary: Means over languages other than the pivot, each language counting the same:
             `setting metric value low high ratio ratio_low ratio_high n_languages languages flag`.
             The ratio of `en-x` is the review's ratio_cross, that of `x-x` its ratio_mono. No rows
             where no cell is of a setting that has a name.
-        errors: One row per cell and kind of error: its columns, `kind share low high n of`. `of`
-            is what shares are of: the wrong answers, or all. Kinds are `ERRORS` and `DERIVED`.
+        errors: One row per cell and kind of error: its columns, `kind share low high n of
+            baseline`. `of` is what shares are of: the wrong answers, or all. `baseline` is how
+            often the same rules say so of right answers to questions about other texts (as if the
+            model had given them): no share below it is a finding. Kinds are `ERRORS` and `DERIVED`.
+        chance: What right answers to questions about other texts score, by language of the answer:
+            `language chance shares wrong_to pairs`; see `chance_levels`.
         items: One row per answer: its cell, `id paragraph prediction em f1 inclusion wrong kind
-            rule language`. `kind` is `right` where it isn't wrong.
+            rule language truncated`. `kind` is `right` where it isn't wrong.
     """
 
     model: str
@@ -57,6 +67,7 @@ class ReadingResult(Result):
     summary: pd.DataFrame
     errors: pd.DataFrame
     items: pd.DataFrame
+    chance: pd.DataFrame
 
     def to_frame(self) -> pd.DataFrame:
         """`scores`."""
@@ -89,6 +100,7 @@ def reading_scores(
     error_denominator: Literal["wrong", "all"] = "wrong",
     langid: Langid | None = None,
     classifier: Classifier | None = None,
+    chance: pd.DataFrame | None = None,
     pivot: str = "en",
     resampling: Resampling = Resampling(),
 ) -> ReadingResult:
@@ -101,11 +113,13 @@ def reading_scores(
     Args:
         predictions: From `answer_questions`.
         rules: How answers are normalised; see `xlens.tasks.xmrc.metrics`.
-        wrong_if: An answer is wrong if its F1 is 0, or (`em`) unless it is exactly right.
+        wrong_if: An answer is wrong if its F1 is no higher than 19 of 20 right answers to other
+            questions get in its language (`chance`), or (`em`) unless it is exactly right.
         error_denominator: Shares of errors are of the wrong answers, or of all. The review calls
             it the test set, where its purpose suggests the wrong ones.
         langid: Tells languages of one script apart; None: `xlens.tasks.xmrc.errors.identify`.
         classifier: From a row of `predictions.table` to a `Verdict`; None: by rules (`classify`).
+        chance: From `chance_levels`, of all questions there are; None: of those asked here.
         pivot: What other languages are compared with.
         resampling: Of the intervals.
 
@@ -120,9 +134,11 @@ def reading_scores(
             raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     home = standardize(pivot)
     _warn_of_form(predictions, rules)
-    items = _items(
-        predictions, rules, wrong_if, classifier or (lambda r: classify(r, langid=langid))
-    )
+    levels = chance_levels(_golds(predictions), rules=rules) if chance is None else chance
+    judge = classifier or (lambda r: classify(r, langid=langid))
+    items = _items(predictions, rules, wrong_if, levels, judge)
+    # A classifier of one's own may be a model: it is not asked twice as much.
+    baseline = {} if classifier else _baseline(predictions, judge)
     cells = list(dict.fromkeys(items[list(KEY)].itertuples(index=False, name=None)))
     wide = _Wide.of(items, cells, error_denominator)
     found = bootstrap(
@@ -131,7 +147,7 @@ def reading_scores(
         resampling=resampling,
         bounds=(0, 1),
     )
-    table = _Table(found, wide, home)
+    table = _Table(found, wide, home, levels)
     empty = sum(
         not any(tokens(r, row["answer_language"], rules=rules) for r in row["references"])
         for row in _rows(predictions.table)
@@ -144,10 +160,11 @@ def reading_scores(
     return ReadingResult(
         model=predictions.model,
         pivot=home,
-        scores=table.scores(cells),
+        scores=table.scores(cells, items),
         summary=table.summary(cells),
-        errors=table.errors(cells, items, error_denominator),
+        errors=table.errors(cells, items, error_denominator, baseline),
         items=items,
+        chance=levels,
         provenance={
             **predictions.provenance,
             "rules": rules,
@@ -155,6 +172,7 @@ def reading_scores(
             "error_denominator": error_denominator,
             "langid": "given" if langid else "py3langid",
             "classifier": "given" if classifier else "rules",
+            "segmenter": segmenter(),
             "empty_references": empty,
             **resampling.provenance(),
         },
@@ -176,15 +194,65 @@ def _warn_of_form(predictions: Predictions, rules: Rules) -> None:
         )
 
 
+def _golds(predictions: Predictions) -> dict[str, list[tuple[str, list[str]]]]:
+    """By language of the answer, paragraph and right answers of every question."""
+    found: dict[str, dict[str, tuple[str, list[str]]]] = {}
+    for row in _rows(predictions.table):
+        mine = found.setdefault(row["answer_language"], {})
+        mine.setdefault(row["id"], (row["paragraph"], row["references"]))
+    return {language: list(mine.values()) for language, mine in found.items()}
+
+
+def _baseline(predictions: Predictions, classifier: Classifier) -> dict[Cell, dict[str, float]]:
+    """By cell and kind, how often right answers to questions about other texts count as it."""
+    found: dict[Cell, dict[str, float]] = {}
+    for cell, mine in predictions.table.groupby(list(KEY), sort=False):
+        rows = _rows(mine)[:_MOST_GOLDS]
+        kinds: list[dict[str, bool]] = []
+        for n, row in enumerate(rows):
+            others = (rows[(n + k) % len(rows)] for k in range(1, len(rows)))
+            donor = next((o for o in others if o["paragraph"] != row["paragraph"]), None)
+            if donor is not None:
+                said = donor["references"][0]
+                verdict = classifier({**row, "prediction": said, "text": said})
+                kinds.append(_is_kind(verdict, row["question_language"]))
+        if kinds:
+            found[cell] = {
+                kind: float(np.mean([each[kind] for each in kinds])) for kind in kinds[0]
+            }
+    return found
+
+
+def _is_kind(verdict: Verdict, asked: str) -> dict[str, bool]:
+    own = verdict.kind == "language" and verdict.language == asked
+    derived = {"failure": verdict.kind in FAILURES, "question's language": own}
+    return {kind: verdict.kind == kind for kind in ERRORS} | derived
+
+
+def _cut_off(row: Mapping[str, Any]) -> bool:
+    """Whether the limit ended an answer; not where only what came after it was cut."""
+    said = str(row["prediction"])
+    return row.get("reason") == "length" and str(row["text"]).rstrip().endswith(said.rstrip())
+
+
 def _items(
-    predictions: Predictions, rules: Rules, wrong_if: str, classifier: Classifier
+    predictions: Predictions,
+    rules: Rules,
+    wrong_if: str,
+    levels: pd.DataFrame,
+    classifier: Classifier,
 ) -> pd.DataFrame:
+    wrong_to = dict(zip(levels["language"], levels["wrong_to"], strict=True))
     rows: list[dict[str, Any]] = []
     for row in _rows(predictions.table):
         scores = answer_scores(
             row["prediction"], row["references"], row["answer_language"], rules=rules
         )
-        wrong = scores["em"] < 1 if wrong_if == "em" else scores["f1"] == 0
+        wrong = (
+            scores["em"] < 1
+            if wrong_if == "em"
+            else (scores["f1"] <= wrong_to.get(row["answer_language"], 0.0))
+        )
         verdict = classifier(row) if wrong else Verdict("right", "")
         rows.append(
             {
@@ -192,13 +260,10 @@ def _items(
                 **scores,
                 "wrong": bool(wrong),
                 **verdict._asdict(),
+                "truncated": _cut_off(row),
             }
         )
     return pd.DataFrame(rows)
-
-
-Cell = tuple[str, ...]
-Column = tuple[Cell, str]
 
 
 @dataclass(frozen=True)
@@ -258,8 +323,11 @@ class _Table:
     found: Bootstrap
     wide: _Wide
     pivot: str
+    levels: pd.DataFrame
 
-    def scores(self, cells: list[Cell]) -> pd.DataFrame:
+    def scores(self, cells: list[Cell], items: pd.DataFrame) -> pd.DataFrame:
+        by_chance = dict(zip(self.levels["language"], self.levels["chance"], strict=True))
+        cut = items.groupby(list(KEY), sort=False)["truncated"].mean().to_dict()
         rows: list[dict[str, Any]] = []
         for cell in cells:
             for metric in (*METRICS, "f1_content"):
@@ -273,6 +341,8 @@ class _Table:
                         "n": int(self.found.n[at]),
                         "paragraphs": self.wide.n_paragraphs(at),
                         **self._ratio(cells, [cell], metric),
+                        "chance": by_chance.get(cell[3], np.nan) if metric == "f1" else np.nan,
+                        "truncated": cut[cell],
                     }
                 )
         return pd.DataFrame(rows)
@@ -295,7 +365,13 @@ class _Table:
                 )
         return pd.DataFrame(rows, columns=list(SUMMARY))
 
-    def errors(self, cells: list[Cell], items: pd.DataFrame, denominator: str) -> pd.DataFrame:
+    def errors(
+        self,
+        cells: list[Cell],
+        items: pd.DataFrame,
+        denominator: str,
+        baseline: Mapping[Cell, Mapping[str, float]],
+    ) -> pd.DataFrame:
         rows: list[dict[str, Any]] = []
         for cell in cells:
             mine = items[_of_cell(items, cell)]
@@ -311,6 +387,7 @@ class _Table:
                         **self._interval("share", at),
                         "n": round(value * whole) if whole else 0,
                         "of": whole,
+                        "baseline": baseline.get(cell, {}).get(kind, np.nan),
                     }
                 )
         return pd.DataFrame(rows)
