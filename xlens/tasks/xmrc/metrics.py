@@ -212,7 +212,7 @@ def chance_levels(
         f1 = np.array(
             [
                 answer_scores(mine[one[n]][1][0], mine[other[n]][1], language, rules=rules)["f1"]
-                for n in apart
+                for n in map(int, apart)
             ]
         )
         known = len(f1) > 0 and len(mine) >= FEWEST_ANSWERS
