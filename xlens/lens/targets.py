@@ -71,7 +71,7 @@ class TargetSets:
             raise ValueError(
                 f"{len(missing)} of {len(ids)} items have no target sets, first {missing[0]!r}: "
                 "the collision filter dropped them. Select what is left before harvesting: "
-                "prompts.select(ids=targets.ids)."
+                "prompts.select(ids=[i for i in prompts.ids if i in targets.ids])."
             )
         table = self.sets.loc[list(ids), list(self.all_languages)]
         size = max(len(cell) for column in table.columns for cell in table[column])

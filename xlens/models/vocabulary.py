@@ -53,10 +53,15 @@ class Vocabulary:
 
     @cached_property
     def by_bytes(self) -> dict[bytes, tuple[int, ...]]:
-        """Ids by the bytes they write, one leading space left off."""
+        """Ids by the bytes they write, one leading space left off.
+
+        A byte of ASCII (`<0x41>`) is left out where a piece writes the same character: the
+        tokenizer falls back on bytes for what it has no piece for, and never writes that one.
+        """
         found: defaultdict[bytes, list[int]] = defaultdict(list)
+        spare = self._spare_bytes()
         for i, piece in enumerate(self.pieces):
-            if piece:
+            if piece and i not in spare:
                 found[piece.removeprefix(b" ") if piece != b" " else piece].append(i)
         return {piece: tuple(ids) for piece, ids in found.items()}
 
@@ -91,6 +96,18 @@ class Vocabulary:
             return None if piece is None else piece.decode()
         except UnicodeDecodeError:
             return None
+
+    def _spare_bytes(self) -> frozenset[int]:
+        if self.kind != "sentencepiece":
+            return frozenset()
+        items = self._tokenizer.get_vocab()
+        return frozenset(
+            i
+            for token, i in items.items()
+            if (match := _BYTE_TOKEN.fullmatch(token))
+            and int(match[1], 16) < 0x80
+            and chr(int(match[1], 16)) in items
+        )
 
     def _decode(self, token: str) -> bytes:
         if self.kind == "byte-level":
