@@ -102,7 +102,8 @@ def _prefix_tokens(vocab: Vocabulary, word: str) -> tuple[int, ...]:
     first = len(word[:1].encode())
     # Cuts inside a later character are left out: they would be prefixes of no reading.
     cuts = set(range(1, first)) | {len(word[:k].encode()) for k in range(1, len(word) + 1)}
-    return tuple(sorted(i for cut in cuts for i in vocab.by_bytes.get(data[:cut], ())))
+    found = {i for cut in cuts for i in vocab.by_bytes.get(data[:cut], ())}
+    return tuple(sorted(found - vocab.spare_bytes))
 
 
 def _first_tokens(model: HookedModel, word: str) -> tuple[int, ...]:

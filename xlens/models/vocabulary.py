@@ -53,15 +53,10 @@ class Vocabulary:
 
     @cached_property
     def by_bytes(self) -> dict[bytes, tuple[int, ...]]:
-        """Ids by the bytes they write, one leading space left off.
-
-        A byte of ASCII (`<0x41>`) is left out where a piece writes the same character: the
-        tokenizer falls back on bytes for what it has no piece for, and never writes that one.
-        """
+        """Ids by the bytes they write, one leading space left off."""
         found: defaultdict[bytes, list[int]] = defaultdict(list)
-        spare = self._spare_bytes()
         for i, piece in enumerate(self.pieces):
-            if piece and i not in spare:
+            if piece:
                 found[piece.removeprefix(b" ") if piece != b" " else piece].append(i)
         return {piece: tuple(ids) for piece, ids in found.items()}
 
@@ -97,7 +92,12 @@ class Vocabulary:
         except UnicodeDecodeError:
             return None
 
-    def _spare_bytes(self) -> frozenset[int]:
+    @cached_property
+    def spare_bytes(self) -> frozenset[int]:
+        """Bytes of ASCII (`<0x41>`) beside which a piece writes the same character.
+
+        The tokenizer falls back on bytes for what it has no piece for, and never writes these.
+        """
         if self.kind != "sentencepiece":
             return frozenset()
         items = self._tokenizer.get_vocab()
