@@ -217,7 +217,7 @@ def _baseline(predictions: Predictions, classifier: Classifier) -> dict[Cell, di
                 verdict = classifier({**row, "prediction": said, "text": said})
                 kinds.append(_is_kind(verdict, row["question_language"]))
         if kinds:
-            found[cell] = {
+            found[tuple(map(str, cell))] = {
                 kind: float(np.mean([each[kind] for each in kinds])) for kind in kinds[0]
             }
     return found
