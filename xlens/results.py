@@ -170,4 +170,8 @@ def _versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    import torch
+
+    # The distribution's version lacks the build (+cu130), by which numbers differ.
+    found["torch"] = torch.__version__
     return found

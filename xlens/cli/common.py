@@ -20,6 +20,7 @@ def load_model(source: str, loading: Loading) -> HookedModel:
         dtype=getattr(torch, loading.dtype),
         revision=loading.revision,
         trust_remote_code=loading.trust_remote_code,
+        attention=loading.attention,
         adapter=loading.adapter,
         merge=loading.merge,
     )

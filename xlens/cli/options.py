@@ -37,6 +37,7 @@ class Loading:
         dtype: Of the weights; the readout is fp32 in any case.
         revision: Branch, tag or commit of a hub id.
         trust_remote_code: Run code that comes with the checkpoint.
+        attention: What computes attention: eager, sdpa, …; default what suits the model.
         adapter: A LoRA or another adapter of peft on the model: its folder or hub id.
         merge: Fold the adapter into the weights.
     """
@@ -44,6 +45,7 @@ class Loading:
     dtype: Dtype = "float32"
     revision: str | None = None
     trust_remote_code: Annotated[bool, Switch] = False
+    attention: str | None = None
     adapter: str | None = None
     merge: Annotated[bool, Switch] = False
 

@@ -95,6 +95,26 @@ def load_model(
     return model.to(target).eval()
 
 
+def require_weights(model: nn.Module) -> None:
+    """Refuse a model whose weights are not there to be read: on `meta`, or offloaded.
+
+    The lens reads the unembedding and a fingerprint every weight; accelerate's offloading brings
+    each in for the moment of its own forward only.
+
+    Raises:
+        ValueError: some weight is nowhere.
+    """
+    lacking = [n for n, weight in model.named_parameters() if weight.device.type == "meta"]
+    if lacking:
+        offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
+        how = "is offloaded (accelerate)" if offloaded else "lies on meta, without numbers"
+        raise ValueError(
+            f"{type(model).__name__} can't be read: {len(lacking)} of its weights are not there, "
+            f"first {lacking[0]}, which {how}. Load it where it fits whole: a smaller dtype, or "
+            "device_map= over several GPUs without offloading."
+        )
+
+
 def load_tokenizer(
     location: str | Path,
     *,

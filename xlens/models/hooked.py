@@ -15,7 +15,7 @@ from xlens.models import families
 from xlens.models.adapters import summary
 from xlens.models.computation import around, attention_of, foreign, precision
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
-from xlens.models.hf import context_length
+from xlens.models.hf import context_length, require_weights
 from xlens.models.passes import evaluating
 from xlens.models.readout import Readout, output_options
 from xlens.models.vocabulary import Vocabulary
@@ -56,6 +56,7 @@ class HookedModel:
         self.weights_note = weights_note
         self.origin = dict(origin or {})
         self.config: Any = hf_model.config
+        require_weights(hf_model)
         self.family, self.blocks, ln_final = families.recognised(hf_model)
         unembed = hf_model.get_output_embeddings()  # type: ignore[operator]
         if unembed is None:
@@ -119,7 +120,12 @@ class HookedModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of architecture, configuration and every weight; changes when a weight does."""
+        """Hash of architecture, configuration and every weight; changes when a weight does.
+
+        Raises:
+            ValueError: weights that have been offloaded since, or lie on the meta device.
+        """
+        require_weights(self.hf_model)
         return self._fingerprint()
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from xlens.models import adapters
+from xlens.models.attention import ensure_complete, warn_of_known_faults
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
 from xlens.models.sources import load_hf, resolve
@@ -27,6 +28,7 @@ def load(
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    attention: str | None = None,
     adapter: str | Path | None = None,
     merge: bool = False,
 ) -> HookedModel:
@@ -44,6 +46,10 @@ def load(
         device_map: Spreads a model over several GPUs, as in `transformers` ("auto", or a device by
             module name), instead of `device`. Nothing may be left to a disk.
         trust_remote_code: Run code that comes with the checkpoint. Recorded in results.
+        attention: What computes attention, as in `transformers` (`eager`, `sdpa`,
+            `flash_attention_2`). None: its default, or `eager` where that would leave out a
+            soft-cap, a sink, a bias or a window. What was asked for and leaves something out is
+            refused.
         adapter: A LoRA or another adapter of peft that changes modules: its folder or hub id. Put
             into the loaded model by `transformers`, whose class and paths stay;
             `hf_model.disable_adapters()` switches it off. Needs the extra `adapters`.
@@ -55,7 +61,8 @@ def load(
             `TransformerBridge` whose weights were processed, so that its residual stream is
             another; a model that sees what follows; or a family whose final norm, soft-cap or
             residual layout xlens does not understand: the readout of the last residual point must
-            equal the model's own logits.
+            equal the model's own logits; an attention implementation that leaves something out;
+            weights that are nowhere (meta, or offloaded).
     """
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):
         raise ValueError(
@@ -63,6 +70,11 @@ def load(
             "spread a model object yourself before you pass it."
         )
     if isinstance(source, nn.Module):
+        if attention is not None:
+            raise ValueError(
+                "attention= is for a model that is loaded; of a model object set it yourself: "
+                f"model.set_attn_implementation({attention!r})."
+            )
         if tokenizer is None:
             raise ValueError(
                 f"load({type(source).__name__}) needs its tokenizer: load(model, tokenizer)."
@@ -102,6 +114,7 @@ def load(
             device=target,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
+            attention=attention,
         )
         record, name, note = {}, found.name, found.weights_note
         if adapter is not None:
@@ -124,6 +137,11 @@ def load(
             weights_note=note,
             origin={k: v for k, v in origin.items() if v},
         )
+    asked = attention is not None or isinstance(source, nn.Module)
+    warn_of_known_faults(model.hf_model)
+    with model.evaluating():
+        high = min(model.d_vocab, len(model.tokenizer))
+        ensure_complete(model.hf_model, model.blocks, high=high, asked=asked)
     check_readout(model)
     check_causal(model)
     return model

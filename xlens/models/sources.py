@@ -152,6 +152,7 @@ def load_hf(
     device: str | torch.device = "cpu",
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    attention: str | None = None,
 ) -> tuple[nn.Module, Any]:
     """Load a source with `transformers`: a `PreTrainedModel` and a `PreTrainedTokenizerFast`.
 
@@ -160,8 +161,9 @@ def load_hf(
     """
     options = _options(source, trust_remote_code)
     tokenizer = load_tokenizer(source.location, **options)  # first: it fails sooner
+    named = {} if attention is None else {"attn_implementation": attention}
     model = load_model(
-        source.location, dtype=dtype, device=device, device_map=device_map, **options
+        source.location, dtype=dtype, device=device, device_map=device_map, **named, **options
     )
     return model, tokenizer
 

@@ -123,7 +123,7 @@ def _patches(model: HookedModel, rule: Rule) -> list[Patch]:
         raise ValueError(
             f"rule={rule.name!r} must see the soft-cap inside attention, and "
             f"{config._attn_implementation!r} computes it out of sight. Load {model.name} with "
-            "attn_implementation='eager'."
+            "attention='eager'."
         )
     patches: list[Patch] = []
     if rule.constant_norms:

@@ -1,0 +1,118 @@
+"""Attention is computed whole, or the model is refused; weights that are nowhere are named."""
+
+import logging
+
+import kit
+import pytest
+import torch
+
+import tiny
+import xlens
+from xlens.models import attention
+
+
+@pytest.fixture
+def broken():
+    """A kernel that leaves the mask's windows out, under a name of its own."""
+    from transformers import AttentionInterface
+
+    def windowless(module, query, key, value, attention_mask, **options):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, None, is_causal=True, **options)
+
+    AttentionInterface.register("windowless", windowless)
+    return "windowless"
+
+
+def test_attention_can_be_chosen(family_dir):
+    for name in ("eager", "sdpa"):
+        model = xlens.load(family_dir("llama"), attention=name)
+        assert model.provenance()["attention"] == name
+    with pytest.raises(ValueError, match="of a model object set it yourself"):
+        xlens.load(model.hf_model, model.tokenizer, attention="eager")
+
+
+def test_sdpa_without_a_softcap_is_refused_or_replaced(family_dir, caplog):
+    """Gemma 2's scores are capped, which sdpa leaves out."""
+    with pytest.raises(
+        ValueError, match=r"'sdpa' leaves out the soft-cap|does not support an attent"
+    ):
+        xlens.load(family_dir("gemma2"), attention="sdpa")
+    model = xlens.load(family_dir("gemma2"))
+    assert model.provenance()["attention"] == "eager"
+    model.config._attn_implementation = "sdpa"  # as older versions load it
+    with pytest.raises(ValueError, match=r"model.set_attn_implementation\('eager'\)"):
+        xlens.load(model.hf_model, model.tokenizer)
+    # What was not asked for is mended, and said: older transformers load sdpa by default.
+    with caplog.at_level(logging.WARNING):
+        attention.ensure_complete(model.hf_model, model.blocks, high=100, asked=False)
+    assert "runs with 'eager' attention" in caplog.text
+    assert model.provenance()["attention"] == "eager"
+
+
+def test_a_kernel_that_leaves_out_a_window_shows_on_a_long_text(family_dir, broken):
+    model = xlens.load(family_dir("mistral"))
+    config = model.hf_model.config
+    before = config.sliding_window
+    config.sliding_window = 4096  # no text of the check would fill it
+    model.hf_model.set_attn_implementation(broken)
+    with pytest.raises(ValueError, match=r"on a text of \d+ tokens its states under 'windowless'"):
+        attention.ensure_complete(model.hf_model, model.blocks, high=100, asked=True)
+    # Nothing is left changed behind.
+    assert config.sliding_window == 4096 and config._attn_implementation == broken
+    config.sliding_window = before
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_familys_default_is_whole(family_dir, family, caplog):
+    with caplog.at_level(logging.WARNING):
+        model = xlens.load(family_dir(family))
+    assert "attention" not in caplog.text
+    assert not any(block._forward_hooks for block in model.blocks)
+
+
+def test_versions_that_compute_a_family_wrongly(monkeypatch, family_dir, caplog):
+    import transformers
+
+    model = kit.fresh("llama")
+    model.hf_model.config.model_type = "olmo3"
+    for version, warned in (("4.57.0", False), ("5.12.1", True), ("5.13.0", False)):
+        monkeypatch.setattr(transformers, "__version__", version)
+        caplog.clear()
+        attention.warn_of_known_faults(model.hf_model)
+        assert ("known to compute olmo3 wrongly" in caplog.text) == warned
+
+
+def test_weights_on_the_meta_device(family_dir):
+    model = xlens.load(family_dir("gpt2"))
+    with torch.device("meta"):
+        empty = type(model.hf_model)(model.hf_model.config)
+    with pytest.raises(ValueError, match="lies on meta, without numbers"):
+        xlens.load(empty, model.tokenizer)
+
+
+def test_offloaded_weights():
+    from accelerate import cpu_offload
+
+    model = kit.fresh("gpt2")
+    cpu_offload(model.hf_model)
+    with pytest.raises(ValueError, match=r"is offloaded \(accelerate\).*device_map="):
+        xlens.load(model.hf_model, model.tokenizer)
+    # Offloaded after it was loaded: every verb asks for the fingerprint.
+    prompts = [xlens.Prompt("a dog", "en", "1")]
+    for verb in (xlens.harvest, xlens.generate):
+        with pytest.raises(ValueError, match="is offloaded"):
+            verb(model, prompts, progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_are_floating_point(family_dir, dtype):
+    with pytest.raises(ValueError, match="is not one of"):
+        xlens.load(family_dir("gpt2"), dtype=dtype)
+
+
+def test_the_build_of_torch_is_named():
+    from xlens.results import versions
+
+    assert versions()["torch"] == torch.__version__

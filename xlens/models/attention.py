@@ -1,0 +1,164 @@
+"""Attention as the model was meant: what an implementation leaves out shows against `eager`.
+
+transformers hands scores, mask and extras (soft-cap, sinks, ALiBi, windows) to one of several
+implementations, and one that cannot do an extra may say nothing: below 5.22, sdpa dropped the
+soft-cap of Gemma 2, a change of .59 of the states that the readout check cannot see. `eager` spells
+every step out, so each other implementation is compared with it once, on a short and a long text.
+"""
+
+import logging
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from packaging.version import Version
+from torch import Tensor, nn
+
+from xlens.models.computation import attention_of
+from xlens.models.hooks import residual
+
+_SHORT, _LONG = 8, 160
+# Windows that no text of this length fills are made narrower for the comparison, on both sides.
+_WINDOW = 64
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+# Blocks that are compared where the config does not say which differ in kind.
+_BLOCKS = 4
+# Relative error of the states. Kernels sum in another order; half precision rounds in between.
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+_HALF_TOLERANCE = 0.1
+# Without even a try: a soft-cap of 50 leaves most random texts almost as they are.
+_NO_SOFTCAP = ("sdpa",)
+_log = logging.getLogger(__name__)
+
+# Versions of transformers, from the first to below the last, whose forward of a family was wrong in
+# a way that no check of ours can see, by `model_type`.
+KNOWN_WRONG: dict[str, tuple[str, str, str]] = {
+    "olmo3": ("5.0", "5.13", "its YaRN scaling of positions is wrong"),
+}
+
+
+def warn_of_known_faults(hf_model: nn.Module) -> None:
+    """Say so where this version of transformers is known to compute the family wrongly."""
+    import transformers
+
+    config: Any = hf_model.config
+    for kind in {config.model_type, config.get_text_config().model_type}:
+        first, last, what = KNOWN_WRONG.get(kind, ("0", "0", ""))
+        if Version(first) <= Version(transformers.__version__) < Version(last):
+            _log.warning(
+                "transformers %s is known to compute %s wrongly: %s. Install %s or newer.",
+                *(transformers.__version__, kind, what, last),
+            )
+
+
+def ensure_complete(
+    hf_model: nn.Module, blocks: Sequence[nn.Module], *, high: int, asked: bool
+) -> None:
+    """See that attention is computed whole; where it wasn't asked for by name, `eager` takes over.
+
+    Args:
+        hf_model: In evaluation mode.
+        blocks: Its blocks.
+        high: Token ids are drawn below this.
+        asked: Whether the implementation is somebody's choice, which is not changed behind them.
+
+    Raises:
+        ValueError: the implementation leaves something out, and was asked for.
+    """
+    if not (reason := _left_out(hf_model, blocks, high)):
+        return
+    name = type(hf_model).__name__
+    if asked:
+        raise ValueError(
+            f"{name} is refused with this attention: {reason}. Every analysis would be one of "
+            "another model. Load it with attention='eager' (--attention eager), or for a model "
+            "object call model.set_attn_implementation('eager') first."
+        )
+    _log.warning("%s: %s; it runs with 'eager' attention.", name, reason)
+    hf_model.set_attn_implementation("eager")  # type: ignore[operator]
+
+
+def _left_out(hf_model: nn.Module, blocks: Sequence[nn.Module], high: int) -> str:
+    """What the implementation leaves out of the forward, in words; empty if nothing."""
+    config: Any = hf_model.config
+    name = attention_of(hf_model)
+    if name in (None, "eager"):
+        return ""
+    text = config.get_text_config()
+    if name in _NO_SOFTCAP and getattr(text, "attn_logit_softcapping", None):
+        return f"{name!r} leaves out the soft-cap on attention scores"
+    n_ctx = getattr(text, "max_position_embeddings", None) or _LONG
+    some = blocks[: _differing(text, len(blocks))]
+    generator = torch.Generator().manual_seed(0)
+    device = hf_model.get_input_embeddings().weight.device  # type: ignore[operator]
+    dtype = next(iter(hf_model.parameters())).dtype
+    tolerance = _TOLERANCE.get(dtype, _HALF_TOLERANCE)
+    with _narrowed(hf_model):
+        for n in (_SHORT, min(_LONG, n_ctx)):
+            ids = torch.randint(high, (1, n), generator=generator).to(device)
+            found = _states(hf_model, some, ids)
+            try:
+                with _eager(hf_model, name):
+                    wanted = _states(hf_model, some, ids)
+            except (ValueError, NotImplementedError) as problem:
+                _log.info("%s has no eager attention to compare with: %s", name, problem)
+                return ""
+            error = float((found - wanted).norm() / wanted.norm())
+            if not error <= tolerance:  # NaN too
+                return (
+                    f"on a text of {n} tokens its states under {name!r} differ from those under "
+                    f"'eager' by {error:.2g} of their size (accepted: {tolerance:g})"
+                )
+    return ""
+
+
+def _differing(config: Any, n_blocks: int) -> int:
+    """Blocks up to the last kind of them."""
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    if not kinds:
+        return min(_BLOCKS, n_blocks)
+    return max(list(kinds).index(kind) for kind in set(kinds)) + 1
+
+
+@torch.inference_mode()
+def _states(model: nn.Module, blocks: Sequence[nn.Module], ids: Tensor) -> Tensor:
+    """What these blocks give, one row per token and block; the rest of the model does not run."""
+    found: list[Tensor] = []
+
+    def keep(_point: int, states: Tensor) -> None:
+        found.append(states.float().cpu().reshape(-1, states.shape[-1]))
+
+    with residual(blocks, range(1, len(blocks) + 1), keep):
+        model(input_ids=ids, use_cache=False)
+    return torch.cat(found)
+
+
+@contextmanager
+def _eager(model: Any, name: str) -> Generator[None]:
+    """Attention spelled out inside, by `name` again afterwards."""
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(name)
+
+
+@contextmanager
+def _narrowed(model: nn.Module) -> Generator[None]:
+    """Windows that a short text would not fill, narrower inside."""
+    configs = (getattr(module, "config", None) for module in model.modules())
+    owners = [*{id(c): c for c in configs if c is not None}.values(), *model.modules()]
+    changed = [(o, name, getattr(o, name)) for name in _WINDOWS for o in _wide(owners, name)]
+    try:
+        for owner, name, _ in changed:
+            setattr(owner, name, _WINDOW)
+        yield
+    finally:
+        for owner, name, before in changed:
+            setattr(owner, name, before)
+
+
+def _wide(owners: Iterable[Any], name: str) -> list[Any]:
+    sizes = ((owner, getattr(owner, name, None)) for owner in owners)
+    return [owner for owner, size in sizes if type(size) is int and size > _WINDOW]
