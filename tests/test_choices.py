@@ -228,6 +228,15 @@ def test_facts_that_cannot_be_made_are_refused():
         cldr_choices(["en", "bo"])
 
 
+def test_nothing_left_says_why():
+    choices = choices_of()
+    with pytest.raises(ValueError, match="each of 2 has an option that is the same string"):
+        choices_of(*[{"options": ["x", "y", "z"]}] * 4).without_identical()
+    kinds = Choices(choices.frame.assign(kind=choices.frame["id"]), "test")
+    with pytest.raises(ValueError, match=r"both among these ids \(1\) and of kind 2"):
+        kinds.select(ids=["1"], kinds=["2"])
+
+
 # --- prompts -------------------------------------------------------------------------------------
 
 
@@ -534,7 +543,7 @@ def test_broken_files_are_refused(tmp_path):
     same = rows_of({"options": ["p", "q", "r"]}, {"options": ["p", "u", "v"]})
     assert read(same).ids == ("1", "2")
     assert read(same, identical="drop").ids == ("2",)
-    with pytest.raises(ValueError, match="is the same question in every language"):
+    with pytest.raises(ValueError, match=r"of 2: 1 missing language .de., 1 missing language .en."):
         read([{**ROW}, {**ROW, "id": "2", "language": "de"}], incomplete="drop")
 
 

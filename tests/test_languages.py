@@ -124,3 +124,12 @@ def test_what_is_written_alike() -> None:
     assert lg.written("zh-TW") == lg.written("zh-Hant") == ("zh", "Hant")
     assert lg.written("arb") == lg.written("ar-EG") == ("ar", "Arab")
     assert len({lg.written(tag) for tag in ("zh", "zh-Hant", "zh-Latn", "hi", "hi-Latn")}) == 5
+
+
+def test_names_of_languages_in_others():
+    assert lg.named_in("de", "es") == "alemán"
+    assert lg.named_in("zh-Hans", "de") == lg.named_in("zh-Hant", "de") == "Chinesisch"
+    assert lg.named_in("zh-Hant", "de", variant=True) != lg.named_in("zh-Hans", "de", variant=True)
+    assert "Arab" in lg.named_in("arb", "de")
+    assert lg.named_in("tlh", "de") == "Klingonisch"
+    assert lg.named_in("de", "tlh") == "German"  # CLDR knows no word of Klingon

@@ -1,5 +1,7 @@
 """`study_process` and `xlens process`: every part is saved, resumed, reported and refused."""
 
+from dataclasses import replace
+
 import kit
 import pytest
 
@@ -8,6 +10,7 @@ from xlens.report import write_report
 from xlens.report.process import process_findings
 from xlens.runs import RunDirectory
 from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
+from xlens.studies.latent_process import left_out_parts
 from xlens.tasks.choices import cldr_choices
 
 LANGUAGES = ["en", "de", "fr", "sw"]
@@ -57,7 +60,15 @@ def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
 
 def test_what_the_items_do_not_allow_is_left_out(choices):
     without = choices.select(languages=["de", "fr", "sw"])
-    assert planned_parts(without, STUDY) == ("consistency", "similarity", "probe", "map")
+    asked = replace(STUDY, steering=None)
+    assert planned_parts(without, asked) == ("consistency", "similarity", "probe", "map")
+    assert left_out_parts(without, STUDY) == {
+        "latent": "the items have no en, only de, fr, sw",
+        "dissociation": "it needs 4 languages or more, and there are 3",
+    }
+    # What is asked for is never left out.
+    with pytest.raises(ValueError, match=r"to 'en', but .* has de, fr, sw: add that language"):
+        planned_parts(without, ProcessStudy(steering=SteeringStudy()))
     with pytest.raises(ValueError, match="200 are needed"):
         planned_parts(choices.sample(50), ProcessStudy(steering=SteeringStudy()))
     with pytest.raises(ValueError, match="at least 5"):

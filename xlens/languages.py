@@ -5,14 +5,15 @@ name: "Chinese" doesn't say which script, and every data set abbreviates it diff
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from babel import Locale, UnknownLocaleError
 from langcodes import Language, standardize_tag
 from langcodes.tag_parser import LanguageTagError
 
+T = TypeVar("T")
 _ACCEPTED = "Accepted are BCP-47 tags such as 'en', 'pt-BR' or 'zh-Hans'"
 # ISO 639-2 codes that stand for "no particular language": a valid tag, but nothing to compare.
 _NO_LANGUAGE = frozenset({"und", "mul", "mis", "zxx"})
@@ -59,6 +60,21 @@ def standardize_all(tags: Iterable[str]) -> tuple[str, ...]:
             "name each language once (different spellings of a tag count as the same)."
         )
     return standard
+
+
+def by_tag(given: Mapping[str, T], what: str) -> dict[str, T]:
+    """What is said of some languages, none of it empty, by their standardised tags.
+
+    Raises:
+        ValueError: an unknown tag, the same language twice, or nothing said of one.
+    """
+    tags = standardize_all(given) if given else ()
+    found = dict(zip(tags, given.values(), strict=True))
+    if empty := [tag for tag, value in found.items() if not value]:
+        raise ValueError(
+            f"{what} of {', '.join(empty)}: nothing given. Give some, or leave it out."
+        )
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -149,6 +165,22 @@ def _told_apart(tags: Iterable[str], name: Callable[..., str]) -> dict[str, str]
         taken = Counter(by_tag.values())
         by_tag = {tag: again(tag) if taken[said] > 1 else said for tag, said in by_tag.items()}
     return by_tag
+
+
+@lru_cache(maxsize=1024)
+def named_in(tag: str, other: str, *, variant: bool = False) -> str:
+    """What a language is called in another one: `alemán`; in English where CLDR doesn't say.
+
+    Raises:
+        ValueError: an unknown tag.
+    """
+    try:
+        locale = cldr_locale(other)
+    except ValueError:
+        return english_name(tag, variant=variant)
+    whole = written(tag)[0]  # `ar` of `arb`
+    found = _name(locale, tag, variant=variant) or locale.languages.get(whole)
+    return found or english_name(tag, variant=variant)
 
 
 @lru_cache(maxsize=1024)

@@ -5,16 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from xlens.cli.common import load_model, open_run
+from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import Loading
 from xlens.consistency import ConsistencyResult, consistency, option_scores
 from xlens.engine import Store
 from xlens.languages import standardize_all
 from xlens.report import write_report
 from xlens.report.choices import PANEL, SCORES, STUDY, findings
+from xlens.report.sentences import used
 from xlens.results import analysed
 from xlens.stats import Resampling
-from xlens.tasks.choices import Choices, cldr_choices, read_choices, score_choices
+from xlens.tasks.choices import FACTS, Choices, cldr_choices, read_choices, score_choices
+
+Policy = Literal["error", "drop"]
 
 
 def choices_job(
@@ -23,6 +26,9 @@ def choices_job(
     languages: Sequence[str],
     items: Path | None,
     layout: str,
+    split: str | None,
+    incomplete: Policy,
+    identical: Literal["keep", "drop"] | None,
     kinds: Sequence[str],
     n_items: int,
     shots: int,
@@ -38,13 +44,21 @@ def choices_job(
         ValueError: unusable items, languages or folder, before the model is loaded.
     """
     tags = list(standardize_all(languages)) if languages else []
-    offered = offered_choices(items, layout, tags, kinds, seed)
+    offered = offered_choices(
+        items, layout, tags, kinds, seed, split=split, incomplete=incomplete, identical=identical
+    )
+    survival = counted(offered.survival())
+    if said := used(survival, "items"):
+        print(said)
     asked = offered.sample(min(n_items, len(offered.ids)), seed=seed)
     options: dict[str, Any] = {
         "model": model,
         "languages": list(asked.languages),
         "items": None if items is None else str(items),
         "layout": layout,
+        "split": split,
+        "incomplete": incomplete,
+        "identical": identical,
         "kinds": list(kinds),
         "n_items": n_items,
         "shots": shots,
@@ -59,6 +73,7 @@ def choices_job(
         overwrite=overwrite,
         items=offered.source,
         n_items=len(asked.ids),
+        survival=survival,
     )
     if not run.has_result(STUDY, PANEL):
         hooked = load_model(model, loading)
@@ -83,12 +98,29 @@ def offered_choices(
     kinds: Sequence[str],
     seed: int,
     *,
-    incomplete: Literal["error", "drop"] = "error",
+    split: str | None = None,
+    incomplete: Policy = "error",
+    identical: Literal["keep", "drop"] | None = None,
 ) -> Choices:
-    """Items of a file in its layout, or those that CLDR gives in these languages."""
+    """Items of a file in its layout, or those that CLDR gives in these languages.
+
+    Names from CLDR that are one string in two languages are left out by default, a file's options
+    are kept.
+    """
     if items is not None:
-        found = read_choices(items, layout=layout, languages=tags or None, incomplete=incomplete)
+        found = read_choices(
+            items,
+            layout=layout,
+            languages=tags or None,
+            split=split,
+            incomplete=incomplete,
+            identical=identical or "keep",
+        )
         return found.select(kinds=kinds) if kinds else found
+    if layout != "jsonl" or split is not None:
+        raise ValueError(
+            f"layout={layout!r} and split={split!r} are of a file or folder: name it with --items."
+        )
     if not tags:
         raise ValueError("Name two languages or more: --languages en de sw.")
-    return cldr_choices(tags, kinds, seed=seed) if kinds else cldr_choices(tags, seed=seed)
+    return cldr_choices(tags, kinds or FACTS, seed=seed, identical=identical or "drop")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -72,6 +72,9 @@ def lens(
     pairs: tuple[str, ...] = (),
     study: Annotated[LensStudy, Flat] = LENS,
     words: Path | None = None,
+    columns: tuple[str, ...] = (),
+    repeats: Literal["error", "first"] = "error",
+    missing: Literal["error", "drop", "keep"] = "error",
     kinds: tuple[str, ...] = (),
     loading: Annotated[Loading, Flat] = LOADING,
     static: tuple[str, ...] = (),
@@ -84,6 +87,7 @@ def lens(
     xlens lens gemma-3-270m --from fr --to zh-Hans
     xlens lens ./my-checkpoint --pairs de:ru ru:ar --kinds territory month
     xlens lens google/gemma-3-270m --from fr --to hi --words my-words.tsv --reading whole
+    xlens lens ./my-checkpoint --from fr --to tlh --words my-words.tsv --names.tlh "tlhIngan Hol"
     ```
 
     Args:
@@ -93,6 +97,11 @@ def lens(
         pairs: Several pairs SOURCE:TARGET instead of --from and --to.
         study: What is asked of each pair.
         words: Your own word list (TSV, CSV or JSON Lines with language tags as column names).
+        columns: What the columns of --words are where they aren't named by tags: NAME:TAG of each,
+            or, in a file without a row of names, the tags in order.
+        repeats: Rows of --words that repeat an item: an error, or all but the first left out.
+        missing: Rows of --words that lack a word: an error, left out, or kept for the pairs of
+            languages that they have words in.
         kinds: Which of the built-in words (CLDR): territory language currency month weekday unit.
         loading: How the model is loaded.
         static: Pictures to write beside the pages: png svg pdf (needs the extra `static`).
@@ -113,6 +122,9 @@ def lens(
         pairs=chosen,
         study=study,
         words=words,
+        columns=columns,
+        repeats=repeats,
+        missing=missing,
         kinds=kinds,
         loading=loading,
         static=static,

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from xlens.cli.options import Loading
@@ -55,6 +56,11 @@ def open_run(
     empty = not RunDirectory(out).results()
     names = [f"{command}.{name}" for name in free]
     return RunDirectory.create(out, config, provenance, overwrite=overwrite or empty, free=names)
+
+
+def counted(survival: pd.DataFrame) -> dict[str, int]:
+    """The number of a survival table by reason, `offered` and `kept` first."""
+    return {str(k): int(n) for k, n in zip(survival["reason"], survival["n"], strict=True)}
 
 
 def models_table() -> str:

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from xlens.cli.common import load_model, open_run
+from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import LOADING, Loading
 from xlens.engine import Store
 from xlens.figures.export import STATIC
 from xlens.languages import standardize
 from xlens.report import write_report
-from xlens.report.sentences import layer, probability
+from xlens.report.sentences import layer, probability, used
 from xlens.runs import pair_name
 from xlens.studies.latent_language import PairStudy, check_pair, study_pair
 from xlens.studies.options import LensStudy
@@ -28,6 +28,9 @@ def lens_job(
     study: LensStudy,
     out: Path,
     words: Path | None = None,
+    columns: Sequence[str] = (),
+    repeats: Literal["error", "first"] = "error",
+    missing: Literal["error", "drop", "keep"] = "error",
     kinds: Sequence[str] = (),
     loading: Loading = LOADING,
     static: Sequence[str] = (),
@@ -41,7 +44,14 @@ def lens_job(
     asked = [_pair(pair) for pair in pairs]
     if unknown := sorted(set(static) - set(STATIC)):
         raise ValueError(f"Unknown pictures {unknown}; --static takes {', '.join(STATIC)}.")
-    offered = _words(words, kinds, asked, study.pivot)
+    languages = list(dict.fromkeys([study.pivot, *(tag for pair in asked for tag in pair)]))
+    offered = (
+        cldr_words(languages, kinds or KINDS)
+        if words is None
+        else _own_words(words, languages, kinds, columns, repeats=repeats, missing=missing)
+    )
+    if words is None and columns:
+        raise ValueError(f"--columns {' '.join(columns)}: of what file? Give --words as well.")
     for source, target in asked:
         check_pair(offered, source, target, study=study)
     options: dict[str, Any] = {
@@ -52,6 +62,9 @@ def lens_job(
     if command == "lens":
         options |= {
             "words": None if words is None else str(words),
+            "columns": list(columns),
+            "repeats": repeats,
+            "missing": missing,
             "kinds": list(kinds),
             **loading.options(),
         }
@@ -94,15 +107,32 @@ def _pair(text: str) -> tuple[str, str]:
     return standardize(parts[0]), standardize(parts[1])
 
 
-def _words(
-    path: Path | None, kinds: Sequence[str], pairs: Sequence[tuple[str, str]], pivot: str
+def _own_words(
+    path: Path,
+    languages: Sequence[str],
+    kinds: Sequence[str],
+    columns: Sequence[str],
+    **policies: Any,
 ) -> WordList:
-    languages = list(dict.fromkeys([pivot, *(tag for pair in pairs for tag in pair)]))
-    if path is None:
-        return cldr_words(languages, kinds or KINDS)
-    found = read_words(path)
+    found = read_words(path, languages=_columns(columns), **policies)
+    for reason in ("repeated", "missing"):
+        if n := found.dropped.loc[found.dropped["reason"] == reason, "id"].nunique(dropna=False):
+            print(f"{path.name}: rows of {n} items are left out, {reason}.")
     found.require(languages)
     return found.select(kinds=kinds) if kinds else found
+
+
+def _columns(given: Sequence[str]) -> dict[str, str] | list[str] | None:
+    """Columns by name, or in order; None: the first row names them."""
+    named = [text.rpartition(":") for text in given]
+    if all(name and tag for name, _, tag in named):
+        return {name: tag for name, _, tag in named} or None
+    if any(colon for _, colon, _ in named):
+        raise ValueError(
+            f"--columns {' '.join(given)}: write NAME:TAG for every column that is to be read, or "
+            "only tags, in order, for a file without a row of names."
+        )
+    return list(given)
 
 
 def _headline(done: PairStudy, study: LensStudy) -> str:
@@ -114,4 +144,5 @@ def _headline(done: PairStudy, study: LensStudy) -> str:
         for _, row in table.iterrows()
     ]
     n = int(table["n"].iloc[0])
-    return f"      {n} words; " + ", ".join(shown)
+    left = used(counted(done.survival), "words")
+    return (f"      {left}\n" if left else "") + f"      {n} words; " + ", ".join(shown)

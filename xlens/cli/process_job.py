@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xlens.cli.choices_job import offered_choices
-from xlens.cli.common import load_model, open_run
+from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import Loading
 from xlens.engine import Store
 from xlens.languages import standardize_all
 from xlens.report import write_report
-from xlens.report.process import process_findings
+from xlens.report.process import left_out, process_findings
 from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
+from xlens.studies.latent_process import left_out_parts
+from xlens.tasks.choices import Choices
 
 
 def process_job(
@@ -44,6 +46,14 @@ def process_job(
         ValueError: unusable items, languages, options or folder, before the model is loaded.
     """
     tags = list(standardize_all(languages)) if languages else []
+    if items and "cldr" not in items and (tags or kinds):
+        raise ValueError(
+            "--languages and --kinds choose items from CLDR, and --items has only others: leave "
+            "them out, or name cldr among the items."
+        )
+    lonely = {"--steer-languages": steer_languages, "--layers": layers, "--strengths": strengths}
+    if not steer and (unused := [name for name, value in lonely.items() if value]):
+        raise ValueError(f"{', '.join(unused)} without --steer: say which methods to try.")
     given: dict[str, Any] = {"strengths": tuple(strengths)} if strengths else {}
     steering = (
         SteeringStudy(
@@ -68,14 +78,22 @@ def process_job(
         steering=steering,
         seed=seed,
     )
-    sets = {}
+    sets: dict[str, Choices] = {}
+    survival: dict[str, dict[str, int]] = {}
+    without: dict[str, dict[str, str]] = {}
     for source in items or ["cldr"]:
         name, found = _items(source, tags, kinds, seed)
+        if name in sets:
+            raise ValueError(
+                f"--items {' '.join(items)}: two of these are called {name!r} in the report; "
+                "rename a file."
+            )
         planned_parts(found, study)
         sets[name] = found
-        if source != "cldr" and len(found.dropped):
-            n = found.dropped["id"].nunique()
-            print(f"{name}: {n} items differ between languages and are left out.")
+        survival[name] = counted(found.survival())
+        without[name] = left_out_parts(found, study)
+        for said in left_out(survival[name], without[name]):
+            print(f"{name}: {said}")
     options: dict[str, Any] = {
         "model": model,
         "languages": tags,
@@ -103,7 +121,8 @@ def process_job(
         options,
         overwrite=overwrite,
         sources={name: found.source for name, found in sets.items()},
-        left_out={name: int(found.dropped["id"].nunique()) for name, found in sets.items()},
+        survival=survival,
+        without=without,
     )
     hooked = load_model(model, loading)
     results = {
@@ -119,7 +138,7 @@ def process_job(
     return page
 
 
-def _items(source: str, tags: list[str], kinds: Sequence[str], seed: int) -> tuple[str, Any]:
+def _items(source: str, tags: list[str], kinds: Sequence[str], seed: int) -> tuple[str, Choices]:
     """`cldr`, `LAYOUT:PATH`, or a file of the plain layout; with a name for the folder."""
     if source == "cldr":
         return "cldr", offered_choices(None, "jsonl", tags, kinds, seed)

@@ -15,7 +15,10 @@ def choices(
     *,
     languages: tuple[str, ...] = (),
     items: Path | None = None,
-    layout: str = "jsonl",
+    layout: Literal["jsonl", "xcopa", "belebele", "global-mmlu", "m-mmlu", "bmlama"] = "jsonl",
+    split: str | None = None,
+    incomplete: Literal["error", "drop"] = "error",
+    identical: Literal["keep", "drop"] | None = None,
     kinds: tuple[str, ...] = (),
     n_items: int = 100,
     shots: int = 2,
@@ -31,13 +34,19 @@ def choices(
     xlens choices gemma-3-270m --languages en de sw
     xlens choices gemma-3-270m --languages en de --kinds code-territory --shots 0
     xlens choices gemma-3-270m --items mine.jsonl --out runs/mine
+    xlens choices gemma-3-270m --items data/xcopa --layout xcopa --incomplete drop
     ```
 
     Args:
         model: As for `xlens lens`.
         languages: Of the questions; with --items by default all there are.
         items: Questions of your own, a file or a folder; default: facts from CLDR.
-        layout: Of --items: jsonl, xcopa, belebele, global-mmlu, m-mmlu, bmlama.
+        layout: Of --items.
+        split: Read files with this in their name (val); default test where there are splits.
+        incomplete: Items that some language lacks, or that differ between languages (some of
+            XCOPA's do): an error, or left out.
+        identical: Items with an option that is the same string in two languages: keep or drop;
+            default keep for --items, drop for facts from CLDR.
         kinds: Kinds of items; default all.
         n_items: Most items, drawn with seed.
         shots: Demonstrations before each question.
@@ -54,6 +63,9 @@ def choices(
         languages=languages,
         items=items,
         layout=layout,
+        split=split,
+        incomplete=incomplete,
+        identical=identical,
         kinds=kinds,
         n_items=n_items,
         shots=shots,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xlens import files
-from xlens.cli.common import load_model, open_run
+from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import Loading
 from xlens.cli.serving import FREE, Serving
 from xlens.engine import Store
@@ -23,6 +23,7 @@ from xlens.report.reading_tables import (
     scores_of,
     text_table,
 )
+from xlens.report.sentences import used
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
@@ -96,13 +97,12 @@ def xmrc_job(
         **asdict(serving),
         **loading.options(),
     }
-    survival = reading.survival()
-    left = dict(zip(survival["reason"], survival["n"].tolist(), strict=True))
+    left = counted(reading.survival())
     known: dict[str, Any] = {"questions": reading.source, "survival": left}
     free = ("pair", *FREE)
     run = open_run(out, COMMAND, options, overwrite=overwrite, free=free, **known)
-    if left["offered"] > left["kept"]:
-        print(f"{left['kept']} of {left['offered']} questions can be used: {_told(left)}.")
+    if said := used(left, "questions"):
+        print(said)
     # All of them first: other questions are to be refused before hours of asking these.
     saved = {
         name: saved_reading(run.path / "results" / folder, reading, study)
@@ -210,11 +210,6 @@ def _reading(
         raise ValueError(
             f"Can't get {data} from the hub ({type(error).__name__}: {error}). {folder}."
         ) from None
-
-
-def _told(left: dict[str, int]) -> str:
-    reasons = [f"{reason} {n}" for reason, n in left.items() if n]
-    return ", ".join(r for r in reasons if not r.startswith(("offered", "kept")))
 
 
 def _tell(parts: dict[str, Result], place: Path) -> None:

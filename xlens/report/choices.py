@@ -11,8 +11,9 @@ from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import agreement_matrix, figure_block, page, write_figures
 from xlens.languages import english_names
 from xlens.report.reproduce import reproduce
+from xlens.report.sentences import used
 from xlens.report.style import STYLE
-from xlens.report.tables import figure, table
+from xlens.report.tables import figure, paragraph, table
 from xlens.runs import RunDirectory
 
 STUDY = "choices"
@@ -55,6 +56,7 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "resampling items.</p>",
             '<h2 id="findings">What was found</h2>',
             f'<ul class="findings">\n{_findings(panel)}</ul>',
+            paragraph(used(run.provenance.get("survival", {}), "items")),
             f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel)}</section>',
             f'<section id="agreement">\n<h2>Agreement</h2>\n{means_table(panel)}{"".join(blocks)}'
             "</section>",

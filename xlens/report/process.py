@@ -1,6 +1,6 @@
 """The page of a run of `xlens process`: shared space, consistency, steering."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from xlens.figures import (
 from xlens.languages import english_names
 from xlens.report.choices import LEVEL, accuracy_table, findings, means_table
 from xlens.report.reproduce import reproduce
+from xlens.report.sentences import used
 from xlens.report.style import STYLE
-from xlens.report.tables import figure, table
+from xlens.report.tables import figure, paragraph, table
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.steering import EFFECTS, SteeringResult
@@ -38,6 +39,7 @@ from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
 from xlens.tasks.choices import LatentOptions
 
 MARK = "probe"  # a result that only these runs have
+PART_WORDS = {"latent": "options inside", "dissociation": "the test whether the two go together"}
 _CAPTIONS = {
     "agreement": "Agreement of the answers, and of permuted items.",
     "transfer": "Transfer: right in the column's language, given right in the row's.",
@@ -87,7 +89,10 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "<p>The same multiple-choice questions in several languages: do the answers agree, how "
             "alike are the languages inside, do the two go together, and does pushing the stream "
             "help? Every number has its control beside it; intervals are 95 %.</p>",
-            *(_section(items, parts, figures, len(sets) > 1) for items, parts in sets.items()),
+            *(
+                _section(items, parts, figures, _said(run, items), len(sets) > 1)
+                for items, parts in sets.items()
+            ),
             reproduce(run, made_by),
             "</main>\n",
         ]
@@ -96,6 +101,12 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
     if static:
         write_figures(figures, run.figures, static=static, plotlyjs="../plotly.min.js")
     return run.report_file
+
+
+def left_out(survival: Mapping[str, int], without: Mapping[str, str]) -> list[str]:
+    """What of the items, and of what could be asked of them, is left out, and why."""
+    said = [f"Without {PART_WORDS.get(part, part)}: {why}." for part, why in without.items()]
+    return [s for s in (used(survival, "items"), *said) if s]
 
 
 def process_findings(parts: Mapping[str, Result]) -> list[str]:
@@ -144,8 +155,18 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
+def _said(run: RunDirectory, items: str) -> list[str]:
+    known = run.provenance
+    survival, without = (known.get(name, {}).get(items, {}) for name in ("survival", "without"))
+    return left_out(survival, without)
+
+
 def _section(
-    items: str, parts: Mapping[str, Result], figures: Mapping[str, Figure], several: bool
+    items: str,
+    parts: Mapping[str, Result],
+    figures: Mapping[str, Figure],
+    without: Sequence[str],
+    several: bool,
 ) -> str:
     blocks = [
         figure(figure_block(fig, name, label=_CAPTIONS[part]), _CAPTIONS[part])
@@ -156,7 +177,7 @@ def _section(
     panel, steered = parts.get("consistency"), parts.get("steering")
     head = f"Items: {escape(items)}" if several else "What was found"
     html = f'<section id="{escape(items)}">\n<h2>{head}</h2>\n'
-    html += f'<ul class="findings">\n{sentences}</ul>\n'
+    html += f'<ul class="findings">\n{sentences}</ul>\n' + "".join(map(paragraph, without))
     if isinstance(panel, ConsistencyResult):
         html += accuracy_table(panel) + means_table(panel)
     html += "".join(blocks)

@@ -20,6 +20,18 @@ def summarised(name: str, results: Mapping[str, LensResult]) -> LensSummary:
     return results[name].summary(shuffled=null if same else None)
 
 
+def used(survival: Mapping[str, int], what: str) -> str:
+    """How many of what was offered can be used, and why the rest can't; nothing if all can."""
+    reasons = ", ".join(
+        f"{why} {n}" for why, n in survival.items() if n and why not in ("offered", "kept")
+    )
+    return (
+        f"{survival['kept']} of {survival['offered']} {what} can be used; of the others: {reasons}."
+        if reasons
+        else ""
+    )
+
+
 def probability(value: float) -> str:
     """A probability in words of two or three digits: `0.28`, `0.034`, `below 0.001`."""
     if math.isnan(value):

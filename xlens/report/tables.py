@@ -44,6 +44,11 @@ def language(tag: str) -> str:
     return f'<bdi lang="{escape(tag)}" dir="{direction(tag)}">{escape(name)}</bdi>'
 
 
+def paragraph(text: str) -> str:
+    """A paragraph of plain text; nothing without one."""
+    return f"<p>{escape(text)}</p>\n" if text else ""
+
+
 def figure(block: str, caption: str) -> str:
     """A figure's block (HTML) with its caption (plain text)."""
     return f"<figure>\n{block}<figcaption>{escape(caption)}</figcaption>\n</figure>\n"

@@ -4,6 +4,7 @@ The design of arXiv 2402.10588: few-shot word translation (or repetition, or clo
 languages that are not the pivot, read through the logit lens for the pivot's word.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -44,7 +45,8 @@ class PairStudy:
         source: Language of the word shown.
         target: Language asked for.
         conditions: Result by condition: the task's own name, then the controls.
-        survival: What the collision filter left: `pair reason n`.
+        survival: How many items were offered and kept, and why others were left out: `pair reason
+            n`.
     """
 
     source: str
@@ -118,7 +120,7 @@ def study_pair(
     conditions: dict[str, LensResult] = {}
     for names, run in steps:
         conditions |= _done(folder, names, made_from) or _saved(folder, run(), made_from)
-    survival = pairing.targets.survival()
+    survival = pairing.survival()
     survival.insert(0, "pair", f"{source} → {target}")
     return PairStudy(source=source, target=target, conditions=conditions, survival=survival)
 
@@ -134,7 +136,7 @@ def check_pair(
     """
     study = study or LensStudy()
     source, target = _languages(source, target, study)
-    _candidates(words, source, target, study, study.task)
+    _candidates(words, source, target, study, study.task, {})
 
 
 def _languages(source: str, target: str, study: LensStudy) -> tuple[str, str]:
@@ -154,11 +156,15 @@ def _candidates(
     target: str,
     study: LensStudy,
     task: Task,
+    dropped: dict[str, str],
     within: Sequence[str] | None = None,
 ) -> tuple[Prompts, list[str]]:
-    """The prompts of all items that have their words, and the languages of these."""
+    """The prompts of all items that have their words, and the languages of these.
+
+    Why others are not asked for goes to `dropped`, by id.
+    """
     columns = list(dict.fromkeys([target, study.pivot, source]))
-    options: dict[str, Any] = {"seed": study.seed}
+    options: dict[str, Any] = {"seed": study.seed, "names": study.names}
     if study.shots is not None:
         options["shots"] = study.shots
     if task == "translation":
@@ -166,8 +172,18 @@ def _candidates(
     elif task == "repetition":
         asked = repetition_prompts(words, target, ids=within, **options)
     else:
-        return cloze_prompts(words, target, **options), columns
+        asked = cloze_prompts(words, target, **options)
+        dropped |= asked.dropped
+        return asked, columns
+    dropped |= asked.dropped
     complete = set(words.complete(columns).ids)
+    dropped |= {id: "missing word" for id in asked.ids if id not in complete}
+    if not complete.intersection(asked.ids):
+        counts = dict(Counter(dropped.values()))
+        raise ValueError(
+            f"No item of {words.source} has a word in all of {', '.join(columns)}, pivot included: "
+            f"{counts}. Give a list with words in all of them, or another pivot."
+        )
     return asked.select(ids=[id for id in asked.ids if id in complete]), columns
 
 
@@ -187,7 +203,10 @@ class _Pairing:
         store: Store | None = None,
     ) -> None:
         self.study, self.task, self.store = study, task, store
-        self.candidates, columns = _candidates(words, source, target, study, task, within)
+        self.dropped: dict[str, str] = {}
+        self.candidates, columns = _candidates(
+            words, source, target, study, task, self.dropped, within
+        )
         self.answers = answers(words, self.candidates, columns)
         self.targets: TargetSets = target_sets(
             model,
@@ -198,13 +217,21 @@ class _Pairing:
             collisions=study.collisions,
         )
 
+    def survival(self) -> pd.DataFrame:
+        """`reason n`: what was offered and kept, and why the rest was left out."""
+        counts = self.targets.survival().set_index("reason")["n"].to_dict()
+        counts["offered"] += len(self.dropped)
+        for reason, n in Counter(self.dropped.values()).items():
+            counts[reason] = counts.get(reason, 0) + n
+        return pd.DataFrame({"reason": list(counts), "n": list(counts.values())})
+
     def prompts(self, n: int) -> Prompts:
         """At most `n` of the prompts that have target sets, in a seeded order."""
         ids = sorted(self.targets.ids)
         if len(ids) < 2:
             raise ValueError(
                 f"Only {len(ids)} items are left for {' → '.join(self.targets.all_languages)}: "
-                f"{self.targets.survival().set_index('reason')['n'].to_dict()}. Offer more words, "
+                f"{self.survival().set_index('reason')['n'].to_dict()}. Offer more words, "
                 "or use collisions='subtract' or reading='first'."
             )
         order = np.random.default_rng(self.study.seed).permutation(len(ids))[:n]

@@ -60,8 +60,8 @@ class ProcessStudy:
     """What is asked of a set of items.
 
     Attributes:
-        pivot: The language suspected inside; where the items lack it, options inside and steering
-            are left out.
+        pivot: The language suspected inside, and steered to; where the items lack it, options
+            inside are left out, and steering is refused.
         n_items: Most items asked, drawn with `seed`.
         n_latent: Of these, items whose options are read inside.
         shots: Demonstrations.
@@ -99,17 +99,24 @@ def planned_parts(choices: Choices, study: ProcessStudy) -> tuple[str, ...]:
     """What can be asked of these items; wrong requests show before a model is loaded.
 
     Raises:
-        ValueError: too few items for steering.
+        ValueError: steering to a language that the items lack, or too few items for it.
     """
-    parts = ["consistency", "similarity", "probe", "map"]
-    if study.pivot in choices.languages:
-        parts.append("latent")
-    if len(choices.languages) >= FEWEST:
-        parts.append("dissociation")
-    if study.pivot in choices.languages and study.steering is not None:
+    if study.steering is not None:
         check_steering(choices, study.steering)
-        parts.append("steering")
-    return tuple(parts)
+    without = {"steering"} if study.steering is None else set[str]()
+    without |= set(left_out_parts(choices, study))
+    return tuple(name for name in PARTS if name not in without)
+
+
+def left_out_parts(choices: Choices, study: ProcessStudy) -> dict[str, str]:
+    """Parts that these items don't allow, with the reason."""
+    tags = choices.languages
+    without: dict[str, str] = {}
+    if study.pivot not in tags:
+        without["latent"] = f"the items have no {study.pivot}, only {', '.join(tags)}"
+    if len(tags) < FEWEST:
+        without["dissociation"] = f"it needs {FEWEST} languages or more, and there are {len(tags)}"
+    return without
 
 
 def study_process(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from xlens.checks import check_fields
-from xlens.languages import standardize, standardize_all
+from xlens.languages import by_tag, standardize, standardize_all
 
 Task = Literal["translation", "repetition", "cloze"]
 Reading = Literal["prefixes", "first", "whole"]
@@ -32,6 +32,8 @@ class LensStudy:
         shots: Demonstrations before each query; None for the task's usual number.
         top_k: Most probable tokens kept per layer.
         collisions: Whether items whose sets share a token are dropped or the tokens subtracted.
+        names: What the prompts call a language, by tag, where not as it calls itself; needed for
+            languages outside CLDR (--names.tlh "tlhIngan Hol").
         seed: Of sampling, demonstrations, shuffling and the twin.
     """
 
@@ -44,11 +46,13 @@ class LensStudy:
     shots: int | None = None
     top_k: int = 10
     collisions: Collisions = "drop"
+    names: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
         object.__setattr__(self, "pivot", standardize(self.pivot))
+        object.__setattr__(self, "names", by_tag(self.names, "names"))
         if unknown := sorted(set(self.controls) - set(CONTROLS)):
             raise ValueError(f"Unknown controls {unknown}; accepted are {list(CONTROLS)}.")
         if min(self.n_items, self.n_controls) < 2:

@@ -110,6 +110,12 @@ def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
     Raises:
         ValueError: a target that the items lack, or too few items.
     """
+    if study.target not in choices.languages:
+        raise ValueError(
+            f"Steering is to {study.target!r}, but {choices.source} has "
+            f"{', '.join(choices.languages)}: add that language, steer to one that is there "
+            "(pivot=, target=), or leave steering out."
+        )
     tags = choices.require([study.target, *(study.languages or ())])
     if study.languages is not None and (not study.languages or study.target in tags[1:]):
         raise ValueError(

@@ -154,6 +154,11 @@ class Choices:
             & self.frame["id"].isin(wanted_ids)
             & self.frame["kind"].isin(wanted_kinds)
         ]
+        if frame.empty:
+            raise ValueError(
+                f"No item of {self.source} is both among these ids ({len(wanted_ids)}) and of kind "
+                f"{', '.join(sorted(wanted_kinds))}; ask for fewer things at once."
+            )
         return type(self)(frame, self.source, self.dropped)
 
     def sample(self, n: int, *, seed: int = 0) -> Self:
@@ -199,6 +204,11 @@ class Choices:
             ValueError: a pivot that isn't here, or nothing left.
         """
         found = self.identical(pivot).drop_duplicates("id")
+        if len(found) == len(self):
+            raise ValueError(
+                f"No item of {self.source} is left: each of {len(self)} has an option that is the "
+                "same string in two languages. Ask for other languages, or keep them."
+            )
         left_out = pd.DataFrame(
             {
                 "id": found["id"],
@@ -241,16 +251,15 @@ def whole_items(
     ):
         if value not in accepted:
             raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
+    left_out = pd.DataFrame([*dropped], columns=list(DROPPED))
+    if frame.empty and len(left_out):
+        raise ValueError(_nothing_left(source, left_out))
     tidied = tidy(frame, source)
     faults = find_faults(tidied) if incomplete == "drop" else []
-    bad = {fault[0] for fault in faults}
-    kept = tidied[~tidied["id"].isin(bad)]
-    if kept.empty:
-        raise ValueError(
-            f"No item of {source} is the same question in every language; the first of "
-            f"{len(bad)} faults: {_said(faults[0])}."
-        )
     left_out = pd.DataFrame([*dropped, *faults], columns=list(DROPPED))
+    kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
+    if kept.empty:
+        raise ValueError(_nothing_left(source, left_out))
     choices = Choices(kept, source, left_out)
     return choices.without_identical() if identical == "drop" else choices
 
@@ -358,7 +367,20 @@ def _refusal(faults: Sequence[tuple[str, str, str, str]], source: str) -> str:
     )
 
 
-def _said(fault: tuple[str, str, str, str]) -> str:
+def _nothing_left(source: str, left_out: pd.DataFrame) -> str:
+    """Why there is no item, by reason and language."""
+    first = left_out.drop_duplicates("id")
+    counts = Counter(zip(first["reason"], first["language"], strict=True)).most_common()
+    reasons = [f"{n} {reason} ({tag})" for (reason, tag), n in counts]
+    one = _said(tuple(map(str, first.iloc[0])))
+    return (
+        f"No item of {source} is left of {len(first)}: {', '.join(reasons[:6])}"
+        f"{', …' if len(reasons) > 6 else ''}; the first, {one}. Leave that language out, or ask "
+        "for other kinds or items."
+    )
+
+
+def _said(fault: Sequence[str]) -> str:
     id, language, reason, detail = fault
     return f"item {id!r}, {language}: {reason}" + (f" ({detail})" if detail else "")
 

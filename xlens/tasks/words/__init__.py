@@ -2,6 +2,7 @@
 
 from xlens.tasks.words.cldr import KINDS, cldr_words
 from xlens.tasks.words.prompts import (
+    WordPrompts,
     answers,
     cloze_prompts,
     repetition_prompts,
@@ -15,6 +16,7 @@ __all__ = [
     "KINDS",
     "RELATIONS",
     "WordList",
+    "WordPrompts",
     "answers",
     "cldr_words",
     "cloze_prompts",

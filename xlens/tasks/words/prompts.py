@@ -7,6 +7,7 @@ line, endonyms, the query cut after its opening quote):
     Français: "lundi" - Deutsch: "
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -25,6 +26,19 @@ from xlens.tasks.words.wordlist import WordList, kind_of, shown
 from xlens.text import folded
 
 
+class WordPrompts(Prompts):
+    """Prompts that ask for a word.
+
+    Attributes:
+        dropped: Items that are not asked for, where no ids were named, with the reason: `missing
+            word`, or `named by a label`. Selections of these prompts are plain `Prompts`.
+    """
+
+    def __init__(self, prompts: Iterable[Prompt], dropped: Mapping[str, str]) -> None:
+        super().__init__(prompts)
+        self.dropped = dict(dropped)
+
+
 def translation_prompts(
     words: WordList,
     source: str,
@@ -35,7 +49,7 @@ def translation_prompts(
     seed: int = 0,
     pool: Iterable[str] | None = None,
     names: Mapping[str, str] | None = None,
-) -> Prompts:
+) -> WordPrompts:
     """Prompts that ask for the translation of a word (Wendler et al. 2024, arXiv 2402.10588).
 
     An item is preceded by the same demonstrations in every pair of languages: they are chosen
@@ -88,7 +102,7 @@ def repetition_prompts(
     seed: int = 0,
     pool: Iterable[str] | None = None,
     names: Mapping[str, str] | None = None,
-) -> Prompts:
+) -> WordPrompts:
     """Prompts that ask for the given word again, in the same language (arXiv 2402.10588).
 
     The control for translation: everything as in `translation_prompts`, demonstrations included,
@@ -121,7 +135,7 @@ def cloze_prompts(
     seed: int = 0,
     pool: Iterable[str] | None = None,
     names: Mapping[str, str] | None = None,
-) -> Prompts:
+) -> WordPrompts:
     """Prompts in one language that ask for a word that follows from another.
 
     Our reading of the paper's cloze task (arXiv 2402.10588), whose sentences were written by a
@@ -230,7 +244,7 @@ def _prompts(
     shots: int,
     seed: int,
     pool: Iterable[str] | None,
-) -> Prompts:
+) -> WordPrompts:
     """Queries for `ids`, demonstrations from `pool`, both among `items`."""
     if shots < 0:
         raise ValueError(f"shots={shots}: give the number of demonstrations, 0 or more.")
@@ -238,9 +252,23 @@ def _prompts(
     by_id = {item.id: item for item in items}
     ready = [item.id for item in items if item.cue in given and item.answer in asked]
     said = surfaces(words, items)
+    dropped: dict[str, str] = {}
     if ids is None:
         shown_labels = "\n".join(map(folded, labels))
-        ids = [id for id in ready if not says(shown_labels, said[id])]
+        whole = set(ready)
+        for id in by_id:
+            if id not in whole:
+                dropped[id] = "missing word"
+            elif says(shown_labels, said[id]):
+                dropped[id] = "named by a label"
+        ids = [id for id in ready if id not in dropped]
+        if not ids:
+            raise ValueError(
+                f"No item of {words.source} can be asked for in "
+                f"{' and '.join(dict.fromkeys(languages))}: of {len(items)}, "
+                f"{_counted(dropped, languages, given, asked, items)}. Give a list with words in "
+                "both, or ask for other languages or kinds."
+            )
     queries = _chosen("ids", ids, ready, by_id, languages)
     if pool is None:
         chosen_from, anywhere = default_pool(words, items)
@@ -287,7 +315,21 @@ def _prompts(
                 meta=meta,
             )
         )
-    return Prompts(prompts)
+    return WordPrompts(prompts, dropped)
+
+
+def _counted(
+    dropped: Mapping[str, str],
+    languages: Sequence[str],
+    given: Mapping[str, str],
+    asked: Mapping[str, str],
+    items: Sequence[Item],
+) -> str:
+    """Why no item is left, in numbers."""
+    have = {languages[0]: sum(item.cue in given for item in items)}
+    have[languages[1]] = sum(item.answer in asked for item in items)
+    reasons = [f"{reason} {n}" for reason, n in Counter(dropped.values()).items()]
+    return ", ".join([*(f"{n} have a word in {tag}" for tag, n in have.items()), *reasons])
 
 
 def _words(item: Item, given: Mapping[str, str], asked: Mapping[str, str]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from xlens.languages import cldr_locale, standardize
+from xlens.languages import named_in, standardize, written
 from xlens.prompts import Prompt, Prompts
 from xlens.tasks.chat import in_chat
 from xlens.tasks.xmrc.data import Reading, ReadingSet
@@ -235,7 +235,10 @@ class _Form:
         form = replace(given, instruction="") if instruction is None else given
         foreign = ""
         if languages.answer != languages.context:
-            foreign = f"{form.language}{_gap(form.language)}{_named(languages.answer, tag)}"
+            # Simplified and traditional Chinese are both Chinese.
+            alike = written(languages.answer)[0] == written(languages.context)[0]
+            name = named_in(languages.answer, tag, variant=alike)
+            foreign = f"{form.language}{_gap(form.language)}{name}"
         how = {
             **{f"{part}_language": tag for part, tag in languages._asdict().items()},
             "instruction": instruction if instruction is None else standardize(tag),
@@ -377,9 +380,3 @@ def continued(prompt: Prompt, text: str) -> str:
 def _gap(label: str) -> str:
     """What stands after a label: nothing after a full-width colon, which has its own space."""
     return "" if label.endswith("：") else " "
-
-
-def _named(tag: str, language: str) -> str:
-    """What a language is called in another one: `alemán`."""
-    name = cldr_locale(tag).get_language_name(cldr_locale(language).language)
-    return name or cldr_locale(tag).english_name or tag
