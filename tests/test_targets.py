@@ -113,9 +113,6 @@ def test_a_prefixing_tokenizer_has_the_spaced_first_token_only(family_dir):
 def test_prefixes_are_what_could_begin_the_word(family, family_dir):
     model = kit.model(family_dir(family))
     vocab, tokenizer = model.vocab, model.tokenizer
-        kit.model(family_dir(family)).vocab,
-        kit.model(family_dir(family)).tokenizer,
-    )
     items = tokenizer.get_vocab()
     written = {chr(k).encode() for k in range(128) if chr(k) in items}
     for word in ("chien", "dog", "été", "собака", "狗", "कुत्ता", "개", "龘", "🐶"):
