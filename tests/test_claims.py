@@ -139,7 +139,8 @@ def panel(accuracy, low, chance=0.25):
             if a != b
         ]
     )
-    return ConsistencyResult(provenance={}, languages=table, pairs=pairs)
+    tested = pairs[["source", "target"]].assign(p=1.0, p_adjusted=1.0)
+    return ConsistencyResult(provenance={}, languages=table, pairs=pairs, dependence=tested)
 
 
 def languages_in(text):
