@@ -1,6 +1,6 @@
 """`xlens store`: what the core has computed and kept."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +28,16 @@ def ls(*, root: Path | None = None) -> None:
 
     store = Store(root)
     entries = sorted(store.entries(), key=lambda e: str(e.used), reverse=True)
+    now = datetime.now(UTC)
     for entry in entries:
-        key = entry.key or {}
         state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
-        what = f"{key.get('kind', '?')} {len(key.get('layers', ()))} layers"
-        print(f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {state:8}  {entry.used}  {what}")
+        verb, model = entry.about["verb"] or "?", entry.about["model"] or "?"
+        prompts = "?" if entry.about["prompts"] is None else f"{entry.about['prompts']:,}"
+        layers = "" if entry.about["layers"] is None else f", {entry.about['layers']} layers"
+        print(
+            f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {_age(now - entry.used):>8}  {state:8}  "
+            f"{verb}  {model}  {prompts} prompts{layers}"
+        )
     print(f"{len(entries)} entries in {store.root}")
 
 
@@ -113,6 +118,14 @@ def prune(
     print(f"{verb} {len(done.removed)} entries, {done.size / 1e6:.1f} MB")
     for info in done.in_use:
         print(f"spared {info.id[:12]}: a process is computing it; prune it when that has ended")
+
+
+def _age(since: timedelta) -> str:
+    """How long ago something was used, in one unit."""
+    hours = max(since.total_seconds(), 0.0) / 3600
+    if hours < 1:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
 
 
 def _number(text: str, units: dict[str, float] | dict[str, int]) -> float:

@@ -135,7 +135,9 @@ def stored(
         slots={name: digest(at.positions) for name, at in layouts.items()},
         spans=digest([[list(t.positions(at.slot)) for t in tokens] for at in layouts.values()]),
     )
-    entry = store.entry(key, shards=len(bounds) - 1)
+    entry = store.entry(
+        key, shards=len(bounds) - 1, about={"model": model.name, "prompts": len(tokens)}
+    )
     for shard in entry.todo():
         found = compute(bounds[shard], bounds[shard + 1], entry.parts(shard))
         tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(points)}
@@ -199,7 +201,9 @@ def stored_rows(
         **more: What else decides the values, as `plain` takes it.
     """
     entry = store.entry(
-        _key(kind, model, provenance, tokens, edits, bounds, **more), shards=len(bounds) - 1
+        _key(kind, model, provenance, tokens, edits, bounds, **more),
+        shards=len(bounds) - 1,
+        about={"model": model.name, "prompts": len(tokens)},
     )
     for shard in entry.todo():
         rows = compute(bounds[shard], bounds[shard + 1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from xlens import files, results
 from xlens.engine.store import journal
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
-from xlens.engine.store.journal import Contents, ShardRecord
+from xlens.engine.store.journal import JOURNAL, MANIFEST, Contents, ShardRecord
 from xlens.engine.store.keys import FORMAT
 from xlens.engine.store.parts import Parts
 from xlens.engine.store.shards import (
@@ -30,8 +30,6 @@ from xlens.engine.store.shards import (
     tensors_name,
 )
 
-JOURNAL = "journal.jsonl"
-MANIFEST = "manifest.json"
 _log = logging.getLogger(__name__)
 
 
@@ -47,13 +45,23 @@ class Entry:
         key: What the entry holds, as plain JSON.
         path: Its folder.
         shards: How many there are when it is whole.
+        about: What a list shows beside the key: `model`, `prompts`.
     """
 
-    def __init__(self, path: Path, lock: files.Lock, *, key: Mapping[str, Any], shards: int):
+    def __init__(
+        self,
+        path: Path,
+        lock: files.Lock,
+        *,
+        key: Mapping[str, Any],
+        shards: int,
+        about: Mapping[str, Any] | None = None,
+    ):
         self.id = path.name
         self.path = path
         self.key = dict(key)
         self.shards = shards
+        self.about = dict(about or {})
         self._lock = lock
         self._watch = files.Watch()
         self._waiting = files.Waiting()
@@ -279,6 +287,8 @@ class Entry:
                 journal.write_event(self._journal, "entry", **self._head())
             if journal.joined(found.versions, mine := _versions()) != found.versions:
                 journal.write_event(self._journal, "versions", versions=mine)
+            if self.about and not self._journalled().about:
+                journal.write_event(self._journal, "about", about=self.about)
             files.sweep(self.path)
 
     # --- inside ---

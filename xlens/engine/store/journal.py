@@ -17,6 +17,8 @@ from xlens import files
 from xlens.engine.store.errors import StoreError, command
 from xlens.engine.store.keys import FORMAT, entry_id
 
+JOURNAL = "journal.jsonl"
+MANIFEST = "manifest.json"
 Versions = dict[str, list[str]]
 _HEAD = ("format", "id", "key", "shards")
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError)
@@ -55,12 +57,14 @@ class Contents:
         records: Shards that were written, by number.
         versions: Every version of every package that had a part in it.
         created: ISO date; None from a manifest.
+        about: What people want to see of it in a list, beside the key; empty from a manifest.
     """
 
     head: Mapping[str, Any] = field(default_factory=dict[str, Any])
     records: Mapping[int, ShardRecord] = field(default_factory=dict[int, ShardRecord])
     versions: Versions = field(default_factory=dict[str, list[str]])
     created: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def checked(self, path: Path) -> Self:
         """Itself, if its head can be trusted for the folder that `path` lies in.
@@ -105,6 +109,7 @@ class Journal:
         self._records: dict[int, ShardRecord] = {}
         self._versions: Versions = {}
         self._created: str | None = None
+        self._about: dict[str, Any] = {}
 
     def contents(self) -> Contents:
         """The events, added up; empty if there is no journal."""
@@ -134,6 +139,7 @@ class Journal:
             records={n: r for n, r in self._records.items() if not shards or 0 <= n < shards},
             versions=dict(self._versions),
             created=self._created,
+            about=dict(self._about),
         )
 
     def _take(self, line: bytes) -> None:
@@ -146,6 +152,8 @@ class Journal:
                 case "entry":
                     head, created = {k: event[k] for k in _HEAD}, str(event["date"])
                     self._head, self._created = head, created
+                case "about":
+                    self._about = dict(event["about"])
                 case "versions":
                     self._versions = joined(self._versions, event["versions"])
                 case "shard":
@@ -239,3 +247,15 @@ def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> Versions:
         name: sorted({*first.get(name, ()), *second.get(name, ())})
         for name in sorted({*first, *second})
     }
+
+
+def contents_of(path: Path) -> Contents:
+    """What an entry's folder holds, by its manifest, or by its journal while there is none.
+
+    Raises:
+        StoreError: see `read_manifest` and `Contents.checked`.
+    """
+    whole = read_manifest(path / MANIFEST)
+    if whole is not None:
+        return whole.checked(path / MANIFEST)
+    return read_journal(path / JOURNAL).checked(path / JOURNAL)

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from xlens.engine.store.errors import StoreError
+from xlens.engine.store.journal import contents_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +18,8 @@ class EntryInfo:
     Attributes:
         id: 32 hexadecimal digits.
         path: Its folder.
-        key: What it holds; None if that can't be read.
+        about: What a list shows of it: `verb`, `model`, `prompts`, `layers`, `epoch`, each None
+            if it isn't known.
         shards: How many it has when whole; None if that can't be read.
         done: Shards that were written.
         complete: Whether it was finished; `verify` tells whether its files still are as they were.
@@ -27,7 +32,7 @@ class EntryInfo:
 
     id: str
     path: Path
-    key: Mapping[str, Any] | None
+    about: Mapping[str, Any]
     shards: int | None
     done: int
     complete: bool
@@ -36,6 +41,14 @@ class EntryInfo:
     used: datetime
     in_use: bool
     problem: str | None
+
+    @cached_property
+    def key(self) -> Mapping[str, Any] | None:
+        """What it holds, read when asked for; None if that can't be read."""
+        try:
+            return contents_of(self.path).head.get("key")
+        except StoreError:
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)

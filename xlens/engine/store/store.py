@@ -10,10 +10,11 @@ from typing import Any
 
 from xlens import files
 from xlens.engine.store import journal
-from xlens.engine.store.entry import JOURNAL, MANIFEST, Entry
-from xlens.engine.store.errors import DamagedShardError, StoreError, command, explained
-from xlens.engine.store.journal import Contents
+from xlens.engine.store.entry import Entry
+from xlens.engine.store.errors import DamagedShardError, StoreError, explained
+from xlens.engine.store.journal import MANIFEST, contents_of
 from xlens.engine.store.keys import entry_id, plain
+from xlens.engine.store.listing import headless, in_use, is_empty, listing
 from xlens.engine.store.reports import Damage, EntryInfo, Pruned, Verification
 from xlens.engine.store.shards import Shard
 
@@ -52,7 +53,13 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
 
-    def entry(self, key: Mapping[str, Any], *, shards: int) -> Entry:
+    def entry(
+        self,
+        key: Mapping[str, Any],
+        *,
+        shards: int,
+        about: Mapping[str, Any] | None = None,
+    ) -> Entry:
         """The entry of `key`: the same key, the same entry, in any process.
 
         A whole entry is only read, so the store may be read-only; any other is made ready to be
@@ -62,6 +69,7 @@ class Store:
             key: All that decides the bytes, and how they are split into shards. JSON values; a
                 `digest` for what is long.
             shards: How many shards the whole has.
+            about: What a list shows beside the key: `model`, `prompts`. Decides nothing.
 
         Raises:
             ValueError: a key that isn't JSON; less than one shard; an entry with another number.
@@ -69,9 +77,11 @@ class Store:
         """
         if shards < 1:
             raise ValueError(f"An entry has at least one shard, not {shards}.")
-        entry = Entry(self.root / entry_id(key), self._lock, key=plain(key), shards=shards)
+        entry = Entry(
+            self.root / entry_id(key), self._lock, key=plain(key), shards=shards, about=about
+        )
         with explained(f"opening entry {entry.id}", self.root):
-            found = _contents(entry.path).head.get("shards", shards)
+            found = contents_of(entry.path).head.get("shards", shards)
             if found != shards:
                 raise ValueError(
                     f"Entry {entry.id} has {found} shards, not {shards}: its key says everything "
@@ -96,10 +106,7 @@ class Store:
     def entries(self) -> list[EntryInfo]:
         """Every entry, the last used first."""
         with explained("listing the entries", self.root):
-            infos: list[EntryInfo] = []
-            for path in self._folders():
-                with suppress(FileNotFoundError):  # pruned this moment
-                    infos.append(_info(path))
+            infos = listing(self.root, self._folders())
         return sorted(infos, key=lambda info: (info.used, info.id), reverse=True)
 
     def verify(
@@ -125,7 +132,7 @@ class Store:
                 damage += unsound
                 if entry is None:
                     continue
-                records = _contents(path).records
+                records = contents_of(path).records
                 found = [(n, _problem(Shard(path, records[n]), full)) for n in sorted(records)]
                 bad = {n: problem for n, problem in found if problem is not None}
                 if bad and repair:
@@ -186,6 +193,7 @@ class Store:
                 claims = [p for info in wanted if info.in_use for p in info.path.glob("*.claim")]
                 files.wait_for_signs(self._watch, claims)
             for info in wanted:
+                _ = info.key  # read while it is there, for who asks what was removed
                 if keep_bytes is not None and left <= keep_bytes:
                     break
                 if (info.in_use and dry_run) or not (dry_run or self._delete(info.path)):
@@ -214,9 +222,9 @@ class Store:
         return found[0]
 
     def _open(self, path: Path) -> Entry:
-        head = _contents(path).head
+        head = contents_of(path).head
         if not head:
-            raise StoreError(_headless(path))
+            raise StoreError(headless(path))
         return Entry(path, self._lock, key=head["key"], shards=head["shards"])
 
     def _sound(self, path: Path, repair: bool) -> tuple[Entry | None, list[Damage]]:
@@ -247,7 +255,7 @@ class Store:
                 return None
         except StoreError:  # what the journal knows of is kept
             return lambda: self._drop_manifest(path)
-        return (lambda: self._delete(path, only_empty=True)) if _is_empty(path) else None
+        return (lambda: self._delete(path, only_empty=True)) if is_empty(path) else None
 
     def _drop_manifest(self, path: Path) -> bool:
         with self._lock:
@@ -259,65 +267,12 @@ class Store:
         """Out of sight in one step, then away; False if somebody has begun to use it."""
         away = files.unique(self.root / f"pruned-{path.name}")
         with self._lock:
-            if _in_use(path, self._watch) or (only_empty and not _is_empty(path)):
+            if in_use(path, self._watch) or (only_empty and not is_empty(path)):
                 return False
             os.replace(path, away)
             files.sync(self.root)
         files.remove(away)
         return True
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether an entry has neither a key nor a shard that could be found again."""
-    found = journal.read_journal(path / JOURNAL)
-    return not found.head and not found.records and not (path / MANIFEST).exists()
-
-
-def _headless(path: Path) -> str:
-    name, file = path.name, path / JOURNAL
-    begin = f"What store entry {name} holds can't be read: {file} has lost its first line"
-    clear = command(path.parent, "verify --repair")
-    delete = command(path.parent, f"prune {path.name}")
-    if _is_empty(path):
-        return f"{begin} and all that came after. {clear} clears it away; a run begins it anew."
-    return f"{begin}. A run with the same key mends it; or delete it with {delete}."
-
-
-def _contents(path: Path) -> Contents:
-    whole = journal.read_manifest(path / MANIFEST)
-    if whole is not None:
-        return whole.checked(path / MANIFEST)
-    return journal.read_journal(path / JOURNAL).checked(path / JOURNAL)
-
-
-def _info(path: Path) -> EntryInfo:
-    contents, problem = Contents(), None
-    try:
-        contents = _contents(path)
-        if not contents.head:
-            problem = _headless(path)
-    except StoreError as error:
-        problem = str(error)
-    stats = [p.stat() for p in path.iterdir()]
-    marks = [p.stat().st_mtime for p in (path / MANIFEST, path / JOURNAL) if p.exists()]
-    created = contents.created or journal.read_journal(path / JOURNAL).created
-    return EntryInfo(
-        id=path.name,
-        path=path,
-        key=contents.head.get("key"),
-        shards=contents.head.get("shards"),
-        done=len(contents.records),
-        complete=(path / MANIFEST).exists(),
-        size=sum(s.st_size for s in stats),
-        created=None if created is None else datetime.fromisoformat(created),
-        used=datetime.fromtimestamp(max(marks, default=path.stat().st_mtime), UTC),
-        in_use=_in_use(path, files.Watch()),
-        problem=problem,
-    )
-
-
-def _in_use(path: Path, watch: files.Watch) -> bool:
-    return any(watch.holder(claim) is not None for claim in path.glob("*.claim"))
 
 
 def _problem(shard: Shard, full: bool) -> str | None:

@@ -1,0 +1,97 @@
+"""The list of a store: what it tells, and that what it remembers is never old."""
+
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import kit
+import pytest
+from test_shared import parallel
+from test_store import KEY, fill, tensors
+
+from xlens.cli import main
+from xlens.cli.store import _age
+from xlens.engine import harvest_to_store
+from xlens.engine.store import Entry, Store, listing
+from xlens.files import Lease
+
+
+def settled(entry: Entry) -> Entry:
+    """As if nothing had changed for an hour."""
+    for path in [*entry.path.iterdir(), entry.path]:
+        os.utime(path, (time.time() - 3600,) * 2)
+    return entry
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_what_is_remembered_is_not_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        settled(fill(store.entry({**KEY, "n": n}, shards=1)))
+    before = store.entries()
+    looked: list[Path] = []
+    look = listing._look
+    monkeypatch.setattr(listing, "_look", lambda path: looked.append(path) or look(path))
+    assert store.entries() == before and looked == []
+    (store.root / ".index.json").write_text("{")
+    assert store.entries() == before and len(looked) == 3
+
+
+def test_a_change_is_seen(store: Store) -> None:
+    entry = settled(store.entry(KEY, shards=2))
+    assert store.entries()[0].done == 0
+    entry.write(0, tensors(0))
+    assert store.entries()[0].done == 1 and not store.entries()[0].in_use
+    settled(entry)
+    assert not store.entries()[0].in_use
+    Lease.take(entry.path / "shard-00001.claim")
+    assert store.entries()[0].in_use
+    entry.write(1, tensors(1))
+    entry.finish()
+    assert store.entries()[0].complete and not store.entries()[0].in_use
+    settled(entry)
+    assert store.entries()[0].problem is None
+    (entry.path / "manifest.json").write_text("{")
+    assert "is damaged" in str(store.entries()[0].problem)
+    store.prune(keep_bytes=0)
+    assert store.entries() == []
+
+
+def test_what_is_new_is_not_remembered(store: Store) -> None:
+    fill(store.entry(KEY, shards=1))
+    store.entries()
+    assert json.loads((store.root / ".index.json").read_text())["entries"] == {}
+
+
+def test_ls_shows_model_prompts_verb_and_age(
+    family_dir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = kit.model(family_dir("gemma3"))
+    prompts = parallel()
+    harvest_to_store(model, prompts, tmp_path / "store", layers=[1, 2], progress=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["store", "ls", "--root", str(tmp_path / "store")])
+    assert not ended.value.code
+    line = capsys.readouterr().out.splitlines()[0]
+    for shown in ("harvest", model.name, f"{len(prompts)} prompts", "2 layers", "0 min", "whole"):
+        assert shown in line, line
+
+
+@pytest.mark.parametrize(
+    ("since", "shown"),
+    [
+        (timedelta(minutes=5), "5 min"),
+        (timedelta(hours=30), "30 h"),
+        (timedelta(days=9), "9 d"),
+        (timedelta(seconds=-3), "0 min"),
+    ],
+)
+def test_an_age_has_one_unit(since: timedelta, shown: str) -> None:
+    assert _age(since) == shown
