@@ -227,16 +227,23 @@ def harvest(
     print(activations.save(out))
 
 
-def models() -> None:
+def models(*, verify: bool = False) -> None:
     """List models that come by name, and what is installed and cached.
 
     ```
     xlens models
+    xlens models --verify
     ```
-    """
-    from xlens.cli.common import models_table
 
-    print(models_table())
+    Args:
+        verify: Read every converted model whole and compare it with its digests instead.
+    """
+    from xlens.cli.common import models_table, verify_models
+
+    if verify:
+        verify_models()
+    else:
+        print(models_table())
 
 
 def report(

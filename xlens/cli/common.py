@@ -63,6 +63,30 @@ def counted(survival: pd.DataFrame) -> dict[str, int]:
     return {str(k): int(n) for k, n in zip(survival["reason"], survival["n"], strict=True)}
 
 
+def verify_models() -> None:
+    """Compare every converted model, and those that come with xlens, with their digests.
+
+    Raises:
+        ValueError: some are damaged; says which, and what to do.
+    """
+    from xlens.models.checked import check_all, check_shipped
+    from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions
+
+    found = check_all()
+    for name in shipped_names():
+        for revision in shipped_revisions(name):
+            if model := find_shipped(name, revision):
+                try:
+                    check_shipped(model.folder.parent, model.folder.name)
+                    found[f"{name} {revision}"] = ""
+                except ValueError as error:
+                    found[f"{name} {revision}"] = str(error)
+    for name, wrong in found.items():
+        print(f"{name}: {wrong or 'whole'}")
+    if damaged := [name for name, wrong in found.items() if wrong]:
+        raise ValueError(f"Damaged: {', '.join(damaged)}. What to do stands above.")
+
+
 def models_table() -> str:
     """Models by name, as a table for the terminal."""
     from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions

@@ -195,11 +195,11 @@ def present(folder: Path, header: str) -> bool:
 # --- single files ---
 
 
-def sealed_json(fields: Mapping[str, Any]) -> str:
-    """`fields` as JSON with its own SHA-256."""
+def sealed_json(fields: Mapping[str, Any], *, sort: bool = True) -> str:
+    """`fields` as JSON with its own SHA-256, sorted or in their order."""
     own = sha256(_plain(fields).encode("utf-8", "surrogatepass")).hexdigest()
     return json.dumps(
-        {**fields, _OWN: own}, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
+        {**fields, _OWN: own}, indent=1, sort_keys=sort, ensure_ascii=False, allow_nan=False
     )
 
 

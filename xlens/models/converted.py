@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from xlens import files
+from xlens.models.checked import check
 from xlens.models.gguf import Header, read_header
 from xlens.models.hf import load_model, load_tokenizer, quietly, replaced
 from xlens.results import versions
@@ -85,12 +86,29 @@ def verify(folder: Path, digest: str | None = None, *, full: bool = False) -> No
 
 
 def is_converted(name: str, digest: str) -> bool:
-    """Whether the converted model is in the cache, whole."""
+    """Whether the converted model is in the cache: its files are there, in their size."""
     try:
         verify(folder_for(name, digest), digest)
     except (ValueError, OSError):
         return False
     return True
+
+
+def find_converted(name: str, digest: str) -> Path | None:
+    """The folder of the converted model, checked (`checked.check`); None if it is to be made.
+
+    What is wrong with a damaged one is logged: it is made again.
+    """
+    folder = folder_for(name, digest)
+    try:
+        verify(folder, digest)
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        check(folder, listed)
+    except (ValueError, OSError) as error:
+        if folder.exists():
+            _log.warning("the converted model %s is damaged and made again: %s", folder, error)
+        return None
+    return folder
 
 
 def convert(
@@ -109,16 +127,14 @@ def convert(
         OSError: the cache cannot be written; nothing half-written is left.
     """
     folder = folder_for(name, digest)
-    if is_converted(name, digest):  # without the lock: a read-only cache can be used
+    if find_converted(name, digest):  # without the lock: a read-only cache can be used
         return folder
     try:
         os.makedirs(folder.parent, exist_ok=True)
         lock = folder.parent / f".{folder.name}.lock"
         with files.Lock(lock, f"the conversion of {name}", math.inf):
-            if is_converted(name, digest):  # by the process that was waited for
-                return folder
-            if folder.exists():
-                _log.warning("the converted model %s is damaged and made again", folder)
+            if is_converted(name, digest) and find_converted(name, digest):
+                return folder  # by the process that was waited for
             with files.replacing(folder) as draft:
                 _build(draft, name, digest, gguf_file, progress)
     except OSError as error:

@@ -3,12 +3,13 @@
 They are read as data, by path: what trained them (`xlens.testbed.atlas`) is never imported here.
 """
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from xlens.files import unsealed_json
 
 _TRAIN = "python -m xlens.testbed.atlas train --out FOLDER"
 
@@ -67,7 +68,8 @@ def _index() -> dict[str, Any]:
     path = _data() / "index.json"
     if not path.is_file():
         return {"models": {}}
-    return json.loads(path.read_text(encoding="utf-8"))
+    again = "Install xlens again: pip install --force-reinstall --no-deps xlens-interp."
+    return unsealed_json(path, path.read_bytes(), again)
 
 
 def _data() -> Path:

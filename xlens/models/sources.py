@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from xlens.models import gguf, hub, wheels
-from xlens.models.converted import convert, folder_for, is_converted
+from xlens.models.checked import check_shipped, remember
+from xlens.models.converted import convert, find_converted, is_converted
 from xlens.models.hf import context_length, load_config, load_model, load_tokenizer
 from xlens.models.shipped import Shipped, find_shipped
 
@@ -214,6 +215,7 @@ def _from_folder(path: Path) -> Source:
 def _from_gguf(path: Path, progress: bool) -> Source:
     header = gguf.read_header(path)
     digest = _hash(path, progress)
+    remember(path, digest)
     name = re.sub(r"[^\w.-]+", "-", path.stem)
     folder = convert(name, digest, lambda _: path, progress=progress)
     return Source(
@@ -222,9 +224,8 @@ def _from_gguf(path: Path, progress: bool) -> Source:
 
 
 def _from_wheel(wheel: wheels.Wheel, progress: bool) -> Source:
-    if is_converted(wheel.name, wheel.digest):
-        folder = folder_for(wheel.name, wheel.digest)
-    else:
+    folder = find_converted(wheel.name, wheel.digest)
+    if folder is None:
         parts = wheels.find_parts(wheel)
         wheels.tell_licence(wheel)
         folder = convert(
@@ -244,6 +245,7 @@ def _from_wheel(wheel: wheels.Wheel, progress: bool) -> Source:
 
 
 def _from_shipped(model: Shipped) -> Source:
+    check_shipped(model.folder.parent, model.folder.name)
     return Source(
         "shipped",
         str(model.folder),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from xlens import files
+from xlens.models.checked import check_shipped
 from xlens.results import Result, versions
 from xlens.testbed.atlas.corpus import base_corpus, twin_corpus
 from xlens.testbed.atlas.manifest import Design, Manifest, make_manifest
@@ -101,6 +103,8 @@ def train_atlas(
 def shipped_curves() -> TrainingCurves:
     """How the loss of the shipped weights fell."""
     known = json.loads((DATA / "index.json").read_text(encoding="utf-8"))
+    for name in PHASES:
+        check_shipped(DATA, f"loss-{name}.csv")
     return _curves(known, {name: DATA / f"loss-{name}.csv" for name in PHASES})
 
 
@@ -133,6 +137,7 @@ def shipped_manifest() -> tuple[World, Manifest]:
     """
     here = make_world()
     manifest = make_manifest(here, Recipe().design)
+    check_shipped(DATA, "facts.parquet")
     facts = pd.read_parquet(DATA / "facts.parquet")
     if not facts.astype(str).equals(manifest.facts.astype(str)):
         known = json.loads((DATA / "index.json").read_text(encoding="utf-8"))["world"]
@@ -185,7 +190,19 @@ def ship(out: Path, data: Path = DATA) -> None:
         "recipe": recipe["recipe"],
         "made_with": recipe["made_with"],
     }
-    (data / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    write_index(data, index)
+
+
+def write_index(data: Path, index: dict[str, Any]) -> None:
+    """Write what the package holds, with size and SHA-256 of each checkpoint's files."""
+    digests = {
+        str(path.relative_to(data)): {"size": path.stat().st_size, "sha256": files.digest(path)}
+        for path in sorted([*data.glob("*/*"), *data.glob("*.*")])
+        if path.name != "index.json" and path.parent.name != "report"  # has its own
+    }
+    # In their order: a model's first revision is its default.
+    sealed = files.sealed_json({**index, "digests": digests}, sort=False)
+    files.write(data / "index.json", sealed + "\n")
 
 
 def _require_same(out: Path, recipe: Recipe) -> None:
