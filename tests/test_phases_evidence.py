@@ -363,3 +363,28 @@ def test_a_question_that_ends_the_prompt_is_refused():
     for kinds in (["ablate_question"], ["relevance_question"]):
         with pytest.raises(ValueError, match="reaches the prompt's last token"):
             phases.evidence(made.model, longer, kinds=kinds, progress=False)
+
+
+def test_evidence_that_was_cut_short_goes_on_with_the_same_bytes(tmp_path):
+    made = bed(depth=3, question_layer=1, answer_layer=2)
+    kinds = ["patch_last_question", "ablate_context", "readable", "relevance_question"]
+    with kit.passes(made.model) as passes:
+        whole = run(made, kinds=kinds, store=tmp_path / "whole")
+    assert len(passes) > 8
+    for stop in (len(passes) // 3, len(passes) // 3):
+        with kit.passes(made.model, stop=stop), pytest.raises(KeyboardInterrupt):
+            run(made, kinds=kinds, store=tmp_path / "cut")
+    with kit.passes(made.model) as left:
+        again = run(made, kinds=kinds, store=tmp_path / "cut")
+    assert 0 < len(left) < len(passes) * 2 // 3
+    assert stored_bytes(tmp_path / "cut") == stored_bytes(tmp_path / "whole")
+    np.testing.assert_array_equal(again.excess, whole.excess)
+    with kit.passes(made.model) as none:
+        run(made, kinds=kinds, store=tmp_path / "cut")
+    assert none == []
+
+
+def stored_bytes(folder):
+    kept = ("manifest.json", ".safetensors", ".parquet")
+    files = [f for f in sorted(folder.rglob("*")) if f.name.endswith(kept)]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}

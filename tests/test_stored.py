@@ -176,3 +176,104 @@ def test_a_kill_within_a_shard_loses_only_the_last_seconds(share, model, tmp_pat
     assert not list(folder.glob("*.part-*"))
     for name in ("manifest.json", "shard-00000.safetensors", "shard-00000.parquet"):
         assert (again.entry.path / name).read_bytes() == (whole.entry.path / name).read_bytes()
+
+
+# --- relevance and variants; epoch and versions ---
+
+
+def related(model, **kw):
+    kw = {"slots": ["all", "question:mean"], "rule": "attnlrp", "progress": False} | kw
+    return engine.relevance(model, parallel(), targets=[5] * len(parallel()), **kw)
+
+
+def varied(model, **kw):
+    push = interventions.add(torch.ones(model.d_model), layers=1, slot="last", strength=0.5)
+    kw = {"slots": SLOTS, "layers": [2, model.n_layers], "progress": False} | kw
+    return engine.harvest_variants(model, parallel(), {"plain": (), "pushed": push}, **kw)
+
+
+def bytes_of(folder):
+    files = sorted(f for f in folder.rglob("*") if f.suffix in (".safetensors", ".parquet"))
+    files += sorted(folder.rglob("manifest.json"))
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def test_relevance_is_computed_once_for_all_slots_and_taken_up_again(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("xlens.engine.relevance"), "SHARD_PROMPTS", 3)
+    plain = related(model)
+    related(model, store=tmp_path / "whole")
+    with kit.passes(model, stop=2), pytest.raises(KeyboardInterrupt):
+        related(model, store=tmp_path / "cut")
+    (info,) = Store(tmp_path / "cut").entries()
+    assert 0 < info.done < info.shards
+    first = related(model, store=tmp_path / "cut")
+    with kit.passes(model) as passes:
+        second = related(model, store=tmp_path / "cut")
+        sums = related(model, store=tmp_path / "cut", slots="context:sum")
+    assert passes == []
+    for found in (first, second):
+        assert torch.allclose(torch.tensor(found.values), torch.tensor(plain.values), rtol=1e-3)
+        pd.testing.assert_frame_equal(found.rows, plain.rows)
+        pd.testing.assert_frame_equal(found.targets, plain.targets, rtol=1e-4)
+    wanted = related(model, slots="context:sum")
+    assert torch.allclose(torch.tensor(sums.values), torch.tensor(wanted.values), rtol=1e-3)
+    assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "cut")
+    for how in ({"scalar": "logprob"}, {"rule": "gradient"}, {"at": "question:first"}):
+        with kit.passes(model) as passes:
+            related(model, store=tmp_path / "cut", **how)
+        assert passes
+
+
+def test_variants_are_computed_once_and_end_with_the_same_bytes(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("xlens.engine.variants"), "TRUNK_BYTES", 5_000)
+    plain, whole = varied(model), varied(model, store=tmp_path / "whole")
+    with kit.passes(model, stop=5), pytest.raises(KeyboardInterrupt):
+        varied(model, store=tmp_path / "cut")
+    done = [info for info in Store(tmp_path / "cut").entries() if info.complete]
+    assert 0 < len(done) < len(Store(tmp_path / "whole").entries())
+    again = varied(model, store=tmp_path / "cut")
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+    with kit.passes(model) as passes:
+        varied(model, store=tmp_path / "cut")
+    assert passes == []
+    for name in plain:
+        same(again[name], whole[name])
+        same(again[name], plain[name], exactly=False)
+
+
+def test_entries_of_another_epoch_are_never_served_and_can_be_pruned(model, tmp_path, monkeypatch):
+    from xlens.cli.store import ls
+    from xlens.engine.store import EPOCH
+
+    store = Store(tmp_path)
+    harvest(model, parallel(), store=store, progress=False)
+    store.entry({"kind": "harvest", "layers": [1]}, shards=1)  # as before there were epochs
+    monkeypatch.setattr(stored, "EPOCH", EPOCH + 1)
+    with kit.passes(model) as passes:
+        harvest(model, parallel(), store=store, progress=False)
+    assert passes
+    said = []
+    monkeypatch.setattr("builtins.print", said.append)
+    ls(root=tmp_path)
+    assert sum("of epoch none: never served" in line for line in said) == 1
+    assert sum(f"of epoch {EPOCH + 1}: never served" in line for line in said) == 1
+    assert len(store.prune(old=True, dry_run=True).removed) == 2
+    store.prune(old=True)
+    (left,) = store.entries()
+    assert left.key["epoch"] == EPOCH
+
+
+@pytest.mark.parametrize("kind", ["harvest", "score", "generate", "relevance", "variants"])
+def test_a_stored_result_names_the_versions_that_computed_it(kind, model, tmp_path, monkeypatch):
+    run = {
+        "harvest": lambda: harvest(model, parallel(), store=tmp_path, progress=False),
+        "score": lambda: scored(model, store=tmp_path),
+        "generate": lambda: generated(model, store=tmp_path),
+        "relevance": lambda: related(model, store=tmp_path),
+        "variants": lambda: varied(model, store=tmp_path)["pushed"],
+    }[kind]
+    before = run().provenance["versions"]
+    later = {**before, "pandas": "99.9"}
+    for module in ("harvest", "generate", "relevance", "variants"):
+        monkeypatch.setattr(import_module(f"xlens.engine.{module}"), "versions", lambda: later)
+    assert run().provenance["versions"] == before

@@ -24,7 +24,7 @@ def ls(*, root: Path | None = None) -> None:
     Args:
         root: Folder of the store; default: the one in the user's cache (`XLENS_CACHE` moves it).
     """
-    from xlens.engine.store import Store
+    from xlens.engine.store import EPOCH, Store
 
     store = Store(root)
     entries = sorted(store.entries(), key=lambda e: str(e.used), reverse=True)
@@ -34,9 +34,12 @@ def ls(*, root: Path | None = None) -> None:
         verb, model = entry.about["verb"] or "?", entry.about["model"] or "?"
         prompts = "?" if entry.about["prompts"] is None else f"{entry.about['prompts']:,}"
         layers = "" if entry.about["layers"] is None else f", {entry.about['layers']} layers"
+        epoch, old = entry.about["epoch"], ""
+        if entry.problem is None and epoch != EPOCH:
+            old = f", of epoch {epoch or 'none'}: never served (prune --old)"
         print(
             f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {_age(now - entry.used):>8}  {state:8}  "
-            f"{verb}  {model}  {prompts} prompts{layers}"
+            f"{verb}  {model}  {prompts} prompts{layers}{old}"
         )
     print(f"{len(entries)} entries in {store.root}")
 
@@ -84,6 +87,7 @@ def prune(
     larger_than: str | None = None,
     keep: str | None = None,
     incomplete: Annotated[bool, Switch] = False,
+    old: Annotated[bool, Switch] = False,
     dry_run: Annotated[bool, Switch] = False,
     root: Path | None = None,
 ) -> None:
@@ -100,6 +104,7 @@ def prune(
         larger_than: At least this size: 500M, 2G.
         keep: Remove what was used longest ago until no more than this is left.
         incomplete: Only entries that were never finished.
+        old: Only entries that an earlier xlens computed in another way: they are never served.
         dry_run: Only say what would go.
         root: Folder of the store.
     """
@@ -112,6 +117,7 @@ def prune(
         larger_than=None if larger_than is None else int(_number(larger_than, _SIZES)),
         keep_bytes=None if keep is None else int(_number(keep, _SIZES)),
         incomplete=incomplete,
+        old=old,
         dry_run=dry_run,
     )
     verb = "would remove" if dry_run else "removed"

@@ -4,7 +4,8 @@ from xlens.engine import interventions
 from xlens.engine.generate import Generations, generate
 from xlens.engine.harvest import harvest, harvest_to_store
 from xlens.engine.plan import Batch, Group, plan
-from xlens.engine.relevance import RelevanceScores, relevance
+from xlens.engine.relevance import relevance
+from xlens.engine.relevance_scores import RelevanceScores
 from xlens.engine.score import Scores, score
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations

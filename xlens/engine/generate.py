@@ -113,9 +113,9 @@ def generate(
     origin = model.provenance(tokens)
     kept = kept_in(store, model)
     if kept is None:
-        found = write(0, len(items))
+        found, made_by = write(0, len(items)), versions()
     else:
-        found = stored_rows(
+        found, made_by = stored_rows(
             kept,
             "generate",
             model,
@@ -137,7 +137,7 @@ def generate(
         "interventions": edits.key,
         "decoding": "greedy",
         "eos": [str(model.tokenizer.convert_ids_to_tokens(i)) for i in sorted(eos)],
-        "versions": versions(),
+        "versions": made_by,
     }
     return Generations(provenance={**origin, **how}, table=found)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -13,109 +13,17 @@ from xlens.engine.harvest import prompt_table
 from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import labels
 from xlens.engine.progress import token_bar
+from xlens.engine.relevance_scores import RelevanceScores
 from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
+from xlens.engine.store import Parts, Store
+from xlens.engine.stored import computed, kept_in
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
-from xlens.results import Result, versions
+from xlens.results import versions
 
 # The backward pass keeps every block's intermediate values: the budget is what bounds memory.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 8_192}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelevanceScores(Result):
-    """Relevance of residual points to one scalar per prompt.
-
-    Attributes:
-        values: `[layer, row]`: relevance, in units of the scalar. Signed.
-        rows: What each row is, prompt by prompt within a slot: `slot prompt position token`;
-            position and token are -1 for means and sums.
-        totals: `[layer, prompt]`: sum over all of the prompt's tokens, BOS included.
-        targets: One row per prompt: `prompt position token label value`: where the scalar was
-            read, the target token, and the scalar itself (logit, or log-probability in nats).
-        layers: Residual points, ascending; 0 is the embedding.
-        meta: One row per prompt: `id language n_tokens tokens` and the prompts' meta.
-        fingerprint: Of the model.
-        rule: Name of the backward rule.
-        scalar: `logit` or `logprob`.
-    """
-
-    values: Float[np.ndarray, "layer row"]
-    rows: pd.DataFrame
-    totals: Float[np.ndarray, "layer prompt"]
-    targets: pd.DataFrame
-    layers: tuple[int, ...]
-    meta: pd.DataFrame
-    fingerprint: str
-    rule: str
-    scalar: str
-
-    def __repr__(self) -> str:
-        slots = ", ".join(
-            f"{s}[{n}]" for s, n in self.rows.groupby("slot", sort=False).size().items()
-        )
-        return (
-            f"RelevanceScores({len(self.meta)} prompts, {len(self.layers)} layers, {slots}, "
-            f"{self.rule} of the {self.scalar}, {self.provenance.get('model')})"
-        )
-
-    def slot(self, name: str, prompt: int | None = None) -> Float[np.ndarray, "layer row"]:
-        """The values of one slot, of one prompt if it is named.
-
-        Raises:
-            ValueError: no such slot.
-        """
-        here = (self.rows["slot"] == name).to_numpy()
-        if not here.any():
-            raise ValueError(
-                f"No slot {name!r} in these relevance scores; they hold "
-                f"{list(self.rows['slot'].unique())}. Name one, or ask relevance() for it."
-            )
-        if prompt is not None:
-            here = here & (self.rows["prompt"] == prompt).to_numpy()
-        return self.values[:, here]
-
-    def get(self, slot: str) -> Float[np.ndarray, "prompt layer"]:
-        """A slot with one row per prompt: `last`, `NAME:first|last|mean|sum`.
-
-        Raises:
-            ValueError: no such slot, or one with several rows per prompt.
-        """
-        values = self.slot(slot)
-        if list(self.rows.loc[self.rows["slot"] == slot, "prompt"]) != list(range(len(self.meta))):
-            raise ValueError(
-                f"Slot {slot!r} has several rows per prompt; use slot({slot!r}, prompt), or ask "
-                "relevance() for a mean or a sum."
-            )
-        return values.T
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per row and layer: `rows`' columns, `id language layer relevance`."""
-        names = self.meta[["id", "language"]]
-        rows = self.rows.join(names, on="prompt")
-        wide = rows.loc[rows.index.repeat(len(self.layers))].reset_index(drop=True)
-        wide["layer"] = np.tile(self.layers, len(rows))
-        wide["relevance"] = self.values.T.reshape(-1)
-        return wide
-
-    def conservation(self) -> pd.DataFrame:
-        """How much of the scalar the tokens account for: `prompt layer total value error`.
-
-        `error` is |total - value| / |value|. A logit's relevance by AttnLRP should add up to the
-        logit, but for biases and the softmax; a plain gradient's need not, nor a log-probability's.
-        """
-        value = self.targets["value"].to_numpy()
-        n = len(self.layers)
-        frame = pd.DataFrame(
-            {
-                "prompt": np.repeat(np.arange(len(value)), n),
-                "layer": np.tile(self.layers, len(value)),
-                "total": self.totals.T.reshape(-1),
-                "value": np.repeat(value, n),
-            }
-        )
-        frame["error"] = (frame["total"] - frame["value"]).abs() / frame["value"].abs()
-        return frame
+SHARD_PROMPTS = 64  # prompts whose relevance a kill loses at most
 
 
 def relevance(
@@ -130,6 +38,7 @@ def relevance(
     rule: Rule | str = "gradient",
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
+    store: Store | str | Path | None = None,
     progress: bool = True,
 ) -> RelevanceScores:
     """Gradient × input, `sum_d h * dh`, of every residual point and token, in one backward pass.
@@ -155,6 +64,8 @@ def relevance(
             a `Rule`.
         prepend_bos: None keeps what the tokenizer does by itself.
         token_budget: Most tokens in a pass, padding included; halved when memory runs out.
+        store: A `Store` or its folder: what it holds, whatever the slots, is not computed again, a
+            killed run goes on where it was. None keeps nothing on disk.
         progress: Show a bar.
 
     Returns:
@@ -186,38 +97,55 @@ def relevance(
         token_budget = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
     # What stands after the position that is read has no say in it.
     inputs = [t.ids[: end + 1] for t, end in zip(tokens, ends, strict=True)]
-    todo = _batches(model, inputs, range(len(inputs)), token_budget)
     check(model, backward)
 
-    wide = torch.promote_types(model.dtype, torch.float32)
-    scores = [torch.zeros(len(points), len(t), dtype=wide) for t in tokens]
-    values = torch.empty(len(tokens), dtype=wide)
-    with token_bar("relevance of", tokens, progress) as advance:
-        while todo:
-            rows = todo.pop(0)
-            done = _unless_out_of_memory(
-                lambda rows=rows: relevance_pass(
-                    model,
-                    [inputs[i] for i in rows],
-                    torch.tensor([ids[i] for i in rows]),
-                    points,
-                    scalar=scalar,
-                    rule=backward,
-                ),
-                last_chance=len(rows) == 1,
-            )
-            if done is None:  # half the budget from here on
-                token_budget = max(len(rows) * max(len(inputs[i]) for i in rows) // 2, 1)
-                again = [i for left in (rows, *todo) for i in left]
-                todo = _batches(model, inputs, again, token_budget)
-                continue
-            found, value = done
-            values[list(rows)] = value
-            for i, of_prompt in zip(rows, found.unbind(1), strict=True):
-                scores[i][:, : len(inputs[i])] = of_prompt[:, : len(inputs[i])]
-            advance(rows)
+    def compute(start: int, stop: int) -> tuple[list[Tensor], Tensor]:
+        some = slice(start, stop)
+        return _run(
+            model,
+            tokens[some],
+            inputs[some],
+            ids[some],
+            points,
+            token_budget,
+            scalar=scalar,
+            rule=backward,
+            progress=progress,
+        )
 
-    _require_finite(scores, points, tokens, model)
+    origin, made_by = model.provenance(tokens), versions()
+    kept = kept_in(store, model)
+    if kept is None:
+        scores, values = compute(0, len(tokens))
+    else:
+
+        def shard(start: int, stop: int, _parts: Parts) -> tuple[dict[str, Tensor], pd.DataFrame]:
+            found, value = compute(start, stop)
+            return {"relevance": torch.cat(found, 1), "values": value}, meta.iloc[start:stop]
+
+        meta = prompt_table(tokens)
+        bounds = [*range(0, len(tokens), SHARD_PROMPTS), len(tokens)]
+        entry = computed(
+            kept,
+            "relevance",
+            model,
+            origin,
+            tokens,
+            shard,
+            bounds,
+            edits=[],
+            layers=list(points),
+            ends=ends,
+            targets=ids,
+            scalar=scalar,
+            rule=asdict(backward),
+        )
+        made_by = entry.versions
+        parts_found = [entry.read(n) for n in range(len(bounds) - 1)]
+        values = torch.cat([part["values"] for part in parts_found])
+        whole = torch.cat([part["relevance"] for part in parts_found], 1)
+        scores = list(whole.split([len(t) for t in tokens], 1))
+
     return RelevanceScores(
         values=torch.cat(
             [
@@ -244,13 +172,58 @@ def relevance(
         rule=backward.name,
         scalar=scalar,
         provenance={
-            **model.provenance(tokens),
+            **origin,
             "rule": asdict(backward),
             "scalar": scalar,
             "at": at,
-            "versions": versions(),
+            "versions": made_by,
         },
     )
+
+
+def _run(
+    model: HookedModel,
+    tokens: Sequence[TokenizedPrompt],
+    inputs: Sequence[Tokens],
+    ids: Sequence[int],
+    points: Sequence[int],
+    budget: int,
+    *,
+    scalar: Scalar,
+    rule: Rule,
+    progress: bool,
+) -> tuple[list[Float[Tensor, "layer pos"]], Float[Tensor, " prompt"]]:
+    """Relevance of every token of each prompt, and the scalars."""
+    wide = torch.promote_types(model.dtype, torch.float32)
+    scores = [torch.zeros(len(points), len(t), dtype=wide) for t in tokens]
+    values = torch.empty(len(tokens), dtype=wide)
+    todo = _batches(model, inputs, range(len(inputs)), budget)
+    with token_bar("relevance of", tokens, progress) as advance:
+        while todo:
+            rows = todo.pop(0)
+            done = _unless_out_of_memory(
+                lambda rows=rows: relevance_pass(
+                    model,
+                    [inputs[i] for i in rows],
+                    torch.tensor([ids[i] for i in rows]),
+                    points,
+                    scalar=scalar,
+                    rule=rule,
+                ),
+                last_chance=len(rows) == 1,
+            )
+            if done is None:  # half the budget from here on
+                budget = max(len(rows) * max(len(inputs[i]) for i in rows) // 2, 1)
+                again = [i for left in (rows, *todo) for i in left]
+                todo = _batches(model, inputs, again, budget)
+                continue
+            found, value = done
+            values[list(rows)] = value
+            for i, of_prompt in zip(rows, found.unbind(1), strict=True):
+                scores[i][:, : len(inputs[i])] = of_prompt[:, : len(inputs[i])]
+            advance(rows)
+    _require_finite(scores, points, tokens, model)
+    return scores, values
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,11 @@ class ScoreRequest:
         edits: Edits,
         read: Callable[[int, int], pd.DataFrame],
         firsts: Sequence[int] = (0,),
-    ) -> pd.DataFrame:
-        """What `read` gives, found in the store or computed; `firsts` begin the shards."""
+    ) -> tuple[pd.DataFrame, dict[str, str]]:
+        """What `read` gives, found in the store or computed; `firsts` begin the shards.
+
+        With the versions that computed it.
+        """
         return stored_rows(
             store,
             "score",
@@ -237,14 +240,14 @@ def score(
 
     kept = kept_in(store, model)
     if kept is None:
-        found = read(0, len(request.texts))
+        found, made_by = read(0, len(request.texts)), run.provenance["versions"]
     else:
         # Whole prompts: their candidates share a pass.
         bounds = [bisect_left(request.owner, i) for i in range(0, len(request), SHARD_PROMPTS)]
-        found = request.stored(
+        found, made_by = request.stored(
             kept, model, run.provenance, run.tokens, run.points, run.edits, read, bounds
         )
-    return request.result(found, run.points, run.provenance)
+    return request.result(found, run.points, {**run.provenance, "versions": made_by})
 
 
 def span_logprobs(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xlens.activations import Activations, SlotValues
 from xlens.engine.gather import SlotLayout, layout
-from xlens.engine.store import Entry, Parts, Store, digest
+from xlens.engine.store import EPOCH, Entry, Parts, Store, digest
 from xlens.models import HookedModel
 from xlens.models.computation import computation, foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
@@ -26,6 +26,8 @@ SHARD_BYTES = 64 * 2**20
 
 # Values by slot of the prompts from one position to another; the parts keep what is done.
 Compute = Callable[[int, int, Parts], dict[str, Tensor]]
+# Tensors and rows, likewise.
+ComputeShard = Callable[[int, int, Parts], tuple[Mapping[str, Tensor], pd.DataFrame]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,42 +110,42 @@ def stored(
     meta: pd.DataFrame,
     provenance: dict[str, Any],
     edits: Any,
+    kind: str = "harvest",
+    whole: bool = False,
 ) -> StoredActivations:
-    """Find a harvest in the store, or run what is missing of it, shard by shard.
+    """Find a harvest in the store, or run what is missing of it: see `computed`.
 
-    The key is all that decides the values: weights, config, tokenizer's ids, dtype, attention,
-    buffers and attributes of the modules, versions of the code, points, slots with their positions,
-    interventions, those around included. Several processes may work on one harvest; each
-    takes the shards that nobody has.
+    With `whole` it is one shard.
     """
     layouts = {name: layout(tokens, parse_slot(name)) for name in slots}
-    bounds = _bounds(layouts, len(points) * model.d_model * dtype.itemsize, len(tokens))
+    bounds = (0, len(tokens))
+    if not whole:
+        bounds = _bounds(layouts, len(points) * model.d_model * dtype.itemsize, len(tokens))
     if others := foreign(model.hf_model):
         raise ValueError(
             f"{model.name} can't be harvested into a store: {_told(others)}, so that what it "
             "computes can't be told from what is kept. Take that off first, or use harvest(...)."
         )
-    key = _key(
-        "harvest",
+
+    def shard(start: int, stop: int, parts: Parts) -> tuple[dict[str, Tensor], pd.DataFrame]:
+        found = compute(start, stop, parts)
+        tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(points)}
+        return tensors, meta.iloc[start:stop].reset_index(drop=True)
+
+    entry = computed(
+        store,
+        kind,
         model,
         provenance,
         tokens,
-        edits,
+        shard,
         bounds,
+        edits=edits,
         kept_dtype=str(dtype),
         layers=list(points),
         slots={name: digest(at.positions) for name, at in layouts.items()},
         spans=digest([[list(t.positions(at.slot)) for t in tokens] for at in layouts.values()]),
     )
-    entry = store.entry(
-        key, shards=len(bounds) - 1, about={"model": model.name, "prompts": len(tokens)}
-    )
-    for shard in entry.todo():
-        found = compute(bounds[shard], bounds[shard + 1], entry.parts(shard))
-        tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(points)}
-        rows = meta.iloc[bounds[shard] : bounds[shard + 1]].reset_index(drop=True)
-        entry.write(shard, tensors, rows)
-    entry.finish()
     return StoredActivations(
         entry=entry,
         tokens=tokens,
@@ -151,7 +153,7 @@ def stored(
         slots=slots,
         layers=points,
         fingerprint=str(provenance["fingerprint"]),
-        provenance=provenance,
+        provenance={**provenance, "versions": entry.versions},
         meta=meta,
     )
 
@@ -175,6 +177,47 @@ def opened(store: Store | str | Path | None) -> Store:
     return store if isinstance(store, Store) else Store(store)
 
 
+def computed(
+    store: Store,
+    kind: str,
+    model: HookedModel,
+    provenance: Mapping[str, Any],
+    tokens: Sequence[TokenizedPrompt],
+    compute: ComputeShard,
+    bounds: Sequence[int],
+    *,
+    edits: Any,
+    **more: Any,
+) -> Entry:
+    """An entry in the store, found or computed shard by shard.
+
+    The key is all that decides the values: weights, config, tokenizer's ids, dtype, attention,
+    buffers and attributes of the modules, versions of the code, interventions, those around
+    included, and what else is given. Several processes may work on one entry; each takes the shards
+    that nobody has.
+
+    Args:
+        store: Where it is kept.
+        kind: What is computed: `harvest`, `score`, `generate`, `relevance`.
+        model: What computes.
+        provenance: Of the model.
+        tokens: The sequences.
+        compute: Tensors and rows of the sequences from one position to another; can keep what is
+            done of them in the parts that it is given.
+        bounds: Sequences of shard i are `bounds[i]:bounds[i+1]`.
+        edits: Key of the interventions.
+        **more: What else decides the values, as `plain` takes it.
+    """
+    key = _key(kind, model, provenance, tokens, edits, bounds, **more)
+    about = {"model": model.name, "prompts": len(tokens)}
+    entry = store.entry(key, shards=len(bounds) - 1, about=about)
+    for shard in entry.todo():
+        found = compute(bounds[shard], bounds[shard + 1], entry.parts(shard))
+        entry.write(shard, *found)
+    entry.finish()
+    return entry
+
+
 def stored_rows(
     store: Store,
     kind: str,
@@ -186,31 +229,23 @@ def stored_rows(
     *,
     edits: Any,
     **more: Any,
-) -> pd.DataFrame:
-    """A table with a row per sequence, found in the store or computed shard by shard.
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table with a row per sequence, as `computed`, and the versions that computed it."""
 
-    Args:
-        store: Where it is kept.
-        kind: What is computed: `score`, `generate`.
-        model: What computes.
-        provenance: Of the model.
-        tokens: The sequences.
-        compute: The rows of the sequences from one position to another.
-        bounds: Sequences of shard i are `bounds[i]:bounds[i+1]`.
-        edits: Key of the interventions.
-        **more: What else decides the values, as `plain` takes it.
-    """
-    entry = store.entry(
-        _key(kind, model, provenance, tokens, edits, bounds, **more),
-        shards=len(bounds) - 1,
-        about={"model": model.name, "prompts": len(tokens)},
-    )
-    for shard in entry.todo():
-        rows = compute(bounds[shard], bounds[shard + 1])
+    def rows(start: int, stop: int, _parts: Parts) -> tuple[dict[str, Tensor], pd.DataFrame]:
+        table = compute(start, stop)
         # A shard holds a tensor, and this one its size; the rows are what it is about.
-        entry.write(shard, {"n": torch.tensor(len(rows))}, rows)
-    entry.finish()
-    return entry.rows()
+        return {"n": torch.tensor(len(table))}, table
+
+    entry = computed(store, kind, model, provenance, tokens, rows, bounds, edits=edits, **more)
+    return entry.rows(), entry.versions
+
+
+def joined(versions: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Versions of what was put together from several entries."""
+    names = dict.fromkeys(name for each in versions for name in each)
+    told = {name: [each[name] for each in versions if name in each] for name in names}
+    return {name: ", ".join(dict.fromkeys(found)) for name, found in told.items()}
 
 
 def _key(
@@ -224,6 +259,7 @@ def _key(
 ) -> dict[str, Any]:
     return {
         "kind": kind,
+        "epoch": EPOCH,
         **{name: provenance.get(name) for name in ("fingerprint", "dtype", "attention")},
         "tokens": digest([list(t.ids) for t in tokens]),
         "prompts": digest([[t.prompt.id, t.prompt.language] for t in tokens]),

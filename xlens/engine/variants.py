@@ -19,7 +19,7 @@ from xlens.engine.harvest import prepare, prompt_table, states
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.score import SLOT, ScoreRequest, Scores, sums
 from xlens.engine.store import Store
-from xlens.engine.stored import kept_in
+from xlens.engine.stored import joined, kept_in, stored
 from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
@@ -73,6 +73,7 @@ def score_variants(
     kept = kept_in(store, model)
     origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in edits}
+    made_by: list[dict[str, str]] = []
     bounds = _bounds(model, request.owner, [len(t) for t in tokens], edits, points)
     n = len(edits) * (len(bounds) - 1)
     with tqdm(total=n, desc="variants", unit="run", disable=not progress) as bar:
@@ -82,13 +83,14 @@ def score_variants(
             chunk = _Chunk(model, tokens[at], points, [SLOT], mine, budget, bar)
             for name, edit in mine.items():
                 read = partial(chunk.scores, edit)
-                table = (
-                    read(0, len(some.texts))
-                    if kept is None
-                    else some.stored(kept, model, origin, tokens[at], points, edit, read)
-                )
+                if kept is None:
+                    table = read(0, len(some.texts))
+                else:
+                    table, by = some.stored(kept, model, origin, tokens[at], points, edit, read)
+                    made_by.append(by)
                 tables[name].append(table)
                 bar.update()
+    origin |= {"versions": joined(made_by)} if made_by else {}
     return {
         name: request.result(
             pd.concat(tables[name], ignore_index=True),
@@ -109,6 +111,7 @@ def harvest_variants(
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
     share_prefixes: bool = True,
+    store: Store | str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Activations]:
     """`harvest` under each of several interventions, as `score_variants` does for scores.
@@ -125,6 +128,7 @@ def harvest_variants(
         prepend_bos: None keeps what the tokenizer does by itself.
         token_budget: Most tokens in a pass.
         share_prefixes: Run common beginnings once.
+        store: Where states are kept, variant by variant: a killed run goes on where it was.
         progress: Show a bar.
 
     Raises:
@@ -137,7 +141,10 @@ def harvest_variants(
     points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named)
     edits = {name: check(variant, model, tokens) for name, variant in variants.items()}
     budget = pass_budget(model, token_budget)
+    kept = kept_in(store, model)
     origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
+    meta = prompt_table(tokens)
+    made_by: list[dict[str, str]] = []
     found: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in edits}
     owners = range(len(tokens))
     bounds = _bounds(model, owners, [len(t) for t in tokens], edits, points)
@@ -149,8 +156,27 @@ def harvest_variants(
                 model, tokens[first:last], points, names, mine, budget, bar, share_prefixes
             )
             for name, edit in mine.items():
-                found[name].append(chunk.states(edit))
+                if kept is None:
+                    found[name].append(chunk.states(edit))
+                else:
+                    held = stored(
+                        kept,
+                        model,
+                        tokens[first:last],
+                        points,
+                        names,
+                        lambda *_, chunk=chunk, edit=edit: chunk.states(edit),
+                        dtype=torch.float32,
+                        meta=meta.iloc[first:last],
+                        provenance=origin,
+                        edits=edit.key,
+                        kind="variant",
+                        whole=True,
+                    )
+                    made_by.append(held.provenance["versions"])
+                    found[name].append({k: v.values for k, v in held.load().slots.items()})
                 bar.update()
+    origin |= {"versions": joined(made_by)} if made_by else {}
     layouts = {name: layout(tokens, parse_slot(name)) for name in names}
     return {
         variant: Activations(
@@ -163,7 +189,7 @@ def harvest_variants(
                 for name, at in layouts.items()
             },
             layers=points,
-            meta=prompt_table(tokens),
+            meta=meta,
             fingerprint=model.fingerprint,
             provenance={**origin, "interventions": edits[variant].key}
             if edits[variant]

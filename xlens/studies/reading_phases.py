@@ -165,6 +165,7 @@ def phase_parts(
             targets=[int(tokens[i]) for i in rows],
             rule=study.relevance_rule,
             slots=["all", *(f"{name}:{how}" for name in SEGMENTS for how in ("sum", "each"))],
+            store=store,
             progress=progress,
         )
         left_out = len(prompts.own) - len(rows)
@@ -201,6 +202,7 @@ def phase_parts(
                 context=prompts.context.take(rows),
                 kinds=causal,
                 layers=list(study.phase_layers) or "all",
+                store=store,
                 progress=progress,
             ),
             resampling=Resampling(seed=study.seed),

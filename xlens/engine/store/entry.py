@@ -82,6 +82,12 @@ class Entry:
     # --- what is there ---
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Of the packages that computed it; several of one where a run with another went on."""
+        found = self._contents().versions
+        return {name: ", ".join(found[name]) for name in results.versions() if name in found}
+
+    @property
     def done(self) -> frozenset[int]:
         """Shards that were written and whose files are there, of full length.
 

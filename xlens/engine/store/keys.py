@@ -12,6 +12,9 @@ from torch import Tensor
 
 # Part of every id: raise it when shards, journal or manifest mean something else.
 FORMAT = 1
+# Part of every key: raise it when the engine's numbers may be others than before. Entries of
+# another epoch are never served; `prune(old=True)` removes them.
+EPOCH = 2
 
 
 def plain(value: Any, where: str = "key") -> Any:

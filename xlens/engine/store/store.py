@@ -13,7 +13,7 @@ from xlens.engine.store import journal
 from xlens.engine.store.entry import Entry
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
 from xlens.engine.store.journal import MANIFEST, contents_of
-from xlens.engine.store.keys import entry_id, plain
+from xlens.engine.store.keys import EPOCH, entry_id, plain
 from xlens.engine.store.listing import headless, in_use, is_empty, listing
 from xlens.engine.store.reports import Damage, EntryInfo, Pruned, Verification
 from xlens.engine.store.shards import Shard
@@ -152,6 +152,7 @@ class Store:
         older_than: timedelta | None = None,
         larger_than: int | None = None,
         incomplete: bool = False,
+        old: bool = False,
         keep_bytes: int | None = None,
         dry_run: bool = False,
     ) -> Pruned:
@@ -162,6 +163,7 @@ class Store:
             older_than: Last used longer ago than this.
             larger_than: With more bytes than this.
             incomplete: Not whole.
+            old: Of another epoch of the engine than this one, or of none: never served again.
             keep_bytes: The longest unused, until the store has no more bytes than this.
             dry_run: Only say what would be deleted.
 
@@ -169,9 +171,10 @@ class Store:
             ValueError: no condition, or no such id.
             StoreError: an entry can't be deleted.
         """
-        if not incomplete and all(x is None for x in (ids, older_than, larger_than, keep_bytes)):
+        conditions = (ids, older_than, larger_than, keep_bytes)
+        if not (incomplete or old) and all(x is None for x in conditions):
             raise ValueError(
-                "prune needs at least one of ids, older_than, larger_than, incomplete and "
+                "prune needs at least one of ids, older_than, larger_than, incomplete, old and "
                 "keep_bytes; keep_bytes=0 deletes everything."
             )
         infos = self.entries()
@@ -184,6 +187,7 @@ class Store:
             and (older_than is None or now - info.used > older_than)
             and (larger_than is None or info.size > larger_than)
             and not (incomplete and info.complete)
+            and not (old and (info.problem is not None or info.about["epoch"] == EPOCH))
         ]
         left = sum(info.size for info in infos)
         removed: list[EntryInfo] = []

@@ -112,7 +112,7 @@ def evidence(
     return joined.take(range(len(asked)), in_order)
 
 
-_BACKWARD = ("layers", "progress", "prepend_bos")
+_BACKWARD = ("layers", "progress", "prepend_bos", "store")
 
 
 def _same_question(asked: Asked, donors: Asked, span: str) -> bool:

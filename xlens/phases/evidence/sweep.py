@@ -200,7 +200,6 @@ def _shifts(
     **options: Any,
 ) -> Logprobs:
     """What two tokens gain at the output under each change, `[prompt, change, 2]`."""
-    options.pop("store", None)  # what many changes share is kept in memory
     found: list[np.ndarray] = []
     for some in changes:
         variants: dict[str, Sequence[Intervention]] = {"plain": ()}
