@@ -148,7 +148,7 @@ def test_peaks(name, shared):
     print(f"peak of a {name}, shared {shared}: {np.mean(hits):.3f}, bias {np.mean(values):+.4f}; "
           f"the highest mean's {np.mean(highest):+.4f}")  # fmt: skip
     # Beside the top of a hill the curve is lower: there the other half's choice costs a little.
-    assert np.mean(hits) >= (0.85 if name == "hill" else 0.91)
+    assert np.mean(hits) >= (0.8 if name == "hill" else 0.9)
     assert np.mean(values) < 0.004 and abs(np.mean(values)) < 0.016
 
 
