@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xlens.results import Result, jsonable, versions
+from xlens.results import Result, jsonable, spreadsheet_safe, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +120,14 @@ def test_versions_name_what_shapes_a_result():
     known = versions()
     assert {"python", "torch", "transformers", "transformer-lens", "numpy"} <= set(known)
     assert all(isinstance(v, str) and v for v in known.values())
+
+
+def test_no_cell_for_people_is_a_formula():
+    texts = ["=1+1", "+49", "-x", "@SUM(A1)", " =1", "\t=1", "a=b", "", None]
+    table = pd.DataFrame({"=cmd": texts, "n": range(-4, 5)})
+    safe = spreadsheet_safe(table)
+    assert safe.columns.tolist() == ["'=cmd", "n"] and safe["n"].tolist() == list(range(-4, 5))
+    cells = safe["'=cmd"].tolist()
+    assert cells[:-1] == ["'=1+1", "'+49", "'-x", "'@SUM(A1)", "' =1", "'\t=1", "a=b", ""]
+    assert pd.isna(cells[-1])
+    assert table["=cmd"].tolist() == texts

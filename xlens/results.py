@@ -21,6 +21,7 @@ from xlens import files
 
 HEADER = "result.json"
 FORMAT = 1
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ARRAYS = "arrays.safetensors"
 _AGAIN = (
     "Make it anew: save the result again, or delete its folder and run the command again that "
@@ -142,6 +143,22 @@ def analysed(origin: Mapping[str, Any], analysis: str, how: Mapping[str, Any]) -
     if analysis in origin:
         raise ValueError(f"The provenance holds {analysis!r} already; name the analysis otherwise.")
     return {**origin, analysis: dict(how)}
+
+
+def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` for a CSV that people open: no cell of text or name of a column is a formula.
+
+    What begins with = + - @, a tab or a line break gets an apostrophe before it, with which
+    spreadsheets mark text.
+    """
+
+    def safe(cell: Any) -> Any:
+        formula = isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULAS)
+        return f"'{cell}" if formula else cell
+
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    quoted = {name: texts[name].astype(object).map(safe) for name in texts}
+    return table.assign(**quoted).rename(columns=safe)
 
 
 def jsonable(value: Any) -> Any:

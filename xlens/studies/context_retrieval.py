@@ -21,7 +21,7 @@ from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
 from xlens.prompts import Prompts
-from xlens.results import Result, jsonable
+from xlens.results import Result, jsonable, spreadsheet_safe
 from xlens.served import ServedModel, served_generate
 from xlens.stats import Resampling
 from xlens.studies.options import ReadingStudy
@@ -459,4 +459,4 @@ def _write_table(done: dict[str, Result], path: Path) -> None:
         verdicts, on=keys, validate="one_to_one"
     )
     table["references"] = [json.dumps(each, ensure_ascii=False) for each in table["references"]]
-    pd.DataFrame(table).to_csv(path, index=False, lineterminator="\n")
+    spreadsheet_safe(pd.DataFrame(table)).to_csv(path, index=False, lineterminator="\n")
