@@ -157,7 +157,7 @@ def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
         return f"'{cell}" if formula else cell
 
     texts = table.select_dtypes(exclude=["number", "bool"])
-    quoted = {name: texts[name].astype(object).map(safe) for name in texts}
+    quoted = {str(name): texts[name].astype(object).map(safe) for name in texts}
     return table.assign(**quoted).rename(columns=safe)
 
 
