@@ -1,8 +1,8 @@
 """Run a plan to its end; out of memory halves the token budget and goes on."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
+from xlens.engine.halving import Note, until_done
 from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import labels
 from xlens.engine.run import Watch, run_batch
@@ -10,8 +10,6 @@ from xlens.models import HookedModel
 
 # Measured on two cores: 2,048 tokens a batch is fastest; a GPU wants larger ones.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
-
-_log = logging.getLogger(__name__)
 
 
 def pass_budget(model: HookedModel, asked: int | None) -> int:
@@ -63,40 +61,23 @@ def run_all(
     Raises:
         MemoryError: one sequence alone doesn't fit.
     """
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-    left = list(range(len(sequences)))
-    while left:
-        done = set[int]()
+    def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
         apart = labels(model, [len(sequences[i]) for i in left])
         for planned in plan([codes[i] for i in left], budget, share=share, apart=apart):
             batch = planned.renumbered(left)
             if skip(batch):
-                done.update(batch.members)
+                yield batch.members
                 continue
+            note(batch.members, batch.padded_tokens)
             try:
                 run(model, batch, sequences, layers, watch)
-            except Exception as problem:
+            except Exception:
                 discard()
-                if not should_reduce_batch_size(problem):
-                    raise
-                budget = _halved(batch, sequences, budget, problem)
-                clear_device_cache(garbage_collection=True)
-                break
+                raise
             commit()
             advance(batch.members)
-            done.update(batch.members)
-        left = [i for i in left if i not in done]
+            yield batch.members
 
-
-def _halved(batch: Batch, sequences: Sequence[Tokens], budget: int, problem: Exception) -> int:
-    longest = max(len(sequences[i]) for i in batch.members)
-    if len(batch.members) == 1:
-        raise MemoryError(
-            f"A prompt of {longest} tokens alone does not fit in memory ({problem}). Shorten it, "
-            "ask for fewer layers or slots, or use a smaller dtype or model."
-        ) from problem
-    # From what was really run: the budget asked for can be far above it.
-    budget = max(1, min(budget, batch.padded_tokens) // 2)
-    _log.warning("Out of memory: going on with a token budget of %s.", f"{budget:,}")
-    return budget
+    advice = "Shorten it, ask for fewer layers or slots, or use a smaller dtype or model."
+    until_done(list(map(len, sequences)), budget, attempt, advice=advice)

@@ -1,7 +1,6 @@
 """`generate`: greedy continuations in batches, each as if its prompt were alone."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 
 from xlens.engine.backoff import pass_budget
 from xlens.engine.decode import Job, continued
+from xlens.engine.halving import Note, until_done
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.plan import Tokens
 from xlens.engine.progress import token_bar
@@ -24,7 +24,6 @@ from xlens.results import Result, versions
 SHARD_PROMPTS = 64  # prompts whose continuations a kill loses at most
 Reason = Literal["stop", "eos", "length"]
 Stop = str | Sequence[str]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,23 +215,23 @@ def _run(
     progress: bool,
 ) -> list[_Text]:
     """Continue all prompts; out of memory halves the budget and goes on with what is left."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
     codes = edits.codes([t.ids for t in tokens])
     same: dict[tuple[Tokens, tuple[str, ...]], list[int]] = {}
     for i, each in enumerate(zip(codes, stops, strict=True)):
         same.setdefault(each, []).append(i)
     owners = list(same.values())
+    lengths = [len(tokens[mine[0]]) for mine in owners]
     eos = _ends(model)
     cached = shares_prefixes(model)
     found: dict[int, _Text] = {}
-    left = list(range(len(owners)))
     with (
         token_bar("generate", tokens, progress) as advance,
         model.evaluating(),
         torch.inference_mode(),
     ):
-        while left:
+
+        def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
+            note(left, sum(lengths[i] for i in left))
             firsts = [owners[i][0] for i in left]
             texts = [_Text(model, stops[i], eos, room, tokens[i].prompt) for i in firsts]
             job = Job(
@@ -242,34 +241,17 @@ def _run(
                 {k: owners[i] for k, i in enumerate(left)},
                 edits,
                 room,
-                lambda k, token, texts=texts: texts[k].take(token),
+                lambda k, token: texts[k].take(token),
             )
-            try:
-                for done in continued(job, budget, cached=cached):
-                    for k in done:
-                        found.update(dict.fromkeys(owners[left[k]], texts[k]))
-                        advance(owners[left[k]])
-            except Exception as problem:
-                if not should_reduce_batch_size(problem):
-                    raise
-                left = [i for i in left if owners[i][0] not in found]
-                budget = _halved(budget, [tokens[owners[i][0]] for i in left], problem)
-            else:
-                break
-            clear_device_cache(garbage_collection=True)
+            for done in continued(job, budget, cached=cached):
+                for k in done:
+                    found.update(dict.fromkeys(owners[left[k]], texts[k]))
+                    advance(owners[left[k]])
+                yield [left[k] for k in done]
+
+        advice = "Shorten it, generate fewer tokens, or use a smaller dtype or model."
+        until_done(lengths, budget, attempt, advice=advice)
     return [found[i] for i in range(len(tokens))]
-
-
-def _halved(budget: int, left: Sequence[TokenizedPrompt], problem: Exception) -> int:
-    if len(left) == 1 or budget == 1:
-        raise MemoryError(
-            f"A prompt of {max(map(len, left))} tokens alone does not fit in memory ({problem}). "
-            "Shorten it, generate fewer tokens, or use a smaller dtype or model."
-        ) from problem
-    # From what there was to run: the budget asked for can be far above it.
-    budget = max(1, min(budget, sum(map(len, left))) // 2)
-    _log.warning("Out of memory: going on with a token budget of %s.", f"{budget:,}")
-    return budget
 
 
 def _ends(model: HookedModel) -> frozenset[int]:

@@ -1,6 +1,6 @@
 """`relevance`: how much each token, at each layer, has to do with a chosen output."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.engine.halving import Note, until_done
 from xlens.engine.harvest import prompt_table
 from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import labels
@@ -197,31 +198,32 @@ def _run(
     wide = torch.promote_types(model.dtype, torch.float32)
     scores = [torch.zeros(len(points), len(t), dtype=wide) for t in tokens]
     values = torch.empty(len(tokens), dtype=wide)
-    todo = _batches(model, inputs, range(len(inputs)), budget)
     with token_bar("relevance of", tokens, progress) as advance:
-        while todo:
-            rows = todo.pop(0)
-            done = _unless_out_of_memory(
-                lambda rows=rows: relevance_pass(
+
+        def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
+            for rows in _batches(model, inputs, left, budget):
+                note(rows, len(rows) * max(len(inputs[i]) for i in rows))
+                found, value = relevance_pass(
                     model,
                     [inputs[i] for i in rows],
                     torch.tensor([ids[i] for i in rows]),
                     points,
                     scalar=scalar,
                     rule=rule,
-                ),
-                last_chance=len(rows) == 1,
-            )
-            if done is None:  # half the budget from here on
-                budget = max(len(rows) * max(len(inputs[i]) for i in rows) // 2, 1)
-                again = [i for left in (rows, *todo) for i in left]
-                todo = _batches(model, inputs, again, budget)
-                continue
-            found, value = done
-            values[list(rows)] = value
-            for i, of_prompt in zip(rows, found.unbind(1), strict=True):
-                scores[i][:, : len(inputs[i])] = of_prompt[:, : len(inputs[i])]
-            advance(rows)
+                )
+                values[list(rows)] = value
+                for i, of_prompt in zip(rows, found.unbind(1), strict=True):
+                    scores[i][:, : len(inputs[i])] = of_prompt[:, : len(inputs[i])]
+                advance(rows)
+                yield rows
+
+        until_done(
+            list(map(len, inputs)),
+            budget,
+            attempt,
+            alone="The backward pass of one prompt",
+            advice="Shorten it, ask for deeper layers only, or use a smaller dtype or model.",
+        )
     _require_finite(scores, points, tokens, model)
     return scores, values
 
@@ -308,26 +310,6 @@ def _batches(
     chosen = [inputs[i] for i in some]
     batches = plan(chosen, budget, share=False, apart=labels(model, list(map(len, chosen))))
     return [tuple(some[m] for m in batch.members) for batch in batches]
-
-
-def _unless_out_of_memory(
-    run: Callable[[], tuple[Tensor, Tensor]], *, last_chance: bool
-) -> tuple[Tensor, Tensor] | None:
-    """What `run` gives; None if memory ran out and less might fit."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-    try:
-        return run()
-    except Exception as problem:
-        if not should_reduce_batch_size(problem):
-            raise
-        if last_chance:
-            raise MemoryError(
-                f"The backward pass of one prompt does not fit in memory ({problem}). Shorten it, "
-                "ask for deeper layers only, or use a smaller dtype or model."
-            ) from problem
-    clear_device_cache(garbage_collection=True)
-    return None
 
 
 def _rows(
