@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,12 +16,40 @@ from xlens import files
 from xlens.languages import standardize
 
 HEADER = "activations.json"
-FORMAT = 1
+FORMAT = 1  # of what holds the residual stream; other sites came with 2
 _STATES, _PROMPTS = "activations.safetensors", "prompts.parquet"
 _AGAIN = (
     "Make them anew: save the activations again, or delete the folder and run `xlens harvest` "
     "again; verify=False reads them as they are."
 )
+
+RESID = "resid"
+INSIDE = ("z", "attn_out", "mlp_gate", "mlp_post", "mlp_out")
+SITES = (RESID, *INSIDE)
+"""The named places of a pass; `xlens.models.sites` says what they are."""
+_MOST_LAYERS = 1_000  # more than any model has
+_HOOKS = {
+    "z": "attn.hook_z",
+    "attn_out": "hook_attn_out",
+    "mlp_post": "mlp.hook_post",
+    "mlp_out": "hook_mlp_out",
+}
+
+
+def hook_name(site: str, layer: int) -> str:
+    """What TransformerLens calls a site.
+
+    Raises:
+        ValueError: it has no name there.
+    """
+    if site == RESID:
+        return "blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"
+    if site not in _HOOKS:
+        raise ValueError(
+            f"TransformerLens has no hook for site {site!r}; it has {RESID}, {', '.join(_HOOKS)}. "
+            "Its mlp.hook_pre is the gate before the activation function."
+        )
+    return f"blocks.{layer}.{_HOOKS[site]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +74,20 @@ class SlotValues:
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """What `harvest` kept of the residual stream.
+    """What `harvest` kept at a site, by default of the residual stream.
 
-    Axes are prompt × layer × slot × d_model. Layers are residual points: 0 is the input of the
-    first block, l the output of block l-1. The basis is raw: no folded norms, before `ln_final`.
+    Axes are prompt × layer × slot × d_model (or the site's own width). Layers are residual points:
+    0 is the input of the first block, l the output of block l-1; at other sites they are blocks.
+    The basis is raw: no folded norms, before `ln_final`.
 
     Attributes:
         slots: States by slot name (`last`, `word:mean`, `all`, ...).
-        layers: Residual points kept, ascending.
+        layers: Residual points kept, ascending; blocks, at other sites.
         meta: One row per prompt: `id`, `language`, `n_tokens`, `tokens` and the prompts' meta.
         fingerprint: Of the model that made them.
         provenance: Model, tokenizer, dtype, attention, versions.
+        site: Where: one of `SITES`.
+        n_heads: At site `z`, how many heads lie side by side in the last axis.
     """
 
     slots: Mapping[str, SlotValues]
@@ -64,12 +96,15 @@ class Activations:
     fingerprint: str
     provenance: dict[str, Any]
     basis: str = "raw"
+    site: str = RESID
+    n_heads: int | None = None
 
     def __repr__(self) -> str:
         slots = ", ".join(f"{k}[{v.values.shape[1]}]" for k, v in self.slots.items())
         return (
             f"Activations({len(self.meta)} prompts, {len(self.layers)} layers, {slots}, "
-            f"d_model={self.d_model}, {self.provenance.get('model')})"
+            f"{'d_model' if self.site == RESID else self.site}={self.d_model}, "
+            f"{self.provenance.get('model')})"
         )
 
     def __len__(self) -> int:
@@ -77,8 +112,19 @@ class Activations:
 
     @property
     def d_model(self) -> int:
-        """Width of the residual stream."""
+        """Width of the last axis: of the residual stream, or of another site."""
         return next(iter(self.slots.values())).values.shape[-1]
+
+    def heads(self, slot: str | None = None) -> Float[Tensor, "layer row head d_head"]:
+        """A slot of site `z` with an axis of heads.
+
+        Raises:
+            ValueError: another site, or an unknown slot.
+        """
+        if self.n_heads is None:
+            raise ValueError(f"Heads lie side by side at site 'z'; this is {self.site!r}.")
+        values = self.slot(slot).values
+        return rearrange(values, "layer row (head d) -> layer row head d", head=self.n_heads)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -222,16 +268,69 @@ class Activations:
         """One prompt's `all` slot as a `transformer_lens.ActivationCache` (batch of one).
 
         Keys are TransformerLens hook names: `blocks.0.hook_resid_pre` for point 0,
-        `blocks.{l-1}.hook_resid_post` for point l.
+        `blocks.{l-1}.hook_resid_post` for point l; `z` has its axis of heads there.
+
+        Raises:
+            ValueError: no slot `all`, or a site that has no name there.
         """
         from transformer_lens import ActivationCache
 
-        rows = self.rows("all", prompt)
-        names = [
-            "blocks.0.hook_resid_pre" if n == 0 else f"blocks.{n - 1}.hook_resid_post"
-            for n in self.layers
-        ]
-        return ActivationCache({n: rows[i].unsqueeze(0) for i, n in enumerate(names)}, model=None)
+        rows = self.rows("all", prompt).unsqueeze(1)
+        if self.n_heads is not None:
+            rows = rearrange(rows, "l b pos (head d) -> l b pos head d", head=self.n_heads)
+        named = {hook_name(self.site, n): rows[i] for i, n in enumerate(self.layers)}
+        return ActivationCache(named, model=None)
+
+    @classmethod
+    def from_cache(
+        cls,
+        cache: Mapping[str, Tensor],
+        meta: pd.DataFrame,
+        *,
+        fingerprint: str,
+        site: str = RESID,
+        provenance: dict[str, Any] | None = None,
+    ) -> Self:
+        """What a `TransformerBridge` cached, as the slot `all`.
+
+        Args:
+            cache: Tensors by hook name, `[prompt, pos, ...]`, padded on the right.
+            meta: One row per prompt: `id`, `language`, `n_tokens` at least.
+            fingerprint: Of the model.
+            site: Which of its hooks to take; every layer that is there.
+            provenance: Whatever is known.
+
+        Raises:
+            ValueError: nothing of that site there, or another number of prompts.
+        """
+        names = {hook_name(site, layer): layer for layer in range(_MOST_LAYERS)}
+        layers = tuple(sorted(names[name] for name in cache if name in names))
+        if not layers:
+            raise ValueError(f"The cache holds nothing of site {site!r}: {sorted(cache)[:5]} ...")
+        states = torch.stack([cache[hook_name(site, layer)] for layer in layers])
+        n_heads = states.shape[3] if site == "z" else None
+        if n_heads is not None:
+            states = rearrange(states, "l b pos head d -> l b pos (head d)")
+        lengths = meta["n_tokens"].tolist()
+        if states.shape[1] != len(lengths) or max(lengths) > states.shape[2]:
+            raise ValueError(
+                f"The cache holds {states.shape[1]} prompts of {states.shape[2]} places; meta has "
+                f"{len(lengths)} of up to {max(lengths)} tokens."
+            )
+        kept = SlotValues(
+            values=torch.cat([states[:, i, :n] for i, n in enumerate(lengths)], dim=1),
+            offsets=torch.tensor([0, *lengths]).cumsum(0),
+            positions=torch.cat([torch.arange(n) for n in lengths]),
+        )
+        return cls(
+            slots={"all": kept},
+            layers=layers,
+            meta=meta.reset_index(drop=True),
+            fingerprint=fingerprint,
+            provenance=provenance or {},
+            site=site,
+            n_heads=n_heads,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write to a folder: `activations.safetensors`, `prompts.parquet`, `activations.json`.
@@ -253,7 +352,8 @@ class Activations:
                 # A key per layer: reading one layer reads nothing else.
                 tensors[f"{name}/{layer}"] = kept.values[i].contiguous()
         header = {
-            "format": FORMAT,
+            "format": FORMAT if self.site == RESID else 2,
+            **({} if self.site == RESID else {"site": self.site, "n_heads": self.n_heads}),
             "slots": list(self.slots),
             "layers": list(self.layers),
             "fingerprint": self.fingerprint,
@@ -290,9 +390,9 @@ class Activations:
             )
 
         def known(header: dict[str, Any]) -> None:
-            if header.get("format") != FORMAT:
+            if header.get("format") not in (FORMAT, 2):
                 raise ValueError(
-                    f"{str(folder)!r} has format {header.get('format')}; this xlens reads {FORMAT}."
+                    f"{str(folder)!r} has format {header.get('format')}; this xlens reads 1 and 2."
                     " Read it with the xlens that wrote it, or harvest again."
                 )
 
@@ -323,4 +423,6 @@ class Activations:
             fingerprint=header["fingerprint"],
             provenance=header["provenance"],
             basis=header["basis"],
+            site=header.get("site", RESID),
+            n_heads=header.get("n_heads"),
         )

@@ -7,6 +7,7 @@ from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import labels
 from xlens.engine.run import Watch, run_batch
 from xlens.models import HookedModel
+from xlens.models.sites import Point
 
 # Measured on two cores: 2,048 tokens a batch is fastest; a GPU wants larger ones.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
@@ -28,7 +29,7 @@ def pass_budget(model: HookedModel, asked: int | None) -> int:
 def run_all(
     model: HookedModel,
     sequences: Sequence[Tokens],
-    layers: Sequence[int],
+    layers: Sequence[Point],
     watch: Watch,
     *,
     codes: Sequence[Tokens],

@@ -26,7 +26,7 @@ from xlens.engine.run import (
     run_batch,
 )
 from xlens.models import HookedModel, Readout
-from xlens.models.hooks import Keep
+from xlens.models.sites import Keep, Point
 
 VOCAB_TILE = 16_384
 
@@ -254,7 +254,7 @@ class _Reader:
         self.last = torch.tensor([r * seats.width + i + held - 1 for r, _, held, i in tokens])
         self.states = torch.empty(0)
 
-    def __call__(self, layer: int, resid: Tensor) -> Tensor | None:
+    def __call__(self, layer: Point, resid: Tensor) -> Tensor | None:
         changed = self.edited(layer, resid)
         if layer == self.deepest:
             states = (resid if changed is None else changed).flatten(0, 1)

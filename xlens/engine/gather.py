@@ -9,6 +9,8 @@ from torch import Tensor
 
 from xlens.prompts import Slot, TokenizedPrompt
 
+REDUCED = ("mean", "sum")  # of a span, to one row
+
 
 @dataclass(frozen=True)
 class SlotLayout:
@@ -34,7 +36,7 @@ def layout(prompts: Sequence[TokenizedPrompt], slot: Slot) -> SlotLayout:
     counts, positions = [0], list[int]()
     for prompt in prompts:
         where = prompt.positions(slot)
-        kept = [-1] if slot.how == "mean" else list(where)
+        kept = [-1] if slot.how in REDUCED else list(where)
         counts.append(len(kept))
         positions.extend(kept)
     offsets = torch.tensor(counts).cumsum(0)
@@ -109,7 +111,7 @@ def picks(
     rows: list[int] = []
     segment: list[int] = []
     weight: list[float] = []
-    mean = at.slot.how == "mean"
+    mean = at.slot.how in REDUCED
     for sequence, (row, first, held, index) in seats.tokens.items():
         for prompt in owners[sequence]:
             where = prompts[prompt].positions(at.slot)
@@ -120,7 +122,7 @@ def picks(
             flat.extend(row * seats.width + index + p - first for _, p in inside)
             if mean:
                 segment.extend([len(rows)] * len(inside))
-                weight.extend([1 / len(where)] * len(inside))
+                weight.extend([1 / len(where) if at.slot.how == "mean" else 1.0] * len(inside))
                 rows.append(start)
             else:
                 rows.extend(start + n for n, _ in inside)

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xlens.activations import Activations, SlotValues
+from xlens.activations import RESID, Activations, SlotValues
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
 from xlens.engine.gather import Seats, SlotLayout, layout, picks
@@ -20,7 +20,7 @@ from xlens.engine.stored import StoredActivations, kept_in, opened, stored
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
-from xlens.models.hooks import Keep
+from xlens.models.sites import Keep, Point, heads_at, places, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import versions
 
@@ -31,6 +31,7 @@ def harvest(
     *,
     layers: str | int | Sequence[int] = "all",
     slots: str | Sequence[str] = "last",
+    site: str = RESID,
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
     share_prefixes: bool = True,
@@ -52,7 +53,9 @@ def harvest(
         prompts: What to run.
         layers: Residual points: "all", one, or several; 0 is the embedding, `n_layers` the output
             of the last block, before the final norm.
-        slots: Positions to keep: `last`, `all`, `NAME:first|last|mean|each|predict`.
+        slots: Positions to keep: `last`, `all`, `NAME:first|last|mean|sum|each|predict`.
+        site: What to keep there: the residual stream, or `z`, `attn_out`, `mlp_gate`, `mlp_post`,
+            `mlp_out` of blocks (see `xlens.models.sites`); `layers` are then blocks 0..n_layers-1.
         prepend_bos: None keeps what the tokenizer does by itself.
         token_budget: Most tokens in a pass, padding included.
         share_prefixes: Run common beginnings once, where the family's cache can be trusted.
@@ -80,6 +83,7 @@ def harvest(
         token_budget=token_budget,
         share_prefixes=share_prefixes,
         interventions=interventions,
+        site=site,
         dtype=dtype,
         progress=progress,
     )
@@ -117,6 +121,7 @@ class Harvest:
         *,
         layers: str | int | Sequence[int] = "all",
         slots: str | Sequence[str] = "last",
+        site: str = RESID,
         prepend_bos: bool | None = None,
         token_budget: int | None = None,
         share_prefixes: bool = True,
@@ -126,8 +131,9 @@ class Harvest:
         progress: bool = True,
     ) -> None:
         self.points, self.names, self.tokens = prepare(
-            model, prompts, layers, slots, prepend_bos, spans(interventions)
+            model, prompts, layers, slots, prepend_bos, spans(interventions), site
         )
+        self.site = site
         self.edits = bind(self.tokens) if bind else check(interventions, model, self.tokens)
         self.model, self.dtype = model, dtype
         self.options: dict[str, Any] = {
@@ -172,10 +178,12 @@ class Harvest:
                 name: SlotValues(values=values[name], offsets=at.offsets, positions=at.positions)
                 for name, at in layouts.items()
             },
-            layers=self.points,
+            layers=tuple(int(point) for point in self.points),
             meta=self.meta.iloc[start:stop].reset_index(drop=True),
             fingerprint=str(self.provenance["fingerprint"]),
             provenance=self.provenance,
+            site=self.site,
+            n_heads=heads_at(self.model, self.site),
         )
 
     def on_disk(self, store: Store) -> StoredActivations:
@@ -201,13 +209,16 @@ def prepare(
     slots: str | Sequence[str],
     prepend_bos: bool | None,
     further_spans: frozenset[str] = frozenset(),
-) -> tuple[tuple[int, ...], tuple[str, ...], list[TokenizedPrompt]]:
+    site: str = RESID,
+) -> tuple[tuple[Point, ...], tuple[str, ...], list[TokenizedPrompt]]:
     """Check everything that can be checked before the model runs.
 
     Returns:
-        Residual points, slot names, tokenised prompts.
+        Residual points or places of the site, slot names, tokenised prompts.
     """
-    points = model.layers(layers)
+    points = places(model, site, layers)
+    if points:
+        width_at(model, points)
     parsed = {str(s): s for s in map(parse_slot, [slots] if isinstance(slots, str) else slots)}
     if not points or not parsed:
         raise ValueError("At least one layer and one slot are needed.")
@@ -223,7 +234,7 @@ def prepare(
 def states(
     model: HookedModel,
     tokens: Sequence[TokenizedPrompt],
-    points: Sequence[int],
+    points: Sequence[Point],
     layouts: dict[str, SlotLayout],
     edits: Edits,
     *,
@@ -247,7 +258,7 @@ def states(
     )
     prompts_of = found.owners
     out = {
-        name: torch.zeros(len(points), len(at.positions), model.d_model, dtype=dtype)
+        name: torch.zeros(len(points), len(at.positions), width_at(model, points), dtype=dtype)
         for name, at in layouts.items()
     }
     index = {layer: i for i, layer in enumerate(points)}
@@ -267,7 +278,7 @@ def states(
         }
         change = edits.prepare(seats, prompts_of) if edits else None
 
-        def keep(layer: int, resid: Tensor) -> Tensor | None:
+        def keep(layer: Point, resid: Tensor) -> Tensor | None:
             changed = None if change is None else change(layer, resid)
             if layer not in index:
                 return changed
@@ -345,7 +356,7 @@ def prompt_table(tokens: Sequence[TokenizedPrompt]) -> pd.DataFrame:
 
 def _require_finite(
     values: Tensor,
-    layers: Sequence[int],
+    layers: Sequence[Point],
     slot: str,
     tokens: Sequence[TokenizedPrompt],
     offsets: Tensor,

@@ -1,7 +1,7 @@
 """`relevance`: how much each token, at each layer, has to do with a chosen output."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.engine.gather import REDUCED
 from xlens.engine.halving import Note, until_done
 from xlens.engine.harvest import prompt_table
 from xlens.engine.plan import Tokens, plan
@@ -81,7 +82,7 @@ def relevance(
     """
     backward = find_rule(rule)
     points = model.layers(layers)
-    parts = [_Part.parse(s) for s in dict.fromkeys([slots] if isinstance(slots, str) else slots)]
+    parts = [parse_slot(s) for s in dict.fromkeys([slots] if isinstance(slots, str) else slots)]
     read = _position(at)
     if not points or not parts:
         raise ValueError("relevance needs at least one layer and one slot.")
@@ -89,11 +90,11 @@ def relevance(
         raise ValueError(f"Unknown scalar {scalar!r}; accepted are 'logit' and 'logprob'.")
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     ids = _target_ids(model, targets, len(items))
-    named = (slot.span for slot in (read, *(part.slot for part in parts)))
+    named = (slot.span for slot in (read, *parts))
     spans = frozenset(name for name in named if name is not None)
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=spans)
     ends = [t.positions(read)[0] for t in tokens]
-    places = [[t.positions(part.slot) for t in tokens] for part in parts]
+    places = [[t.positions(part) for t in tokens] for part in parts]
     if token_budget is None:
         token_budget = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
     # What stands after the position that is read has no say in it.
@@ -150,7 +151,7 @@ def relevance(
     return RelevanceScores(
         values=torch.cat(
             [
-                part.reduce(scores[i][:, list(picked)])
+                _reduced(scores[i][:, list(picked)], part)
                 for part, where in zip(parts, places, strict=True)
                 for i, picked in enumerate(where)
             ],
@@ -228,32 +229,11 @@ def _run(
     return scores, values
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A slot, or the sum over a span: `NAME:sum`, which only numbers have."""
-
-    slot: Slot
-    how: str  # each, mean or sum
-
-    @classmethod
-    def parse(cls, text: str) -> "_Part":
-        name, _, how = text.rpartition(":")
-        if name and how == "sum":
-            return cls(parse_slot(f"{name}:each"), "sum")
-        try:
-            slot = parse_slot(text)
-        except ValueError as error:
-            raise ValueError(f"{error} Relevance also takes 'NAME:sum'.") from None
-        return cls(slot, "mean" if slot.how == "mean" else "each")
-
-    def __str__(self) -> str:
-        return f"{self.slot.span}:sum" if self.how == "sum" else str(self.slot)
-
-    def reduce(self, scores: Float[Tensor, "layer picked"]) -> Float[Tensor, "layer row"]:
-        """Of one prompt's picked positions."""
-        if self.how == "each":
-            return scores
-        return scores.mean(1, keepdim=True) if self.how == "mean" else scores.sum(1, keepdim=True)
+def _reduced(scores: Float[Tensor, "layer picked"], slot: Slot) -> Float[Tensor, "layer row"]:
+    """Of one prompt's picked positions."""
+    if slot.how == "mean":
+        return scores.mean(1, keepdim=True)
+    return scores.sum(1, keepdim=True) if slot.how == "sum" else scores
 
 
 def _position(at: str) -> Slot:
@@ -313,12 +293,12 @@ def _batches(
 
 
 def _rows(
-    parts: Sequence[_Part], places: Sequence[Sequence[range]], tokens: Sequence[TokenizedPrompt]
+    parts: Sequence[Slot], places: Sequence[Sequence[range]], tokens: Sequence[TokenizedPrompt]
 ) -> pd.DataFrame:
     rows: list[tuple[str, int, int, int]] = []
     for part, where in zip(parts, places, strict=True):
         for i, picked in enumerate(where):
-            if part.how == "each":
+            if part.how not in REDUCED:
                 rows.extend((str(part), i, p, tokens[i].ids[p]) for p in picked)
             else:
                 rows.append((str(part), i, -1, -1))

@@ -18,7 +18,7 @@ from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Tokens
 from xlens.engine.positions import fresh
 from xlens.models import HookedModel
-from xlens.models.hooks import Keep, residual
+from xlens.models.sites import Keep, Point, visiting
 
 Watch = Callable[[Seats], Keep]
 
@@ -28,7 +28,7 @@ def run_batch(
     model: HookedModel,
     batch: Batch,
     sequences: Sequence[Tokens],
-    layers: Sequence[int],
+    layers: Sequence[Point],
     watch: Watch,
     below: tuple[Any, ...] = (),
 ) -> Any:
@@ -38,7 +38,7 @@ def run_batch(
         model: Runs; its weights, mode and modules are as before afterwards.
         batch: From `plan`.
         sequences: What was planned.
-        layers: Residual points to visit.
+        layers: Residual points, and places inside blocks, to visit.
         watch: Called before each pass with its seats; gives what is called at each point.
         below: Keys and values of the shared prefixes at the first blocks, where these are skipped.
 
@@ -61,7 +61,7 @@ def _right_padded(
     model: HookedModel,
     rows: Sequence[int],
     sequences: Sequence[Tokens],
-    layers: Sequence[int],
+    layers: Sequence[Point],
     watch: Watch,
 ) -> None:
     width = max(len(sequences[i]) for i in rows)
@@ -75,7 +75,7 @@ def prefix_pass(
     model: HookedModel,
     batch: Batch,
     sequences: Sequence[Tokens],
-    layers: Sequence[int],
+    layers: Sequence[Point],
     watch: Watch,
 ) -> Any:
     """Run the beginnings that a batch's groups share, and give their keys and values."""
@@ -98,7 +98,7 @@ def _rest_pass(
     batch: Batch,
     rows: Sequence[int],
     sequences: Sequence[Tokens],
-    layers: Sequence[int],
+    layers: Sequence[Point],
     watch: Watch,
     cache: Any,
 ) -> None:
@@ -146,7 +146,7 @@ def forward(
     ids: Tensor,
     mask: Tensor,
     positions: Tensor,
-    layers: Sequence[int],
+    layers: Sequence[Point],
     keep: Keep,
     cache: Any = None,
 ) -> None:
@@ -157,5 +157,5 @@ def forward(
     moved: Mapping[str, Any] = {
         name: tensor.to(model.device, non_blocking=True) for name, tensor in inputs.items()
     }
-    with residual(model.blocks, layers, keep):
+    with visiting(model, layers, keep):
         model.body(**moved, past_key_values=cache, use_cache=cache is not None)

@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xlens.activations import Activations, SlotValues
+from xlens.activations import RESID, Activations, SlotValues
 from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.store import EPOCH, Entry, Parts, Store, digest
 from xlens.models import HookedModel
 from xlens.models.computation import computation, foreign
+from xlens.models.sites import Place, Point, heads_at, width_at
 from xlens.prompts import TokenizedPrompt, parse_slot
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class StoredActivations:
         fingerprint: Of the model.
         provenance: Of the harvest.
         meta: One row per prompt.
+        site: Where: one of `xlens.activations.SITES`.
+        n_heads: As of `Activations`.
     """
 
     entry: Entry
@@ -53,6 +56,8 @@ class StoredActivations:
     fingerprint: str
     provenance: dict[str, Any]
     meta: pd.DataFrame
+    site: str = RESID
+    n_heads: int | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -95,6 +100,8 @@ class StoredActivations:
             meta=self.meta.iloc[first:last].reset_index(drop=True),
             fingerprint=self.fingerprint,
             provenance=self.provenance,
+            site=self.site,
+            n_heads=self.n_heads,
         )
 
 
@@ -102,7 +109,7 @@ def stored(
     store: Store,
     model: HookedModel,
     tokens: Sequence[TokenizedPrompt],
-    points: tuple[int, ...],
+    points: tuple[Point, ...],
     slots: tuple[str, ...],
     compute: Compute,
     *,
@@ -118,9 +125,12 @@ def stored(
     With `whole` it is one shard.
     """
     layouts = {name: layout(tokens, parse_slot(name)) for name in slots}
+    layers = tuple(int(point) for point in points)
+    site = points[0].site if isinstance(points[0], Place) else RESID
     bounds = (0, len(tokens))
     if not whole:
-        bounds = _bounds(layouts, len(points) * model.d_model * dtype.itemsize, len(tokens))
+        row = len(points) * width_at(model, points) * dtype.itemsize
+        bounds = _bounds(layouts, row, len(tokens))
     if others := foreign(model.hf_model):
         raise ValueError(
             f"{model.name} can't be harvested into a store: {_told(others)}, so that what it "
@@ -129,7 +139,7 @@ def stored(
 
     def shard(start: int, stop: int, parts: Parts) -> tuple[dict[str, Tensor], pd.DataFrame]:
         found = compute(start, stop, parts)
-        tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(points)}
+        tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(layers)}
         return tensors, meta.iloc[start:stop].reset_index(drop=True)
 
     entry = computed(
@@ -142,7 +152,8 @@ def stored(
         bounds,
         edits=edits,
         kept_dtype=str(dtype),
-        layers=list(points),
+        layers=list(layers),
+        **({} if site == RESID else {"site": site}),
         slots={name: digest(at.positions) for name, at in layouts.items()},
         spans=digest([[list(t.positions(at.slot)) for t in tokens] for at in layouts.values()]),
     )
@@ -151,7 +162,9 @@ def stored(
         tokens=tokens,
         bounds=bounds,
         slots=slots,
-        layers=points,
+        layers=layers,
+        site=site,
+        n_heads=heads_at(model, site),
         fingerprint=str(provenance["fingerprint"]),
         provenance={**provenance, "versions": entry.versions},
         meta=meta,

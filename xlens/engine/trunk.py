@@ -18,7 +18,8 @@ from xlens.engine.plan import Batch, Tokens
 from xlens.engine.run import Watch, run_batch
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
-from xlens.models.hooks import Keep, counting, handing_on
+from xlens.models.hooks import counting, handing_on
+from xlens.models.sites import Keep, Point
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Trunk:
         model: HookedModel,
         ids: Sequence[Tokens],
         edits: Sequence[Edits],
-        points: Sequence[int],
+        points: Sequence[Point],
         *,
         budget: int,
         share: bool = True,
@@ -100,7 +101,7 @@ class Trunk:
             )
 
     def run(
-        self, edits: Edits, points: Sequence[int], watch: Watch, commit: Callable[[], None]
+        self, edits: Edits, points: Sequence[Point], watch: Watch, commit: Callable[[], None]
     ) -> None:
         """Run all prompts from where `edits` begin.
 
@@ -117,7 +118,7 @@ class Trunk:
             def going_on(seats: Seats, passes: Any = passes) -> Keep:
                 keep, states = watch(seats), next(passes)
 
-                def replaced(layer: int, resid: Tensor) -> Tensor | None:
+                def replaced(layer: Point, resid: Tensor) -> Tensor | None:
                     if layer != first:
                         return keep(layer, resid)
                     changed = keep(layer, states[first])
@@ -144,7 +145,7 @@ class Trunk:
         model: HookedModel,
         batch: Batch,
         sequences: Sequence[Tokens],
-        layers: Sequence[int],
+        layers: Sequence[Point],
         _watch: Watch,
     ) -> None:
         found = _Recorded(batch)
@@ -153,7 +154,7 @@ class Trunk:
             states: dict[int, Tensor] = {}
             found.passes.append(states)
 
-            def keep(layer: int, resid: Tensor) -> None:
+            def keep(layer: Point, resid: Tensor) -> None:
                 states[layer] = resid
 
             return keep
@@ -162,12 +163,12 @@ class Trunk:
         self._recorded.append(found)
 
 
-def start(edits: Edits, points: Sequence[int]) -> int:
-    """The lowest point that is changed or read."""
-    return min((*edits.visiting(points), *points))
+def start(edits: Edits, points: Sequence[Point]) -> int:
+    """The lowest point that is changed or read; of a place inside a block, what goes into it."""
+    return int(min((*edits.visiting(points), *points)))
 
 
-def _nothing(_layer: int, _resid: Tensor) -> None:
+def _nothing(_layer: Point, _resid: Tensor) -> None:
     pass
 
 

@@ -11,7 +11,7 @@ from xlens.engine.plan import Batch, Group, Tokens, plan
 from xlens.engine.positions import scheme
 from xlens.engine.run import run_batch
 from xlens.models import HookedModel
-from xlens.models.hooks import Keep
+from xlens.models.sites import Keep, Point
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _HALF_TOLERANCE = 0.1  # half precision differs by 1-2 % between batches in any case
@@ -75,7 +75,7 @@ def _last_states(model: HookedModel, batches: list[Batch], sequences: list[Token
     found: dict[int, Tensor] = {}
 
     def watch(seats: Seats) -> Keep:
-        def keep(_layer: int, resid: Tensor) -> None:
+        def keep(_layer: Point, resid: Tensor) -> None:
             for i, (row, first, held, index) in seats.tokens.items():
                 if first + held == len(sequences[i]):
                     found[i] = resid[row, index + held - 1].float().cpu()

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from xlens.activations import Activations, SlotValues
+from xlens.activations import RESID, Activations, SlotValues
 from xlens.engine.backoff import pass_budget
 from xlens.engine.gather import layout
 from xlens.engine.harvest import prepare, prompt_table, states
@@ -22,6 +22,7 @@ from xlens.engine.store import Store
 from xlens.engine.stored import joined, kept_in, stored
 from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
+from xlens.models.sites import Point, heads_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import versions
 
@@ -108,6 +109,7 @@ def harvest_variants(
     *,
     layers: str | int | Sequence[int] = "all",
     slots: str | Sequence[str] = "last",
+    site: str = RESID,
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
     share_prefixes: bool = True,
@@ -125,6 +127,7 @@ def harvest_variants(
         variants: Interventions by a name of yours; `()` for none.
         layers: Residual points to keep, as for `harvest`.
         slots: Positions to keep.
+        site: What to keep there, as for `harvest`.
         prepend_bos: None keeps what the tokenizer does by itself.
         token_budget: Most tokens in a pass.
         share_prefixes: Run common beginnings once.
@@ -138,7 +141,7 @@ def harvest_variants(
     if not variants:
         raise ValueError("variants is empty; give interventions by name, () for none.")
     named = frozenset[str]().union(*(spans(v) for v in variants.values()))
-    points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named)
+    points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named, site)
     edits = {name: check(variant, model, tokens) for name, variant in variants.items()}
     budget = pass_budget(model, token_budget)
     kept = kept_in(store, model)
@@ -188,9 +191,11 @@ def harvest_variants(
                 )
                 for name, at in layouts.items()
             },
-            layers=points,
+            layers=tuple(int(point) for point in points),
             meta=meta,
             fingerprint=model.fingerprint,
+            site=site,
+            n_heads=heads_at(model, site),
             provenance={**origin, "interventions": edits[variant].key}
             if edits[variant]
             else origin,
@@ -206,7 +211,7 @@ class _Chunk:
         self,
         model: HookedModel,
         tokens: Sequence[TokenizedPrompt],
-        points: tuple[int, ...],
+        points: tuple[Point, ...],
         slots: Sequence[str],
         edits: Mapping[str, Edits],
         budget: int,
@@ -258,7 +263,7 @@ class _Chunk:
             self.model,
             Activations(
                 slots={SLOT: slot},
-                layers=self.points,
+                layers=tuple(int(point) for point in self.points),
                 meta=prompt_table(self.tokens),
                 fingerprint=self.model.fingerprint,
                 provenance={},
@@ -288,7 +293,7 @@ def _bounds(
     owners: Sequence[int],
     lengths: Sequence[int],
     edits: Mapping[str, Edits],
-    points: Sequence[int],
+    points: Sequence[Point],
 ) -> list[int]:
     """Prompts in chunks whose kept stream takes about `TRUNK_BYTES`, shared beginnings or not."""
     held = len({start(e, points) for e in edits.values()})

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-How = Literal["first", "last", "mean", "each", "predict"]
+How = Literal["first", "last", "mean", "sum", "each", "predict"]
 _GRAMMAR = re.compile(r"(?P<span>[^:\s]+):(?P<how>[a-z]+)")
 
 
@@ -18,6 +18,7 @@ class Slot:
     | `all` | every token | its length |
     | `NAME:first`, `NAME:last` | first or last token of span NAME | 1 |
     | `NAME:mean` | mean over the span's tokens | 1 |
+    | `NAME:sum` | sum over the span's tokens | 1 |
     | `NAME:each` | every token of the span | the span's length |
     | `NAME:predict` | the positions that predict the span's tokens: each one's predecessor | same |
 
@@ -41,7 +42,7 @@ class Slot:
 
 
 def parse_slot(text: str) -> Slot:
-    """Read a slot: `last`, `all` or `NAME:first|last|mean|each|predict`.
+    """Read a slot: `last`, `all` or `NAME:first|last|mean|sum|each|predict`.
 
     Raises:
         ValueError: anything else.

@@ -1,8 +1,8 @@
-"""Interventions on the residual stream: add a vector, project out a subspace, patch states.
+"""Interventions on the stream or another site: add, project out, patch, change some units.
 
-`add`, `project_out` and `patch` say what is wanted; `check` binds a list of them to a model and
-its prompts, refusing what can't be done before anything runs; `Edits.prepare` works out the
-indices of one pass, so that its hooks do nothing but tensor arithmetic over the batch.
+`add`, `project_out`, `patch`, `scale` and `set_to` say what is wanted; `check` binds a list of them
+to a model and its prompts, refusing what can't be done before anything runs; `Edits.prepare` works
+out the indices of one pass, so that its hooks do nothing but tensor arithmetic over the batch.
 """
 
 from xlens.engine.interventions.binding import check, intervene
@@ -13,6 +13,8 @@ from xlens.engine.interventions.kinds import (
     add,
     patch,
     project_out,
+    scale,
+    set_to,
     spans,
 )
 
@@ -25,5 +27,7 @@ __all__ = [
     "intervene",
     "patch",
     "project_out",
+    "scale",
+    "set_to",
     "spans",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xlens.activations import Activations
+from xlens.activations import RESID, Activations
 from xlens.engine.gather import Seats
 from xlens.engine.interventions.edits import ENDLESS, Bound, Edits
 from xlens.engine.interventions.kinds import (
@@ -15,20 +15,20 @@ from xlens.engine.interventions.kinds import (
     Add,
     Intervention,
     Interventions,
-    Layers,
     Patch,
     ProjectOut,
+    Units,
     listed,
 )
 from xlens.engine.interventions.values import matched, one_per_prompt, shaped
 from xlens.engine.store.keys import digest
 from xlens.models import HookedModel
 from xlens.models.computation import surrounded
-from xlens.models.hooks import residual
 from xlens.models.passes import alone
+from xlens.models.sites import Point, places, visiting, width_at
 from xlens.prompts import Prompt, TokenizedPrompt, parse_slot
 
-_KINDS = {Add: "add", ProjectOut: "project_out", Patch: "patch"}
+_KINDS = {Add: "add", ProjectOut: "project_out", Patch: "patch", Units: "units"}
 
 
 def check(
@@ -73,7 +73,7 @@ def check(
                 "use it with generate or score."
             )
         edit = _bind(what, model, sequences)
-        if isinstance(what, Patch) or what.strength != 0:
+        if isinstance(what, Patch | Units) or what.strength != 0:
             bound.append(edit)
     return Edits(tuple(bound), [_described(edit) for edit in bound], model.device)
 
@@ -89,7 +89,8 @@ class _Sequences:
 
 
 def _bind(what: Intervention, model: HookedModel, sequences: _Sequences) -> Bound:
-    points = _points(model, what.layers)
+    points = _points(model, what)
+    wide = width_at(model, points)
     ends, of = sequences.ends, sequences.of
     where = [_where(what.slot, t, n) for t, n in zip(sequences.tokens, ends, strict=True)]
     if isinstance(what, ProjectOut):
@@ -97,20 +98,32 @@ def _bind(what: Intervention, model: HookedModel, sequences: _Sequences) -> Boun
         orthonormal = torch.linalg.qr(what.basis.double().T).Q.T
         values = torch.cat([middle.double()[None], orthonormal])[:, None]
         values, rows = values.to(torch.promote_types(model.dtype, torch.float32)), None
+    elif isinstance(what, Units):
+        if max(what.units) >= wide:
+            raise ValueError(
+                f"There is no unit {max(what.units)}: site {what.site!r} of {model.name} has "
+                f"{wide}, numbered from 0."
+            )
+        values, rows = what.spread(wide)[:, None], None
+        values = values.to(torch.promote_types(model.dtype, torch.float32))
     elif isinstance(what.values, Activations):
         values, rows = matched(what, what.values, model, points, sequences.prompts)
     else:
         values, per_prompt = shaped(what.values, len(points), len(sequences.prompts))
         rows = [range(i, i + 1) for i in range(len(sequences.prompts))] if per_prompt else None
-    if values.shape[-1] != model.d_model:
+    if values.shape[-1] != wide:
+        there = (
+            f"the residual stream of {model.name} has d_model = {wide}"
+            if what.site == RESID
+            else f"site {what.site!r} of {model.name} has {wide}"
+        )
         raise ValueError(
-            f"{_KINDS[type(what)]} is given {values.shape[-1]} dimensions, but the residual stream "
-            f"of {model.name} has d_model = {model.d_model}."
+            f"{_KINDS[type(what)]} is given {values.shape[-1]} dimensions, but {there}."
         )
     if rows is None:
         # A few vectors lie ready; of what is per prompt, each pass takes its own.
         return Bound(what, points, tuple(where), None, False, values.to(model.device))
-    each = not isinstance(what, ProjectOut) and not one_per_prompt(what, rows)
+    each = not isinstance(what, ProjectOut | Units) and not one_per_prompt(what, rows)
     if each:
         where = [range(r.start, min(r.stop, n)) for r, n in zip(where, ends, strict=True)]
         for at, i in zip(where, of, strict=True):
@@ -149,17 +162,18 @@ def intervene(model: HookedModel, interventions: Interventions) -> Generator[Non
     with (
         alone(model.hf_model),
         surrounded(model.hf_model, edits.key),
-        residual(model.blocks, edits.layers, around, stop=False, everywhere=True),
+        visiting(model, edits.layers, around, stop=False, everywhere=True),
     ):
         yield
 
 
-def _points(model: HookedModel, layers: Layers) -> tuple[int, ...]:
-    """Residual points in the order in which they are listed: vectors come in that order."""
+def _points(model: HookedModel, what: Intervention) -> tuple[Point, ...]:
+    """Points or places in the order in which they are listed: vectors come in that order."""
+    layers = what.layers
     if isinstance(layers, str):
-        return model.layers(layers)
+        return places(model, what.site, layers)
     asked = [layers] if isinstance(layers, int) else list(layers)
-    points = tuple(model.layers(layer)[0] for layer in asked)
+    points = tuple(places(model, what.site, layer)[0] for layer in asked)
     if not points or len(set(points)) < len(points):
         raise ValueError(f"layers is {layers!r}; at least one is needed, each listed once.")
     return points
@@ -176,10 +190,13 @@ def _described(edit: Bound) -> dict[str, Any]:
     what = edit.what
     text: dict[str, Any] = {
         "kind": _KINDS[type(what)],
-        "layers": list(edit.points),
+        "layers": [int(point) for point in edit.points],
+        **({} if what.site == RESID else {"site": what.site}),
         "slot": what.slot,
         "where": digest([[r.start, r.stop] for r in edit.where]),
     }
+    if isinstance(what, Units):
+        return text | {"how": what.how, "units": digest(what.spread(edit.values.shape[-1]))}
     if not isinstance(what, Patch):
         text["strength"] = what.strength
     if isinstance(what, ProjectOut):

@@ -13,7 +13,7 @@ from torch import Tensor
 from xlens.engine.gather import Seats
 from xlens.engine.interventions.kinds import Intervention
 from xlens.engine.plan import Tokens
-from xlens.models.hooks import Keep
+from xlens.models.sites import Keep, Point
 
 ENDLESS = sys.maxsize  # the end of slots that go on with what is generated
 
@@ -33,7 +33,7 @@ class Bound:
     """
 
     what: Intervention
-    points: tuple[int, ...]
+    points: tuple[Point, ...]
     where: tuple[range, ...]
     base: tuple[int, ...] | None
     each: bool
@@ -55,7 +55,7 @@ class Bound:
         where = self.where[sequence]
         return range(max(first, where.start), min(stop, where.stop))
 
-    def change(self, resid: Tensor, layer: int, flat: Tensor | None, values: Tensor) -> Tensor:
+    def change(self, resid: Tensor, layer: Point, flat: Tensor | None, values: Tensor) -> Tensor:
         """The stream with this edit; `flat` are places in `[batch * pos]`, None for all."""
         # Half precision would round the sum twice; a projection's dot products lose more.
         wide = torch.promote_types(resid.dtype, torch.float32)
@@ -85,11 +85,11 @@ class Edits:
         return bool(self.bound)
 
     @property
-    def layers(self) -> tuple[int, ...]:
+    def layers(self) -> tuple[Point, ...]:
         """Residual points that are changed, ascending: a pass must visit them."""
         return tuple(sorted({point for edit in self.bound for point in edit.points}))
 
-    def visiting(self, points: Iterable[int]) -> tuple[int, ...]:
+    def visiting(self, points: Iterable[Point]) -> tuple[Point, ...]:
         """Residual points that a pass visits to read `points`: these, and what is changed below."""
         asked = set(points)
         return tuple(sorted(asked | {p for p in self.layers if p < max(asked)}))
@@ -143,7 +143,7 @@ class Edits:
             owners: By sequence of the pass, the sequences that `check` saw: the first speaks for
                 all, their codes are the same. None: they are the same ones.
         """
-        jobs: dict[int, list[tuple[Bound, Tensor | None, Tensor]]] = {}
+        jobs: dict[Point, list[tuple[Bound, Tensor | None, Tensor]]] = {}
         for edit in self.bound:
             flat: Tensor | None = None
             values = edit.values
@@ -168,7 +168,7 @@ class Edits:
 
 
 def _edited(
-    jobs: Mapping[int, Sequence[tuple[Bound, Tensor | None, Tensor]]], layer: int, resid: Tensor
+    jobs: Mapping[Point, Sequence[tuple[Bound, Tensor | None, Tensor]]], layer: Point, resid: Tensor
 ) -> Tensor | None:
     found = jobs.get(layer)
     if found is None:

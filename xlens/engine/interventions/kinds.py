@@ -1,13 +1,14 @@
-"""What can be done to the residual stream: `add`, `project_out`, `patch`."""
+"""What can be done to a site: `add`, `project_out`, `patch`, `scale`, `set_to`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xlens.activations import Activations
+from xlens.activations import RESID, SITES, Activations
 from xlens.prompts import parse_slot
 
 Layers = str | int | Sequence[int]
@@ -25,6 +26,7 @@ class Add:
     slot: str
     strength: float
     source: str | None
+    site: str = RESID
 
     def change(self, rows: Tensor, values: Tensor) -> Tensor:
         """`rows` with `values` added."""
@@ -40,6 +42,7 @@ class ProjectOut:
     slot: str
     strength: float
     center: Tensor | None
+    site: str = RESID
 
     def change(self, rows: Tensor, values: Tensor) -> Tensor:
         """`rows` less their component in the span; `values` are the center, then the basis."""
@@ -56,13 +59,38 @@ class Patch:
     slot: str
     broadcast: bool
     source: str | None
+    site: str = RESID
 
     def change(self, rows: Tensor, values: Tensor) -> Tensor:
         """`values` in place of `rows`."""
         return values.expand_as(rows)
 
 
-Intervention = Add | ProjectOut | Patch
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Some units of a site multiplied or set, the others as they are. Made by `scale`, `set_to`."""
+
+    units: tuple[int, ...]
+    numbers: Tensor
+    layers: Layers
+    slot: str
+    how: Literal["scale", "set"]
+    site: str
+
+    def spread(self, width: int) -> Tensor:
+        """`[2, width]`: which units, and their numbers."""
+        out = torch.zeros(2, width, dtype=torch.float64)
+        out[0, list(self.units)] = 1
+        out[1, list(self.units)] = self.numbers.double()
+        return out
+
+    def change(self, rows: Tensor, values: Tensor) -> Tensor:
+        """`rows` with its units changed; `values` are what `spread` gives."""
+        changed = rows * values[1] if self.how == "scale" else values[1].expand_as(rows)
+        return torch.where(values[0] > 0, changed, rows)
+
+
+Intervention = Add | ProjectOut | Patch | Units
 Interventions = Intervention | Sequence[Intervention]
 
 
@@ -73,6 +101,7 @@ def add(
     slot: str = "all",
     strength: float = 1.0,
     source: str | None = None,
+    site: str = RESID,
 ) -> Add:
     """Add `strength * vector` to the residual stream.
 
@@ -85,12 +114,16 @@ def add(
             `NAME:first|last|each|predict`; `NAME:mean` is each of the span's tokens.
         strength: Factor; 0 changes nothing, bit for bit.
         source: Which slot of the activations; None for the one of the same name.
+        site: What to change there: the residual stream, or another of `xlens.activations.SITES`,
+            whose width then stands for `d_model` and whose layers are blocks.
 
     Raises:
         ValueError: a slot that does not exist, a vector that is not finite or has a wrong shape.
     """
     given = vector if isinstance(vector, Activations) else _finite("vector", vector, (1, 2, 3))
-    return Add(given, layers, _known_slot(slot), _finite_number(strength), source)
+    return Add(
+        given, layers, _known_slot(slot), _finite_number(strength), source, _known_site(site)
+    )
 
 
 def project_out(
@@ -100,6 +133,7 @@ def project_out(
     slot: str = "all",
     strength: float = 1.0,
     center: Tensor | np.ndarray | None = None,
+    site: str = RESID,
 ) -> ProjectOut:
     """Remove `strength` times the component in the span of `basis`.
 
@@ -109,6 +143,8 @@ def project_out(
         slot: Where, as for `add`.
         strength: 1 removes the component, 2 reflects it, 0 changes nothing, bit for bit.
         center: `[d_model]`: the component is that of `resid - center`; None for the origin.
+        site: What to change there: the residual stream, or another of `xlens.activations.SITES`,
+            whose width then stands for `d_model` and whose layers are blocks.
 
     Raises:
         ValueError: rows that are dependent, not finite or of a wrong shape, or an unknown slot.
@@ -130,7 +166,9 @@ def project_out(
             "torch.linalg.svd(basis, full_matrices=False).Vh. (Rows centered on their own mean "
             "span one dimension less than they are.)"
         )
-    return ProjectOut(rows, layers, _known_slot(slot), _finite_number(strength), middle)
+    return ProjectOut(
+        rows, layers, _known_slot(slot), _finite_number(strength), middle, _known_site(site)
+    )
 
 
 def patch(
@@ -140,6 +178,7 @@ def patch(
     slot: str = "last",
     broadcast: bool = False,
     source: str | None = None,
+    site: str = RESID,
 ) -> Patch:
     """Replace the states at layers × slot.
 
@@ -150,6 +189,8 @@ def patch(
         slot: Where, as for `add`.
         broadcast: Write one state to every position of a slot that has several.
         source: Which slot of the activations; None for the one of the same name.
+        site: What to change there: the residual stream, or another of `xlens.activations.SITES`,
+            whose width then stands for `d_model` and whose layers are blocks.
 
     Raises:
         ValueError: a slot that does not exist or has several positions for one value, values that
@@ -167,7 +208,75 @@ def patch(
             f"Slot {slot!r} is an average, which has no place to be written to. Take one position "
             "('NAME:last'), or broadcast=True to write the value to every token of the span."
         )
-    return Patch(given, layers, slot, broadcast, source)
+    return Patch(given, layers, slot, broadcast, source, _known_site(site))
+
+
+def scale(
+    units: Sequence[int],
+    factor: float | Sequence[float] | Tensor | np.ndarray,
+    *,
+    site: str,
+    layers: Layers,
+    slot: str = "all",
+) -> Units:
+    """Multiply some units of a site: 0 ablates them, 1 changes nothing.
+
+    Args:
+        units: Their numbers; those of heads at `z` are given by `xlens.models.sites.head_units`.
+        factor: One for all, or one each.
+        site: One of `xlens.activations.SITES`.
+        layers: Blocks (residual points at `resid`): "all", one, or several.
+        slot: Where, as for `add`.
+
+    Raises:
+        ValueError: no units, or one twice; numbers that are not finite or are not as many.
+    """
+    return _units(units, factor, "factor", layers, slot, "scale", site)
+
+
+def set_to(
+    units: Sequence[int],
+    value: float | Sequence[float] | Tensor | np.ndarray,
+    *,
+    site: str,
+    layers: Layers,
+    slot: str = "all",
+) -> Units:
+    """Set some units of a site to numbers: to their mean elsewhere, say.
+
+    Args:
+        units: Their numbers, as for `scale`.
+        value: One for all, or one each.
+        site: One of `xlens.activations.SITES`.
+        layers: Blocks (residual points at `resid`): "all", one, or several.
+        slot: Where, as for `add`.
+
+    Raises:
+        ValueError: as for `scale`.
+    """
+    return _units(units, value, "value", layers, slot, "set", site)
+
+
+def _units(
+    units: Sequence[int],
+    numbers: float | Sequence[float] | Tensor | np.ndarray,
+    name: str,
+    layers: Layers,
+    slot: str,
+    how: Literal["scale", "set"],
+    site: str,
+) -> Units:
+    chosen = tuple(int(unit) for unit in units)
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
+        raise ValueError(f"units is {list(chosen)[:8]}; give at least one, each once, from 0 up.")
+    each = torch.as_tensor(numbers, dtype=torch.float64).reshape(-1)
+    if len(each) not in (1, len(chosen)) or not each.isfinite().all():
+        raise ValueError(
+            f"{name} holds {len(each)} numbers for {len(chosen)} units; give one finite number for "
+            "all, or one each."
+        )
+    values = each.expand(len(chosen)).clone()
+    return Units(chosen, values, layers, _known_slot(slot), how, _known_site(site))
 
 
 def listed(interventions: Interventions) -> list[Intervention]:
@@ -207,6 +316,12 @@ def _finite_number(strength: float) -> float:
 
 
 def _known_slot(slot: str) -> str:
-    if slot != GENERATED:
-        parse_slot(slot)
+    if slot != GENERATED and parse_slot(slot).how == "sum":
+        raise ValueError(f"Slot {slot!r} is a sum, which has no place to be changed at.")
     return slot
+
+
+def _known_site(site: str) -> str:
+    if site not in SITES:
+        raise ValueError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
+    return site

@@ -8,6 +8,7 @@ from torch import Tensor
 from xlens.activations import Activations
 from xlens.engine.interventions.kinds import GENERATED, Add, Patch
 from xlens.models import HookedModel
+from xlens.models.sites import Point
 from xlens.prompts import Prompt, parse_slot
 
 
@@ -41,7 +42,7 @@ def matched(
     what: Add | Patch,
     given: Activations,
     model: HookedModel,
-    points: Sequence[int],
+    points: Sequence[Point],
     prompts: Sequence[Prompt],
 ) -> tuple[Float[Tensor, "row layer d_model"], list[range]]:
     """The source slot at these points, prompt by prompt, and which rows are each prompt's.
@@ -58,8 +59,13 @@ def matched(
             f"{given.fingerprint[:12]}…) than {model.name} ({model.fingerprint[:12]}…). If that is "
             "meant, give their numbers: activations.get(slot, layer=...)."
         )
+    if given.site != what.site:
+        raise ValueError(
+            f"These activations are of site {given.site!r}, and site {what.site!r} is changed. "
+            "Harvest them at the same site."
+        )
     kept = given.slot(what.source or what.slot)
-    at = [given.layer_index(point) for point in points]
+    at = [given.layer_index(int(point)) for point in points]
     languages, offsets = given.meta["language"].tolist(), kept.offsets.tolist()
     named: dict[str, list[int]] = {}
     for i, name in enumerate(given.meta["id"].tolist()):
