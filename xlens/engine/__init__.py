@@ -10,6 +10,7 @@ from xlens.engine.score import Scores, score
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations
 from xlens.engine.stream import Streamed, stream
+from xlens.engine.tally import Tally, tally
 from xlens.engine.variants import harvest_variants, score_variants
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Store",
     "StoredActivations",
     "Streamed",
+    "Tally",
     "generate",
     "harvest",
     "harvest_to_store",
@@ -31,4 +33,5 @@ __all__ = [
     "score",
     "score_variants",
     "stream",
+    "tally",
 ]

@@ -181,7 +181,7 @@ FAMILIES = (
         "Falcon-H1",
         "falcon_h1",
         norm="model.final_layernorm",
-        attn_scale="attn_out_multiplier",
+        attn_out=None,  # a Mamba adds to the stream beside it
         activation="feed_forward.act_fn",
         down="feed_forward.down_proj",
         mlp_out="feed_forward",
