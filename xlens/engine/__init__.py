@@ -1,6 +1,7 @@
 """The batching core: plan → run → read. Everything that runs a model goes through here."""
 
 from xlens.engine import interventions
+from xlens.engine.attention import AttentionMass, attention
 from xlens.engine.generate import Generations, generate
 from xlens.engine.harvest import harvest, harvest_to_store
 from xlens.engine.plan import Batch, Group, plan
@@ -14,6 +15,7 @@ from xlens.engine.tally import Tally, tally
 from xlens.engine.variants import harvest_variants, score_variants
 
 __all__ = [
+    "AttentionMass",
     "Batch",
     "Generations",
     "Group",
@@ -23,6 +25,7 @@ __all__ = [
     "StoredActivations",
     "Streamed",
     "Tally",
+    "attention",
     "generate",
     "harvest",
     "harvest_to_store",

@@ -1,0 +1,266 @@
+"""`attention`: the mass that each head puts on named spans from a position; no pattern is kept."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from xlens.engine.backoff import pass_budget, run_all
+from xlens.engine.gather import Seats
+from xlens.engine.harvest import prompt_table
+from xlens.engine.progress import token_bar
+from xlens.engine.trunk import Distinct
+from xlens.engine.trust import shares_prefixes
+from xlens.models import HookedModel
+from xlens.models.hooks import instead
+from xlens.models.sites import Keep, Point, n_heads
+from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.results import Result, versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMass(Result):
+    """How much of a position's attention lies on spans. Made by `attention`.
+
+    Attributes:
+        mass: Share of the position's attention on each span's tokens.
+        top: Whether the token with the largest weight lies in the span.
+        rest: Share on tokens of no span. With the masses of spans that don't overlap, and `sink`,
+            it makes 1.
+        sink: Share that goes to no token (gpt-oss); 0 elsewhere.
+        spans: Their names.
+        layers: Blocks.
+        prompts: One row per prompt.
+        slot: The position that attends.
+        provenance: Model and versions.
+    """
+
+    mass: Float32[np.ndarray, "prompt layer head span"]
+    top: Bool[np.ndarray, "prompt layer head span"]
+    rest: Float32[np.ndarray, "prompt layer head"]
+    sink: Float32[np.ndarray, "prompt layer head"]
+    spans: tuple[str, ...]
+    layers: tuple[int, ...]
+    prompts: pd.DataFrame
+    slot: str
+    provenance: dict[str, Any]
+
+
+def attention(
+    model: HookedModel,
+    prompts: Prompts | Sequence[Prompt],
+    spans: str | Sequence[str],
+    *,
+    slot: str = "last",
+    layers: str | int | Sequence[int] = "all",
+    prepend_bos: bool | None = None,
+    token_budget: int | None = None,
+    share_prefixes: bool = True,
+    progress: bool = True,
+) -> AttentionMass:
+    """Read how much each head looks at named spans from one position.
+
+    Weights are those of the family's own eager attention (rotary, norms of queries and keys,
+    soft-cap, window, sinks and the keys of shared prefixes included), reduced inside the pass.
+
+    Args:
+        model: From `xlens.load`.
+        prompts: What to run; each has the spans.
+        spans: Names of spans of the prompts.
+        slot: The position that attends: `last`, `NAME:first` or `NAME:last`.
+        layers: Blocks; "all" for every one that has attention.
+        prepend_bos: None keeps what the tokenizer does by itself.
+        token_budget: Most tokens in a pass.
+        share_prefixes: Run common beginnings once.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: an unknown span, slot or block; a family whose attention gives no weights.
+        MemoryError: a single prompt doesn't fit in memory.
+    """
+    names = (spans,) if isinstance(spans, str) else tuple(spans)
+    at = parse_slot(slot)
+    if at.how not in ("first", "last"):
+        raise ValueError(
+            f"slot={slot!r} is not one position; take 'last', 'NAME:first' or ':last'."
+        )
+    if not names:
+        raise ValueError("At least one span is needed.")
+    blocks = _blocks(model, layers)
+    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    named = frozenset(names) | frozenset([at.span] if at.span else [])
+    tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=named)
+    wanted = [_Looks(t, t.positions(at)[0], names) for t in tokens]
+    found = Distinct.of([t.ids for t in tokens], [t.ids for t in tokens])
+    out = _Out.of(len(tokens), len(blocks), n_heads(model), len(names))
+    run = _Run(wanted, found.owners, out)
+    with _weights(model, blocks, run.see), token_bar("attention", tokens, progress) as advance:
+        run_all(
+            model,
+            found.sequences,
+            [blocks[-1] + 1],
+            run.watch,
+            codes=found.codes,
+            budget=pass_budget(model, token_budget),
+            share=share_prefixes and shares_prefixes(model),
+            commit=run.commit,
+            discard=run.kept.clear,
+            advance=lambda done: advance([p for i in done for p in found.owners[i]]),
+        )
+    return AttentionMass(
+        mass=out.mass.numpy(),
+        top=out.top.numpy(),
+        rest=out.rest.numpy(),
+        sink=out.sink.numpy(),
+        spans=names,
+        layers=blocks,
+        prompts=prompt_table(tokens),
+        slot=str(at),
+        provenance={**model.provenance(tokens), "weights_by": "eager", "versions": versions()},
+    )
+
+
+class _Looks:
+    """What is asked of one prompt: from where, and onto which positions."""
+
+    def __init__(self, tokens: TokenizedPrompt, query: int, names: Sequence[str]) -> None:
+        self.query = query
+        self.spans = [tokens.positions(parse_slot(f"{name}:each")) for name in names]
+
+
+@dataclass(frozen=True)
+class _Out:
+    mass: Tensor
+    top: Tensor
+    rest: Tensor
+    sink: Tensor
+
+    @classmethod
+    def of(cls, *shape: int) -> "_Out":
+        return cls(
+            torch.zeros(shape),
+            torch.zeros(shape, dtype=torch.bool),
+            torch.zeros(shape[:-1]),
+            torch.zeros(shape[:-1]),
+        )
+
+
+@dataclass
+class _Run:
+    """Sees the weights of each pass and keeps their sums."""
+
+    wanted: Sequence[_Looks]
+    owners: dict[int, list[int]]
+    out: _Out
+    kept: list[tuple[int, Tensor, tuple[Tensor, ...]]] = field(
+        default_factory=list[tuple[int, Tensor, tuple[Tensor, ...]]]
+    )
+    seats: Seats | None = None
+
+    def watch(self, seats: Seats) -> Keep:
+        self.seats = seats
+
+        def nothing(_point: Point, _states: Tensor) -> None:
+            return None
+
+        return nothing
+
+    def see(self, number: int, weights: Tensor) -> None:
+        """The weights `[batch, head, query, key]` of one block in one pass."""
+        if self.seats is None:
+            return
+        places = [
+            (prompt, row, index + self.wanted[prompt].query - first, first, index)
+            for sequence, (row, first, held, index) in self.seats.tokens.items()
+            for prompt in self.owners[sequence]
+            if first <= self.wanted[prompt].query < first + held
+        ]
+        if not places:
+            return
+        n_keys = weights.shape[-1]
+        inside = torch.zeros(len(places), len(self.wanted[0].spans), n_keys, dtype=torch.bool)
+        for i, (prompt, _row, _at, first, index) in enumerate(places):
+            # The pass's own tokens are the last keys; what it shares ends right before them,
+            # less what a sliding window has dropped.
+            own = n_keys - self.seats.width
+            for j, span in enumerate(self.wanted[prompt].spans):
+                keys = [own + index + p - first if p >= first else own - (first - p) for p in span]
+                inside[i, j, [k for k in keys if k >= 0]] = True
+        rows, queries = (torch.tensor([place[k] for place in places]) for k in (1, 2))
+        picked = weights[rows.to(weights.device), :, queries.to(weights.device)].float()
+        mask = inside.to(weights.device)
+        spread = rearrange(picked, "n head key -> n head 1 key")
+        mass = (spread * rearrange(mask, "n span key -> n 1 span key")).sum(-1)
+        best = picked.argmax(-1)  # [n, head]
+        top = mask.transpose(1, 2).gather(1, best[..., None].expand(*best.shape, mask.shape[1]))
+        free = ~mask.any(1)
+        rest = (picked * free[:, None]).sum(-1)
+        sink = (1 - picked.sum(-1)).clamp_min(0)
+        prompts = torch.tensor([place[0] for place in places])
+        self.kept.append((number, prompts, (mass.cpu(), top.cpu(), rest.cpu(), sink.cpu())))
+
+    def commit(self) -> None:
+        for number, prompts, values in self.kept:
+            tensors = (self.out.mass, self.out.top, self.out.rest, self.out.sink)
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor[prompts, number] = value
+        self.kept.clear()
+
+
+def _blocks(model: HookedModel, layers: str | int | Sequence[int]) -> tuple[int, ...]:
+    path = model.family.attention
+    have = [n for n, b in enumerate(model.blocks) if path and path in dict(b.named_modules())]
+    if not have:
+        raise ValueError(f"{model.name} ({model.family.name}) has no attention that xlens knows.")
+    if layers == "all":
+        return tuple(have)
+    asked = (layers,) if isinstance(layers, int) else layers
+    n = model.n_layers
+    if isinstance(asked, str) or any(not -n <= x < n or x % n not in have for x in asked):
+        raise ValueError(f"Unknown block in {layers!r}: {model.name} has attention in {have}.")
+    return tuple(sorted({x % n for x in asked}))
+
+
+@contextmanager
+def _weights(
+    model: HookedModel, blocks: Sequence[int], see: Callable[[int, Tensor], None]
+) -> Generator[None]:
+    """Inside, attention is eager, and `see` gets each block's weights."""
+    path = model.family.attention
+    assert path is not None
+
+    def watched(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def wrap(usual: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                output = usual(*args, **kwargs)
+                parts = output[1:] if isinstance(output, tuple) else ()
+                found = [x for x in parts if isinstance(x, Tensor) and x.ndim == 4]
+                if not found:
+                    raise ValueError(
+                        f"The attention of {model.name} ({model.family.name}) gives no weights: "
+                        "load it with attn_implementation='eager'."
+                    )
+                see(number, found[0])
+                return output
+
+            return forward
+
+        return wrap
+
+    hf_model: Any = model.hf_model
+    before = hf_model.config._attn_implementation
+    with model.evaluating(), ExitStack() as stack:
+        if before != "eager":
+            hf_model.set_attn_implementation("eager")
+            stack.callback(hf_model.set_attn_implementation, before)
+        for number, block in enumerate(blocks):
+            module = model.blocks[block].get_submodule(path)
+            stack.enter_context(instead(module, watched(number)))
+        yield
