@@ -39,7 +39,9 @@ def run_all(
     discard: Callable[[], None],
     advance: Callable[[Sequence[int]], None],
     skip: Callable[[Batch], bool] = lambda _: False,
-    run: Callable[[HookedModel, Batch, Sequence[Tokens], Sequence[int], Watch], object] = run_batch,
+    run: Callable[
+        [HookedModel, Batch, Sequence[Tokens], Sequence[Point], Watch], object
+    ] = run_batch,
 ) -> None:
     """Plan and run all sequences.
 

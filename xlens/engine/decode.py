@@ -55,7 +55,7 @@ class Job:
     take: Callable[[int, int], bool]
 
     @property
-    def points(self) -> tuple[int, ...]:
+    def points(self) -> tuple[Point, ...]:
         """Residual points that a pass visits: what is edited, and the last, which is read."""
         return self.edits.visiting((self.model.n_layers,))
 

@@ -20,6 +20,7 @@ from xlens.engine.store import Store
 from xlens.engine.stored import kept_in, stored_rows
 from xlens.engine.stream import stream
 from xlens.models import HookedModel
+from xlens.models.sites import Point
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
 
@@ -125,7 +126,7 @@ class ScoreRequest:
         model: HookedModel,
         provenance: dict[str, Any],
         tokens: Sequence[TokenizedPrompt],
-        points: Sequence[int],
+        points: Sequence[Point],
         edits: Edits,
         read: Callable[[int, int], pd.DataFrame],
         firsts: Sequence[int] = (0,),
@@ -148,7 +149,7 @@ class ScoreRequest:
         )
 
     def result(
-        self, found: pd.DataFrame, points: Sequence[int], provenance: dict[str, Any]
+        self, found: pd.DataFrame, points: Sequence[Point], provenance: dict[str, Any]
     ) -> Scores:
         """The table of what `sums` gave for every text."""
         rows = [

@@ -51,7 +51,7 @@ class _Recorded:
     """A batch that ran: the stream at the kept points of each of its passes, in order."""
 
     batch: Batch
-    passes: list[dict[int, Tensor]] = field(default_factory=list[dict[int, Tensor]])
+    passes: list[dict[Point, Tensor]] = field(default_factory=list[dict[Point, Tensor]])
     cache: Any = None
 
 
@@ -151,7 +151,7 @@ class Trunk:
         found = _Recorded(batch)
 
         def recording(_seats: Seats) -> Keep:
-            states: dict[int, Tensor] = {}
+            states: dict[Point, Tensor] = {}
             found.passes.append(states)
 
             def keep(layer: Point, resid: Tensor) -> None:
