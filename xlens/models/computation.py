@@ -94,8 +94,10 @@ def foreign(hf_model: nn.Module) -> list[str]:
             if _package(type(hook).__module__) not in _KNOWN
         ]
         for method, function in vars(module).items():
+            if not callable(function):  # nearly all: asked first
+                continue
             own = inspect.isfunction(getattr(type(module), method, None))
-            if own and callable(function) and not _is_known(function):
+            if own and not _is_known(function):
                 found.append(f"{where}.{method} replaced by {_named(function)}")
     for kind in classes:
         found += _replaced(kind)
@@ -280,7 +282,7 @@ def _patched(source: ModuleType | None) -> list[str]:
     return [
         f"{source.__name__}.{name} replaced by {_named(function)}"
         for name, function in functions
-        if _home(function) not in _KNOWN and _home(function) not in sys.stdlib_module_names
+        if (home := _home(function)) not in _KNOWN and home not in sys.stdlib_module_names
     ]
 
 
