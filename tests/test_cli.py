@@ -199,7 +199,7 @@ def test_one_pair_where_it_goes_and_again(run, gpt2, tmp_path):
     assert "[1/1] ru → zh-Hans" in done.out
     assert "3 words; " in done.out and "nan" not in done.out
     assert not (folder / "figures" / "all-pairs.html").exists()
-    assert sum(first) > 10 * at_load(gpt2)
+    assert sum(first) - at_load(gpt2) > 1_000  # the words themselves, not the checks at load
 
     # The same command again: served from what was saved, to the byte.
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}

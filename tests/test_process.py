@@ -1,5 +1,6 @@
 """`study_process` and `xlens process`: every part is saved, resumed, reported and refused."""
 
+import re
 from dataclasses import replace
 
 import kit
@@ -86,7 +87,7 @@ def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     run("process", str(folder), *OPTIONS, "--out", str(out))
     said = capsys.readouterr().out
-    assert "Report: " in said and "Right most often" in said
+    assert "Report: " in said and re.search("Right (most|equally) often", said)
     html = (out / "report.html").read_text(encoding="utf-8")
     for part in (
         "agreement",
