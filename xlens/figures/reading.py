@@ -57,7 +57,7 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     width = 0.8 / max(1, len(others))
     for setting in drawn:
         label, color = _SETTINGS[setting]
-        names.append(label.format(pivot=english_name(result.pivot)))
+        names.append(label.format(pivot=english_name(result.pivot, variant=True)))
         # The pivot's bar stands alone, in the middle of its place.
         aside = 0 if setting == "en-en" else others.index(setting) - (len(others) - 1) / 2
         for part, more in (

@@ -226,7 +226,7 @@ def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
 
 
 def _opening(parts: Mapping[str, Result]) -> str:
-    pivot = english_name(scores_of(parts).pivot)
+    pivot = english_name(scores_of(parts).pivot, variant=True)
     tag = scores_of(parts).pivot
     return (
         "<p>A model reads a paragraph and answers a question about it with a few words of the "

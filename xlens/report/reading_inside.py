@@ -146,11 +146,11 @@ def _by_language(result: ReadingResult, asked: set[str]) -> pd.DataFrame:
 
 def _named(found: PhaseResult) -> str:
     tags = [str(tag) for tag in found.phases["language"] if tag != ALL]
-    return f"questions in {', '.join(map(english_name, tags))}" if tags else "in one language"
+    return f"questions in {', '.join(map(_all, tags))}" if tags else "in one language"
 
 
 def _all(tag: str) -> str:
-    return "all languages" if tag == ALL else english_name(tag)
+    return "all languages" if tag == ALL else english_name(tag, variant=True)
 
 
 def _depths(depth: DepthResult) -> dict[str, str]:

@@ -103,7 +103,7 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
     result = scores_of(parts)
     summary = result.summary[result.summary["metric"] == "f1"]
     by = {str(row["setting"]): row for row in summary.to_dict("records")}
-    pivot = english_name(result.pivot)
+    pivot = english_name(result.pivot, variant=True)
     said: list[str] = []
     reads = result.reads
     if "en-en" in by:
@@ -120,7 +120,9 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
         ("x-en", f"With the question in {pivot} and the text in"),
     ):
         if row := by.get(setting):
-            names = ", ".join(english_name(tag) for tag in str(row["languages"]).split())
+            names = ", ".join(
+                english_name(tag, variant=True) for tag in str(row["languages"]).split()
+            )
             told = reads and not math.isnan(row["ratio"])
             left = f", {_ratio(row)} of {pivot}'s" if told else ""
             said.append(f"{what} another language ({names}), F1 is {interval(row)}{left}.")

@@ -38,7 +38,7 @@ def table(
 def language(tag: str) -> str:
     """A language's own name, marked with its language and direction for browsers and readers."""
     try:
-        name = endonym(tag)
+        name = endonym(tag, variant=True)  # 简体中文 and 繁體中文 are two rows
     except ValueError:  # CLDR covers fewer languages than there are tags
         return f"<bdi>{escape(tag)}</bdi>"
     return f'<bdi lang="{escape(tag)}" dir="{direction(tag)}">{escape(name)}</bdi>'
