@@ -7,6 +7,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+import xlens
 from xlens.checks import WrongType
 from xlens.cli import main
 from xlens.cli.plain_yaml import read_yaml
@@ -94,6 +95,15 @@ def test_meta_of_mixed_types_is_refused_before_a_run():
     for odd, kind in (("x", "text"), (True, "truth value")):
         with pytest.raises(ValueError, match=f"Meta 'm' is a number in prompt '0'.*a {kind} in"):
             Prompts([*some, Prompt("a", "en", "9", meta={"m": odd})])
+
+
+def test_a_text_is_no_sequence_of_texts(tiny_gpt2_dir):
+    prompts = Prompts([Prompt("a", "en", "1")])
+    for given in ({"ids": "1"}, {"languages": "en"}):
+        with pytest.raises(WrongType, match=r"accepted is a sequence of .*Write \["):
+            prompts.select(**given)
+    with pytest.raises(ValueError, match="Unknown layer in True"):
+        xlens.load(tiny_gpt2_dir).layers(True)
 
 
 # --- the command line ---

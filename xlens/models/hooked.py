@@ -178,7 +178,9 @@ class HookedModel:
             return tuple(range(self.n_layers + 1))
         asked = (layers,) if isinstance(layers, int) else layers
         if isinstance(asked, str) or any(
-            not -self.n_layers - 1 <= layer <= self.n_layers for layer in asked
+            isinstance(layer, bool)  # True is 1 to Python, and no layer to anybody
+            or not -self.n_layers - 1 <= layer <= self.n_layers
+            for layer in asked
         ):
             raise ValueError(
                 f"Unknown layer in {layers!r}: {self.name} has residual points 0 (embedding) to "

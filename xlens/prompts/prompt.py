@@ -195,6 +195,9 @@ class Prompts(Sequence[Prompt]):
         Raises:
             ValueError: a language or id that does not occur, or nothing left.
         """
+        for what, asked in (("languages", languages), ("ids", ids)):
+            if isinstance(asked, str):
+                raise wrong_type(what, asked, f"a sequence of {what}", f"Write [{asked!r}].")
         wanted_languages = _wanted(map(standardize, languages or ()), self.languages, "language")
         wanted_ids = _wanted(ids or (), self.ids, "id")
         return Prompts(
