@@ -8,6 +8,7 @@ import torch
 
 import tiny
 import xlens
+from xlens.cli import main
 from xlens.models import attention
 
 
@@ -31,6 +32,15 @@ def test_attention_can_be_chosen(family_dir):
         assert model.provenance()["attention"] == name
     with pytest.raises(ValueError, match="of a model object set it yourself"):
         xlens.load(model.hf_model, model.tokenizer, attention="eager")
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "lens", "choices", "process", "xmrc", "trace", "harvest"]
+)
+def test_every_command_that_loads_a_model_takes_it(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "--attention" in capsys.readouterr().out
 
 
 def test_sdpa_without_a_softcap_is_refused_or_replaced(family_dir, caplog):
@@ -76,7 +86,13 @@ def test_versions_that_compute_a_family_wrongly(monkeypatch, family_dir, caplog)
     import transformers
 
     model = kit.fresh("llama")
-    model.hf_model.config.model_type = "olmo3"
+    config = model.hf_model.config
+    config.model_type = "olmo3"
+    attention.warn_of_known_faults(model.hf_model)
+    monkeypatch.setattr(transformers, "__version__", "5.12.1")
+    attention.warn_of_known_faults(model.hf_model)
+    assert not caplog.text  # positions are not scaled
+    config.rope_parameters = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0}
     for version, warned in (("4.57.0", False), ("5.12.1", True), ("5.13.0", False)):
         monkeypatch.setattr(transformers, "__version__", version)
         caplog.clear()
@@ -92,24 +108,74 @@ def test_weights_on_the_meta_device(family_dir):
         xlens.load(empty, model.tokenizer)
 
 
+def verbs(model):
+    prompts = [xlens.Prompt("a dog", "en", "1")]
+    quiet = {"progress": False}
+    return {
+        "harvest": lambda: xlens.harvest(model, prompts, **quiet),
+        "generate": lambda: xlens.generate(model, prompts, max_new_tokens=2, **quiet),
+        "score": lambda: xlens.score(model, prompts, [" in"], **quiet),
+        "variants": lambda: xlens.score_variants(model, prompts, [" in"], {"none": ()}, **quiet),
+        "relevance": lambda: xlens.relevance(model, prompts, targets=[3], **quiet),
+        "trace": lambda: xlens.trace(model, "a dog"),
+    }
+
+
 def test_offloaded_weights():
     from accelerate import cpu_offload
 
     model = kit.fresh("gpt2")
+    acts = xlens.harvest(model, [xlens.Prompt("a dog", "en", "1")], progress=False)
     cpu_offload(model.hf_model)
     with pytest.raises(ValueError, match=r"is offloaded \(accelerate\).*device_map="):
         xlens.load(model.hf_model, model.tokenizer)
-    # Offloaded after it was loaded: every verb asks for the fingerprint.
-    prompts = [xlens.Prompt("a dog", "en", "1")]
-    for verb in (xlens.harvest, xlens.generate):
+    for verb in verbs(model).values():
         with pytest.raises(ValueError, match="is offloaded"):
-            verb(model, prompts, progress=False)
+            verb()
+    with pytest.raises(ValueError, match=r"unembedding.*not there"):
+        model.readout.logits(acts.get("last", layer=1))
+
+
+def test_a_model_that_is_sent_to_meta(family_dir):
+    with pytest.raises(ValueError, match=r"'meta' cannot be used.*no numbers"):
+        xlens.load(family_dir("gpt2"), device="meta")
+    model = kit.fresh("llama")
+    model.hf_model.to("meta")
+    for verb in verbs(model).values():
+        with pytest.raises(ValueError, match="lies on meta"):
+            verb()
+
+
+def test_attention_that_is_changed_later_is_refused_by_every_verb(broken):
+    model = kit.fresh("mistral", sliding_window=2)
+    model.hf_model.set_attn_implementation(broken)
+    for verb in verbs(model).values():
+        with pytest.raises(ValueError, match="its states under 'windowless' differ"):
+            verb()
+    model.hf_model.set_attn_implementation("eager")
+    for verb in verbs(model).values():
+        verb()
+    gemma = kit.fresh("gemma2")
+    gemma.config._attn_implementation = "sdpa"
+    for verb in verbs(gemma).values():
+        with pytest.raises(ValueError, match="soft-cap"):
+            verb()
+
+
+def test_options_that_a_model_object_contradicts():
+    model, words = tiny.model("gpt2"), tiny.tokenizer("gpt2")
+    for option in ({"dtype": torch.bfloat16}, {"revision": "main"}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))}: a model object is used as it"):
+            xlens.load(model, words, **option)
+    xlens.load(model, words, dtype=torch.float32, device="cpu")
+    xlens.load(model.bfloat16(), words, dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
 def test_weights_are_floating_point(family_dir, dtype):
-    with pytest.raises(ValueError, match="is not one of"):
-        xlens.load(family_dir("gpt2"), dtype=dtype)
+    for source in (family_dir("gpt2"), "no/such-model"):  # before anything is looked for
+        with pytest.raises(ValueError, match="is not one of"):
+            xlens.load(source, dtype=dtype)
 
 
 def test_the_build_of_torch_is_named():

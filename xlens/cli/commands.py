@@ -30,6 +30,7 @@ def demo(
     model: str = "gemma-3-270m",
     pairs: tuple[str, ...] = DEMO_PAIRS,
     study: Annotated[DemoStudy, Flat] = DEMO,
+    loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/demo"),
     overwrite: Annotated[bool, Switch] = False,
 ) -> None:
@@ -48,6 +49,7 @@ def demo(
         model: As for `xlens lens`.
         pairs: Language pairs SOURCE:TARGET.
         study: What is asked of each pair.
+        loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run.
         overwrite: Delete an earlier run there first.
     """
@@ -59,6 +61,7 @@ def demo(
         pairs=pairs,
         study=study,
         kinds=DEMO_KINDS,
+        loading=loading,
         out=out,
         overwrite=overwrite,
     )

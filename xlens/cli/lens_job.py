@@ -66,8 +66,8 @@ def lens_job(
             "repeats": repeats,
             "missing": missing,
             "kinds": list(kinds),
-            **loading.options(),
         }
+    options |= loading.options()
     run = open_run(
         out,
         command,

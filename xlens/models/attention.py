@@ -1,14 +1,15 @@
 """Attention as the model was meant: what an implementation leaves out shows against `eager`.
 
 transformers hands scores, mask and extras (soft-cap, sinks, ALiBi, windows) to one of several
-implementations, and one that cannot do an extra may say nothing: below 5.22, sdpa dropped the
+implementations, and one that cannot do an extra may say nothing: below 5.21, sdpa dropped the
 soft-cap of Gemma 2, a change of .59 of the states that the readout check cannot see. `eager` spells
 every step out, so each other implementation is compared with it once, on a short and a long text.
 """
 
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,11 +32,39 @@ _HALF_TOLERANCE = 0.1
 _NO_SOFTCAP = ("sdpa",)
 _log = logging.getLogger(__name__)
 
-# Versions of transformers, from the first to below the last, whose forward of a family was wrong in
-# a way that no check of ours can see, by `model_type`.
-KNOWN_WRONG: dict[str, tuple[str, str, str]] = {
-    "olmo3": ("5.0", "5.13", "its YaRN scaling of positions is wrong"),
+
+@dataclass(frozen=True)
+class Fault:
+    """A forward of transformers that was wrong in a way that no check of ours can see.
+
+    Attributes:
+        first: Version that has it.
+        fixed: First version without it.
+        what: What is wrong.
+        concerns: Whether a model with this config has it.
+    """
+
+    first: str
+    fixed: str
+    what: str
+    concerns: Callable[[Any], bool]
+
+
+def _scales_positions(config: Any) -> bool:
+    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(v for v in rope.values() if isinstance(v, Mapping))]  # newer: by kind of layer
+    return any(kind.get("rope_type", "default") != "default" for kind in kinds)
+
+
+KNOWN_WRONG: dict[str, Fault] = {
+    "olmo3": Fault(
+        "5.0",
+        "5.13",
+        "its scaling of positions (YaRN) is put on layers with a window too",
+        _scales_positions,
+    ),
 }
+"""By `model_type`."""
 
 
 def warn_of_known_faults(hf_model: nn.Module) -> None:
@@ -43,12 +72,14 @@ def warn_of_known_faults(hf_model: nn.Module) -> None:
     import transformers
 
     config: Any = hf_model.config
-    for kind in {config.model_type, config.get_text_config().model_type}:
-        first, last, what = KNOWN_WRONG.get(kind, ("0", "0", ""))
-        if Version(first) <= Version(transformers.__version__) < Version(last):
+    text = config.get_text_config()
+    for kind in {config.model_type, text.model_type} & KNOWN_WRONG.keys():
+        fault, version = KNOWN_WRONG[kind], transformers.__version__
+        there = Version(fault.first) <= Version(version) < Version(fault.fixed)
+        if there and fault.concerns(text):
             _log.warning(
                 "transformers %s is known to compute %s wrongly: %s. Install %s or newer.",
-                *(transformers.__version__, kind, what, last),
+                *(version, kind, fault.what, fault.fixed),
             )
 
 

@@ -55,8 +55,7 @@ def load_model(
     """
     import transformers
 
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype} is not one of {', '.join(map(str, DTYPES))}")
+    check_dtype(dtype)
     target = checked_device(device)
     auto = "AutoModelForCausalLM"
     if "gguf_file" not in options:
@@ -104,7 +103,8 @@ def require_weights(model: nn.Module) -> None:
     Raises:
         ValueError: some weight is nowhere.
     """
-    lacking = [n for n, weight in model.named_parameters() if weight.device.type == "meta"]
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    lacking = [n for n, tensor in tensors if tensor.device.type == "meta"]
     if lacking:
         offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
         how = "is offloaded (accelerate)" if offloaded else "lies on meta, without numbers"
@@ -190,6 +190,19 @@ def context_length(config: Any) -> int | None:
     return None
 
 
+def check_dtype(dtype: Any) -> None:
+    """Refuse what weights can't be computed with.
+
+    Raises:
+        ValueError: it is none of `DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype={dtype!r} is not one of {', '.join(map(str, DTYPES))}. A model quantised to "
+            "8 bits or fewer is loaded with transformers and passed as an object."
+        )
+
+
 def checked_device(device: str | torch.device) -> torch.device:
     """`device`, if this machine has it.
 
@@ -199,6 +212,8 @@ def checked_device(device: str | torch.device) -> torch.device:
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
+        if target.type == "meta":
+            raise RuntimeError("it holds no numbers, only shapes")
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={str(device)!r} cannot be used on this machine ({_first_line(error)}). "

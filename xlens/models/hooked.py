@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xlens.models import families
 from xlens.models.adapters import summary
+from xlens.models.attention import ensure_complete
 from xlens.models.computation import around, attention_of, foreign, precision
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.hf import context_length, require_weights
@@ -71,6 +72,7 @@ class HookedModel:
             ln_final, unembed, softcap=softcap, logit_scale=scale, fingerprint=self._fingerprint
         )
         self.vocab = Vocabulary(tokenizer, self.readout.d_vocab)
+        self._whole: set[str | None] = set()  # attention implementations that leave nothing out
 
     def __repr__(self) -> str:
         return (
@@ -193,7 +195,13 @@ class HookedModel:
         """What results record about this model, and about how the prompts that it reads begin.
 
         `begins_with` counts the prompts by their first token, `text` where it is no special one.
+
+        Raises:
+            ValueError: weights that are not there, or an attention implementation, set since the
+                model was loaded, that leaves something out.
         """
+        fingerprint = self.fingerprint
+        self.ensure_attention()
         name = self.tokenizer.convert_ids_to_tokens
         special, ends = self.vocab.special, self.ends
         firsts = Counter(str(name(t.ids[0])) if t.ids[0] in special else "text" for t in tokens)
@@ -201,7 +209,7 @@ class HookedModel:
             "model": self.name,
             "architecture": type(self.hf_model).__name__,
             "weights": self.weights_note or str(self.dtype),
-            "fingerprint": self.fingerprint,
+            "fingerprint": fingerprint,
             "tokenizer": self._tokenizer_hash(),
             "prepends_bos": self.prepends_bos,
             "left_off": name(list(ends.after)),
@@ -215,6 +223,22 @@ class HookedModel:
             **self.origin,
             **({"adapter_state": state} if (state := summary(self.hf_model)) else {}),
         }
+
+    def ensure_attention(self, *, asked: bool = True) -> None:
+        """See once that the attention implementation of now leaves nothing out.
+
+        Args:
+            asked: Whether it is somebody's choice; else `eager` takes over where it does.
+
+        Raises:
+            ValueError: it does, and was asked for.
+        """
+        if attention_of(self.hf_model) in self._whole:
+            return
+        high = min(self.d_vocab, len(self.tokenizer))
+        with self.evaluating():
+            ensure_complete(self.hf_model, self.blocks, high=high, asked=asked)
+        self._whole.add(attention_of(self.hf_model))
 
     @contextmanager
     def evaluating(self) -> Generator[None]:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from xlens.models import adapters
-from xlens.models.attention import ensure_complete, warn_of_known_faults
+from xlens.models.attention import warn_of_known_faults
+from xlens.models.hf import check_dtype, checked_device
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
 from xlens.models.sources import load_hf, resolve
@@ -64,6 +65,9 @@ def load(
             equal the model's own logits; an attention implementation that leaves something out;
             weights that are nowhere (meta, or offloaded).
     """
+    check_dtype(dtype)
+    if device is not None:
+        checked_device(device)
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):
         raise ValueError(
             "device_map says where each part of a model that is loaded goes: leave out device, and "
@@ -98,6 +102,7 @@ def load(
             raise ValueError("merge=True is for an adapter= or a PeftModel; this model is neither.")
         name = str(getattr(own.config, "_name_or_path", "") or type(own).__name__)
         model = HookedModel(own, tokenizer, name=Path(name).name, origin=record)
+        _require_as_given(model, revision, dtype, device)
     else:
         if tokenizer is not None:
             raise ValueError(
@@ -137,14 +142,32 @@ def load(
             weights_note=note,
             origin={k: v for k, v in origin.items() if v},
         )
-    asked = attention is not None or isinstance(source, nn.Module)
     warn_of_known_faults(model.hf_model)
-    with model.evaluating():
-        high = min(model.d_vocab, len(model.tokenizer))
-        ensure_complete(model.hf_model, model.blocks, high=high, asked=asked)
+    model.ensure_attention(asked=attention is not None or isinstance(source, nn.Module))
     check_readout(model)
     check_causal(model)
     return model
+
+
+def _require_as_given(
+    model: HookedModel,
+    revision: str | None,
+    dtype: torch.dtype,
+    device: str | torch.device | None,
+) -> None:
+    """Refuse options that a model object, which is used as it is, contradicts."""
+    wanted = None if device is None else torch.device(device)
+    differs = {
+        "revision": revision is not None,
+        "dtype": dtype not in (torch.float32, model.dtype),  # fp32 is the default
+        "device": wanted is not None
+        and wanted not in (model.device, torch.device(model.device.type)),
+    }
+    if wrong := [name for name, different in differs.items() if different]:
+        raise ValueError(
+            f"{', '.join(wrong)}: a model object is used as it is ({model.dtype}, {model.device}). "
+            "Leave it out, and change the model before you pass it: model.to(...)."
+        )
 
 
 @torch.inference_mode()

@@ -94,6 +94,10 @@ class Readout:
     @full_precision()
     def normed(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The final norm, in fp32, of residual vectors in the raw basis."""
+        if self._weight.is_meta:
+            raise ValueError(
+                "The unembedding's weights are not there: the model is offloaded or on meta."
+            )
         flat = resid.to(self.device, torch.float32)
         return self._norm(flat)
 

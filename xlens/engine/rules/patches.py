@@ -22,6 +22,7 @@ from xlens.engine.rules.kernels import require_gradients
 from xlens.engine.rules.rule import Rule
 from xlens.models import HookedModel
 from xlens.models.families import FAMILIES, Family, find
+from xlens.models.hf import require_weights
 from xlens.models.hooks import instead
 
 Patch = tuple[nn.Module, Wrap]
@@ -54,8 +55,10 @@ def check(model: HookedModel, rule: Rule) -> None:
     """Whether `rule` can be applied, found out before anything runs.
 
     Raises:
-        ValueError: it cannot, and why; by any rule, a model through whose layers no gradient goes.
+        ValueError: it cannot, and why; by any rule, a model through whose layers no gradient goes
+            or whose weights are not there.
     """
+    require_weights(model.hf_model)
     _patches(model, rule)
     require_gradients(model)
     if rule.constant_norms:
