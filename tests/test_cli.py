@@ -203,7 +203,8 @@ def test_one_pair_where_it_goes_and_again(run, gpt2, tmp_path):
 
     # The same command again: served from what was saved, to the byte.
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    shutil.rmtree(tmp_path / "cache")
+    # No store is there where the hook that counts keeps the run away from it.
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     with tokens_seen() as second:
         assert run(*command).code == 0
     assert sum(second) == at_load(gpt2)
