@@ -1,25 +1,31 @@
 """How options of several commands are written."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token, convert
 
 
-def strictly(hint: Any, tokens: Sequence[Token]) -> Any:
+def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]]) -> Any:
     """A value as cyclopts reads it, but that a whole number is written as one: 12.7 is none.
+
+    Args:
+        hint: Its type.
+        tokens: As written; by key where an option is a table (`--names.tlh`).
 
     Raises:
         ValueError: a number with a fraction where a whole one is wanted.
     """
     said = str(hint)
     if hint is int or ("int" in said and "float" not in said and "str" not in said):
-        for token in tokens:
+        lists = tokens.values() if isinstance(tokens, Mapping) else [tokens]
+        for token in itertools.chain(*lists):
             if token.value and re.fullmatch(r"[-+]?[0-9]*\.[0-9]*", token.value):
                 raise ValueError(f"{token.value!r} is no whole number")
-    return convert(hint, tokens)
+    return convert(hint, tokens)  # pyright: ignore[reportArgumentType] (it says less than it takes)
 
 
 Flat = Parameter(name="*")
