@@ -40,6 +40,7 @@ def test_they_change_what_passes_and_are_gone_afterwards(family, family_dir):
     model = kit.model(family_dir(family))
     ids = torch.tensor([[1, 2, 3]])
     plain = model.hf_model(ids).logits
+    others = placed(model)  # of transformers, where another test asked for hidden states
     for put in (
         hooks.before(model.blocks[1], lambda x: x * 2),
         hooks.after(model.blocks[1], lambda x: x * 2),
@@ -54,7 +55,7 @@ def test_they_change_what_passes_and_are_gone_afterwards(family, family_dir):
             other.join()
             assert torch.allclose(found[0].logits, plain, atol=1e-5)
             raise KeyboardInterrupt
-        assert placed(model) == 0
+        assert placed(model) == others
         assert torch.equal(model.hf_model(ids).logits, plain)
 
 

@@ -236,7 +236,7 @@ def test_the_study_refuses_before_it_runs(model, choices):
         SteeringStudy(methods=("nothing",))
     with pytest.raises(ValueError, match="other than 0"):
         SteeringStudy(strengths=(0.0,))
-    with pytest.raises(ValueError, match="No items in sw"):
+    with pytest.raises(ValueError, match=r"Steering is to 'sw', but .* has en, de, fr"):
         steer_choices(model, choices, study=SteeringStudy(target="sw"), progress=False)
     with pytest.raises(ValueError, match="at least 2"):
         SteeringStudy(n_dev=1)

@@ -86,7 +86,8 @@ def test_its_summary_finds_the_most_probable_word(family_dir):
     summary = lens.summary(resampling=Resampling(draws=20))
     means = lens.rows.groupby(["language", "layer"])["prob"].mean()
     assert summary.landmark("final_target_prob")["value"] == pytest.approx(means["zh-Hans", 3])
-    assert summary.landmark("pivot_peak_prob")["value"] == pytest.approx(means["en"].max())
+    # Read on the other half of the prompts, so that it is no maximum.
+    assert 0 < summary.landmark("pivot_peak_prob")["value"] <= means["en"].max()
 
 
 def test_missing_and_empty_words(family_dir):

@@ -171,7 +171,10 @@ class RunDirectory:
     @property
     def config_text(self) -> str:
         """The text of `config.yaml`, less its digest."""
-        return files.unsealed_text(self.config_file, _again(self.path))
+        text = files.unsealed_text(self.config_file, _again(self.path))
+        if self.provenance.get(_MARK) == _FORMAT and not _configured(self.path):
+            raise files.damaged(self.config_file, "its digest is gone", _again(self.path))
+        return text
 
     @property
     def provenance(self) -> dict[str, Any]:
