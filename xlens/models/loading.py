@@ -142,10 +142,10 @@ def load(
             weights_note=note,
             origin={k: v for k, v in origin.items() if v},
         )
-    check_causal(model)  # first: what looks ahead is computed otherwise by every attention
     warn_of_known_faults(model.hf_model)
     model.ensure_attention(asked=attention is not None or isinstance(source, nn.Module))
     check_readout(model)
+    check_causal(model)
     return model
 
 
