@@ -119,7 +119,7 @@ def plain(own, ids):
 
 def test_a_model_that_looks_ahead_is_refused():
     own = made("paligemma", _PALIGEMMA)
-    with pytest.raises(ValueError, match="PaliGemma.* is refused"):
+    with pytest.raises(ValueError, match=r"PaliGemma.* is refused"):
         xlens.load(own, tiny.sentencepiece())
 
 
