@@ -7,7 +7,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BertConfig, Be
 
 import tiny
 import xlens
-from xlens.models import hf
+from xlens.models import HookedModel, hf
+from xlens.models.loading import check_causal
 
 _TEXT = {
     "hidden_size": 64,
@@ -121,6 +122,8 @@ def test_a_model_that_looks_ahead_is_refused():
     own = made("paligemma", _PALIGEMMA)
     with pytest.raises(ValueError, match=r"PaliGemma.* is refused"):
         xlens.load(own, tiny.sentencepiece())
+    with pytest.raises(ValueError, match=r"PaliGemma.* is refused.*when more text follows"):
+        check_causal(HookedModel(own, tiny.sentencepiece(), name="paligemma"))
 
 
 def test_a_class_that_writes_no_text_is_refused_with_the_reason(tmp_path):

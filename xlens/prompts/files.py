@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from xlens.prompts.prompt import Prompt, Prompts
-from xlens.records import Record, read_records
+from xlens.records import JSON, Record, read_records
 
 _KEYS = ("text", "language", "id", "spans", "meta")
-_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 def read_prompts(path: str | Path) -> Prompts:
@@ -23,7 +22,7 @@ def read_prompts(path: str | Path) -> Prompts:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"No file {str(file)!r}: give a JSON Lines file of prompts.")
-    rows = read_records(file, _SUFFIXES, what="a file of prompts")
+    rows = read_records(file, JSON, what="a file of prompts")
     return Prompts(_prompt(row, number) for number, row in enumerate(rows, 1))
 
 

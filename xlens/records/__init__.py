@@ -7,6 +7,7 @@ a truth value, null, a list or an object never becomes a text by being printed.
 
 from xlens.records.files import (
     DELIMITERS,
+    JSON,
     by_language,
     decode,
     json_document,
@@ -19,6 +20,7 @@ from xlens.records.record import Record, shown, surrogate
 
 __all__ = [
     "DELIMITERS",
+    "JSON",
     "Record",
     "by_language",
     "decode",

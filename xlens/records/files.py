@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from xlens.records.record import Record, shown
 
+JSON = (".jsonl", ".ndjson", ".json")
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 _SHARD = re.compile(
     r"(?P<stem>.*?)(?:[-_.]?(?P<part>\d{4,5})-of-(?P<of>\d{4,5})|(?:^|[-_.])(?:part|shard)[-_.]?\d+)"

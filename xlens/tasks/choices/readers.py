@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from xlens.languages import standardize
-from xlens.records import Record, by_language, read_records
+from xlens.records import JSON, Record, by_language, read_records
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.choices.layouts import LAYOUTS, Layout
 from xlens.tasks.sources import (
@@ -20,7 +20,6 @@ from xlens.tasks.sources import (
     tagged,
 )
 
-JSON = (".jsonl", ".ndjson", ".json")
 _SUFFIXES = (*JSON, ".csv", ".tsv", ".parquet")
 
 

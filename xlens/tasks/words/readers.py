@@ -8,10 +8,9 @@ from typing import Literal
 import pandas as pd
 
 from xlens.languages import standardize, standardize_all
-from xlens.records import DELIMITERS, Record, decode, read_records, table
+from xlens.records import DELIMITERS, JSON, Record, decode, read_records, table
 from xlens.tasks.words.wordlist import DROPPED, WordList
 
-JSON = (".jsonl", ".ndjson", ".json")
 _SUFFIXES = (*DELIMITERS, *JSON)
 _WHAT = "a word list"
 
