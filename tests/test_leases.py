@@ -136,7 +136,7 @@ def test_a_late_write_of_an_overtaken_process_is_refused(
 # --- processes that are stopped for real ---
 
 WORKER = """
-import sys, time
+import sys
 import torch
 from test_store import KEY, fill, tensors
 from xlens.engine.store import Store
@@ -148,7 +148,7 @@ store = Store(root)
 if what == "lock":
     with store._lock:
         print("ready", flush=True)
-        time.sleep(3)
+        sys.stdin.readline()
     sys.exit()
 if what == "idle":
     print("ready", flush=True)
@@ -193,10 +193,18 @@ class Worker:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def go(self, lines: int = 1) -> None:
+        """Let it go on from where it reads a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n" * lines)
+        self.process.stdin.flush()
+
     def says(self, words: str, seconds: float) -> str:
-        """The first line on stderr that holds these words, which has to come in time."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        """The first line on stderr that holds these words, which has to come in time.
+
+        Time is counted in short sleeps: a machine with too much to do is slow for both.
+        """
+        for _ in range(round(seconds / 0.05)):
             for text in self.err.read_text().splitlines():
                 if words in text:
                     return text
@@ -209,9 +217,7 @@ def test_a_stopped_process_is_told_overtaken_and_refused_when_it_wakes(tmp_path:
     with Worker(root, "hold", "first") as stopped, Worker(root, "idle", "second") as second:
         assert stopped.line() == "has 0" and second.line() == "ready"
         os.kill(stopped.pid, signal.SIGSTOP)
-        assert second.process.stdin is not None and stopped.process.stdin is not None
-        second.process.stdin.write("go\n")
-        second.process.stdin.flush()
+        second.go()
         assert second.line() == "has 1"
         told = second.says("Waiting for", 2.0)
         assert f"process {stopped.pid} on {os.uname().nodename}, since 20" in told
@@ -220,8 +226,7 @@ def test_a_stopped_process_is_told_overtaken_and_refused_when_it_wakes(tmp_path:
         assert second.line() == "has 0" and second.line() == "whole"
         assert "taken over from process" in second.says("taken over", 1)
         os.kill(stopped.pid, signal.SIGCONT)
-        stopped.process.stdin.write("go\n" * 3)
-        stopped.process.stdin.flush()
+        stopped.go(3)
         assert stopped.line() == "whole" and stopped.process.wait(60) == 0
     store = Store(root)
     assert store.verify().ok and store.entries()[0].complete
@@ -231,14 +236,17 @@ def test_a_stopped_process_is_told_overtaken_and_refused_when_it_wakes(tmp_path:
 def test_a_lock_that_a_stopped_process_holds_is_told_and_broken(tmp_path: Path) -> None:
     root = tmp_path / "store"
     Store(root).entry(KEY, shards=2)
-    with Worker(root, "lock", "first") as stopped, Worker(root, "go", "second") as second:
-        assert stopped.line() == "ready"
+    with Worker(root, "lock", "first") as stopped, Worker(root, "idle", "second") as second:
+        # Only now has the one the lock, and the other, which would have been done before, none.
+        assert stopped.line() == "ready" and second.line() == "ready"
         os.kill(stopped.pid, signal.SIGSTOP)
-        told = second.says("Waiting for the lock of the store", 30)
+        second.go()
+        told = second.says("Waiting for the lock of the store", 2.0)
         assert f"process {stopped.pid} on" in told
         assert [second.line() for _ in range(3)] == ["has 0", "has 1", "whole"]
         assert second.process.wait(60) == 0
         os.kill(stopped.pid, signal.SIGCONT)
+        stopped.go()
         assert stopped.process.wait(60) == 0
     assert Store(root).entries()[0].complete and not (root / ".lock.holder").exists()
 
