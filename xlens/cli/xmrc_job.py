@@ -1,5 +1,6 @@
 """`xlens xmrc`: reading across languages, of one or several models, into a report."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -120,6 +121,7 @@ def xmrc_job(
             here = (name, loading)
             asked = place if isinstance(place, ServedModel) else partial(load_model, *here)
             parts = _ask(asked, reading, study, at)
+            gc.collect()  # hooked modules refer to each other: freed before the next is loaded
             if seen:
                 files.write(at / SEEN, files.sealed_json(seen))
         done[folder] = parts
