@@ -450,7 +450,7 @@ def test_the_figure_draws_each_language_with_its_control(bed):
 def test_identical_options_are_left_out_of_the_share(tmp_path):
     model = kit.fresh("gpt2")
     choices = cldr_choices(["en", "fr", "ja"], "code-territory", identical="keep").sample(30)
-    found = latent_options(model, choices, normalised=True, progress=False)
+    found = latent_options(model, choices, by="mean_logprob", progress=False)
     same = set(choices.identical("en").query("second == 'fr'")["id"])
     assert same
     assert set(found.dropped.query("language == 'fr'")["id"]) >= same
@@ -461,7 +461,11 @@ def test_identical_options_are_left_out_of_the_share(tmp_path):
     found.save(tmp_path / "latent")
     back = LatentOptions.load(tmp_path / "latent")
     pd.testing.assert_frame_equal(back.items, found.items)
-    assert back.normalised
+    assert back.by == "mean_logprob"
+    whole = back.compared("logprob")
+    by_sum = item_shares(found.options, choices.gold, by="logprob")
+    np.testing.assert_allclose(whole.items["share"], by_sum["share"])
+    assert whole.by == "logprob" and not np.allclose(by_sum["share"], by_token["share"])
     with pytest.raises(ValueError, match="'en' is among the languages"):
         latent_options(model, choices, languages=["en"], progress=False)
     with pytest.raises(ValueError, match="No items in de"):

@@ -102,6 +102,10 @@ def test_not_a_result(tmp_path):
     (folder / "result.json").write_text(json.dumps(header | {"format": 0}))
     with pytest.raises(ValueError, match=r"Found \(format 0\), not a Found \(format 1\)"):
         Found.load(folder)
+    older = header | {"fields": header["fields"] | {"normalised": True}}
+    (folder / "result.json").write_text(json.dumps(older))
+    with pytest.raises(ValueError, match="another version of xlens: .* no normalised of a Found"):
+        Found.load(folder)
 
 
 def test_results_are_frozen():

@@ -63,7 +63,7 @@ def test_best_and_forms_of_candidates(family_dir):
     assert list(best["id"]) == ["1", "2", "3"]
     for row in best.itertuples():
         assert row.logprob == same.table[same.table["id"] == row.id]["logprob"].max()
-    with pytest.raises(ValueError, match="accepted are 'logprob' and 'mean_logprob'"):
+    with pytest.raises(ValueError, match="accepted are 'logprob', 'mean_logprob', 'byte_"):
         same.best(by="prob")
 
 

@@ -103,6 +103,11 @@ class Result:
                     f"{header.get('format')}), not a {cls.__name__} (format {FORMAT}); load it "
                     "with its own class, or make it anew."
                 )
+            if other := sorted(set(header["fields"]) - {field.name for field in fields(cls)}):
+                raise ValueError(
+                    f"{str(folder)!r} was saved by another version of xlens: this one knows no "
+                    f"{', '.join(other)} of a {cls.__name__}. {_AGAIN}"
+                )
 
         def read(header: dict[str, Any]) -> Self:
             return cls._read(folder, header)

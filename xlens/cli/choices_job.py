@@ -10,6 +10,7 @@ from xlens.cli.options import Loading
 from xlens.consistency import ConsistencyResult, consistency, option_scores
 from xlens.engine import Store
 from xlens.languages import standardize_all
+from xlens.lengths import By
 from xlens.report import write_report
 from xlens.report.choices import PANEL, SCORES, STUDY, findings
 from xlens.report.sentences import used
@@ -32,7 +33,7 @@ def choices_job(
     kinds: Sequence[str],
     n_items: int,
     shots: int,
-    by: Literal["logprob", "mean_logprob"],
+    by: By,
     seed: int,
     loading: Loading,
     out: Path,

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xlens.cli.choices_job import offered_choices
 from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import Loading
 from xlens.engine import Store
 from xlens.languages import standardize_all
+from xlens.lengths import By
 from xlens.report import write_report
 from xlens.report.process import left_out, process_findings
 from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
@@ -25,7 +26,7 @@ def process_job(
     pivot: str,
     n_items: int,
     shots: int,
-    by: Literal["logprob", "mean_logprob"],
+    by: By,
     pooling: str,
     steer: Sequence[str],
     steer_languages: Sequence[str],

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from xlens.cli.options import LOADING, Flat, Loading, Switch
 from xlens.cli.serving import Serving
+from xlens.lengths import By
 from xlens.studies import ReadingStudy
 
 READING, SERVING = ReadingStudy(), Serving()
@@ -22,7 +23,7 @@ def choices(
     kinds: tuple[str, ...] = (),
     n_items: int = 100,
     shots: int = 2,
-    by: Literal["logprob", "mean_logprob"] = "logprob",
+    by: By = "logprob",
     seed: int = 0,
     loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/choices"),
@@ -50,7 +51,8 @@ def choices(
         kinds: Kinds of items; default all.
         n_items: Most items, drawn with seed.
         shots: Demonstrations before each question.
-        by: Options are compared by their summed log-probability or by that per token.
+        by: Options are compared by their summed log-probability (lm-eval: acc), or by that per
+            token, per byte (acc_bytes) or per character (acc_norm).
         seed: Of sampling, options, demonstrations, intervals and the control.
         loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run.
@@ -86,7 +88,7 @@ def process(
     pivot: str = "en",
     n_items: int = 100,
     shots: int = 2,
-    by: Literal["logprob", "mean_logprob"] = "logprob",
+    by: By = "logprob",
     pooling: str = "last",
     steer: tuple[str, ...] = (),
     steer_languages: tuple[str, ...] = (),
@@ -118,7 +120,8 @@ def process(
         pivot: The language suspected inside, and steered to.
         n_items: Most items asked, drawn with seed.
         shots: Demonstrations before each question.
-        by: Options are compared by their summed log-probability or by that per token.
+        by: Options are compared by their summed log-probability (lm-eval: acc), or by that per
+            token, per byte (acc_bytes) or per character (acc_norm).
         pooling: How a prompt becomes one state: last, mean, mean_without_first, mean_weighted.
         steer: Methods of steering to try: mean_difference, pca, pca_centred, lda, lsar.
         steer_languages: Languages that are steered; default all but the pivot.

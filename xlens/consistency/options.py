@@ -1,8 +1,7 @@
 """Scores of the same options of the same items in several languages, aligned by id."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 
 from xlens.engine import Scores
 from xlens.languages import standardize_all
+from xlens.lengths import By, compared, known_ways
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +22,17 @@ class OptionScores:
         languages: BCP-47 tags.
         ids: Parallel ids of the items.
         gold: Right option of each item, or None where right and wrong play no part.
+        ways: The same scores by every way of comparing texts of unequal length that is known
+            (`xlens.lengths`), that of `values` first.
     """
 
     values: Float[np.ndarray, "language item option"]
     languages: tuple[str, ...]
     ids: tuple[str, ...]
     gold: Int[np.ndarray, " item"] | None = None
+    ways: Mapping[str, Float[np.ndarray, "language item option"]] = field(
+        default_factory=dict[str, np.ndarray]
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
@@ -78,7 +83,7 @@ def option_scores(
     *,
     languages: Sequence[str] | None = None,
     layer: int | None = None,
-    by: Literal["logprob", "mean_logprob"] = "logprob",
+    by: By = "logprob",
 ) -> OptionScores:
     """Align what `xlens.score` gave for the options of parallel items.
 
@@ -87,15 +92,15 @@ def option_scores(
         gold: Number of the right candidate by item id.
         languages: These, in this order; None: all.
         layer: Of the scores; None where there is only one.
-        by: Summed or length-normalised log-probability.
+        by: Options are compared by their summed log-probability, or by that per token
+            (`mean_logprob`), byte (`byte_logprob`) or character (`char_logprob`).
 
     Raises:
         ValueError: a language that lacks items, naming them; candidates listed twice; several
             layers and none chosen; an item without a right answer.
     """
     table = scores if isinstance(scores, pd.DataFrame) else scores.to_frame()
-    lacking = sorted({"id", "language", "candidate", by} - set(table.columns))
-    if lacking:
+    if lacking := sorted({"id", "language", "candidate"} - set(table.columns)):
         raise ValueError(f"scores lacks the columns {lacking}; give what xlens.score returns.")
     if "layer" in table:
         layers = sorted(set(table["layer"]))
@@ -126,7 +131,15 @@ def option_scores(
             )
     if gold is not None and (without := [id for id in ids if id not in gold]):
         raise ValueError(f"gold has nothing for {len(without)} items, first {without[0]!r}.")
-    wide = table.pivot(index=["language", "id"], columns="candidate", values=by).sort_index(axis=1)
-    values = np.stack([wide.loc[tag].loc[ids].to_numpy(float) for tag in tags])
     right = None if gold is None else np.array([gold[id] for id in ids], dtype=np.int64)
-    return OptionScores(values, tuple(tags), tuple(map(str, ids)), right)
+    ways = {way: _values(table, way, tags, ids) for way in dict.fromkeys([by, *known_ways(table)])}
+    return OptionScores(ways[by], tuple(tags), tuple(map(str, ids)), right, ways)
+
+
+def _values(
+    table: pd.DataFrame, by: str, tags: Sequence[str], ids: Sequence[str]
+) -> Float[np.ndarray, "language item option"]:
+    keys = table[["language", "id", "candidate"]].assign(score=compared(table, by))
+    wide = keys.pivot(index=["language", "id"], columns="candidate", values="score")
+    wide = wide.sort_index(axis=1)
+    return np.stack([wide.loc[tag].loc[list(ids)].to_numpy(float) for tag in tags])

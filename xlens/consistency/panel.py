@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from xlens.consistency.options import OptionScores
 from xlens.consistency.per_item import Weights, option_ranks, rank_c, unit_ranks
+from xlens.consistency.ways import unsettled, ways_table
 from xlens.results import Result, versions
 from xlens.stats import Bootstrap, Resampling, bootstrap, holm, middle
 
@@ -35,9 +36,10 @@ class ConsistencyResult(Result):
     """Accuracy by language, agreement by pair of languages.
 
     Attributes:
-        languages: One row per language: `language accuracy low high chance ties n`. `chance` is
-            the mean of one over the number of options; `ties` the share of items with two equal
-            scores.
+        languages: One row per language: `language accuracy low high chance ties unsettled n`.
+            `chance` is the mean of one over the number of options; `ties` the share of items with
+            two equal scores; `unsettled` the number of items whose best option depends on how
+            options of unequal length are compared (NaN where one way only is known).
         pairs: One row per measure and ordered pair: `metric source target value low high n control
             control_low control_high`. `n` is the number of items for which it is defined (right in
             the source, say). `control` is the same measure with the items of the target language
@@ -48,11 +50,16 @@ class ConsistencyResult(Result):
             `both` and how many were `expected` of their accuracies (`lift` is 0 there); `p`, by an
             exact one-sided test, of as many or more, and adjusted by Holm over all pairs. Empty
             without gold answers.
+        ways: One row per language and way of comparing options of unequal length
+            (`xlens.lengths`): `language by accuracy low high changed n`. First the way of all else
+            here; `changed` is the number of items whose best option is another than by that one.
+            Empty where one way only is known.
     """
 
     languages: pd.DataFrame
     pairs: pd.DataFrame
     dependence: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ways: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def to_frame(self) -> pd.DataFrame:
         """`pairs`."""
@@ -140,6 +147,7 @@ def consistency(
             )
     options = {
         "weights": weights,
+        "by": next(iter(scores.ways), None),
         **resampling.provenance(),
         "n_permutations": n_permutations,
         "n_items": len(scores.ids),
@@ -150,6 +158,7 @@ def consistency(
         languages=_languages(scores, answers, booted),
         pairs=pd.DataFrame(rows),
         dependence=_dependence(answers, scores.languages),
+        ways=ways_table(scores, resampling),
     )
 
 
@@ -328,6 +337,7 @@ def _languages(scores: OptionScores, answers: _Answers, booted: Bootstrap) -> pd
             "high": high[:n],
             "chance": float((1 / answers.counts).mean()),
             "ties": ties,
+            "unsettled": unsettled(scores),
             "n": len(scores.ids),
         }
     )

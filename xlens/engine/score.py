@@ -19,6 +19,7 @@ from xlens.engine.interventions import Edits, Interventions, check
 from xlens.engine.store import Store
 from xlens.engine.stored import kept_in, stored_rows
 from xlens.engine.stream import stream
+from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
 from xlens.models.sites import Point
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
@@ -27,7 +28,7 @@ from xlens.results import Result
 SHARD_PROMPTS = 256  # prompts whose scores a kill loses at most
 _SPAN = "candidate"
 SLOT = f"{_SPAN}:predict"
-_COLUMNS = ["id", "language", "layer", "candidate", "text", "logprob", "n_tokens", "mean_logprob"]
+_COLUMNS = ["id", "language", "layer", "candidate", "text", "logprob", "n_tokens", *WAYS[1:]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,9 @@ class Scores(Result):
 
     Attributes:
         table: One row per prompt, layer and candidate: `id language layer candidate text
-            logprob n_tokens mean_logprob`. `logprob` is summed over the candidate's tokens, in
-            nats; `mean_logprob` is that over `n_tokens`.
+            logprob n_tokens mean_logprob byte_logprob char_logprob`. `logprob` is summed over the
+            candidate's tokens, in nats; the others are that per token, per byte and per character
+            (see `xlens.lengths`).
     """
 
     table: pd.DataFrame
@@ -50,14 +52,15 @@ class Scores(Result):
         """The row of the most probable candidate of each prompt and layer.
 
         Args:
-            by: `logprob` (summed) or `mean_logprob` (length-normalised).
+            by: `logprob` (summed), or `mean_logprob`, `byte_logprob`, `char_logprob`.
 
         Raises:
             ValueError: another column.
         """
-        if by not in ("logprob", "mean_logprob"):
-            raise ValueError(f"by is {by!r}; accepted are 'logprob' and 'mean_logprob'.")
-        where = self.table.groupby(["id", "language", "layer"], sort=False)[by].idxmax()
+        if by not in WAYS:
+            raise ValueError(f"by is {by!r}; accepted are {', '.join(map(repr, WAYS))}.")
+        cells = [self.table[name] for name in ("id", "language", "layer")]
+        where = compared(self.table, by).groupby(cells, sort=False).idxmax()
         return self.table.loc[where].reset_index(drop=True)
 
 
@@ -166,7 +169,7 @@ class ScoreRequest:
             ],
             ignore_index=True,
         )
-        table["mean_logprob"] = table["logprob"] / table["n_tokens"]
+        table = table.assign(**{by: compared(table, by) for by in WAYS})
         return Scores(provenance={**provenance, "slot": SLOT}, table=table[_COLUMNS])
 
 

@@ -4,6 +4,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.figures import bands, theme
+from xlens.lengths import WORDS
 from xlens.tasks.choices import LatentOptions
 
 _LINES = (
@@ -63,7 +64,10 @@ def latent_share(result: LatentOptions) -> go.Figure:
     return theme.finish(
         fig,
         title="Which language's options does a layer favour?",
-        notes=[f"at most {n} items · shaded: 95% interval of the mean"],
+        notes=[
+            f"at most {n} items · options compared {WORDS[result.by]} · shaded: 95% interval of "
+            "the mean"
+        ],
         height=440,
         legend=names,
         subtitles=True,

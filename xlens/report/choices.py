@@ -14,6 +14,7 @@ from xlens.report.reproduce import reproduce
 from xlens.report.sentences import used
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, paragraph, table
+from xlens.report.ways import ways_html, ways_sentences
 from xlens.runs import RunDirectory
 
 STUDY = "choices"
@@ -57,7 +58,8 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             '<h2 id="findings">What was found</h2>',
             f'<ul class="findings">\n{_findings(panel)}</ul>',
             paragraph(used(run.provenance.get("survival", {}), "items")),
-            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel)}</section>',
+            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel)}'
+            f"{ways_html(panel)}</section>",
             f'<section id="agreement">\n<h2>Agreement</h2>\n{means_table(panel)}{"".join(blocks)}'
             "</section>",
             reproduce(run, [panel.provenance]),
@@ -101,7 +103,7 @@ def findings(panel: ConsistencyResult) -> list[str]:
         f"{(tested['p_adjusted'] < LEVEL).sum()} of {len(tested)} pairs of languages (exact tests, "
         f"adjusted for all of them; mean lift {value}, with permuted items {control})."
     )
-    return said
+    return said + ways_sentences(panel)
 
 
 def _extreme(table: pd.DataFrame, pick: Callable[[pd.Series], float]) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from xlens.report.reproduce import reproduce
 from xlens.report.sentences import used
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, paragraph, table
+from xlens.report.ways import ways_html
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.steering import EFFECTS, SteeringResult
@@ -179,7 +180,7 @@ def _section(
     html = f'<section id="{escape(items)}">\n<h2>{head}</h2>\n'
     html += f'<ul class="findings">\n{sentences}</ul>\n' + "".join(map(paragraph, without))
     if isinstance(panel, ConsistencyResult):
-        html += accuracy_table(panel) + means_table(panel)
+        html += accuracy_table(panel) + ways_html(panel) + means_table(panel)
     html += "".join(blocks)
     if isinstance(steered, SteeringResult):
         html += _steering_table(steered)

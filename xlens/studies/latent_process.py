@@ -7,7 +7,7 @@ options inside, and steering, each with its controls, and saved as soon as it is
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xlens.checks import check_fields
 from xlens.consistency import (
@@ -20,6 +20,7 @@ from xlens.consistency import (
 from xlens.consistency.dissociation import FEWEST
 from xlens.engine import Store, harvest
 from xlens.languages import standardize
+from xlens.lengths import By
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed, jsonable
@@ -65,7 +66,7 @@ class ProcessStudy:
         n_items: Most items asked, drawn with `seed`.
         n_latent: Of these, items whose options are read inside.
         shots: Demonstrations.
-        by: Options compared by summed or length-normalised log-probability.
+        by: Options compared by summed log-probability, or that per token, byte or character.
         pooling: How a prompt becomes one state.
         steering: None leaves steering out; its shots and `by` are the study's.
         seed: Of sampling, controls and intervals.
@@ -75,7 +76,7 @@ class ProcessStudy:
     n_items: int = 100
     n_latent: int = 30
     shots: int = 2
-    by: Literal["logprob", "mean_logprob"] = "logprob"
+    by: By = "logprob"
     pooling: str = "last"
     steering: SteeringStudy | None = None
     seed: int = 0
@@ -179,7 +180,7 @@ def study_process(
 
     def latent() -> Result:
         few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
-        return latent_options(model, few, pivot=study.pivot, **shown, **kept)
+        return latent_options(model, few, pivot=study.pivot, by=study.by, **shown, **kept)
 
     def correlate() -> Result:
         panel = done["consistency"]

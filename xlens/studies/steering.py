@@ -6,7 +6,6 @@ strengths and items are not confirmed, so all are options here).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from xlens.activations import Activations
 from xlens.checks import check_fields
 from xlens.engine import Store, generate, harvest, score
 from xlens.languages import standardize, standardize_all
+from xlens.lengths import By
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -57,7 +57,7 @@ class SteeringStudy:
         n_outputs: Test prompts continued freely, for the language of what comes.
         max_new_tokens: Of these.
         shots: Demonstrations, taken from the items for estimation.
-        by: Options compared by summed or length-normalised log-probability.
+        by: Options compared by summed log-probability, or that per token, byte or character.
         seed: Of the split, the controls and the intervals.
     """
 
@@ -75,7 +75,7 @@ class SteeringStudy:
     n_outputs: int = 20
     max_new_tokens: int = 12
     shots: int = 0
-    by: Literal["logprob", "mean_logprob"] = "logprob"
+    by: By = "logprob"
     seed: int = 0
 
     def __post_init__(self) -> None:

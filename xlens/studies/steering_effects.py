@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.consistency.per_item import unit_ranks
+from xlens.lengths import compared
 from xlens.stats import Resampling, bootstrap, holm, random_signs
 from xlens.steering import EFFECTS
 
@@ -15,8 +16,9 @@ _CELL = ["method", "band", "strength"]
 def items_table(scores: pd.DataFrame, gold: Mapping[str, int], *, by: str) -> pd.DataFrame:
     """One row per cell and item: `method band strength id values said right gold_nll`."""
     rows: list[tuple[object, ...]] = []
+    scores = scores.assign(score=compared(scores, by)).sort_values("candidate", kind="stable")
     for (method, band, strength, id), mine in scores.groupby([*_CELL, "id"], sort=False):
-        values = mine.sort_values("candidate")[by].to_numpy(float)
+        values = mine["score"].to_numpy(float)
         right = mine.loc[mine["candidate"] == gold[str(id)]].iloc[0]
         said = int(values.argmax())
         rows.append(

@@ -1,7 +1,7 @@
 """Which language's options does a layer favour, and does it favour the right one?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.special import expit, logsumexp
 
 from xlens.engine import Store, score
+from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
@@ -31,24 +32,32 @@ class LatentOptions(Result):
 
     Attributes:
         options: One row per item, language, layer, set and option: `id language layer set option
-            text logprob n_tokens mean_logprob`, logarithms in nats. Sets: `native`, `pivot` (the
-            same options in the pivot language) and `control` (another item's pivot options).
+            text logprob n_tokens mean_logprob byte_logprob char_logprob`, logarithms in nats. Sets:
+            `native`, `pivot` (the same options in the pivot language) and `control` (another item's
+            pivot options).
         items: One row per item, language and layer: `id language layer share share_control
             right_native right_pivot`.
         dropped: Items left out of a language: `id language reason detail`.
         pivot: The language suspected inside.
-        normalised: Whether probabilities are per token (`p^(1/n_tokens)`).
+        gold: Number of the right option by item id.
+        by: What probabilities are of: `logprob` the whole option, `mean_logprob` (`p^(1/n_tokens)`)
+            its tokens, `byte_logprob` its bytes, `char_logprob` its characters.
     """
 
     options: pd.DataFrame
     items: pd.DataFrame
     dropped: pd.DataFrame
     pivot: str
-    normalised: bool
+    gold: dict[str, int]
+    by: By = "logprob"
 
     def to_frame(self) -> pd.DataFrame:
         """`items`."""
         return self.items
+
+    def compared(self, by: By) -> "LatentOptions":
+        """The same scores, read by another way of comparing options of unequal length."""
+        return replace(self, items=item_shares(self.options, self.gold, by=by), by=by)
 
     def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
         """Means over items, with intervals (items drawn whole).
@@ -81,7 +90,7 @@ def latent_options(
     languages: Iterable[str] | None = None,
     pivot: str = "en",
     layers: str | int | Sequence[int] = "all",
-    normalised: bool = False,
+    by: By = "logprob",
     shots: int = 0,
     seed: int = 0,
     pool: Choices | None = None,
@@ -109,7 +118,9 @@ def latent_options(
         languages: Of the prompts; None: all but the pivot.
         pivot: The language suspected inside.
         layers: Residual points.
-        normalised: Probabilities per token. Scripts differ in tokens per word; look at both.
+        by: Probabilities of whole options, or (`mean_logprob`, `byte_logprob`, `char_logprob`) per
+            token, byte or character. Scripts differ in all three: look at another by
+            `LatentOptions.compared`.
         shots: Demonstrations; this and the next three as in `choice_prompts`.
         seed: Of the demonstrations and of the control.
         pool: Items to demonstrate with.
@@ -172,8 +183,7 @@ def latent_options(
         scores.table.drop(columns="candidate"), on=["id", "language", "text"], how="left"
     )
     order = ["id", "language", "layer", "set", "option", "text", "logprob", "n_tokens"]
-    table = table[[*order, "mean_logprob"]]
-    by = "mean_logprob" if normalised else "logprob"
+    table = table[[*order, *WAYS[1:]]]
     return LatentOptions(
         provenance={
             **scores.provenance,
@@ -183,14 +193,16 @@ def latent_options(
         items=item_shares(table, choices.gold, by=by),
         dropped=pd.DataFrame(dropped, columns=["id", "language", "reason", "detail"]),
         pivot=english,
-        normalised=normalised,
+        gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
+        by=by,
     )
 
 
 def item_shares(options: pd.DataFrame, gold: dict[str, int], *, by: str) -> pd.DataFrame:
-    """`LatentOptions.items` from its `options`, the logarithms in the column `by`."""
+    """`LatentOptions.items` from its `options`, compared `by` one of `xlens.lengths.WAYS`."""
     keys = ["id", "language", "layer"]
-    wide = options.pivot(index=keys, columns=["set", "option"], values=by)
+    scored = options[[*keys, "set", "option"]].assign(score=compared(options, by))
+    wide = scored.pivot(index=keys, columns=["set", "option"], values="score")
     wide = wide.reindex(pd.MultiIndex.from_frame(options[keys].drop_duplicates()))
     sets = {name: wide[name].sort_index(axis=1).to_numpy(float) for name in SETS}
     right = wide.index.get_level_values("id").map(gold).to_numpy()

@@ -32,7 +32,8 @@ def score_choices(
 
     With the right answers in `choices.gold`, this is what consistency is computed from:
     `consistency(option_scores(score_choices(model, choices), choices.gold))`. There, `by=` chooses
-    between summed and length-normalised log-probabilities; options differ in length.
+    between summed log-probabilities and those per token, byte or character; options differ in
+    length.
 
     Args:
         model: From `xlens.load`.
