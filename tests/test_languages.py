@@ -133,3 +133,8 @@ def test_names_of_languages_in_others():
     assert "Arab" in lg.named_in("arb", "de")
     assert lg.named_in("tlh", "de") == "Klingonisch"
     assert lg.named_in("de", "tlh") == "German"  # CLDR knows no word of Klingon
+
+
+def test_the_identifier_does_not_take_another_script_for_what_it_knows() -> None:
+    _, names = lg.identifier(("hi-Latn", "zh-Latn", "zh-Hant", "zh", "ru-Latn", "ko", "en"))
+    assert names == {"zh": "zh-Hant", "ko": "ko", "en": "en"}

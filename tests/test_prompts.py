@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlens import Prompt, Prompts
+from xlens.checks import WrongType
 from xlens.prompts import Slot, choose_demonstrations, parse_slot
 
 # --- one prompt ---
@@ -28,6 +29,7 @@ def test_language_is_standardised_and_everything_is_frozen():
     assert Prompt("x", "und", "1").language == "und"
 
 
+@pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -39,6 +41,14 @@ def test_language_is_standardised_and_everything_is_frozen():
         (("xyz", "en", "7", {"s": (2, 1)}), r"span 's' is \[2, 1\)"),
         (("xyz", "en", "7", {"last": (0, 1)}), r"can't be called 'last'"),
         (("xyz", "en", "7", {"all": (0, 1)}), r"can't be called 'all'"),
+        (("xyz", "en", "7", {"s": 3}), r"span 's': 3 \(int\) given; accepted is \(start, stop\)"),
+        (
+            ("xyz", "en", "7", [(0, 1)]),
+            r"spans: \[\(0, 1\)\] \(list\) given; accepted is a mapping",
+        ),
+        (("xyz", "en", "7", {1: (0, 1)}), r"a name in spans: 1 \(int\) given"),
+        (("xyz", "en", "7", {}, None), r"meta: None \(NoneType\) given; accepted is a mapping"),
+        (("xyz", "en", " "), "id is empty"),
     ],
 )
 def test_bad_prompts(arguments, message):
@@ -146,6 +156,13 @@ def test_bad_collections():
     with pytest.raises(ValueError, match=r"share the id '1' in 'zh-Hans'"):
         Prompts([Prompt("x", "zh_Hans", "1"), Prompt("y", "zh-Hans", "1")])
     assert len(Prompts([Prompt("x", "zh-Hans", "1"), Prompt("x", "zh-Hant", "1")])) == 2
+
+
+@pytest.mark.usefixtures("as_users_have_it")
+@pytest.mark.parametrize("given", ["abc", ["abc"], None, 5, Prompt("x", "en", "1"), [None]])
+def test_what_is_no_prompt_is_named(given):
+    with pytest.raises(WrongType, match=r"prompts(\[0\])?: .* given; accepted is a"):
+        Prompts(given)
 
 
 # --- slots ---

@@ -298,6 +298,8 @@ BROKEN = {
     "constant": ('{ROW, "TEXT": NaN}', "line 2.*NaN is no JSON"),
     "torn": ("{ROW, ", "line 2 isn't JSON"),
     "list": ('["a"]', "line 2 is .*accepted is an object"),
+    "deep": ('{ROW, "TEXT": ' + "[" * 100_000, "line 2: .*too deep"),
+    "digits": ('{ROW, "TEXT": ' + "9" * 5000 + "}", "line 2: a number of 5000 digits"),
     "missing": ("{}", "line 2.*(lacks|no word)"),
 }
 

@@ -262,18 +262,25 @@ def _near_matches(tag: str) -> list[tuple[str, str]]:
     return [(code.replace("_", "-"), names[code]) for code in found if code in names][:4]
 
 
+# Scripts that py3langid knows a language in beside the usual one.
+_FAMILIAR = {"Hant": "Hans", "Hang": "Kore"}
+
+
 @cache
 def identifier(tags: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
     """`py3langid` restricted to these languages, and their tags by its codes.
 
-    Of two tags of one language the first is meant. Languages that it lacks are left out.
+    Of two tags of one language the first is meant. Languages that it lacks are left out, and so are
+    tags in a script that their language is rarely written in (`hi-Latn`), which it was not shown.
     """
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     found = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     names: dict[str, str] = {}
     for tag in tags:
-        names.setdefault(tag.partition("-")[0], tag)
+        language = tag.partition("-")[0]
+        if _FAMILIAR.get(own := script(tag), own) == script(language):
+            names.setdefault(language, tag)
     names = {code: tag for code, tag in names.items() if code in found.nb_classes}
     if names:
         found.set_languages(list(names))

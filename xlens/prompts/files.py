@@ -40,10 +40,11 @@ def _prompt(row: Record, number: int) -> Prompt:
     if not isinstance(meta, dict):
         row.wrong("meta", "an object of plain values")
     id = row.name("id", default=str(number)) if "id" in row else str(number)
+    text, language = row.text("text"), row.text("language")
     try:
         return Prompt(
-            row.text("text"),
-            row.text("language"),
+            text,
+            language,
             id,
             {name: (start, stop) for name, (start, stop) in spans.items()},
             meta,

@@ -33,8 +33,8 @@ class Prompt:
         meta: Further columns that travel with the activations.
 
     Raises:
-        ValueError: empty text, half a character (a lone surrogate), unknown language tag, span
-            outside the text, or a span named `last` or `all` (these are slots of the whole prompt);
+        ValueError: empty text or id, half a character (a lone surrogate), unknown language tag, a
+            span outside the text or named `last` or `all` (these are slots of the whole prompt);
             meta that is called like a column of every harvest.
         WrongType: a text, language or id that is no string, spans that are no ranges of whole
             numbers, meta that are no plain values. It is a ValueError and a TypeError.
@@ -52,6 +52,13 @@ class Prompt:
         for name in ("text", "language", "id"):
             if not isinstance(value := getattr(self, name), str):
                 raise wrong_type(f"{name} of a prompt", value, "a string", "Write it in quotes.")
+        for name in ("spans", "meta"):
+            if not isinstance(value := getattr(self, name), Mapping):
+                raise wrong_type(f"Prompt {self.id!r}: {name}", value, "a mapping by name")
+            if odd := [key for key in value if not isinstance(key, str)]:
+                raise wrong_type(f"Prompt {self.id!r}: a name in {name}", odd[0], "a string")
+        if not self.id.strip():
+            raise ValueError("A prompt's id is empty; give it a name, the same in every language.")
         if (half := surrogate(self.text)) is not None:
             raise ValueError(
                 f"Prompt {self.id!r} ({self.language}) holds half a character, {half} (a lone "
@@ -76,7 +83,7 @@ class Prompt:
                     f"Prompt {self.id!r}: meta {name!r}", value, "a string, number or truth value"
                 )
         for name, span in self.spans.items():
-            if len(span) != 2 or not all(map(_whole, span)):
+            if not isinstance(span, Sequence) or len(span) != 2 or not all(map(_whole, span)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise wrong_type(f"Prompt {self.id!r}: span {name!r}", span, "(start, stop)")
             start, stop = span
             if name in RESERVED_SPANS:
@@ -137,10 +144,17 @@ class Prompts(Sequence[Prompt]):
     Raises:
         ValueError: no prompt at all, the same (id, language) twice, or a name of meta that is text
             in one prompt and a number in another: no table could hold it.
+        WrongType: something else than prompts.
     """
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
+        if isinstance(prompts, str | Prompt) or not isinstance(prompts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("prompts", prompts, "a sequence of Prompt", "Put it into a list.")
         self._prompts = tuple(prompts)
+        for n, prompt in enumerate(self._prompts):
+            if not isinstance(prompt, Prompt):  # pyright: ignore[reportUnnecessaryIsInstance]
+                fix = "Write Prompt(text, language, id)."
+                raise wrong_type(f"prompts[{n}]", prompt, "a Prompt", fix)
         if not self._prompts:
             raise ValueError("Prompts needs at least one prompt; got none.")
         seen: set[tuple[str, str]] = set()

@@ -106,7 +106,7 @@ def json_document(text: str, source: str) -> Any:
         ValueError: neither, with the line.
     """
     try:
-        return json.loads(text, **_STRICT)
+        return _loaded(text)
     except json.JSONDecodeError as error:
         if "Extra data" in error.msg:
             return [dict(row) for row in json_lines(text, source)]
@@ -128,7 +128,7 @@ def json_lines(text: str, source: str) -> list[Record]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, **_STRICT)
+            row = _loaded(line)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{source!r}, line {number} isn't JSON: {error.msg}. Each line is an object of "
@@ -295,4 +295,22 @@ def _no_constant(name: str) -> NoReturn:
     raise _Unclear(f"{name} is no JSON; write a number, or null.")
 
 
-_STRICT: dict[str, Any] = {"object_pairs_hook": _once, "parse_constant": _no_constant}
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise _Unclear(f"a number of {len(digits)} digits; accepted are {_MOST_DIGITS} at most.")
+    return int(digits)
+
+
+_MOST_DIGITS = 300  # more than any number that a table can hold
+_STRICT: dict[str, Any] = {
+    "object_pairs_hook": _once,
+    "parse_constant": _no_constant,
+    "parse_int": _whole,
+}
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text, **_STRICT)
+    except RecursionError:
+        raise _Unclear("objects or lists lie in each other too deep to be data.") from None

@@ -362,8 +362,8 @@ def _refusal(faults: Sequence[tuple[str, str, str, str]], source: str) -> str:
     more = f" and {len(faults) - 3} more items" if len(faults) > 3 else ""
     return (
         f"{source}: {'; '.join(map(_said, faults[:3]))}{more}. Items are paired by id and must be "
-        "the same question in every language: mend them, or leave them out (readers do with "
-        "incomplete='drop')."
+        "the same question in every language: mend them, or leave them out (incomplete='drop', "
+        "--incomplete drop)."
     )
 
 

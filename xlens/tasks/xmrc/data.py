@@ -377,7 +377,8 @@ def _refusal(faults: Sequence[tuple[str, str, str, str]], source: str) -> str:
     return (
         f"{source}: {'; '.join(map(_said, faults[:3]))}{more}. Questions are paired by id, and "
         "each answer must stand at its place in the context: mend them, or leave them out "
-        "(readers do with incomplete='drop' for missing languages, faulty='drop' for the rest)."
+        "(incomplete='drop', --incomplete drop, for missing languages; faulty='drop', --faulty "
+        "drop, for the rest)."
     )
 
 
