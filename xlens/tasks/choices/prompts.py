@@ -189,4 +189,4 @@ def _query(item: Choice, space: str, show_options: bool) -> list[Part]:
 
 
 def _plain(parts: Sequence[Part]) -> str:
-    return Prompt.from_parts(parts, language="und", id="").text
+    return Prompt.from_parts(parts, language="und", id="of no item").text
