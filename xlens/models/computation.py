@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from xlens.models.fingerprint import config_text
+from xlens.models.tree import walk
 
 # Whose hooks and forwards change nothing that a key doesn't say: weights fetched from elsewhere,
 # outputs recorded, adapters (their state is attributes and parameters of modules).
@@ -83,22 +84,25 @@ def foreign(hf_model: nn.Module) -> list[str]:
     modes = [m for m in stack if _package(type(m).__module__) != "torch"]
     found += [f"the torch function mode {type(mode).__name__}" for mode in modes]
     classes = dict[type[nn.Module], str]()
-    for name, module in hf_model.named_modules():
+    for name, module in walk(hf_model):
         where = name or type(module).__name__
         classes.setdefault(type(module), where)
-        hooks = _hooks(module, _HOOKS)
-        found += [f"a hook ({_named(h)}) on {where}" for h in hooks if not _is_known(h)]
-        found += [
-            f"accelerate's {type(hook).__name__} on {where}"
-            for hook in _placements(vars(module).get("_hf_hook"))
-            if _package(type(hook).__module__) not in _KNOWN
-        ]
-        for method, function in vars(module).items():
-            if not callable(function):  # nearly all: asked first
-                continue
-            own = inspect.isfunction(getattr(type(module), method, None))
-            if own and not _is_known(function):
-                found.append(f"{where}.{method} replaced by {_named(function)}")
+        held = vars(module)
+        # Each call comes by here: what is nearly always empty is asked in the cheapest way.
+        if any(map(held.__getitem__, _HOOKS)):
+            hooks = _hooks(module, _HOOKS)
+            found += [f"a hook ({_named(h)}) on {where}" for h in hooks if not _is_known(h)]
+        if "_hf_hook" in held:
+            found += [
+                f"accelerate's {type(hook).__name__} on {where}"
+                for hook in _placements(held["_hf_hook"])
+                if _package(type(hook).__module__) not in _KNOWN
+            ]
+        for method, function in held.items():
+            if callable(function):
+                own = inspect.isfunction(getattr(type(module), method, None))
+                if own and not _is_known(function):
+                    found.append(f"{where}.{method} replaced by {_named(function)}")
     for kind in classes:
         found += _replaced(kind)
     for source in {kind.__module__ for kind in classes}:
@@ -117,7 +121,7 @@ def attention_of(hf_model: nn.Module) -> str | None:
 def _modules(hf_model: nn.Module) -> str:
     whole = blake2b(digest_size=16)
     configs = dict[int, int]()
-    for name, module in hf_model.named_modules():
+    for name, module in walk(hf_model):
         rotary = _varying(module)
         said: dict[str, Any] = {
             "": [name, f"{type(module).__module__}.{type(module).__qualname__}"]
@@ -194,7 +198,7 @@ def _code(hf_model: nn.Module) -> dict[str, str]:
     import transformers
 
     found = {"torch": torch.__version__, "transformers": transformers.__version__}
-    for source in {type(module).__module__ for module in hf_model.modules()}:
+    for source in {type(module).__module__ for _, module in walk(hf_model)}:
         package = _package(source)
         if package not in found:
             found[source if package == "transformers_modules" else package] = _version(source)

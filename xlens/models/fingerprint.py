@@ -90,7 +90,8 @@ def _version(tensor: Tensor) -> int:
 def _bit_sum(tensor: Tensor) -> int:
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     whole = len(flat) // 8 * 8  # eight bytes at a time: 50 times faster than one by one
-    return int(flat[:whole].view(torch.int64).sum()) + int(flat[whole:].sum())
+    rest = int(flat[whole:].sum()) if whole < len(flat) else 0
+    return int(flat[:whole].view(torch.int64).sum()) + rest
 
 
 def _tensor_hash(tensor: Tensor) -> bytes:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from xlens.models.tree import tensors
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Files of which a tokenizer needs one. Without any, transformers may make up an empty one.
 _VOCABULARIES = (
@@ -103,9 +105,9 @@ def require_weights(model: nn.Module) -> None:
     Raises:
         ValueError: some weight is nowhere.
     """
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    lacking = [n for n, tensor in tensors if tensor.device.type == "meta"]
-    if lacking:
+    if any(tensor.is_meta for tensor in tensors(model)):
+        named = (*model.named_parameters(), *model.named_buffers())
+        lacking = [name for name, tensor in named if tensor.is_meta]
         offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
         how = "is offloaded (accelerate)" if offloaded else "lies on meta, without numbers"
         raise ValueError(

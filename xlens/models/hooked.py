@@ -19,6 +19,7 @@ from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.hf import context_length, require_weights
 from xlens.models.passes import evaluating
 from xlens.models.readout import Readout, output_options
+from xlens.models.tree import tensors
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
 
@@ -113,7 +114,8 @@ class HookedModel:
     @property
     def devices(self) -> tuple[torch.device, ...]:
         """Where its weights lie: one device, or several under a `device_map`."""
-        return tuple(dict.fromkeys(weight.device for weight in self.hf_model.parameters()))
+        weights = tensors(self.hf_model, "_parameters")
+        return tuple(dict.fromkeys(weight.device for weight in weights))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -138,8 +140,11 @@ class HookedModel:
     @property
     def prepends_bos(self) -> bool:
         """Whether the tokenizer adds BOS by itself."""
+        return self._prepends(self.ends)
+
+    def _prepends(self, ends: Ends) -> bool:
         bos = self.tokenizer.bos_token_id
-        return bos is not None and self.ends.before[:1] == (bos,)
+        return bos is not None and ends.before[:1] == (bos,)
 
     def tokenize(
         self,
@@ -203,7 +208,7 @@ class HookedModel:
         fingerprint = self.fingerprint
         self.ensure_attention()
         name = self.tokenizer.convert_ids_to_tokens
-        special, ends = self.vocab.special, self.ends
+        special, ends = self.vocab.special, self.ends  # asked once: it takes a run of the tokenizer
         firsts = Counter(str(name(t.ids[0])) if t.ids[0] in special else "text" for t in tokens)
         return {
             "model": self.name,
@@ -211,7 +216,7 @@ class HookedModel:
             "weights": self.weights_note or str(self.dtype),
             "fingerprint": fingerprint,
             "tokenizer": self._tokenizer_hash(),
-            "prepends_bos": self.prepends_bos,
+            "prepends_bos": self._prepends(ends),
             "left_off": name(list(ends.after)),
             **({"begins_with": dict(sorted(firsts.items()))} if firsts else {}),
             "dtype": str(self.dtype).removeprefix("torch."),

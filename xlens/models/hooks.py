@@ -5,7 +5,7 @@ says `everywhere`; it is gone when its block ends, however it ends.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -97,6 +97,15 @@ def ending() -> Generator[Callable[[], None]]:
             raise
 
 
+def at_point(
+    blocks: Sequence[nn.Module], point: int, see: See, *, everywhere: bool = False
+) -> AbstractContextManager[None]:
+    """Call `see` with the residual stream at a point: 0 before the first block, l after l-1."""
+    if point == 0:
+        return before(blocks[0], see, everywhere=everywhere)
+    return after(blocks[point - 1], see, everywhere=everywhere)
+
+
 @contextmanager
 def residual(
     blocks: Sequence[nn.Module],
@@ -106,7 +115,7 @@ def residual(
     stop: bool = True,
     everywhere: bool = False,
 ) -> Generator[None]:
-    """Call `keep(point, resid)` at residual points: 0 before the first block, l after block l-1.
+    """Call `keep(point, resid)` at residual points.
 
     A tensor that `keep` returns replaces the stream there. With `stop` the block of this context
     ends where the deepest point is reached: nothing above it is computed.
@@ -124,8 +133,7 @@ def residual(
 
     with ExitStack() as stack:
         for point in points:
-            place = before(blocks[0], at(0), everywhere=everywhere) if point == 0 else None
-            stack.enter_context(place or after(blocks[point - 1], at(point), everywhere=everywhere))
+            stack.enter_context(at_point(blocks, point, at(point), everywhere=everywhere))
         try:
             yield
         except _Enough as signal:

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from xlens.models.tree import walk
+
 PATIENCE = 10.0  # seconds of waiting after which it is said
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -53,8 +55,9 @@ def full_precision() -> Generator[None]:
 def evaluating(hf_model: nn.Module) -> Generator[None]:
     """The model is this thread's, without dropout and autocast; then in its mode of before."""
     with alone(hf_model), full_precision():
-        training = [m for m in hf_model.modules() if m.training]
-        hf_model.eval()
+        training = [m for _, m in walk(hf_model) if m.training]
+        if training:
+            hf_model.eval()
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from xlens.activations import INSIDE, RESID, SITES
 from xlens.models.hooked import HookedModel
-from xlens.models.hooks import See, after, before, ending, residual
+from xlens.models.hooks import See, after, at_point, before, ending
 
 
 class Place(float):
@@ -202,16 +202,7 @@ def visiting(
                 see = _in_rows(scaled, shapes, int(point))
                 stack.enter_context(put(module, see, everywhere=everywhere))
             else:
-                see = at(point)
-                stack.enter_context(
-                    residual(
-                        model.blocks,
-                        [point],
-                        lambda _, states, see=see: see(states),
-                        stop=False,
-                        everywhere=everywhere,
-                    )
-                )
+                stack.enter_context(at_point(model.blocks, point, at(point), everywhere=everywhere))
         yield
 
 
