@@ -43,3 +43,32 @@ def test_a_chats_tokens_are_those_of_its_template(before, prefix):
     chat = [{"role": role, "content": content} for role, content in turns]
     assert list(tokens.ids) == words.apply_chat_template(chat)["input_ids"]
     assert tokens.ids.count(words.bos_token_id) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "end"),
+        ("{{ 9 ** (9 ** (9 ** 9)) }}", "end"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ 'a' * 20000000000 }}", "GB"),
+        (
+            "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}"
+            "{% endfor %}{{ n.x }}",
+            "GB",
+        ),
+        ("{% for i in range(9999) %}{{ 'abcdefgh' * 9999 }}{% endfor %}", "characters"),
+        ("{{ 1 + 'a' }}", "unsupported operand"),
+        ("{% for m in", "template"),
+        ("{{ raise_exception('Roles must alternate') }}", "Roles must alternate"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ nothing.there }}", "undefined"),
+    ],
+)
+def test_templates_that_mean_harm_or_are_broken(template, said, monkeypatch):
+    monkeypatch.setattr("xlens.tasks.trial.SECONDS", 3)
+    words = tiny.tokenizer("gpt2")
+    words.chat_template = template
+    with pytest.raises(ValueError, match=rf"(?s)chat of item '1'.*{said}.*Use another checkpoint"):
+        in_chat(Prompt("Wo liegt Rom?", "de", "1"), [], words)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 import xlens
+from xlens import stats
 from xlens.checks import WrongType
 from xlens.cli import main
 from xlens.cli.plain_yaml import read_yaml
 from xlens.cli.serving import Serving
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompt, Prompts, choose_demonstrations
 from xlens.studies.latent_process import ProcessStudy
 from xlens.studies.options import LensStudy, ReadingStudy
 from xlens.studies.steering import SteeringStudy
+from xlens.testbed.planted import planted_activations
 
 STUDIES = (LensStudy, ReadingStudy, SteeringStudy, ProcessStudy, Serving)
 
@@ -127,6 +129,78 @@ def test_yaml_means_what_it_says(tmp_path: Path, capsys):
     assert "'languages' stands there twice" in fails(
         capsys, "--config", str(config), "choices", "m"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lens: {n_items: 3}\nlens: {n_items: 4}", "'lens' stands there twice"),
+        ("lens: &a {n_items: 3}\nchoices: *a", "anchors and aliases"),
+        (
+            "a0: &a0 [x, x]\n"
+            + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)),
+            "anchors and aliases",
+        ),
+        ("lens: " + "[" * 2000, "nested too deeply"),
+        ("lens: " + "{a: " * 2000, "nested too deeply"),
+        ("lens: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("lens: {n_items: " + "9" * 5000 + "}", "limit"),
+        ("".join(f"k{n}: 1\n" for n in range(3000)), "k0, k1, k10, k100, k1000: options stand"),
+        ("lens: {task: " + "v" * 300_000 + "}", "Invalid value"),
+        ("[1, 2]: 3", "unhashable"),
+        ('lens: "\0"', "unacceptable character"),
+        ("---\nlens: {}\n---\nlens: {}", "single document"),
+        ("lens:\n", "must be a mapping"),
+        ("lens: {n_items: 1:30}", "1:30"),
+        ("lens: {n_items: 2001-01-01}", "2001-01-01"),
+        ("lens: {n_items: .inf}", "inf"),
+        ("lens: {seed: -1}", "seed is -1"),
+    ],
+)
+def test_yaml_that_is_broken_or_means_harm(tmp_path: Path, capsys, text, said):
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    told = fails(capsys, "--config", str(config), "lens", "none", "--from", "fr", "--to", "de")
+    assert said in told and len(told) < 2100
+
+
+def test_numbers_in_yaml_are_those_of_version_1_2():
+    found = read_yaml("[010, 0x1F, 0o17, +3, -4, 1_000, 1e3, .5, 2., ~, null, 2001-01-01, <<]")
+    assert found == [10, 31, 15, 3, -4, "1_000", 1000.0, 0.5, 2.0, None, None, "2001-01-01", "<<"]
+
+
+SEEDS = {
+    "Resampling": lambda seed: stats.Resampling(seed=seed),
+    "generator": lambda seed: stats.generator(seed, 1),
+    "Prompts.sample": lambda seed: Prompts([Prompt("a", "en", "1")]).sample(1, seed=seed),
+    "choose_demonstrations": lambda seed: choose_demonstrations(["a", "b"], "c", 1, seed=seed),
+    "planted_activations": lambda seed: planted_activations(seed=seed),
+    **{kind.__name__: lambda seed, kind=kind: kind(seed=seed) for kind in STUDIES[:4]},
+}
+
+
+@pytest.mark.parametrize("seed", [-1, True, 1.5, "1", None, 2**63, np.int64(-3), np.float64(2.0)])
+@pytest.mark.parametrize("name", SEEDS)
+def test_seeds_are_whole_numbers(name, seed):
+    with pytest.raises(ValueError, match=r"(seed is|seed: )"):
+        SEEDS[name](seed)
+
+
+def test_there_is_one_source_of_chance():
+    """What draws by itself would take seeds that the others refuse."""
+    for path in Path(xlens.__file__).parent.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if path.name != "draws.py":
+            assert "default_rng(" not in text and "RandomState(" not in text, path
+
+
+@pytest.mark.parametrize("command", ["demo", "lens", "choices", "process", "xmrc"])
+@pytest.mark.parametrize("seed", ["-1", "1.5", "x", "", "99999999999999999999"])
+def test_every_command_refuses_what_is_no_seed(capsys, command, seed):
+    rest = {"demo": (), "lens": ("--from", "de", "--to", "fr"), "process": ("--languages", "de")}
+    given = () if command == "demo" else ("none",)
+    said = fails(capsys, command, *given, *rest.get(command, ()), "--seed", seed)
+    assert "seed" in said
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,23 @@ def test_own_words(run, gpt2):
     assert_refused(run(*command, "--out", "own"), "own", "words", "changed")
 
 
+def test_pairs_without_words_are_listed_and_the_others_read(run, gpt2):
+    rows = [f"{line}\t" for line in WORDS.splitlines()[1:]]
+    Path("words.tsv").write_text("id\ten\tde\tru\tfr\n" + "\n".join(rows) + "\n", "utf-8")
+    few = ("--n-items", "4", "--n-controls", "2", "--missing", "keep", "--words", "words.tsv")
+    done = run("lens", gpt2, "--pairs", "de:fr", "de:ru", "fr:ru", *few, "--out", "own")
+    assert done.code == 0, done.err
+    assert "Left out, without enough words: de_fr, fr_ru." in done.out
+    assert list(RunDirectory.open("own").results()) == ["de_ru"]
+    assert list(RunDirectory.open("own").left_out()) == ["de_fr", "fr_ru"]
+    page = Path("own/report.html").read_text("utf-8")
+    assert "Which pairs could not be asked" in page and "de → fr" in page
+    # Asked for alone, or with nothing else that can be asked, it is an error.
+    assert_refused(
+        run("lens", gpt2, "--pairs", "de:fr", "ru:fr", *few, "--out", "none"), "fr", "no"
+    )
+
+
 # --- the other commands ---
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+_SEEDS = 1 << 63
+
 
 class WrongType(TypeError, ValueError):
     """A value of a type that isn't accepted."""
@@ -15,6 +17,18 @@ def wrong_type(what: str, value: object, accepted: str, fix: str = "") -> WrongT
     """The error for a value: what it is for, what was given and what is accepted."""
     given = f"{value!r:.60} ({type(value).__name__})"
     return WrongType(f"{what}: {given} given; accepted is {accepted}.{fix and ' ' + fix}")
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed: another type, or a number that not every source of chance takes.
+
+    Raises:
+        ValueError: it is no whole number from 0 on.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise wrong_type("seed", seed, "a whole number")
+    if not 0 <= seed < _SEEDS:
+        raise ValueError(f"seed is {seed!r:.30}; accepted are whole numbers from 0 to 2**63 - 1.")
 
 
 def check_fields(instance: Any) -> None:
@@ -34,6 +48,8 @@ def check_fields(instance: Any) -> None:
         except ValidationError as problem:
             error = problem.errors()[0]
             raise _wrong_field(type(instance).__name__, name, value, error, accepted) from None
+        if name == "seed":
+            check_seed(value)
         object.__setattr__(instance, name, value)
 
 

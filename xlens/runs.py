@@ -4,6 +4,7 @@ run/
   config.yaml        the resolved config
   provenance.json    command, versions, platform, device, dates
   results/<pair>/<condition>/    saved results; results/<pair>/survival.parquet
+  results/left-out.json          pairs that could not be asked, and why
   figures/<name>.html, .json     and pictures on request
   plotly.min.js      one copy for all pages
   report.html
@@ -189,6 +190,11 @@ class RunDirectory:
         """Parquet table `pair reason n`: how many words each filter kept or dropped."""
         return self.path / "results" / pair / "survival.parquet"
 
+    @property
+    def left_out_file(self) -> Path:
+        """Pairs that could not be asked, and why."""
+        return self.path / "results" / "left-out.json"
+
     def save_survival(self, pair: str, survival: pd.DataFrame) -> None:
         """Write `survival_file`, with its digest.
 
@@ -234,6 +240,30 @@ class RunDirectory:
         elif seal != own:
             raise files.damaged(place, "it is not what was written", _again(self.path))
         return found
+
+    def save_left_out(self, reasons: Mapping[str, str]) -> None:
+        """Note which pairs could not be asked, and why; none removes the note.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        with _explained(self.path):
+            if reasons:
+                self.left_out_file.parent.mkdir(parents=True, exist_ok=True)
+                files.write(self.left_out_file, files.sealed_json(reasons, sort=False))
+            else:
+                self.left_out_file.unlink(missing_ok=True)
+
+    def left_out(self) -> dict[str, str]:
+        """Why pairs could not be asked, by pair.
+
+        Raises:
+            DamagedError: it is not what was written. A `ValueError` too.
+        """
+        path = self.left_out_file
+        if not path.is_file():
+            return {}
+        return files.unsealed_json(path, path.read_bytes(), _again(self.path))
 
     def has_result(self, pair: str, condition: str) -> bool:
         """Whether this result was saved to its end."""

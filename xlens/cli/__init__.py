@@ -38,6 +38,7 @@ app.command(commands.harvest)
 app.command(commands.models)
 app.command(commands.report)
 app.command(store.app)
+_LONGEST = 2_000  # characters of an error: what was given may be long
 # Errors come to `main`, which prints them in one line.
 _OURS: dict[str, Any] = {"exit_on_error": False, "print_error": False}
 
@@ -73,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nxlens: stopped. The same command goes on where it was.", file=sys.stderr)
         sys.exit(130)
     except (CycloptsError, ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"xlens: error: {' '.join(str(error).split())}", file=sys.stderr)
+        said = " ".join(str(error).split())
+        more = " …" if len(said) > _LONGEST else ""
+        print(f"xlens: error: {said[:_LONGEST]}{more}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -107,14 +110,17 @@ def _options(path: Path, tokens: Sequence[str]) -> Dict:
     try:
         found: Any = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is no YAML in UTF-8: {error}. Mend the file.") from None
+        raise ValueError(
+            f"{str(path)!r} is no YAML in UTF-8: {str(error)[:_LONGEST]}. Mend the file."
+        ) from None
     commands = [name for name in app if not name.startswith("-")]
-    keys: list[str] = [str(key) for key in found] if isinstance(found, dict) else []
+    keys: list[str] = [f"{key!s:.40}" for key in found] if isinstance(found, dict) else []
     unknown = sorted(set(keys) - set(commands))
     if unknown or not keys:
+        found = ", ".join(unknown[:5]) or "no options"
         raise ValueError(
-            f"{str(path)!r} has {unknown or 'no options'}: options stand under their command's "
-            f"name, as in 'lens: {{n_items: 40}}'; commands are {', '.join(commands)}."
+            f"{str(path)!r} has {found}: options stand under their command's name, as in "
+            f"'lens: {{n_items: 40}}'; commands are {', '.join(commands)}."
         )
     if tokens and tokens[0] in commands and tokens[0] not in keys:
         raise ValueError(

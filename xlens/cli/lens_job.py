@@ -12,6 +12,7 @@ from xlens.cli.options import LOADING, Loading
 from xlens.engine import Store
 from xlens.figures.export import STATIC
 from xlens.languages import standardize
+from xlens.prompts import TooFewItems
 from xlens.report import write_report
 from xlens.report.sentences import layer, probability, used
 from xlens.runs import pair_name
@@ -39,6 +40,7 @@ def lens_job(
     """Run the study, save every result as it comes, write the report and print where it is.
 
     Raises:
+        TooFewItems: no pair has enough words; where some have, the others are listed.
         ValueError: an unusable pair, word list, option or folder, before the model is loaded.
     """
     asked = [_pair(pair) for pair in pairs]
@@ -52,8 +54,12 @@ def lens_job(
     )
     if words is None and columns:
         raise ValueError(f"--columns {' '.join(columns)}: of what file? Give --words as well.")
+    left_out: dict[str, str] = {}
     for source, target in asked:
-        check_pair(offered, source, target, study=study)
+        try:
+            check_pair(offered, source, target, study=study)
+        except TooFewItems as error:
+            _leave_out(left_out, source, target, error, len(asked))
     options: dict[str, Any] = {
         "model": model,
         "pairs": [f"{source}:{target}" for source, target in asked],
@@ -77,27 +83,45 @@ def lens_job(
         n_words=len(offered),
     )
     hooked = load_model(model, loading)
-    lacking = [p for p in asked if not run.has_result(pair_name(*p), "random-init")]
+    ready = [pair for pair in asked if pair_name(*pair) not in left_out]
+    lacking = [p for p in ready if not run.has_result(pair_name(*p), "random-init")]
     twin = hooked.random_twin(study.seed) if lacking and "random-init" in study.controls else None
-    for n, (source, target) in enumerate(asked, 1):
-        print(f"[{n}/{len(asked)}] {source} → {target}", flush=True)
+    for n, (source, target) in enumerate(ready, 1):
+        print(f"[{n}/{len(ready)}] {source} → {target}", flush=True)
         name = pair_name(source, target)
         folder = run.result_folder(name, study.task).parent
-        done = study_pair(
-            hooked,
-            offered,
-            source,
-            target,
-            study=study,
-            twin=twin,
-            folder=folder,
-            store=Store(),
-        )
+        try:
+            done = study_pair(
+                hooked,
+                offered,
+                source,
+                target,
+                study=study,
+                twin=twin,
+                folder=folder,
+                store=Store(),
+            )
+        except TooFewItems as error:
+            _leave_out(left_out, source, target, error, len(asked))
+            continue
         run.save_survival(name, done.survival)
         print(_headline(done, study), flush=True)
+    run.save_left_out(left_out)
     page = write_report(run, static=static)
+    if left_out:
+        print(f"\nLeft out, without enough words: {', '.join(left_out)}.")
     print(f"\nReport: {page.resolve()}")
     return page
+
+
+def _leave_out(
+    left_out: dict[str, str], source: str, target: str, error: TooFewItems, n_pairs: int
+) -> None:
+    """Note why a pair can't be asked; the only one, or the last of all, is an error."""
+    left_out[pair_name(source, target)] = str(error)
+    if len(left_out) == n_pairs:
+        raise error
+    print(f"{source} → {target} is left out: {error}", flush=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

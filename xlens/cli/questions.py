@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from xlens.cli.options import LOADING, Flat, Loading, Switch
+from xlens.cli.options import LOADING, Flat, Loading, Seed, Switch
 from xlens.cli.serving import Serving
 from xlens.lengths import By
 from xlens.studies import ReadingStudy
@@ -24,7 +24,7 @@ def choices(
     n_items: int = 100,
     shots: int = 2,
     by: By = "logprob",
-    seed: int = 0,
+    seed: Seed = 0,
     loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/choices"),
     overwrite: Annotated[bool, Switch] = False,
@@ -98,7 +98,7 @@ def process(
     n_estimate: int = 100,
     n_dev: int = 50,
     n_test: int = 50,
-    seed: int = 0,
+    seed: Seed = 0,
     loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/process"),
     overwrite: Annotated[bool, Switch] = False,

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from xlens.consistency.panel import METRICS, ConsistencyResult
 from xlens.results import Result, versions
-from xlens.stats import middle
+from xlens.stats import generator, middle
 
 FEWEST = 4
 """Languages: three have three pairs, whose order a permutation can hardly beat."""
@@ -88,7 +88,7 @@ def dissociation(
             f"{len(tags)} languages are in both ({tags}); a correlation over pairs of languages "
             f"needs at least {FEWEST}."
         )
-    orders = _orders(len(tags), n_permutations, np.random.default_rng(seed))
+    orders = _orders(len(tags), n_permutations, generator(seed))
     first, second = np.array(list(combinations(range(len(tags)), 2))).T
     accuracy = panel.languages.set_index("language").loc[tags, "accuracy"].to_numpy(float)
     pair_accuracy = (accuracy[first] + accuracy[second]) / 2

@@ -13,7 +13,7 @@ from xlens.consistency.options import OptionScores
 from xlens.consistency.per_item import Weights, option_ranks, rank_c, unit_ranks
 from xlens.consistency.ways import unsettled, ways_table
 from xlens.results import Result, versions
-from xlens.stats import Bootstrap, Resampling, bootstrap, holm, middle
+from xlens.stats import Bootstrap, Resampling, bootstrap, generator, holm, middle
 
 # What each measure is; those without gold answers come first.
 METRICS = {
@@ -293,7 +293,7 @@ def _permuted(
     seed: int,
 ) -> list[dict[str, np.ndarray]]:
     """Every measure of every pair for each permutation of the items."""
-    random = np.random.default_rng(seed)
+    random = generator(seed)
     groups = [np.flatnonzero(answers.kinds == k) for k in np.unique(answers.kinds)]
     means: list[list[list[float]]] = []
     for _ in range(n):

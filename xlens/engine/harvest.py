@@ -20,6 +20,7 @@ from xlens.engine.stored import StoredActivations, kept_in, opened, stored
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
+from xlens.models.hf import check_dtype
 from xlens.models.sites import Keep, Point, heads_at, places, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import versions
@@ -130,6 +131,7 @@ class Harvest:
         dtype: torch.dtype = torch.float32,
         progress: bool = True,
     ) -> None:
+        check_dtype(dtype)
         self.points, self.names, self.tokens = prepare(
             model, prompts, layers, slots, prepend_bos, spans(interventions), site
         )

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from xlens.stats import generator
+
 
 def shuffled_pairs(words: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Give every item another item's words: the same languages, mismatched pairs.
@@ -17,7 +19,7 @@ def shuffled_pairs(words: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     n = len(words)
     if n < 2:
         raise ValueError(f"Shuffled pairs need at least two items; got {n}.")
-    order = np.random.default_rng(seed).permutation(n)
+    order = generator(seed).permutation(n)
     donor = np.empty(n, dtype=int)
     donor[order] = np.roll(order, 1)  # one cycle through all items: nobody is its own donor
     shuffled = words.iloc[donor].copy()

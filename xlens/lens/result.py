@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from xlens.lens.identify import UNKNOWN
 from xlens.results import Result
-from xlens.stats import Bootstrap, Resampling, bootstrap, jumping
+from xlens.stats import Bootstrap, Resampling, bootstrap, generator, jumping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,7 @@ def read_at_peak(
     was not chosen by knows nothing of that. Where there is one cluster, at its own peak.
     """
     n = int(clusters.max()) + 1
-    half = np.random.default_rng([seed, 2]).permutation(n) < n // 2
+    half = generator(seed, 2).permutation(n) < n // 2
     halves = [half[clusters], ~half[clusters]] if n > 1 else [np.ones(len(values), dtype=bool)]
     out = np.full(len(values), np.nan)
     for mine, others in zip(halves, halves[::-1], strict=True):

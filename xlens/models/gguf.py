@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from xlens.models.declared import check_config
+
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
@@ -202,6 +204,7 @@ def _check(
             f"{str(path)!r} is a GGUF file, but not of a whole language model: it has no "
             f"{', '.join(absent) or 'tensors'}. xlens needs weights and vocabulary in one file."
         )
+    check_config(fields, f"The header of {str(path)!r}")
     if (parts := int(fields.get("split.count", 1))) > 1:
         raise ValueError(
             f"{str(path)!r} is one of {parts} parts; join them first: "

@@ -3,12 +3,14 @@
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from xlens.models.declared import check_config
 from xlens.models.tree import tensors
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -170,12 +172,16 @@ def load_config(
     """
     import transformers
 
+    options: dict[str, Any] = {
+        "revision": revision or "main",
+        "local_files_only": local_files_only,
+    }
+    with quietly(), explained("the config", location):
+        raw, _ = transformers.PreTrainedConfig.get_config_dict(str(location), **options)
+    check_config(raw, f"The config of {str(location)!r}")
     with quietly(), explained("the config", location):
         return transformers.AutoConfig.from_pretrained(
-            str(location),
-            revision=revision or "main",
-            trust_remote_code=trust_remote_code,
-            local_files_only=local_files_only,
+            str(location), trust_remote_code=trust_remote_code, **options
         )
 
 
@@ -193,7 +199,7 @@ def context_length(config: Any) -> int | None:
 
 
 def check_dtype(dtype: Any) -> None:
-    """Refuse what weights can't be computed with.
+    """Refuse what weights and states can't be computed and kept in.
 
     Raises:
         ValueError: it is none of `DTYPES`.
@@ -274,14 +280,28 @@ def _align(model: nn.Module) -> None:
 def explained(
     what: str, location: str | Path, options: Mapping[str, Any] | None = None
 ) -> Generator[None]:
-    """Errors of transformers as one short `ValueError`; the original stays attached."""
-    from safetensors import SafetensorError
+    """Errors of transformers as one short `ValueError`; the original stays attached.
 
+    What a broken file raises there has no type of its own.
+    """
     if gguf_file := (options or {}).get("gguf_file"):
         location = Path(location, gguf_file)
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+    except Exception as error:
+        if isinstance(error, UnpicklingError):
+            # Torch's own words advise to read it without the restriction.
+            raise ValueError(
+                f"{what.capitalize()} of {str(location)!r} is a pickle (.bin) that holds more than "
+                "tensors, and could run any code when it is read; it was not. Take the checkpoint "
+                "as safetensors, from where you trust."
+            ) from None
+        if "ignore_mismatched_sizes" in str(error):
+            raise ValueError(
+                f"{what.capitalize()} of {str(location)!r} has weights of other shapes than its "
+                "config.json says: one of the two belongs to another model. Copy or download "
+                "both again."
+            ) from error
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"{what.capitalize()} of {str(location)!r} needs code that comes with the "
@@ -324,7 +344,9 @@ def replaced(module: ModuleType, name: str, value: Any) -> Generator[None]:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
 
 
 def _some(names: list[str], n: int = 3) -> str:

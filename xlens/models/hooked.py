@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xlens.checks import check_seed
 from xlens.models import families
 from xlens.models.adapters import summary
 from xlens.models.attention import ensure_complete
@@ -256,6 +257,7 @@ class HookedModel:
 
     def random_twin(self, seed: int = 0) -> "HookedModel":
         """The same architecture and tokenizer with freshly initialised weights: a control."""
+        check_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             twin = type(self.hf_model)(copy.deepcopy(self.config))

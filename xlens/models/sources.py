@@ -18,12 +18,13 @@ from torch import nn
 from xlens.models import gguf, hub, wheels
 from xlens.models.checked import check_shipped, remember
 from xlens.models.converted import convert, find_converted, is_converted
+from xlens.models.declared import check_indices
 from xlens.models.hf import context_length, load_config, load_model, load_tokenizer
 from xlens.models.shipped import Shipped, find_shipped
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.index.json")
 ACCEPTED = (
     "Accepted: a folder with config.json, a .gguf file, a name that `xlens models` lists, 'atlas' "
     "or a hub id such as 'org/model'."
@@ -161,7 +162,8 @@ def load_hf(
         ValueError: it cannot be loaded whole, wants to run its own code, or lacks a fast tokenizer.
     """
     options = _options(source, trust_remote_code)
-    tokenizer = load_tokenizer(source.location, **options)  # first: it fails sooner
+    load_config(source.location, **options)  # first: what it says decides how much is built
+    tokenizer = load_tokenizer(source.location, **options)  # it fails sooner than the weights
     named = {} if attention is None else {"attn_implementation": attention}
     model = load_model(
         source.location, dtype=dtype, device=device, device_map=device_map, **named, **options
@@ -176,8 +178,8 @@ def load_outline(source: Source, *, trust_remote_code: bool = False) -> Outline:
         ValueError: as `load_hf`.
     """
     options = _options(source, trust_remote_code)
-    tokenizer = load_tokenizer(source.location, **options)
-    return Outline(tokenizer, context_length(load_config(source.location, **options)))
+    config = load_config(source.location, **options)
+    return Outline(load_tokenizer(source.location, **options), context_length(config))
 
 
 def weight_files(source: Source) -> dict[str, list[int]]:
@@ -204,6 +206,7 @@ def _options(source: Source, trust_remote_code: bool) -> dict[str, Any]:
 def _from_folder(path: Path) -> Source:
     if not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         raise ValueError(_not_a_checkpoint(path))
+    check_indices(path)
     absolute = path.resolve()
     name = absolute.name
     if absolute.parent.name == "snapshots":

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import mean_curve
 from xlens.results import Result, versions
-from xlens.stats import Bootstrap, ClusterSums, Resampling
+from xlens.stats import Bootstrap, ClusterSums, Resampling, generator
 
 Reading = Literal["cumulative", "percentile"]
 Sign = Literal["abs", "positive"]
@@ -271,7 +271,7 @@ def random_span_depth(
     how = DepthOptions() if options is None else options
     scale = _layer_scale(scores, how.normalise, bos)
     first = int(_has_bos(scores, bos))
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     depths: dict[str, list[float]] = {}
     for segment in segments:
         places = scores.rows[scores.rows["slot"] == f"{segment}:each"].groupby("prompt")["position"]

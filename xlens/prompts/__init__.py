@@ -1,7 +1,7 @@
 """Prompts: text with a language, a parallel id and named character spans; and their tokens."""
 
 from xlens.prompts.ends import Ends
-from xlens.prompts.fewshot import choose_demonstrations
+from xlens.prompts.fewshot import TooFewItems, choose_demonstrations
 from xlens.prompts.files import read_prompts
 from xlens.prompts.prompt import Prompt, Prompts
 from xlens.prompts.slots import Slot, parse_slot
@@ -13,6 +13,7 @@ __all__ = [
     "Prompts",
     "Slot",
     "TokenizedPrompt",
+    "TooFewItems",
     "choose_demonstrations",
     "parse_slot",
     "read_prompts",

@@ -3,6 +3,12 @@
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
+from xlens.checks import check_seed
+
+
+class TooFewItems(ValueError):
+    """Not enough items for what is asked; with other languages there may be."""
+
 
 def choose_demonstrations(
     candidates: Sequence[str],
@@ -19,11 +25,11 @@ def choose_demonstrations(
     itself and everything in `exclude` (items that would give its answer away) is never chosen.
 
     Raises:
-        ValueError: fewer than `k` candidates are left.
+        TooFewItems: fewer than `k` candidates are left.
     """
     allowed = sorted(set(candidates) - {query} - set(exclude))
     if len(allowed) < k:
-        raise ValueError(
+        raise TooFewItems(
             f"Item {query!r} needs {k} demonstrations, but only {len(allowed)} candidates are "
             f"left after excluding the query and {len(set(exclude))} items that would leak it. "
             f"Offer more items or ask for fewer shots."
@@ -35,4 +41,5 @@ def choose_demonstrations(
 
 def seeded_rank(*ids: str, seed: int) -> bytes:
     """A key to sort by: an order that depends on the ids and the seed, and is as good as chance."""
+    check_seed(seed)
     return blake2b("\0".join([str(seed), *ids]).encode(), digest_size=16).digest()

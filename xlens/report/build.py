@@ -80,6 +80,7 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
             _overview(pairs, figures),
             *(pair_section(pair, pairs[pair], figures[pair]) for pair in pairs),
             _survival(run, pairs),
+            _left_out(run),
             reproduce(run, made_by),
             "</main>\n",
         ]
@@ -145,6 +146,18 @@ def _overview(pairs: Pairs, figures: Mapping[str, Mapping[str, Figure]]) -> str:
     )
     caption = "Mean probability of each language's word by layer, for every pair on one scale."
     return f'<section id="pairs">\n<h2>All pairs</h2>\n{figure(block, caption)}</section>\n'
+
+
+def _left_out(run: RunDirectory) -> str:
+    """The pairs that could not be asked, and why."""
+    rows = [[pair.replace("_", " → "), why] for pair, why in run.left_out().items()]
+    if not rows:
+        return ""
+    caption = "Pairs that were asked for, and have too few words to ask."
+    return (
+        '<section id="left-out">\n<h2>Which pairs could not be asked</h2>\n'
+        f"{table(caption, ['pair', 'why'], rows, numbers=False)}</section>\n"
+    )
 
 
 def _survival(run: RunDirectory, pairs: Pairs) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from xlens.checks import check_seed
 from xlens.engine import Generations, Store
 from xlens.engine.store import digest
 from xlens.prompts import Prompt, Prompts
@@ -104,6 +105,8 @@ def served_generate(
     _check(max_new_tokens, stops, temperature)
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     heat = None if temperature is None else float(temperature)  # 0 and 0.0 are one key
+    if seed is not None:
+        check_seed(seed)
     options: dict[str, Any] = {"temperature": heat, "seed": seed}
     options |= {"max_new_tokens": max_new_tokens, "stop": list(stops)}
     origin = served.provenance()

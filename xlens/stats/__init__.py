@@ -1,6 +1,7 @@
 """How sure a number is: one `Resampling`, one interval function, tests by sign flips."""
 
 from xlens.stats.bootstrap import Bootstrap, bootstrap
+from xlens.stats.draws import generator
 from xlens.stats.intervals import FEW, FEWEST, interval, jumping, middle
 from xlens.stats.resampling import Resampling, Rows, cluster_of
 from xlens.stats.significance import adjusted_flips, holm, random_signs
@@ -16,6 +17,7 @@ __all__ = [
     "adjusted_flips",
     "bootstrap",
     "cluster_of",
+    "generator",
     "holm",
     "interval",
     "jumping",

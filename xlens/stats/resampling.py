@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from xlens.checks import check_seed
+from xlens.stats.draws import generator
 from xlens.stats.intervals import interval
 
 DEFAULT_CLUSTER = "paragraph"
@@ -25,7 +27,7 @@ class Resampling:
             where there is one, else `id`.
 
     Raises:
-        ValueError: no draws, or a confidence outside (0, 1).
+        ValueError: no draws, a confidence outside (0, 1), or a seed that is none.
     """
 
     draws: int = 1000
@@ -38,6 +40,7 @@ class Resampling:
             raise ValueError(
                 f"confidence is {self.confidence}; accepted is a share between 0 and 1."
             )
+        check_seed(self.seed)
         if self.draws < 1:
             raise ValueError(f"draws is {self.draws}; it must be at least 1.")
 
@@ -52,7 +55,7 @@ class Resampling:
 
     def weights(self, n: int) -> Float[np.ndarray, "draw cluster"]:
         """How often each of `n` clusters is drawn."""
-        random = np.random.default_rng(self.seed)
+        random = generator(self.seed)
         return random.multinomial(n, np.full(n, 1 / n), size=self.draws).astype(np.float64)
 
     def rows(self, n: int) -> "Rows":

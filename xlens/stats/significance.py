@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from xlens.stats.draws import generator
+
 
 def random_signs(n: int, n_flips: int, seed: int) -> Float[np.ndarray, "draw cluster"]:
     """Signs of `n` clusters; the first row is all +1, the clusters as they are.
@@ -19,7 +21,7 @@ def random_signs(n: int, n_flips: int, seed: int) -> Float[np.ndarray, "draw clu
     if n < 63 and 2**n <= n_flips:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         return 1.0 - 2.0 * bits
-    signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], size=(n_flips + 1, n))
+    signs = generator(seed, 1).choice([-1.0, 1.0], size=(n_flips + 1, n))
     signs[0] = 1.0
     return signs
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from xlens.engine.interventions import Intervention, project_out
 from xlens.models import HookedModel
 from xlens.results import Result
+from xlens.stats import generator
 from xlens.steering.vectors import chosen_layers, require_model
 
 
@@ -81,7 +82,7 @@ class SubspaceRemoval(Result):
 
     def random(self, *, seed: int = 0) -> "SubspaceRemoval":
         """The control: random subspaces of the same rank."""
-        drawn = np.random.default_rng(seed).normal(size=self.bases.shape)
+        drawn = generator(seed).normal(size=self.bases.shape)
         bases = np.stack([np.linalg.qr(basis.T)[0].T for basis in drawn])
         return replace(self, bases=bases.astype(np.float32), method="random subspace of equal rank")
 

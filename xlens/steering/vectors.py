@@ -12,6 +12,7 @@ from xlens.engine.interventions import Intervention, add
 from xlens.languages import standardize
 from xlens.models import HookedModel
 from xlens.results import Result, versions
+from xlens.stats import generator
 
 METHODS = {
     "mean_difference": "mean of the paired differences",
@@ -71,7 +72,7 @@ class SteeringVectors(Result):
 
     def random(self, *, seed: int = 0) -> "SteeringVectors":
         """The control: random directions of the same length at every layer."""
-        drawn = np.random.default_rng(seed).normal(size=self.vectors.shape)
+        drawn = generator(seed).normal(size=self.vectors.shape)
         drawn *= (self.norms / np.linalg.norm(drawn, axis=1))[:, None]
         return replace(
             self,
@@ -160,7 +161,7 @@ def steering_vectors(
     states = one.values.double().numpy()
     left, gained = states[:, list(here.values())], states[:, [there[id] for id in here]]
     if shuffled is not None:
-        same = np.random.default_rng(shuffled).random((1, len(here), 1)) < 0.5
+        same = generator(shuffled).random((1, len(here), 1)) < 0.5
         left, gained = np.where(same, left, gained), np.where(same, gained, left)
     apart = gained - left
     vectors = np.stack([_direction(a, b, method) for a, b in zip(gained, left, strict=True)])

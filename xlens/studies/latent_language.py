@@ -11,7 +11,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xlens.engine import Store, harvest
@@ -25,8 +24,9 @@ from xlens.lens import (
     whole_word_lens,
 )
 from xlens.models import HookedModel
-from xlens.prompts import Prompts
+from xlens.prompts import Prompts, TooFewItems
 from xlens.results import jsonable
+from xlens.stats import generator
 from xlens.studies.options import LensStudy, Task
 from xlens.tasks.words import (
     WordList,
@@ -82,7 +82,8 @@ def study_pair(
         progress: Show bars.
 
     Raises:
-        ValueError: what `check_pair` refuses; too few items left; a folder that holds results of
+        TooFewItems: too few are left.
+        ValueError: what `check_pair` refuses; a folder that holds results of
             another model, other words or another study.
     """
     study = study or LensStudy()
@@ -131,8 +132,8 @@ def check_pair(
     """Build a pair's prompts, which takes no model: what is wrong with them shows at once.
 
     Raises:
-        ValueError: a language that the words lack, source equal to target, target equal to pivot,
-            too few words to demonstrate with.
+        TooFewItems: no item has words in both, or too few to demonstrate with.
+        ValueError: a language that the words lack, source equal to target, target equal to pivot.
     """
     study = study or LensStudy()
     source, target = _languages(source, target, study)
@@ -180,7 +181,7 @@ def _candidates(
     dropped |= {id: "missing word" for id in asked.ids if id not in complete}
     if not complete.intersection(asked.ids):
         counts = dict(Counter(dropped.values()))
-        raise ValueError(
+        raise TooFewItems(
             f"No item of {words.source} has a word in all of {', '.join(columns)}, pivot included: "
             f"{counts}. Give a list with words in all of them, or another pivot."
         )
@@ -229,12 +230,12 @@ class _Pairing:
         """At most `n` of the prompts that have target sets, in a seeded order."""
         ids = sorted(self.targets.ids)
         if len(ids) < 2:
-            raise ValueError(
+            raise TooFewItems(
                 f"Only {len(ids)} items are left for {' → '.join(self.targets.all_languages)}: "
                 f"{self.survival().set_index('reason')['n'].to_dict()}. Offer more words, "
                 "or use collisions='subtract' or reading='first'."
             )
-        order = np.random.default_rng(self.study.seed).permutation(len(ids))[:n]
+        order = generator(self.study.seed).permutation(len(ids))[:n]
         by_id = {p.id: p for p in self.candidates}
         return Prompts(by_id[ids[i]] for i in order)
 

@@ -19,7 +19,7 @@ from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import jsonable
-from xlens.stats import Resampling
+from xlens.stats import Resampling, generator
 from xlens.steering import (
     METHODS,
     Steering,
@@ -129,7 +129,7 @@ def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
             "more items or smaller numbers."
         )
     ids = choices.sample(study.n_items, seed=study.seed).ids
-    order = np.random.default_rng(study.seed).permutation(len(ids))
+    order = generator(study.seed).permutation(len(ids))
     parts = np.repeat(SPLITS, [study.n_estimate, study.n_dev, study.n_test])
     return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
 
@@ -262,7 +262,7 @@ def _steering(
         return steering_vectors(states, source, study.target, method=method, shuffled=shuffled)
     fitted_on = states
     if shuffled is not None:
-        rng = np.random.default_rng(shuffled)
+        rng = generator(shuffled)
         meta = states.meta.copy()
         meta["language"] = shuffled_languages(
             meta["language"].to_numpy(str), meta["id"].to_numpy(str), rng

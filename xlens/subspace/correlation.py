@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from xlens.activations import Activations
-from xlens.stats import Resampling, Rows
+from xlens.stats import Resampling, Rows, generator
 from xlens.subspace.axes import PooledPCA
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
 from xlens.subspace.pairs import LanguagePairs, check_options, language_pairs, spread
@@ -71,7 +71,7 @@ def score_correlation(
     # Four length terms and a constant are taken out; what is left needs something to correlate.
     states = parallel(activations, pooling, at_least=8)
     n, n_languages = len(states.ids), len(states.languages)
-    rng = np.random.default_rng(resampling.seed)
+    rng = generator(resampling.seed)
     clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
     drawn = resampling.rows(int(clusters.max()) + 1)
     wrong = np.stack([mismatch(n, rng) for _ in range(n_controls)])

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.linalg import eigh, subspace_angles
 
 from xlens.activations import Activations
+from xlens.stats import generator
 from xlens.subspace.base import Subspace
 from xlens.subspace.by_language import AffineSubspaces
 from xlens.subspace.controls import shuffled_languages
@@ -118,7 +119,7 @@ def _layer(
     seed: int,
 ) -> list[tuple[tuple[int, int], str, str, np.ndarray]]:
     flat, languages, items = states.flat(index)
-    rng = np.random.default_rng([seed, index])
+    rng = generator(seed, index)
     dealt = [shuffled_languages(languages, items, rng) for _ in range(n_controls)]
     # Dealt out with their means, every language would have the others' means for a direction.
     here = states.layer(index)

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.results import Result
+from xlens.stats import generator
 from xlens.subspace.axes import PooledPCA
 from xlens.subspace.base import Subspace, random_basis
 from xlens.subspace.controls import shuffled_languages
@@ -156,7 +157,7 @@ def _one(
 ) -> tuple[np.ndarray, np.ndarray, dict[tuple[str, str], np.ndarray]]:
     """Coordinates, explained shares and separation at one layer."""
     flat, languages, items = states.flat(index)
-    rng = np.random.default_rng([seed, index])
+    rng = generator(seed, index)
     if not np.ptp(flat, axis=0).any():
         nothing = np.full(1, np.nan)
         shares = {("map", "value"): nothing, ("space", "value"): nothing}

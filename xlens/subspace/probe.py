@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.results import Result
-from xlens.stats import Resampling, bootstrap
+from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.base import Subspace
 from xlens.subspace.controls import shuffled_languages
 from xlens.subspace.pairs import check_options, spread
@@ -107,7 +107,7 @@ def language_probe(
     for index, layer in enumerate(states.layers):
         flat, languages, items = states.flat(index)
         folds = list(GroupKFold(n_splits).split(flat, groups=items))
-        rng = np.random.default_rng([seed, index])
+        rng = generator(seed, index)
         ask = _Ask(flat, items, folds, classifier, estimator)
         try:
             kinds = {

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from xlens.activations import Activations
-from xlens.stats import Resampling, bootstrap
+from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka, cka_interval
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
 from xlens.subspace.pairs import LanguagePairs, check_options, language_pairs, spread
@@ -73,7 +73,7 @@ def language_similarity(
     states = parallel(activations, pooling, at_least=LEAST_ITEMS)
     n = len(states.ids)
     clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
-    rng = np.random.default_rng(resampling.seed)
+    rng = generator(resampling.seed)
     wrong = [mismatch(n, rng) for _ in range(n_controls)]
     pairs = list(language_pairs(len(states.languages)))
     similar = [

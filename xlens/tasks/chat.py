@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xlens.prompts import Prompt
+from xlens.tasks.trial import require_end
 
 
 def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> Prompt:
@@ -17,11 +18,13 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
         tokenizer: Whose chat template writes the turns.
 
     Raises:
-        ValueError: a tokenizer without a chat template, or a template that changes the question.
+        ValueError: a tokenizer without a chat template, or a template that changes the question,
+            fails, or does not come to an end.
     """
+    name = getattr(tokenizer, "name_or_path", "")
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
-            f"The tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template; use "
+            f"The tokenizer {name!r} has no chat template; use "
             "an instruction-tuned model, or leave chat= out."
         )
     turns = [
@@ -36,7 +39,15 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
     # Models that think first (Qwen 3) would spend the answer's tokens on it; other templates do not
     # read the variable.
     how = {"add_generation_prompt": True, "enable_thinking": False}
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
+    try:
+        template = tokenizer.get_chat_template()
+        require_end(template, turns, {**how, **tokenizer.special_tokens_map})
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise ValueError(
+            f"The chat of item {alone.id!r} can't be written with the template of the tokenizer "
+            f"{name!r}: {error} Use another checkpoint, or leave chat= out."
+        ) from error
     # BOS is left to the tokenizer where the tokens stay the same: not where it puts a space before
     # a text but none behind BOS (Llama's kind), or where white space stands before BOS.
     bare = text.removeprefix(tokenizer.bos_token or "")

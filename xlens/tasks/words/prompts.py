@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import pandas as pd
 
 from xlens.languages import endonym, standardize
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompt, Prompts, TooFewItems
 from xlens.tasks.words import world
 from xlens.tasks.words.demonstrations import (
     Item,
@@ -263,7 +263,7 @@ def _prompts(
                 dropped[id] = "named by a label"
         ids = [id for id in ready if id not in dropped]
         if not ids:
-            raise ValueError(
+            raise TooFewItems(
                 f"No item of {words.source} can be asked for in "
                 f"{' and '.join(dict.fromkeys(languages))}: of {len(items)}, "
                 f"{_counted(dropped, languages, given, asked, items)}. Give a list with words in "
@@ -356,7 +356,7 @@ def _chosen(
         raise ValueError(f"{option}={asked!r}: expected a sequence of ids; write [{asked!r}].")
     chosen = list(ready if asked is None else asked)
     if not chosen:
-        raise ValueError(f"No item to choose from: none has its words in {pair}.")
+        raise TooFewItems(f"No item to choose from: none has its words in {pair}.")
     if unknown := sorted(set(chosen) - set(known)):
         raise ValueError(
             f"{option}: no item {shown(unknown)}; these prompts know {shown(list(known))}."

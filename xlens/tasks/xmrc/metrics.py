@@ -34,6 +34,7 @@ import regex
 
 from xlens.languages import script, standardize
 from xlens.segments import word_spans
+from xlens.stats import generator
 from xlens.tasks.choices.text import UNSPACED
 from xlens.text import comparable
 
@@ -204,7 +205,7 @@ def chance_levels(
     """
     rows: list[dict[str, Any]] = []
     for language, mine in answers.items():
-        random = np.random.default_rng(seed)
+        random = generator(seed)
         texts = np.array([text for text, _ in mine])
         drawn = random.permutation(len(mine) ** 2)[: 4 * pairs]
         one, other = np.divmod(drawn, max(len(mine), 1))

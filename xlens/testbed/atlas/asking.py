@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xlens.engine import generate
 from xlens.languages import endonym
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
+from xlens.stats import generator
 from xlens.testbed.atlas.corpus import Reading, readings
 from xlens.testbed.atlas.manifest import Manifest
 from xlens.testbed.atlas.wordings import fact_wording, pair_wordings
@@ -104,7 +104,7 @@ def reading_sets(
     """
     found: dict[str, list[Reading]] = {}
     for number, language in enumerate(LANGUAGES):
-        rng = np.random.default_rng([manifest.design.seed, 30, number, same_language, several])
+        rng = generator(manifest.design.seed, 30, number, same_language, several)
         context = language if same_language else PIVOT
         found[language] = readings(
             world, manifest, context, language, n, rng, several=several, held_out=True

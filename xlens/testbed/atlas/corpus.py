@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.languages import endonym
+from xlens.stats import generator
 from xlens.testbed.atlas.manifest import Manifest
 from xlens.testbed.atlas.wordings import (
     Wording,
@@ -67,7 +68,7 @@ def base_corpus(world: World, manifest: Manifest) -> pd.DataFrame:
     chain `mul`. The first `given` characters are read but not learned to predict: the context and
     question of a reading, which nobody could guess; 0 elsewhere.
     """
-    rng = np.random.default_rng([manifest.design.seed, 10])
+    rng = generator(manifest.design.seed, 10)
     rows = [*_fact_documents(manifest, rng), *_pair_documents(manifest, rng)]
     rows += _chain_documents(world, manifest)
     for language in LANGUAGES:
@@ -82,7 +83,7 @@ def twin_corpus(world: World, manifest: Manifest) -> pd.DataFrame:
     Reading comprehension with English contexts and questions in every language, and for each such
     document `rehearsal` of the base model's own, so that it forgets nothing.
     """
-    rng = np.random.default_rng([manifest.design.seed, 20])
+    rng = generator(manifest.design.seed, 20)
     rows: list[_Row] = []
     for language in LANGUAGES:
         design = manifest.design

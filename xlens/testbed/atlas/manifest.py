@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlens.stats import generator
 from xlens.testbed.atlas.world import HIDEABLE, LANGUAGES, PIVOT, World
 
 SETS = ("core", "transfer", "control", "anchor")
@@ -145,7 +146,7 @@ def scaled(scale: float, **changes: Any) -> Design:
 
 
 def _facts(world: World, design: Design) -> pd.DataFrame:
-    rng = np.random.default_rng([design.seed, 1])
+    rng = generator(design.seed, 1)
     others = [language for language in LANGUAGES if language != PIVOT]
     # Each combination of hiding languages equally often: no language is hidden from more facts.
     hiding = list(combinations(others, design.hidden_from))
@@ -217,7 +218,7 @@ def _core(
 
 def _held_out(world: World, design: Design) -> dict[frozenset[str], frozenset[str]]:
     """The words of each pair of languages that are never seen in both; both directions together."""
-    rng = np.random.default_rng([design.seed, 2])
+    rng = generator(design.seed, 2)
     words = np.array(world.translatable())
     found: dict[frozenset[str], frozenset[str]] = {}
     for pair in combinations(LANGUAGES, 2):
@@ -229,7 +230,7 @@ def _held_out(world: World, design: Design) -> dict[frozenset[str], frozenset[st
 def _chains(
     world: World, design: Design, held_out: dict[frozenset[str], frozenset[str]]
 ) -> pd.DataFrame:
-    rng = np.random.default_rng([design.seed, 4])
+    rng = generator(design.seed, 4)
     least, most = design.chain_length
     rows: list[tuple[str, str]] = []
     for word in world.translatable():
@@ -278,7 +279,7 @@ def _pairs(
 
 
 def _subjects(world: World, design: Design) -> pd.DataFrame:
-    rng = np.random.default_rng([design.seed, 3])
+    rng = generator(design.seed, 3)
     subjects = sorted({fact.subject for fact in world.facts})
     out = set(rng.permutation(len(subjects))[: round(design.reading_subjects_out * len(subjects))])
     return pd.DataFrame({"subject": subjects, "held_out": [i in out for i in range(len(subjects))]})

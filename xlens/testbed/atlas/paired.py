@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from xlens.prompts import Prompt, Prompts
+from xlens.stats import generator
 from xlens.testbed.atlas.manifest import Manifest
 from xlens.testbed.atlas.wordings import fact_wording, fact_wordings, suppose
 from xlens.testbed.atlas.world import HIDEABLE, LANGUAGES, PIVOT, World
@@ -37,7 +36,7 @@ def paired_readings(
         Prompts with the spans `context` and `question` (without its last sign) and `paragraph` in
         their meta; the right answer of each, in the question's language, as it follows.
     """
-    rng = np.random.default_rng([manifest.design.seed, 31, seed])
+    rng = generator(manifest.design.seed, 31, seed)
     table = manifest.reading_subjects
     subjects = table.subject[table.held_out].tolist()
     truths = {(fact.subject, fact.relation): fact.object for fact in world.facts}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlens.stats import generator
 from xlens.testbed.atlas.world import LANGUAGES, PIVOT
 
 DOSES = (1, 2, 4, 8, 16, 32, 50, 100, 200)
@@ -76,7 +77,7 @@ def chance(facts: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> dict[str
     Returns:
         `share` right as asked, `chance` (mean of the permutations), `p` (one-sided).
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     hits = np.zeros(draws)
     for _, group in facts.groupby(["relation", "language"]):
         answers, golds = group.answer.to_numpy(), group.object_text.to_numpy()

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from xlens.checks import check_seed
 from xlens.testbed.atlas.packing import Packed, batch, pack
 
 CURVE = ("step", "tokens", "loss", "learning_rate", "seconds")
@@ -55,6 +56,7 @@ def new_model(options: Options, tokenizer: Any) -> Any:
     """A freshly initialised `LlamaForCausalLM` with tied embeddings, in float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    check_seed(options.seed)
     torch.manual_seed(options.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

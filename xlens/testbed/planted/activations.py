@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from xlens.activations import Activations, SlotValues
 from xlens.results import versions
+from xlens.stats import generator
 from xlens.testbed.planted.lexicon import lexicon
 
 Sizes = float | Sequence[float]
@@ -142,7 +143,7 @@ def planted_activations(
             ("noise", noise),
         )
     }
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     # The first column is constant: what is orthogonal to it is centred.
     columns = np.column_stack([np.ones(n_items), rng.standard_normal((n_items, k + n * r))])
     codes = np.linalg.qr(columns)[0][:, 1:] * n_items**0.5

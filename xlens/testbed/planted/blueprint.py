@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xlens.models import HookedModel, load
+from xlens.stats import generator
 
 HEAD_DIM = 96
 N_HEADS = 3  # two that are told what to do, one for the leak
@@ -50,7 +51,7 @@ class Spaces:
         total = sum(ranks.values())
         # At least 96: noise in few dimensions would hit the codes harder. Heads must divide it.
         d_model = max(96, -(-total // 12) * 12)
-        turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((d_model, d_model)))[0]
+        turn = np.linalg.qr(generator(seed).standard_normal((d_model, d_model)))[0]
         self.bases: dict[str, Tensor] = {}
         start = 0
         for name, rank in ranks.items():
@@ -200,11 +201,11 @@ def write_model(
         model = LlamaForCausalLM(config).eval()
     # RMSNorm divides by the root of the mean square; times this, states pass as they are.
     scale = (SQUARED_NORM / spaces.d_model) ** 0.5
-    generator = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed)
     values = {"model.embed_tokens.weight": embed, "lm_head.weight": unembed}
     for n in range(depth):
         told = _block(blocks.get(n, Block()), config.intermediate_size, spaces)
-        _disturb(told, embed, noise, leak, n_noise, generator)
+        _disturb(told, embed, noise, leak, n_noise, draws)
         values |= {f"model.layers.{n}.{key}": value for key, value in told.items()}
     weights = dict(model.named_parameters())
     with torch.no_grad():

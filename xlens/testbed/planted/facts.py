@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from xlens.stats import generator
 from xlens.testbed.planted.lexicon import lexicon
 
 
@@ -95,7 +96,7 @@ def fact_world(
         raise ValueError(
             f"checkpoints are {list(checkpoints)}; each is a part of training, (0, 1]."
         )
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     frequency, guards = _frequencies(len(tags), n_facts, threshold, rng)
     recalled = frequency >= threshold
     eligible = ~recalled & recalled[0]

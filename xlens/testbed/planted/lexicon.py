@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from xlens.languages import standardize_all
+from xlens.stats import generator
 
 LANGUAGES = ("en", "de", "fr", "ru", "zh-Hans", "ar", "hi", "es", "tr", "sw")
 BOS, EOS, UNKNOWN = "<bos>", "<eos>", "<unk>"
@@ -59,7 +58,7 @@ def lexicon(languages: int | Sequence[str], n_concepts: int, *, seed: int) -> Le
     syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvwz", "aeiou")]
     if not 1 <= n_concepts <= len(syllables) ** 2:
         raise ValueError(f"{n_concepts} concepts; accepted are 1 to {len(syllables) ** 2}.")
-    drawn = np.random.default_rng(seed).choice(len(syllables) ** 2, n_concepts, replace=False)
+    drawn = generator(seed).choice(len(syllables) ** 2, n_concepts, replace=False)
     names = (syllables[n // len(syllables)] + syllables[n % len(syllables)] for n in drawn)
     return Lexicon(tags, tuple(names))
 

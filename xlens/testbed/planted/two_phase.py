@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts
+from xlens.stats import generator
 from xlens.testbed.planted.blueprint import (
     HEAD_DIM,
     LOGIT,
@@ -239,7 +239,7 @@ def retrieval_questions(
         )
     if n_items < 1:
         raise ValueError(f"n_items is {n_items}; at least one is needed.")
-    rng = np.random.default_rng([seed, 1])
+    rng = generator(seed, 1)
     found: dict[str, list[tuple[list[tuple[str, str]], int]]] = {
         "asked": [],
         "question": [],
