@@ -183,7 +183,7 @@ STOPS = ["🦑", "Hund", "nd: ", '"', "房子", "睡觉", "🔬", " le chien", "
 @pytest.mark.parametrize("words", [tiny.byte_level, tiny.sentencepiece])
 def test_stop_strings_in_any_script(words):
     model, ids = scripted(SCRIPT, words())
-    asked = [Prompt("a", "en", stop) for stop in STOPS]
+    asked = [Prompt("a", "en", f"at {stop}") for stop in STOPS]
     at = len(model.tokenize(asked[:1])[0])
     pieces = [model.vocab.pieces[i] for i in ids]
     follows = b"".join(pieces[at:]).decode()
@@ -191,7 +191,7 @@ def test_stop_strings_in_any_script(words):
     # Some stop strings come in several tokens, some characters too, some tokens go beyond a stop.
     assert sum(piece.decode(errors="replace").find("�") >= 0 for piece in pieces) > 2
 
-    made = run(model, asked, max_new_tokens=110, stop={stop: stop for stop in STOPS}).table
+    made = run(model, asked, max_new_tokens=110, stop={f"at {s}": s for s in STOPS}).table
     for stop, row in zip(STOPS, made.itertuples(), strict=True):
         assert row.reason == "stop"
         assert row.text == follows[: follows.index(stop)]

@@ -104,7 +104,7 @@ def test_not_a_result(tmp_path):
         Found.load(folder)
     older = header | {"fields": header["fields"] | {"normalised": True}}
     (folder / "result.json").write_text(json.dumps(older))
-    with pytest.raises(ValueError, match="another version of xlens: .* no normalised of a Found"):
+    with pytest.raises(ValueError, match=r"another version of xlens: .* no normalised of a Found"):
         Found.load(folder)
 
 

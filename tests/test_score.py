@@ -88,7 +88,7 @@ def test_interventions_reach_the_score(family_dir):
 @pytest.mark.parametrize(
     ("candidates", "message"),
     [
-        (" Paris", "give a sequence of texts"),
+        (" Paris", r"candidates of score: ' Paris' .* Write \[' Paris'\]"),
         ([], "at least one is needed"),
         (["a", "a"], "occurs once"),
         (["a", ""], "non-empty"),

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xlens import files
+from xlens.checks import refuse_text
 from xlens.languages import standardize
 
 HEADER = "activations.json"
@@ -197,6 +198,8 @@ class Activations:
         Raises:
             ValueError: a language, id, layer or slot that does not occur.
         """
+        for what, texts in (("languages", languages), ("ids", ids), ("slots", slots)):
+            refuse_text(what, texts)
         keep = np.ones(len(self.meta), dtype=bool)
         wanted = {"language": languages and [standardize(x) for x in languages], "id": ids}
         for column, values in wanted.items():

@@ -1,12 +1,33 @@
 """Values of the wrong type are refused, never printed into a text or rounded into a number."""
 
-from dataclasses import fields, is_dataclass
-from functools import cache
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache, wraps
+from os import PathLike
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
 _SEEDS = 1 << 63
+P = ParamSpec("P")
+T = TypeVar("T")
+# Texts, numbers and what holds them are looked into; anything else must be an instance.
+_PLAIN = (str, int, float, bool, bytes, NoneType)
+_HOLDERS = (Sequence, Mapping, list, tuple, dict, set, frozenset)
 
 
 class WrongType(TypeError, ValueError):
@@ -88,3 +109,137 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a function, and what is accepted for it.
+
+    Attributes:
+        owner: The function's name.
+        name: The argument's.
+        accepted: Its type, as one writes it: `Sequence[str] | None`.
+        adapter: What checks it.
+    """
+
+    owner: str
+    name: str
+    accepted: str
+    adapter: Any
+
+    def check(self, value: Any) -> None:
+        """See that a value has the type.
+
+        Raises:
+            WrongType: it has another.
+        """
+        from pydantic import ValidationError
+
+        try:
+            self.adapter.validate_python(value, strict=True)
+        except ValidationError:
+            # What NumPy, pandas and torch hold is no Python number, though it prints as one.
+            try:
+                self.adapter.validate_python(_unpacked(value), strict=True)
+            except ValidationError as problem:
+                raise self._wrong(value, problem.errors()[0]) from None
+
+    def _wrong(self, value: Any, error: Any) -> WrongType:
+        part = next((p for p in error["loc"] if isinstance(p, int)), None)
+        at = self.name if part is None else f"{self.name}[{part}]"
+        alone = isinstance(value, str) and "Sequence[str]" in self.accepted
+        fix = f"Write [{value!r}]." if alone else ""
+        found = value if part is None else error["input"]
+        return wrong_type(f"{at} of {self.owner}", found, self.accepted, fix)
+
+
+def typed(function: Callable[P, T]) -> Callable[P, T]:
+    """Refuse arguments of another type than the signature's, before anything runs.
+
+    As `check_fields`: a text is no sequence of texts, a truth value no number. Arrays and callables
+    are left to the function, and so are the words of a `Literal` and a text for an `Iterable`.
+
+    Raises:
+        WrongType: from the function: another type, with the argument's name and what is accepted.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # Python's own message names the function
+        for name, argument in arguments_of(function).items():
+            if name in given:
+                argument.check(given[name])
+        return function(*args, **kwargs)
+
+    checked.__dict__["is_typed"] = True  # for the test that all public functions are
+    return checked
+
+
+@cache
+def arguments_of(function: Callable[..., Any]) -> dict[str, Argument]:
+    """The arguments of a function that `typed` checks, by name."""
+    from pydantic import TypeAdapter
+
+    found: dict[str, Argument] = {}
+    hints = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        hint = None if variadic or name not in hints else _checkable(hints[name])
+        if hint is not None:
+            accepted, adapter = _words(hints[name]), TypeAdapter(hint)
+            found[name] = Argument(function.__qualname__, name, accepted, adapter)
+    return found
+
+
+def refuse_text(what: str, asked: object) -> None:
+    """See that a text isn't taken for the sequence of its letters.
+
+    Raises:
+        WrongType: it would be.
+    """
+    if isinstance(asked, str):
+        raise wrong_type(what, asked, f"a sequence of {what}", f"Write [{asked!r}].")
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, str | Mapping):
+        return cast(Any, value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return tuple(map(_unpacked, value)) if isinstance(value, Collection) else value
+
+
+def _checkable(hint: Any) -> Any:
+    """The hint as pydantic is to check it; None for one that is left alone."""
+    from pydantic import InstanceOf
+
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint in _PLAIN or hint is Any:
+        return hint
+    if hint is Path:
+        return str | InstanceOf[PathLike]
+    if origin is Literal:
+        return Union[tuple({type(part) for part in parts})]  # noqa: UP007
+    if origin in (Union, UnionType, Iterable, Collection, *_HOLDERS):
+        inner = tuple(part if part is ... else _checkable(part) for part in parts)
+        if None in inner:
+            return None
+        if origin in (Union, UnionType):
+            return Union[inner]  # noqa: UP007
+        if origin in _HOLDERS:
+            return origin[inner]
+        several = Sequence[inner[0]] | set[inner[0]] | frozenset[inner[0]]
+        return several if origin is Collection else several | str | InstanceOf[Iterator]
+    if isinstance(hint, type) and "jaxtyping" not in repr(hint):
+        return InstanceOf[hint]
+    return None
+
+
+def _words(hint: Any) -> str:
+    """A hint as one writes it: `Sequence[str] | None`."""
+    text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", text).replace("NoneType", "None")

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from xlens import files
+from xlens.checks import typed
 
 HEADER = "result.json"
 FORMAT = 1
@@ -166,6 +167,7 @@ def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**quoted).rename(columns=safe)
 
 
+@typed
 def jsonable(value: Any) -> Any:
     """`value` as plain JSON values; tuples become lists, NumPy scalars Python numbers."""
     if isinstance(value, Mapping):
@@ -179,6 +181,7 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+@typed
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result."""
     return dict(_versions())

@@ -29,6 +29,7 @@ import pandas as pd
 import yaml
 
 from xlens import files
+from xlens.checks import typed
 from xlens.results import jsonable, versions
 
 _MARK = "xlens_run"
@@ -39,6 +40,7 @@ _OWN = ("config.yaml", "results", "figures", "plotly.min.js", "report.html", "pr
 _DRAFT = ".xlens-"
 
 
+@typed
 def describe_run(**known: Any) -> dict[str, Any]:
     """Provenance of the running command: its line, package versions, platform, start (UTC).
 
@@ -279,11 +281,13 @@ class RunDirectory:
         return {pair: tuple(conditions) for pair, conditions in found.items()}
 
 
+@typed
 def pair_name(source: str, target: str) -> str:
     """Name of a language pair's folder: `fr_zh-Hans`."""
     return f"{source}_{target}"
 
 
+@typed
 def check_writable(folder: Path) -> None:
     """Make `folder`, or say before any work why it can't be written.
 

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
+from xlens.checks import typed
 from xlens.consistency.panel import METRICS, ConsistencyResult
 from xlens.results import Result, versions
 from xlens.stats import generator, middle
@@ -44,6 +45,7 @@ class Dissociation(Result):
         return self.table
 
 
+@typed
 def dissociation(
     similarity: pd.DataFrame,
     panel: ConsistencyResult,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from xlens.checks import typed
 from xlens.engine import Scores
 from xlens.languages import standardize_all
 from xlens.lengths import By, compared, known_ways
@@ -77,6 +78,7 @@ class OptionScores:
         return (~np.isnan(self.values[0])).sum(1)
 
 
+@typed
 def option_scores(
     scores: Scores | pd.DataFrame,
     gold: Mapping[str, int] | None = None,

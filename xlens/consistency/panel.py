@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.consistency.options import OptionScores
 from xlens.consistency.per_item import Weights, option_ranks, rank_c, unit_ranks
 from xlens.consistency.ways import unsettled, ways_table
@@ -85,6 +86,7 @@ class ConsistencyResult(Result):
         return self.pairs.groupby("metric", sort=False)[columns].mean().reset_index()
 
 
+@typed
 def consistency(
     scores: OptionScores,
     *,

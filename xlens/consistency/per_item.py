@@ -6,9 +6,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
+from xlens.checks import typed
+
 Weights = Literal["softmax", "norm1", "norm2"]
 
 
+@typed
 def option_ranks(
     values: Float[np.ndarray, "*items option"],
 ) -> Int[np.ndarray, "*items option"]:
@@ -23,6 +26,7 @@ def option_ranks(
     return ranks
 
 
+@typed
 def spearman(
     one: Float[np.ndarray, "item option"], other: Float[np.ndarray, "item option"]
 ) -> Float[np.ndarray, " item"]:
@@ -48,6 +52,7 @@ def unit_ranks(
         return np.where(size > 0, centred / size, np.nan)
 
 
+@typed
 def rank_c(
     one: Int[np.ndarray, "item option"],
     other: Int[np.ndarray, "item option"],

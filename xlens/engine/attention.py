@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
+from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.gather import Seats
 from xlens.engine.harvest import prompt_table
@@ -53,6 +54,7 @@ class AttentionMass(Result):
     provenance: dict[str, Any]
 
 
+@typed
 def attention(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],

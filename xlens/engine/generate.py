@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
+from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.decode import Job, continued
 from xlens.engine.halving import Note, until_done
@@ -45,6 +46,7 @@ class Generations(Result):
         return self.table
 
 
+@typed
 def generate(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],

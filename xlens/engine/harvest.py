@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xlens.activations import RESID, Activations, SlotValues
+from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
 from xlens.engine.gather import Seats, SlotLayout, layout, picks
@@ -26,6 +27,7 @@ from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import versions
 
 
+@typed
 def harvest(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],
@@ -92,6 +94,7 @@ def harvest(
     return run.in_memory() if kept is None else run.on_disk(kept).load()
 
 
+@typed
 def harvest_to_store(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from xlens.checks import typed
+
 Tokens = tuple[int, ...]
 
 # A shared prefix costs a second, narrower pass and a gather of its keys and values: below this
@@ -71,6 +73,7 @@ class Batch:
         )
 
 
+@typed
 def plan(
     sequences: Sequence[Tokens],
     token_budget: int,

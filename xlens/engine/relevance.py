@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.checks import typed
 from xlens.engine.gather import REDUCED
 from xlens.engine.halving import Note, until_done
 from xlens.engine.harvest import prompt_table
@@ -28,6 +29,7 @@ TOKEN_BUDGET = {"cpu": 1_024, "cuda": 8_192}
 SHARD_PROMPTS = 64  # prompts whose relevance a kill loses at most
 
 
+@typed
 def relevance(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],

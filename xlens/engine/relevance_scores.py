@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.results import Result
 
 
@@ -62,6 +63,7 @@ class RelevanceScores(Result):
             here = here & (self.rows["prompt"] == prompt).to_numpy()
         return self.values[:, here]
 
+    @typed
     def get(self, slot: str) -> Float[np.ndarray, "prompt layer"]:
         """A slot with one row per prompt: `last`, `NAME:first|last|mean|sum`.
 

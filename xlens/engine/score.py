@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.engine.harvest import Harvest
 from xlens.engine.interventions import Edits, Interventions, check
 from xlens.engine.store import Store
@@ -183,6 +184,7 @@ def _ends(tokens: Sequence[TokenizedPrompt]) -> list[int]:
     return [t.spans[_SPAN][0] for t in tokens]
 
 
+@typed
 def score(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],
@@ -318,8 +320,6 @@ def _per_prompt(
     prompts: Sequence[Prompt],
     candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
 ) -> list[list[str]]:
-    if isinstance(candidates, str):
-        raise ValueError(f"candidates is the text {candidates!r}; give a sequence of texts.")
     if isinstance(candidates, Mapping):
         if missing := [p.id for p in prompts if p.id not in candidates]:
             raise ValueError(f"{len(missing)} prompts have no candidates, first {missing[0]!r}.")

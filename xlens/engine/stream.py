@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from xlens.checks import typed
 from xlens.models import Readout
 from xlens.models.passes import full_precision
 
@@ -50,6 +51,7 @@ class Streamed:
     set_ranks: Int[Tensor, "layer row set"] | None
 
 
+@typed
 @torch.inference_mode()
 @full_precision()
 def stream(

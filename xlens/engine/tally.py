@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.gather import Seats
 from xlens.engine.harvest import prepare
@@ -71,6 +72,7 @@ class Tally(Result):
         return self.sums / self.n_tokens[:, None, None]
 
 
+@typed
 def tally(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],

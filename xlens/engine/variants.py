@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from xlens.activations import RESID, Activations, SlotValues
+from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.gather import layout
 from xlens.engine.harvest import prepare, prompt_table, states
@@ -30,6 +31,7 @@ from xlens.results import versions
 TRUNK_BYTES = 2**30
 
 
+@typed
 def score_variants(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],
@@ -102,6 +104,7 @@ def score_variants(
     }
 
 
+@typed
 def harvest_variants(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],

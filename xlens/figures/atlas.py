@@ -2,11 +2,13 @@
 
 import plotly.graph_objects as go
 
+from xlens.checks import typed
 from xlens.figures import theme
 from xlens.testbed.atlas.build import TrainingCurves
 from xlens.testbed.atlas.evaluate import AtlasReport
 
 
+@typed
 def loss_curve(curves: TrainingCurves) -> go.Figure:
     """Loss by step of base model and twin."""
     names = {"base": "base model", "post": "post-trained twin"}
@@ -31,6 +33,7 @@ def loss_curve(curves: TrainingCurves) -> go.Figure:
     )
 
 
+@typed
 def dose_response(report: AtlasReport) -> go.Figure:
     """Recall by documents that state a fact, at each checkpoint, and of the facts without any.
 

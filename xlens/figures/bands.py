@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from xlens.checks import typed
 from xlens.figures import theme
 from xlens.lens.result import LensSummary
 
@@ -102,6 +103,7 @@ def layer_axis(
     )
 
 
+@typed
 def report_colors(summaries: Iterable[LensSummary]) -> dict[str, str]:
     """Colours for every language that figures of these summaries draw, the pairs' own first."""
     summaries = list(summaries)

@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lengths import WORDS
 from xlens.tasks.choices import LatentOptions
@@ -14,6 +15,7 @@ _LINES = (
 _TITLES = ("share of {pivot} options", "right option first")
 
 
+@typed
 def latent_share(result: LatentOptions) -> go.Figure:
     """The pivot's share of the options' probability, and how often its best option is right.
 

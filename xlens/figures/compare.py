@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lens.result import LensSummary
 
@@ -12,11 +13,13 @@ _ROW = 200
 _CONDITIONS = {"shuffled": "shuffled words", "random-init": "random weights"}
 
 
+@typed
 def condition_label(name: str, *, control: bool) -> str:
     """A condition of a study in words: `result: translation`, `control: shuffled words`."""
     return f"{'control' if control else 'result'}: {_CONDITIONS.get(name, name)}"
 
 
+@typed
 def pairs_overview(
     summaries: Mapping[str, LensSummary],
     *,
@@ -45,6 +48,7 @@ def pairs_overview(
     )
 
 
+@typed
 def controls(
     summaries: Mapping[str, LensSummary],
     *,

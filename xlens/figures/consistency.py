@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import theme
 
@@ -13,6 +14,7 @@ _NAMES = {"rank_c": "RankC", "spearman": "Spearman's rho", "jaccard": "Jaccard"}
 _AROUND_ZERO = frozenset({"spearman", "lift", "jaccard_lift"})
 
 
+@typed
 def agreement_matrix(result: ConsistencyResult, metric: str = "rank_c") -> go.Figure:
     """Language × language: a measure (left) and its control of permuted items (right).
 

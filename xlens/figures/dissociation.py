@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from xlens.checks import typed
 from xlens.consistency import Dissociation
 from xlens.figures import bands, theme
 from xlens.figures.subspace import measure_name
@@ -12,6 +13,7 @@ _ROW = 210
 _METRICS = {"spearman": "order of options", "rank_c": "RankC", "lift": "transfer beyond accuracy"}
 
 
+@typed
 def dissociation_curves(
     result: Dissociation,
     measures: Sequence[str] | None = None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from xlens.checks import typed
 from xlens.figures.glyphs import missing_glyphs
 from xlens.figures.page import HEIGHT, PLOTLY_JS, figure_block, figure_json, page
 from xlens.files import write
@@ -20,6 +21,7 @@ class StaticExportError(RuntimeError):
     """A picture (PNG, SVG, PDF) can't be made here; HTML and JSON don't need what is missing."""
 
 
+@typed
 def write_figure(
     fig: go.Figure,
     folder: str | Path,
@@ -35,6 +37,7 @@ def write_figure(
     return write_figures({name: fig}, folder, static=static, plotlyjs=plotlyjs)
 
 
+@typed
 def write_figures(
     figures: Mapping[str, go.Figure],
     folder: str | Path,

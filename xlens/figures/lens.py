@@ -6,6 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lens.result import LensSummary
 
@@ -16,6 +17,7 @@ _STATES = {
 }
 
 
+@typed
 def language_curves(summary: LensSummary, *, colors: Mapping[str, str] | None = None) -> go.Figure:
     """Probability of each language's word by layer, below a strip with the entropy.
 
@@ -51,6 +53,7 @@ def language_curves(summary: LensSummary, *, colors: Mapping[str, str] | None = 
     )
 
 
+@typed
 def state_curves(summary: LensSummary) -> go.Figure:
     """Entropy (bits), KL divergence from the output (bits) and token energy by layer.
 
@@ -75,6 +78,7 @@ def state_curves(summary: LensSummary) -> go.Figure:
     )
 
 
+@typed
 def composition_bars(summary: LensSummary, *, colors: Mapping[str, str] | None = None) -> go.Figure:
     """Languages of the most probable tokens by layer, as stacked shares that sum to 1.
 

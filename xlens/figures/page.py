@@ -6,6 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from xlens.checks import typed
 from xlens.figures import theme
 
 PLOTLY_JS = "plotly.min.js"
@@ -87,6 +88,7 @@ def figure_json(fig: go.Figure) -> str:
     return str(fig.to_json(pretty=False))
 
 
+@typed
 def figure_block(fig: go.Figure, name: str, *, label: str) -> str:
     """HTML of one figure: a place to draw in and its data; `SCRIPT` draws it.
 
@@ -109,6 +111,7 @@ def figure_block(fig: go.Figure, name: str, *, label: str) -> str:
     )
 
 
+@typed
 def page(title: str, body: str, *, plotlyjs: str = PLOTLY_JS, style: str = "") -> str:
     """A whole HTML page around `body`, which is HTML; `title` is plain text."""
     return (

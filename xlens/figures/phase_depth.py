@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.phases.correlation import StabilityCorrelation
 from xlens.phases.curves import ALL
@@ -17,6 +18,7 @@ _ROW = 190
 _SEGMENTS = (theme.PALETTE[1], theme.PALETTE[4], theme.PALETTE[2], theme.PALETTE[3])
 
 
+@typed
 def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
     """Mean relevance of segments by layer, a plot per language; diamonds mark their mean depth.
 
@@ -75,6 +77,7 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
     )
 
 
+@typed
 def depth_by_language(
     depth: DepthResult,
     *,
@@ -145,6 +148,7 @@ def depth_by_language(
     )
 
 
+@typed
 def stability_scatter(
     correlation: StabilityCorrelation,
     index: str = "S2",

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.phases.compare import PairedCurves, PairedEffects
 from xlens.phases.curves import ALL, KINDS, CurveSummary
@@ -33,6 +34,7 @@ _EFFECTS = {
 """What an effect's values are, and what its layers count."""
 
 
+@typed
 def phase_curves(
     curves: CurveSummary,
     phases: PhaseResult | None = None,
@@ -101,6 +103,7 @@ def phase_curves(
     )
 
 
+@typed
 def phase_boundaries(phases: PhaseResult) -> go.Figure:
     """Boundaries by kind of evidence and language, with intervals; what decided, in full colour.
 
@@ -170,6 +173,7 @@ def phase_boundaries(phases: PhaseResult) -> go.Figure:
     )
 
 
+@typed
 def paired_curves(
     paired: PairedCurves, *, language: str = ALL, kinds: Sequence[str] | None = None
 ) -> go.Figure:
@@ -218,6 +222,7 @@ def paired_curves(
     )
 
 
+@typed
 def paired_effects(paired: PairedEffects, *, language: str = ALL) -> go.Figure:
     """Two models' last-layer effects (left) and their difference with its interval (right).
 

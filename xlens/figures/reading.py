@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import theme
 from xlens.languages import english_name
 from xlens.tasks.xmrc import ERRORS, ReadingResult
@@ -34,6 +35,7 @@ _CELL = 44
 """Height of a cell, in pixels."""
 
 
+@typed
 def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     """A score by language and setting, with intervals; short grey lines are exchanged contexts.
 
@@ -93,6 +95,7 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     )
 
 
+@typed
 def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     """Language of the text × language of the question. Intervals show on hovering.
 
@@ -147,6 +150,7 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     )
 
 
+@typed
 def error_bars(result: ReadingResult) -> go.Figure:
     """Kinds of error by language, stacked, a plot per setting.
 
@@ -202,6 +206,7 @@ def error_bars(result: ReadingResult) -> go.Figure:
     )
 
 
+@typed
 def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Figure:
     """Models by what is left of the pivot's score: all in the language (x), question only (y).
 

@@ -5,6 +5,7 @@ import textwrap
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import theme
 from xlens.steering import EFFECTS, SteeringResult
 
@@ -31,6 +32,7 @@ def method_name(method: str) -> str:
     return ", ".join([_METHODS.get(name, name.replace("_", " ")), *([control] if control else [])])
 
 
+@typed
 def steering_surface(result: SteeringResult, metric: str = "accuracy") -> go.Figure:
     """Layer × strength for each method: the change against no steering, mean over languages.
 
@@ -105,6 +107,7 @@ def steering_surface(result: SteeringResult, metric: str = "accuracy") -> go.Fig
     )
 
 
+@typed
 def steering_effects(result: SteeringResult) -> go.Figure:
     """Changes against no steering on the test items: a plot per metric, a row per language.
 
@@ -192,6 +195,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     )
 
 
+@typed
 def languages_said(result: SteeringResult) -> go.Figure:
     """Languages of free continuations, by language of the prompt and method.
 

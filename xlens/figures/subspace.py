@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.subspace.distances import DISTANCES
 from xlens.subspace.pairs import KINDS, LanguagePairs
@@ -44,6 +45,7 @@ def measure_name(measure: str) -> str:
     return _MEASURES.get(measure, measure.replace("_", " "))
 
 
+@typed
 def pair_curves(
     pairs: LanguagePairs,
     measures: Sequence[str] | None = None,
@@ -114,6 +116,7 @@ def pair_curves(
     )
 
 
+@typed
 def pair_matrix(
     pairs: LanguagePairs,
     measure: str,
@@ -191,6 +194,7 @@ def pair_matrix(
     )
 
 
+@typed
 def probe_curves(probe: LanguageProbe) -> go.Figure:
     """Accuracy of telling the language by layer: whole state, inside and outside the subspace.
 

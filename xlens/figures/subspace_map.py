@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.figures.subspace import POOLED, spaced
 from xlens.subspace.maps import LanguageMap
@@ -17,6 +18,7 @@ _TURN = 40
 """Corners of an ellipse."""
 
 
+@typed
 def language_maps(
     result: LanguageMap,
     *,
@@ -63,6 +65,7 @@ def language_maps(
     return _finished(fig, result, names, _SIDE * rows, "each map has its own axes and scale")
 
 
+@typed
 def language_map_animation(
     result: LanguageMap, *, colors: Mapping[str, str] | None = None
 ) -> go.Figure:

@@ -14,6 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xlens.checks import typed
 from xlens.languages import endonym, english_names
 
 FONT = (
@@ -99,6 +100,7 @@ def template() -> go.layout.Template:
     return go.layout.Template(layout=layout)
 
 
+@typed
 def language_colors(
     tags: Iterable[str], *, pivot: str = "en", more: Iterable[str] = ()
 ) -> dict[str, str]:
@@ -163,6 +165,7 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
+@typed
 def language_label(tag: str) -> str:
     """A language in its own words with its tag, as in `Deutsch (de)`; for legends."""
     if tag in (OTHER, UNKNOWN):

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from xlens.checks import typed
 from xlens.figures import theme
 from xlens.lens.result import TraceResult
 
@@ -17,6 +18,7 @@ _COLUMNS = 8
 """Width of a label in a cell, in columns of a terminal: 8 Latin letters, 4 Chinese."""
 
 
+@typed
 def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "prob") -> go.Figure:
     """Layers × positions with the most probable next token as text; the embedding is lowest.
 
@@ -102,6 +104,7 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
     return fig.update_layout(width=max(420, 66 * len(positions) + 150), hovermode="closest")
 
 
+@typed
 def trace_text(trace: TraceResult, *, columns: int = 10) -> str:
     """The trace as a table for a terminal: the last layer on top, the prompt's tokens below.
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from xlens.checks import typed
 from xlens.languages import identifier, standardize
 
 UNKNOWN = "unknown"
 CANDIDATES = ("en", "fr", "de", "es", "ru", "zh-Hans", "ja", "ko", "ar", "hi", "tr", "sw")
 
 
+@typed
 def identify_tokens(
     texts: Sequence[str | None],
     languages: Sequence[str] = (),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.engine.stream import Streamed, stream
 from xlens.lens.energy import token_energy
 from xlens.lens.identify import identify_tokens
@@ -19,6 +20,7 @@ from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel
 
 
+@typed
 def logit_lens(
     activations: Activations,
     model: HookedModel,
@@ -58,6 +60,7 @@ def logit_lens(
     return every[""]
 
 
+@typed
 def logit_lenses(
     activations: Activations,
     model: HookedModel,

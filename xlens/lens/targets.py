@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from xlens.checks import typed
 from xlens.models import HookedModel, Vocabulary
 from xlens.text import folded, form
 
@@ -115,6 +116,7 @@ def _first_tokens(model: HookedModel, word: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+@typed
 def target_sets(
     model: HookedModel,
     words: pd.DataFrame,

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.stream import stream
 from xlens.lens.logit_lens import grid
@@ -11,6 +12,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt
 
 
+@typed
 def trace(
     model: HookedModel, text: str | Prompt, *, prepend_bos: bool | None = None
 ) -> TraceResult:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
 from xlens.engine.stream import stream
@@ -19,6 +20,7 @@ _SPAN = "answer"
 _SLOT = f"{_SPAN}:predict"
 
 
+@typed
 def whole_word_lens(
     model: HookedModel,
     prompts: Prompts,

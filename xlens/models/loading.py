@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xlens.checks import typed
 from xlens.models import adapters
 from xlens.models.attention import warn_of_known_faults
 from xlens.models.hf import check_dtype, checked_device
@@ -20,6 +21,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _HALF_TOLERANCE = 0.1
 
 
+@typed
 def load(
     source: str | Path | nn.Module,
     tokenizer: Any = None,
@@ -170,6 +172,7 @@ def _require_as_given(
         )
 
 
+@typed
 @torch.inference_mode()
 def check_readout(model: HookedModel, *, n_tokens: int = 8) -> float:
     """Compare the readout of the last residual point with the model's own logits.

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from xlens.checks import typed
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.stats.resampling import DEFAULT_CLUSTER
@@ -69,6 +70,7 @@ class Asked:
         return {(p.id, p.language): i for i, p in enumerate(self.prompts)}
 
 
+@typed
 def same_context(
     prompts: Prompts | Sequence[Prompt],
     answers: Sequence[str],
@@ -116,6 +118,7 @@ def same_context(
     return Asked(Prompts(kept), right, wrong), Asked(donors, wrong, right)
 
 
+@typed
 def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER, context: str = "context") -> Asked:
     """Each question over another context, under its own id: donors that know only the question.
 
@@ -181,6 +184,7 @@ def _exchanged(prompt: Prompt, name: str, text: str) -> Prompt:
     return replace(prompt, text=whole, spans=spans)
 
 
+@typed
 def answer_tokens(model: HookedModel, asked: Asked) -> Int[np.ndarray, "prompt 2"]:
     """First tokens of the right and the wrong answer, as the tokenizer cuts them after the prompt.
 

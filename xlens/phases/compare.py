@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.phases.curves import ALL, Curves
 from xlens.phases.depth import DepthResult
 from xlens.phases.effects import LayerEffects
@@ -93,6 +94,7 @@ class PairedEffects(Result):
         return self.table
 
 
+@typed
 def compare_curves(
     first: Curves,
     second: Curves,
@@ -160,6 +162,7 @@ def compare_curves(
     )
 
 
+@typed
 def compare_depth(
     first: DepthResult,
     second: DepthResult,
@@ -223,6 +226,7 @@ def compare_depth(
     )
 
 
+@typed
 def compare_effects(
     first: LayerEffects,
     second: LayerEffects,

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from xlens.checks import typed
 from xlens.phases.curves import ALL
 from xlens.phases.stability import INDICES, StabilityResult, row_correlations, weighted_means
 from xlens.results import Result, versions
@@ -58,6 +59,7 @@ class _Point:
     drawn: Float[np.ndarray, "side draw"]
 
 
+@typed
 def correlate(
     stabilities: Mapping[str, StabilityResult],
     scores: pd.DataFrame,

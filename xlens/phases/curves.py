@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from xlens.checks import typed
 from xlens.results import Result, versions
 from xlens.stats import Bootstrap, ClusterSums, Resampling
 
@@ -161,6 +162,7 @@ class Curves(Result):
             raise ValueError(f"No evidence of kind {kind!r} here; there is {list(self.kinds)}.")
         return self.kinds.index(kind)
 
+    @typed
     def get(
         self, kind: str, part: Literal["values", "control", "excess"] = "excess"
     ) -> Float[np.ndarray, "prompt layer"]:
@@ -265,6 +267,7 @@ def one_kind(
     )
 
 
+@typed
 def join_curves(parts: Sequence[Curves]) -> Curves:
     """Several kinds of evidence about the same prompts as one.
 

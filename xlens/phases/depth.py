@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import mean_curve
 from xlens.results import Result, versions
@@ -141,6 +142,7 @@ class DepthResult(Result):
         return pd.DataFrame(rows)
 
 
+@typed
 def major_depth(
     relevance: Float[np.ndarray, "layer item"],
     layers: Sequence[int],
@@ -193,6 +195,7 @@ def major_depth(
     return np.where(total > 0, points[at].astype(float), np.nan)
 
 
+@typed
 def relevance_depth(
     scores: RelevanceScores,
     *,
@@ -238,6 +241,7 @@ def relevance_depth(
     return _result(scores, depths, n_layers, how, "value", profiles)
 
 
+@typed
 def random_span_depth(
     scores: RelevanceScores,
     *,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.phases.boundary import Boundary, Draws, boundaries, interval
 from xlens.phases.curves import ALL, Curves
 from xlens.results import Result, versions
@@ -108,6 +109,7 @@ class PhaseResult(Result):
         return f"two phases: {places[0]}, {places[1]} of {self.n_layers} (p = {row['p']:.2g})"
 
 
+@typed
 def detect_phases(
     curves: Curves,
     *,

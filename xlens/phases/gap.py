@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.phases.depth import DepthResult
 from xlens.stats import Resampling
 
 
+@typed
 def depth_gap(
     depth: DepthResult,
     *,

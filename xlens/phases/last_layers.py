@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import RelevanceScores
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked
@@ -18,6 +19,7 @@ from xlens.prompts import Prompts
 from xlens.stats import Resampling
 
 
+@typed
 def lens_gap(
     curves: Curves,
     *,
@@ -56,6 +58,7 @@ def lens_gap(
     )
 
 
+@typed
 def recovered(
     model: HookedModel,
     asked: Asked,
@@ -118,6 +121,7 @@ def recovered(
     )
 
 
+@typed
 def late_share(
     scores: RelevanceScores,
     *,

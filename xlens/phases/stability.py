@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
@@ -55,6 +56,7 @@ class StabilityResult(Result):
         return self.table
 
 
+@typed
 def stability(
     depth: DepthResult,
     scores: RelevanceScores | None = None,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
@@ -54,6 +55,7 @@ def swapped_blocks(model: HookedModel, other: HookedModel, last: int) -> Generat
             parameter.data = data
 
 
+@typed
 def layer_swap(
     model: HookedModel,
     other: HookedModel,

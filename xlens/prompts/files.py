@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from xlens.checks import typed
 from xlens.prompts.prompt import Prompt, Prompts
 from xlens.records import JSON, Record, read_records
 
 _KEYS = ("text", "language", "id", "spans", "meta")
 
 
+@typed
 def read_prompts(path: str | Path) -> Prompts:
     """Read prompts from JSON Lines: `{"text": …, "language": "de", "id": "1"}` on each line.
 

@@ -8,7 +8,7 @@ from typing import Any, Self, overload
 import numpy as np
 import pandas as pd
 
-from xlens.checks import wrong_type
+from xlens.checks import refuse_text, typed, wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.records import surrogate
@@ -201,6 +201,7 @@ class Prompts(Sequence[Prompt]):
         """Parallel ids in order of first appearance."""
         return tuple(dict.fromkeys(p.id for p in self._prompts))
 
+    @typed
     def select(
         self, *, languages: Iterable[str] | None = None, ids: Iterable[str] | None = None
     ) -> "Prompts":
@@ -210,8 +211,7 @@ class Prompts(Sequence[Prompt]):
             ValueError: a language or id that does not occur, or nothing left.
         """
         for what, asked in (("languages", languages), ("ids", ids)):
-            if isinstance(asked, str):
-                raise wrong_type(what, asked, f"a sequence of {what}", f"Write [{asked!r}].")
+            refuse_text(what, asked)
         wanted_languages = _wanted(map(standardize, languages or ()), self.languages, "language")
         wanted_ids = _wanted(ids or (), self.ids, "id")
         return Prompts(
@@ -221,6 +221,7 @@ class Prompts(Sequence[Prompt]):
             and (ids is None or p.id in wanted_ids)
         )
 
+    @typed
     def sample(self, n: int, *, seed: int = 0) -> "Prompts":
         """The prompts of `n` items, in every language, or all where there are no more.
 

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from xlens.checks import typed
+
 How = Literal["first", "last", "mean", "sum", "each", "predict"]
 _GRAMMAR = re.compile(r"(?P<span>[^:\s]+):(?P<how>[a-z]+)")
 
@@ -41,6 +43,7 @@ class Slot:
         return f"{self.span}:{self.how}"
 
 
+@typed
 def parse_slot(text: str) -> Slot:
     """Read a slot: `last`, `all` or `NAME:first|last|mean|sum|each|predict`.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xlens.checks import typed
 from xlens.prompts.ends import added, held, tell, wanted
 from xlens.prompts.prompt import Prompt
 from xlens.prompts.slots import Slot
@@ -68,6 +69,7 @@ class TokenizedPrompt:
         return range(start, stop)
 
 
+@typed
 def tokenize(
     tokenizer: Any,
     prompts: Sequence[Prompt],

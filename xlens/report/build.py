@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens import files
+from xlens.checks import typed
 from xlens.figures import (
     Figure,
     figure_block,
@@ -31,6 +32,7 @@ _OVERVIEW = "all-pairs"
 Pairs = Mapping[str, Mapping[str, LensSummary]]
 
 
+@typed
 def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
     """Draw every figure of a run and write `report.html`; the same results, the same bytes.
 

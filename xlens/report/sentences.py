@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import english_names
 from xlens.lens.result import LensResult, LensSummary
 
@@ -61,6 +62,7 @@ def with_interval(row: pd.Series, *, of_layers: bool = False) -> str:
     return f"{value} [{write(row['low'])}, {write(row['high'])}]"
 
 
+@typed
 def verdict(conditions: Mapping[str, LensSummary]) -> str:
     """One sentence: whether the pivot language showed up inside, judged against the controls.
 
@@ -148,6 +150,7 @@ def _on_the_way(
     return f"{above} and lead before {target} ones do: {article} {pivot} phase."
 
 
+@typed
 def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
     """The numbers behind the verdict: peaks, crossover, output, controls; plain text.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.stats.intervals import FEWEST, interval, wilson
 from xlens.stats.resampling import Resampling
 from xlens.stats.sums import ClusterSums
@@ -140,6 +141,7 @@ class Bootstrap:
         return np.asarray(value + down), np.asarray(value + up)
 
 
+@typed
 def bootstrap(
     values: Float[np.ndarray, "prompt column"],
     *,

@@ -9,12 +9,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import ndtr, ndtri, stdtrit
 
+from xlens.checks import typed
+
 FEWEST = 4
 """Clusters below which no interval is drawn: it is NaN."""
 FEW = 8
 """Clusters below which intervals go by t: too few orders of them to resample."""
 
 
+@typed
 def interval(
     value: Float[np.ndarray, " column"],
     draws: Float[np.ndarray, "draw column"],
@@ -70,6 +73,7 @@ def interval(
     return np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
+@typed
 def jumping(
     draws: Float[np.ndarray, " draw"], *, clusters: int, confidence: float
 ) -> tuple[float, float]:
@@ -116,6 +120,7 @@ def wilson(
     )
 
 
+@typed
 def middle(
     draws: Float[np.ndarray, "draw ..."], confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import Scores, Store, score_variants
 from xlens.engine.interventions import Intervention, Interventions
 from xlens.models import HookedModel
@@ -56,6 +57,7 @@ class SweepScores(Result):
         return self.table
 
 
+@typed
 def sweep(
     model: HookedModel,
     prompts: Prompts,

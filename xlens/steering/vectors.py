@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.engine.interventions import Intervention, add
 from xlens.languages import standardize
 from xlens.models import HookedModel
@@ -109,6 +110,7 @@ class SteeringVectors(Result):
         return [add(rows[None], layers=asked, slot=slot, strength=strength)]
 
 
+@typed
 def steering_vectors(
     activations: Activations,
     source: str,

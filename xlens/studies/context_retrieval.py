@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import RelevanceScores, Store
 from xlens.engine.store import digest
 from xlens.models import HookedModel
@@ -152,6 +153,7 @@ def combinations(study: ReadingStudy, languages: Sequence[str] = ()) -> tuple[Co
     )
 
 
+@typed
 def check_reading(
     reading: ReadingSet,
     study: ReadingStudy,
@@ -226,6 +228,7 @@ def saved_reading(folder: Path, reading: ReadingSet, study: ReadingStudy) -> dic
     }
 
 
+@typed
 def study_reading(
     model: HookedModel | ServedModel,
     reading: ReadingSet,

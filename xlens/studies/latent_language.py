@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import Store, harvest
 from xlens.languages import standardize
 from xlens.lens import (
@@ -55,6 +56,7 @@ class PairStudy:
     survival: pd.DataFrame
 
 
+@typed
 def study_pair(
     model: HookedModel,
     words: WordList,
@@ -126,6 +128,7 @@ def study_pair(
     return PairStudy(source=source, target=target, conditions=conditions, survival=survival)
 
 
+@typed
 def check_pair(
     words: WordList, source: str, target: str, *, study: LensStudy | None = None
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xlens.checks import check_fields
+from xlens.checks import check_fields, typed
 from xlens.consistency import (
     ConsistencyResult,
     Dissociation,
@@ -96,6 +96,7 @@ class ProcessStudy:
             object.__setattr__(self, "steering", mine)
 
 
+@typed
 def planned_parts(choices: Choices, study: ProcessStudy) -> tuple[str, ...]:
     """What can be asked of these items; wrong requests show before a model is loaded.
 
@@ -120,6 +121,7 @@ def left_out_parts(choices: Choices, study: ProcessStudy) -> dict[str, str]:
     return without
 
 
+@typed
 def study_process(
     model: HookedModel,
     choices: Choices,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.activations import Activations
-from xlens.checks import check_fields
+from xlens.checks import check_fields, typed
 from xlens.engine import Store, generate, harvest, score
 from xlens.languages import standardize, standardize_all
 from xlens.lengths import By
@@ -104,6 +104,7 @@ class SteeringStudy:
         return self.n_estimate + self.n_dev + self.n_test
 
 
+@typed
 def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
     """Which item serves for what; what is wrong with the request shows before a model is loaded.
 
@@ -134,6 +135,7 @@ def check_steering(choices: Choices, study: SteeringStudy) -> dict[str, str]:
     return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
 
 
+@typed
 def steer_choices(
     model: HookedModel,
     choices: Choices,

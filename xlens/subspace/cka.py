@@ -12,6 +12,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float, Int
 
+from xlens.checks import typed
+
 Gram = Float[np.ndarray, "item item"]
 LEAST_ITEMS = 5
 """The unbiased estimator needs four items, its jackknife one more."""
@@ -71,6 +73,7 @@ def cka_interval(x: Kernel, y: Kernel, *, z: float) -> tuple[float, float]:
     return value - z * error, min(value + z * error, 1.0)
 
 
+@typed
 def linear_cka(
     X: Float[np.ndarray, "item d_1"], Y: Float[np.ndarray, "item_y d_2"], *, unbiased: bool = False
 ) -> float:

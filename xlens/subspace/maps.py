@@ -9,6 +9,7 @@ from jaxtyping import Float
 from sklearn.base import clone
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.results import Result
 from xlens.stats import generator
 from xlens.subspace.axes import PooledPCA
@@ -56,6 +57,7 @@ class LanguageMap(Result):
         return tuple(sorted(map(int, self.points["layer"].unique())))
 
 
+@typed
 def language_map(
     activations: Activations,
     estimator: Subspace | None = None,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from sklearn.base import clone
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.results import Result
 from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.base import Subspace
@@ -58,6 +59,7 @@ class LanguageProbe(Result):
         return self.table
 
 
+@typed
 def language_probe(
     activations: Activations,
     estimator: Subspace | None = None,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xlens.activations import Activations, SlotValues
+from xlens.checks import typed
 
 MEANS = ("mean", "mean_without_first", "mean_weighted")
 
@@ -46,6 +47,7 @@ class Parallel:
         return states.reshape(-1, d_model), languages, np.tile(np.arange(n_items), n_languages)
 
 
+@typed
 def pool(
     activations: Activations, pooling: str = "last"
 ) -> Float[np.ndarray, "layer prompt d_model"]:
@@ -125,6 +127,7 @@ def _mean(activations: Activations, slot: SlotValues, pooling: str) -> Tensor:
     return torch.stack(out)
 
 
+@typed
 def shared_items(activations: Activations) -> Activations:
     """The items that exist in every language; the others are left out.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from xlens.checks import typed
 from xlens.engine import RelevanceScores, harvest
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked
@@ -14,6 +15,7 @@ from xlens.phases.evidence.sweep import ablated, patched, require_same
 ALIGNED = {"aligned_question_end": "{question}:last", "aligned_last": "last"}
 
 
+@typed
 def evidence(
     model: HookedModel,
     asked: Asked,

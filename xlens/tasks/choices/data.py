@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from xlens.checks import wrong_type
+from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
@@ -134,6 +134,7 @@ class Choices:
             advice="Ask for one of these.",
         )
 
+    @typed
     def select(
         self,
         *,
@@ -161,6 +162,7 @@ class Choices:
             )
         return type(self)(frame, self.source, self.dropped)
 
+    @typed
     def sample(self, n: int, *, seed: int = 0) -> Self:
         """`n` items, in every language; the choice depends on the ids and the seed only.
 

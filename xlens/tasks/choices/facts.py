@@ -5,6 +5,7 @@ from typing import Literal
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.choices.text import folded
@@ -15,6 +16,7 @@ FACTS = (*RELATIONS, "code-territory")
 _KINDS = ("territory", "language", "currency", "month", "weekday")
 
 
+@typed
 def cldr_choices(
     languages: Iterable[str],
     kinds: Iterable[str] = FACTS,

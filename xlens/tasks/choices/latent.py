@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import expit, logsumexp
 
+from xlens.checks import typed
 from xlens.engine import Store, score
 from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
@@ -83,6 +84,7 @@ class LatentOptions(Result):
         return pd.concat(frames, ignore_index=True)
 
 
+@typed
 def latent_options(
     model: HookedModel,
     choices: Choices,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xlens.checks import typed
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.prompts.prompt import Part
@@ -13,6 +14,7 @@ from xlens.tasks.choices.text import folded, gap
 POOL = 64  # items of a kind to demonstrate with, at most: a large data set has thousands
 
 
+@typed
 def choice_prompts(
     choices: Choices,
     language: str,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import standardize
 from xlens.records import JSON, Record, by_language, read_records
 from xlens.tasks.choices.data import Choices, whole_items
@@ -23,6 +24,7 @@ from xlens.tasks.sources import (
 _SUFFIXES = (*JSON, ".csv", ".tsv", ".parquet")
 
 
+@typed
 def read_choices(
     path: str | Path,
     *,
@@ -83,6 +85,7 @@ def read_choices(
     return _assembled(read, source, connectors, incomplete, identical)
 
 
+@typed
 def download_choices(
     layout: str,
     *,

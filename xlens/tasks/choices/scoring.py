@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from xlens.checks import typed
 from xlens.engine import Scores, Store, score
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
@@ -12,6 +13,7 @@ from xlens.tasks.choices.data import Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
 
 
+@typed
 def score_choices(
     model: HookedModel,
     choices: Choices,

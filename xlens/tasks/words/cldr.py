@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from langcodes.data_dicts import MACROLANGUAGES
 
+from xlens.checks import typed
 from xlens.languages import cldr_locale, standardize_all
 from xlens.tasks.words import world
 from xlens.tasks.words.wordlist import DROPPED, WordList, kind_of
@@ -25,6 +26,7 @@ _CALENDAR = {"month": "months", "weekday": "days"}
 UNIT_FAMILIES = ("area", "duration", "length", "mass", "volume")
 
 
+@typed
 def cldr_words(languages: Iterable[str], kinds: Iterable[str] = KINDS) -> WordList:
     """Names from CLDR in several languages.
 

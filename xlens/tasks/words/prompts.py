@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import endonym, standardize
 from xlens.prompts import Prompt, Prompts, TooFewItems
 from xlens.tasks.words import world
@@ -39,6 +40,7 @@ class WordPrompts(Prompts):
         self.dropped = dict(dropped)
 
 
+@typed
 def translation_prompts(
     words: WordList,
     source: str,
@@ -93,6 +95,7 @@ def translation_prompts(
     )
 
 
+@typed
 def repetition_prompts(
     words: WordList,
     language: str,
@@ -125,6 +128,7 @@ def repetition_prompts(
     )
 
 
+@typed
 def cloze_prompts(
     words: WordList,
     language: str,
@@ -193,6 +197,7 @@ def cloze_prompts(
     )
 
 
+@typed
 def answers(words: WordList, prompts: Prompts, languages: Iterable[str]) -> pd.DataFrame:
     """The word that each prompt asks for, in several languages.
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import standardize, standardize_all
 from xlens.records import DELIMITERS, JSON, Record, decode, read_records, table
 from xlens.tasks.words.wordlist import DROPPED, WordList
@@ -23,6 +24,7 @@ class _Row:
     cells: Mapping[str, str]
 
 
+@typed
 def read_words(
     path: str | Path,
     *,

@@ -6,6 +6,7 @@ from typing import Self
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import standardize_all
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import item_id
@@ -14,6 +15,7 @@ from xlens.text import form
 DROPPED = ("id", "language", "word", "reason")
 
 
+@typed
 def kind_of(id: str) -> str:
     """The kind of an item: what stands before the slash in `month/3`; `word` without a slash."""
     return id.split("/", 1)[0] if "/" in id else "word"
@@ -111,6 +113,7 @@ class WordList:
         (tag,) = self.require([language])
         return {str(id): str(word) for id, word in self.frame[tag].dropna().items()}
 
+    @typed
     def select(
         self,
         *,
@@ -138,6 +141,7 @@ class WordList:
         columns = self.languages if languages is None else self.require(languages)
         return self._with(self.frame.dropna(subset=list(columns)))
 
+    @typed
     def sample(self, n: int, *, seed: int = 0) -> Self:
         """`n` items; the choice depends on the ids and the seed, not on the rows' order.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import Store, generate
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
@@ -52,6 +53,7 @@ class Predictions(Result):
         return self.table
 
 
+@typed
 def answer_questions(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompts],
@@ -119,6 +121,7 @@ def answer_questions(
     )
 
 
+@typed
 def predictions_of(
     prompts: Prompts | Sequence[Prompts],
     texts: Sequence[str],

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import script
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
@@ -20,6 +21,7 @@ Baseline = Literal["first sentence", "random span"]
 MISMATCHED = "mismatched"
 
 
+@typed
 def mismatched(reading: ReadingSet, *, seed: int = 0) -> ReadingSet:
     """The same questions, each with the context of another article's paragraph.
 
@@ -59,6 +61,7 @@ def mismatched(reading: ReadingSet, *, seed: int = 0) -> ReadingSet:
     return replace(reading, frame=new, control=MISMATCHED, other_articles=elsewhere)
 
 
+@typed
 def baseline_predictions(
     prompts: Prompts | Sequence[Prompts], baseline: Baseline = "first sentence", *, seed: int = 0
 ) -> Predictions:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from xlens.checks import wrong_type
+from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import item_id, item_text
@@ -145,6 +145,7 @@ class ReadingSet:
             advice="Ask for one of these, or read more.",
         )
 
+    @typed
     def select(
         self, *, ids: Iterable[str] | None = None, languages: Iterable[str] | None = None
     ) -> Self:
@@ -158,6 +159,7 @@ class ReadingSet:
         frame = self.frame
         return replace(self, frame=frame[frame["language"].isin(tags) & frame["id"].isin(wanted)])
 
+    @typed
     def sample(self, n: int, *, seed: int = 0, per_paragraph: int = 1) -> Self:
         """`n` questions from as many paragraphs as possible, in every language.
 

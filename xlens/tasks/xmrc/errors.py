@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import regex
 
+from xlens.checks import typed
 from xlens.languages import identifier, script
 from xlens.tasks.xmrc.metrics import characters, holds, normalise
 from xlens.tasks.xmrc.replies import has_thoughts
@@ -115,6 +116,7 @@ class Verdict(NamedTuple):
     language: str = ""
 
 
+@typed
 def classify(row: Mapping[str, Any], *, langid: Langid | None = None) -> Verdict:
     """The kind of error of a wrong answer.
 

@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 import regex
 
+from xlens.checks import typed
 from xlens.languages import script, standardize
 from xlens.segments import word_spans
 from xlens.stats import generator
@@ -63,6 +64,7 @@ _CLUSTER = regex.compile(
 )
 
 
+@typed
 def normalise(text: str, language: str, *, rules: Rules = "xlens") -> str:
     """A text in lower case, without punctuation, articles and superfluous space.
 
@@ -135,6 +137,7 @@ def check_rules(rules: str, languages: Iterable[str]) -> None:
         _covered(language, rules)
 
 
+@typed
 def answer_scores(
     prediction: str, references: Sequence[str], language: str, *, rules: Rules = "xlens"
 ) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.engine import Store, score
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, tokenize
@@ -84,6 +85,7 @@ class OracleResult(Result):
         return pd.DataFrame(rows)
 
 
+@typed
 def oracle_estimate(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],
@@ -171,11 +173,13 @@ def oracle_estimate(
     )
 
 
+@typed
 def gold_targets(prompts: Prompts | Sequence[Prompt]) -> list[str]:
     """The first right answer of each reading prompt, as it would follow it."""
     return [continued(p, str(json.loads(str(p.meta["references"]))[0])) for p in prompts]
 
 
+@typed
 def own_targets(prompts: Prompts | Sequence[Prompt], predictions: Sequence[str]) -> list[str]:
     """What the model itself answered to each reading prompt, as it would follow it.
 

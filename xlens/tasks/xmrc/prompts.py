@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
+from xlens.checks import typed
 from xlens.languages import named_in, standardize, written
 from xlens.prompts import Prompt, Prompts
 from xlens.tasks.chat import in_chat
@@ -32,6 +33,7 @@ class ReadingPrompts(Prompts):
         self.how = dict(how)
 
 
+@typed
 def reading_prompts(
     reading: ReadingSet,
     *,
@@ -147,6 +149,7 @@ def reading_prompts(
     return ReadingPrompts(made, how)
 
 
+@typed
 def paired(prompts: Sequence[ReadingPrompts]) -> list[ReadingPrompts]:
     """The questions that are asked in every combination, so that scores are of the same texts.
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.languages import standardize_all
 from xlens.records import by_language, decode, json_document, read_records
 from xlens.tasks.sources import (
@@ -33,6 +34,7 @@ _SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _MLQA = re.compile(r"context-([\w]+)-question-([\w]+)$")
 
 
+@typed
 def read_reading(
     path: str | Path,
     *,
@@ -86,6 +88,7 @@ def read_reading(
     )
 
 
+@typed
 def download_reading(
     layout: str = "xquad",
     *,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.languages import standardize
 from xlens.results import Result
 from xlens.segments import segmenter
@@ -92,6 +93,7 @@ class ReadingResult(Result):
         return "another article's text" if known and all(known) else "another text"
 
 
+@typed
 def reading_scores(
     predictions: Predictions,
     *,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from xlens.checks import typed
 from xlens.languages import standardize, standardize_all
 
 _SETTINGS = ("en-en", "en-x", "x-en", "x-x", "matrix")
@@ -16,6 +17,7 @@ class Combination(NamedTuple):
     answer: str
 
 
+@typed
 def settings(
     names: str | Sequence[str], languages: Iterable[str], *, pivot: str = "en"
 ) -> tuple[Combination, ...]:
