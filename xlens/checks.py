@@ -27,7 +27,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 # Texts, numbers and what holds them are looked into; anything else must be an instance.
 _PLAIN = (str, int, float, bool, bytes, NoneType)
-_HOLDERS = (Sequence, Mapping, list, tuple, dict, set, frozenset)
+_HOLDERS: tuple[Any, ...] = (Sequence, Mapping, list, tuple, dict, set, frozenset)
+_PATH: Any = PathLike
+_ITERATOR: Any = Iterator
 
 
 class WrongType(TypeError, ValueError):
@@ -217,11 +219,12 @@ def _checkable(hint: Any) -> Any:
     """The hint as pydantic is to check it; None for one that is left alone."""
     from pydantic import InstanceOf
 
-    origin, parts = get_origin(hint), get_args(hint)
+    origin: Any = get_origin(hint)
+    parts = get_args(hint)
     if hint in _PLAIN or hint is Any:
         return hint
     if hint is Path:
-        return str | InstanceOf[PathLike]
+        return str | InstanceOf[_PATH]
     if origin is Literal:
         return Union[tuple({type(part) for part in parts})]  # noqa: UP007
     if origin in (Union, UnionType, Iterable, Collection, *_HOLDERS):
@@ -233,7 +236,7 @@ def _checkable(hint: Any) -> Any:
         if origin in _HOLDERS:
             return origin[inner]
         several = Sequence[inner[0]] | set[inner[0]] | frozenset[inner[0]]
-        return several if origin is Collection else several | str | InstanceOf[Iterator]
+        return several if origin is Collection else several | str | InstanceOf[_ITERATOR]
     if isinstance(hint, type) and "jaxtyping" not in repr(hint):
         return InstanceOf[hint]
     return None
