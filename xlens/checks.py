@@ -219,8 +219,7 @@ def _checkable(hint: Any) -> Any:
     """The hint as pydantic is to check it; None for one that is left alone."""
     from pydantic import InstanceOf
 
-    origin: Any = get_origin(hint)
-    parts = get_args(hint)
+    origin, parts = get_origin(hint), get_args(hint)
     if hint in _PLAIN or hint is Any:
         return hint
     if hint is Path:
@@ -234,7 +233,7 @@ def _checkable(hint: Any) -> Any:
         if origin in (Union, UnionType):
             return Union[inner]  # noqa: UP007
         if origin in _HOLDERS:
-            return origin[inner]
+            return cast(Any, origin)[inner]
         several = Sequence[inner[0]] | set[inner[0]] | frozenset[inner[0]]
         return several if origin is Collection else several | str | InstanceOf[_ITERATOR]
     if isinstance(hint, type) and "jaxtyping" not in repr(hint):

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from xlens.checks import typed
 from xlens.stats import generator
 
 
+@typed
 def shuffled_pairs(words: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Give every item another item's words: the same languages, mismatched pairs.
 

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
-from xlens.checks import check_seed
+from xlens.checks import check_seed, typed
 
 
 class TooFewItems(ValueError):
     """Not enough items for what is asked; with other languages there may be."""
 
 
+@typed
 def choose_demonstrations(
     candidates: Sequence[str],
     query: str,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from xlens.checks import check_seed
+from xlens.checks import check_seed, typed
 from xlens.engine import Generations, Store
 from xlens.engine.store import digest
 from xlens.prompts import Prompt, Prompts
@@ -63,6 +63,7 @@ class ServedGenerations(Generations):
         return _cost(prices, self.tokens)
 
 
+@typed
 def served_generate(
     served: ServedModel,
     prompts: Prompts | Sequence[Prompt],

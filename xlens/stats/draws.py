@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from xlens.checks import check_seed
+from xlens.checks import check_seed, typed
 
 
+@typed
 def generator(seed: int, *path: int) -> np.random.Generator:
     """NumPy's generator.
 

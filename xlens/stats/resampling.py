@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from xlens.checks import check_seed
+from xlens.checks import check_seed, typed
 from xlens.stats.draws import generator
 from xlens.stats.intervals import interval
 
@@ -102,6 +102,7 @@ class Rows:
         return float(low), float(high)
 
 
+@typed
 def cluster_of(meta: pd.DataFrame, column: str | None = None) -> Int[np.ndarray, " prompt"]:
     """The number of each prompt's cluster.
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from xlens.checks import typed
 from xlens.stats.draws import generator
 
 
+@typed
 def random_signs(n: int, n_flips: int, seed: int) -> Float[np.ndarray, "draw cluster"]:
     """Signs of `n` clusters; the first row is all +1, the clusters as they are.
 
@@ -26,6 +28,7 @@ def random_signs(n: int, n_flips: int, seed: int) -> Float[np.ndarray, "draw clu
     return signs
 
 
+@typed
 def adjusted_flips(flipped: Sequence[Float[np.ndarray, "draw column"]]) -> list[np.ndarray]:
     """Two-sided p of each column of the first rows, adjusted over all columns of all tables.
 
@@ -44,6 +47,7 @@ def adjusted_flips(flipped: Sequence[Float[np.ndarray, "draw column"]]) -> list[
     return [(most[:, None] >= size[0] * (1 - 1e-9)).mean(axis=0) for size in sizes]
 
 
+@typed
 def holm(p: Sequence[float] | np.ndarray) -> Float[np.ndarray, " test"]:
     """Holm's adjustment of p values of several tests; NaN stay, and do not count."""
     values = np.asarray(p, dtype=float)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.stats import Resampling, Rows, generator
 from xlens.subspace.axes import PooledPCA
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
@@ -31,6 +32,7 @@ class ScoreCorrelation(LanguagePairs):
     components: pd.DataFrame
 
 
+@typed
 def score_correlation(
     activations: Activations,
     *,

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.linalg import eigh, subspace_angles
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.stats import generator
 from xlens.subspace.base import Subspace
 from xlens.subspace.by_language import AffineSubspaces
@@ -18,6 +19,7 @@ from xlens.subspace.states import Parallel, origin, parallel
 DISTANCES = ("mean_angle", "geodesic", "chordal", "mean_shift", "fixed_rank", "full_rank")
 
 
+@typed
 def subspace_distances(
     activations: Activations,
     *,

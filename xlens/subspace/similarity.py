@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from xlens.activations import Activations
+from xlens.checks import typed
 from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka, cka_interval
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
@@ -29,6 +30,7 @@ SOURCES = {
 }
 
 
+@typed
 def language_similarity(
     activations: Activations,
     *,
