@@ -182,7 +182,7 @@ SEEDS = {
 @pytest.mark.parametrize("seed", [-1, True, 1.5, "1", None, 2**63, np.int64(-3), np.float64(2.0)])
 @pytest.mark.parametrize("name", SEEDS)
 def test_seeds_are_whole_numbers(name, seed):
-    with pytest.raises(ValueError, match="seed( of [A-Za-z_.]+)?( is|: )"):
+    with pytest.raises(ValueError, match=r"seed( of [A-Za-z_.]+)?( is|: )"):
         SEEDS[name](seed)
 
 
