@@ -6,7 +6,7 @@ name: "Chinese" doesn't say which script, and every data set abbreviates it diff
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, TypeVar
 
 from babel import Locale, UnknownLocaleError
@@ -137,16 +137,17 @@ def english_name(tag: str, *, variant: bool = False) -> str:
     return name or Language.get(standardize(tag)).language_name("en")
 
 
-def english_names(tags: Iterable[str]) -> dict[str, str]:
+def english_names(tags: Iterable[str], *, variant: bool = False) -> dict[str, str]:
     """English names of the languages of a run, by tag, no two alike.
 
     Script and region are named where two of the tags would read alike without them (`zh-Hans` and
-    `zh-Hant`, `pt-BR` and `pt-PT`); a tag whose names are all taken is told by the tag itself.
+    `zh-Hant`, `pt-BR` and `pt-PT`), or, with `variant`, wherever a tag has them; a tag whose names
+    are all taken is told by the tag itself.
 
     Raises:
         ValueError: unknown tag.
     """
-    return _told_apart(tags, english_name)
+    return _told_apart(tags, partial(english_name, variant=True) if variant else english_name)
 
 
 def endonyms(tags: Iterable[str]) -> dict[str, str]:

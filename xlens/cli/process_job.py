@@ -11,7 +11,7 @@ from xlens.engine import Store
 from xlens.languages import standardize_all
 from xlens.lengths import By
 from xlens.report import write_report
-from xlens.report.process import left_out, process_findings
+from xlens.report.process import language_names, left_out, process_findings
 from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
 from xlens.studies.latent_process import left_out_parts
 from xlens.tasks.choices import Choices
@@ -133,8 +133,10 @@ def process_job(
         for name, found in sets.items()
     }
     page = write_report(run)
+    names = language_names(results.values())
     for name, parts in results.items():
-        print(*([f"{name}:"] if len(results) > 1 else []), *process_findings(parts), sep="\n")
+        said = process_findings(parts, names=names)
+        print(*([f"{name}:"] if len(results) > 1 else []), *said, sep="\n")
     print(f"\nReport: {page.resolve()}")
     return page
 

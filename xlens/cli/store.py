@@ -33,13 +33,14 @@ def ls(*, root: Path | None = None) -> None:
         state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
         verb, model = entry.about["verb"] or "?", entry.about["model"] or "?"
         prompts = "?" if entry.about["prompts"] is None else f"{entry.about['prompts']:,}"
+        languages = "".join(f" {tag}" for tag in entry.about["languages"] or ())
         layers = "" if entry.about["layers"] is None else f", {entry.about['layers']} layers"
         epoch, old = entry.about["epoch"], ""
         if entry.problem is None and epoch != EPOCH:
             old = f", of epoch {epoch or 'none'}: never served (prune --old)"
         print(
             f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {_age(now - entry.used):>8}  {state:8}  "
-            f"{verb}  {model}  {prompts} prompts{layers}{old}"
+            f"{verb}  {model}  {prompts} prompts{languages}{layers}{old}"
         )
     print(f"{len(entries)} entries in {store.root}")
 

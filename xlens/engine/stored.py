@@ -222,7 +222,8 @@ def computed(
         **more: What else decides the values, as `plain` takes it.
     """
     key = _key(kind, model, provenance, tokens, edits, bounds, **more)
-    about = {"model": model.name, "prompts": len(tokens)}
+    languages = sorted({t.prompt.language for t in tokens})
+    about = {"model": model.name, "prompts": len(tokens), "languages": languages}
     entry = store.entry(key, shards=len(bounds) - 1, about=about)
     for shard in entry.todo():
         found = compute(bounds[shard], bounds[shard + 1], entry.parts(shard))

@@ -10,6 +10,7 @@ from xlens.checks import typed
 from xlens.figures import theme
 from xlens.lens.result import LensSummary
 
+CHANCE = "thin dotted: the same states, read for other prompts' words"
 # Smaller shares are drawn together, as the code of arXiv 2504.04264 does.
 MINOR = 0.04
 
@@ -40,6 +41,26 @@ def add_languages(
             col=col,
         )
     return names
+
+
+def add_chance(
+    fig: go.Figure, chance: LensSummary, colors: Mapping[str, str], *, row: int, col: int
+) -> None:
+    """Add a thin dotted line for each language: what its words get in other prompts."""
+    for tag in in_order(set(chance.curves["language"]), colors):
+        table = chance.curves[chance.curves["language"] == tag].sort_values("layer")
+        fig.add_scatter(
+            x=table["layer"].tolist(),
+            y=table["mean"].tolist(),
+            mode="lines",
+            line={"color": theme.color_of(colors, tag), "width": 1, "dash": "dot"},
+            name=f"{theme.language_label(tag)}: by chance",
+            legendgroup=tag,
+            showlegend=False,
+            hovertemplate="%{y:.3f}",
+            row=row,
+            col=col,
+        )
 
 
 def add_band(

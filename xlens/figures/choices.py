@@ -20,8 +20,8 @@ def latent_share(result: LatentOptions) -> go.Figure:
     """The pivot's share of the options' probability, and how often its best option is right.
 
     A column per language; above the share with its control, below how often the most probable
-    option is the right one, in the pivot's words and in the language's own. Lines are means over
-    items, shaded their intervals. The control shows what the pivot language gets whatever the
+    option is the right one, in the pivot's words and in the language's own; dotted what guessing
+    gets. Lines are means over items, shaded their intervals. The control shows what the pivot language gets whatever the
     question: only what lies above it says something.
 
     Args:
@@ -57,6 +57,9 @@ def latent_share(result: LatentOptions) -> go.Figure:
                     col=col,
                     legend=col == 1,
                 )
+            if row == 2:
+                guess = {"color": theme.NEUTRAL, "width": 1, "dash": "dot"}
+                fig.add_hline(y=result.chance[language], line=guess, row=row, col=col)
             named = row == 2 and col == (len(languages) + 1) // 2  # once: columns are narrow
             bands.layer_axis(fig, last, row=row, col=col, title=named, ticks=5)
     for row, title in enumerate(_TITLES, start=1):
@@ -68,7 +71,7 @@ def latent_share(result: LatentOptions) -> go.Figure:
         title="Which language's options does a layer favour?",
         notes=[
             f"at most {n} items · options compared {WORDS[result.by]} · shaded: 95% interval of "
-            "the mean"
+            "the mean · dotted: guessing"
         ],
         height=440,
         legend=names,

@@ -23,6 +23,7 @@ def condition_label(name: str, *, control: bool) -> str:
 def pairs_overview(
     summaries: Mapping[str, LensSummary],
     *,
+    chances: Mapping[str, LensSummary] | None = None,
     colors: Mapping[str, str] | None = None,
     columns: int = 2,
 ) -> go.Figure:
@@ -30,6 +31,8 @@ def pairs_overview(
 
     Args:
         summaries: By the pair's name; drawn in this order.
+        chances: By the pair's name, where there is one: the same states read for other prompts'
+            words, as thin dotted lines.
         colors: As in `language_curves`, for all pairs together.
         columns: Plots beside each other.
 
@@ -37,11 +40,11 @@ def pairs_overview(
         ValueError: no summary, or `colors` lacks a language.
     """
     titles = [f"{s.source} → {s.target}" for s in summaries.values()]
-    fig, names = _grid(summaries, titles, colors, columns)
+    fig, names = _grid(summaries, titles, colors, columns, chances or {})
     return theme.finish(
         fig,
         title="All language pairs",
-        notes=[bands.samples_note(summaries)],
+        notes=[bands.samples_note(summaries), *([bands.CHANCE] if chances else [])],
         height=_ROW * -(-len(summaries) // columns),
         legend=names,
         subtitles=True,
@@ -53,6 +56,7 @@ def controls(
     summaries: Mapping[str, LensSummary],
     *,
     colors: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
     columns: int = 2,
 ) -> go.Figure:
     """The result beside its controls, with the same axes.
@@ -61,23 +65,24 @@ def controls(
         summaries: By condition: the result (`translation`) first, then its controls (`shuffled`,
             `random-init`, ...).
         colors: As in `language_curves`.
+        names: As in `language_curves`.
         columns: Plots beside each other.
 
     Raises:
         ValueError: no summary, or `colors` lacks a language.
     """
     titles = [theme.plain(condition_label(name, control=i > 0)) for i, name in enumerate(summaries)]
-    fig, names = _grid(summaries, titles, colors, columns)
+    fig, drawn = _grid(summaries, titles, colors, columns, {})
     first = next(iter(summaries.values()))
     return theme.finish(
         fig,
         title="Result and controls",
         notes=[
-            theme.task_words(first.task, first.source, first.target),
+            theme.task_words(first.task, first.source, first.target, names),
             bands.samples_note(summaries),
         ],
         height=_ROW * -(-len(summaries) // columns),
-        legend=names,
+        legend=drawn,
         subtitles=True,
     )
 
@@ -87,6 +92,7 @@ def _grid(
     titles: list[str],
     colors: Mapping[str, str] | None,
     columns: int,
+    chances: Mapping[str, LensSummary],
 ) -> tuple[go.Figure, list[str]]:
     """One small plot of probabilities for each summary; also the names in the legend."""
     if not summaries:
@@ -98,9 +104,11 @@ def _grid(
         titles, columns=columns, height=_ROW, apart=0.05, shared_xaxes="all", shared_yaxes="all"
     )
     names: dict[str, None] = {}
-    for i, (summary, place) in enumerate(zip(summaries.values(), places, strict=True)):
+    for i, ((pair, summary), place) in enumerate(zip(summaries.items(), places, strict=True)):
         shown = set(names)
         names |= dict.fromkeys(bands.add_languages(fig, summary, colors, known=shown, **place))
+        if pair in chances:
+            bands.add_chance(fig, chances[pair], colors, **place)
         fig.update_yaxes(range=[0, 1], nticks=3, **place)
         # The lowest plot of a column carries the axis.
         lowest = i + columns >= len(summaries)

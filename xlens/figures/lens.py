@@ -18,7 +18,13 @@ _STATES = {
 
 
 @typed
-def language_curves(summary: LensSummary, *, colors: Mapping[str, str] | None = None) -> go.Figure:
+def language_curves(
+    summary: LensSummary,
+    *,
+    chance: LensSummary | None = None,
+    colors: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
     """Probability of each language's word by layer, below a strip with the entropy.
 
     Lines are means over prompts, shaded their intervals. A dotted line and its shaded interval mark
@@ -26,8 +32,11 @@ def language_curves(summary: LensSummary, *, colors: Mapping[str, str] | None = 
 
     Args:
         summary: What to draw.
+        chance: The same states read for other prompts' words (`shuffled`): what each language gets
+            by chance, as thin dotted lines.
         colors: Colours by language for the whole report (`language_colors`); by default those of
             this summary's languages.
+        names: English names of the languages of the whole report (`english_names`).
 
     Raises:
         ValueError: `colors` lacks a language of the summary.
@@ -38,7 +47,11 @@ def language_curves(summary: LensSummary, *, colors: Mapping[str, str] | None = 
     )
     entropy = summary.states.query("quantity == 'entropy'")
     bands.add_band(fig, entropy, theme.NEUTRAL, name="entropy", row=1, col=1)
-    names = bands.add_languages(fig, summary, colors, row=2, col=1)
+    drawn = bands.add_languages(fig, summary, colors, row=2, col=1)
+    notes = [bands.sample_note(summary)]
+    if chance is not None:
+        bands.add_chance(fig, chance, colors, row=2, col=1)
+        notes.append(bands.CHANCE)
     _mark_crossover(fig, summary)
     fig.update_yaxes(title_text="entropy<br>(bits)", rangemode="tozero", nticks=3, row=1, col=1)
     fig.update_yaxes(title_text="probability of the word", range=[0, 1], row=2, col=1)
@@ -46,19 +59,23 @@ def language_curves(summary: LensSummary, *, colors: Mapping[str, str] | None = 
     bands.layer_axis(fig, summary.n_layers, row=1, col=1, title=False)
     return theme.finish(
         fig,
-        title=theme.task_words(summary.task, summary.source, summary.target),
-        notes=[bands.sample_note(summary)],
+        title=theme.task_words(summary.task, summary.source, summary.target, names),
+        notes=notes,
         height=400,
-        legend=names,
+        legend=drawn,
     )
 
 
 @typed
-def state_curves(summary: LensSummary) -> go.Figure:
+def state_curves(summary: LensSummary, *, names: Mapping[str, str] | None = None) -> go.Figure:
     """Entropy (bits), KL divergence from the output (bits) and token energy by layer.
 
     Lines are means over prompts, shaded their intervals; one plot below the other, as their units
     differ.
+
+    Args:
+        summary: What to draw.
+        names: As in `language_curves`.
     """
     kinds = [kind for kind in _STATES if (summary.states["quantity"] == kind).any()]
     fig = make_subplots(rows=len(kinds), cols=1, shared_xaxes=True, vertical_spacing=0.06)
@@ -71,7 +88,7 @@ def state_curves(summary: LensSummary) -> go.Figure:
         fig,
         title="How sure each layer is",
         notes=[
-            theme.task_words(summary.task, summary.source, summary.target),
+            theme.task_words(summary.task, summary.source, summary.target, names),
             bands.sample_note(summary),
         ],
         height=150 * len(kinds),
@@ -79,7 +96,12 @@ def state_curves(summary: LensSummary) -> go.Figure:
 
 
 @typed
-def composition_bars(summary: LensSummary, *, colors: Mapping[str, str] | None = None) -> go.Figure:
+def composition_bars(
+    summary: LensSummary,
+    *,
+    colors: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
     """Languages of the most probable tokens by layer, as stacked shares that sum to 1.
 
     Languages that stay below 4 % at every layer are drawn together as `other`, unless they are the
@@ -88,6 +110,7 @@ def composition_bars(summary: LensSummary, *, colors: Mapping[str, str] | None =
     Args:
         summary: What to draw.
         colors: As in `language_curves`; `other` is hatched grey, `unknown` grey and on top.
+        names: As in `language_curves`.
 
     Raises:
         ValueError: `colors` lacks a language that is drawn.
@@ -119,7 +142,7 @@ def composition_bars(summary: LensSummary, *, colors: Mapping[str, str] | None =
         fig,
         title="Languages of the most probable tokens",
         notes=[
-            theme.task_words(summary.task, summary.source, summary.target),
+            theme.task_words(summary.task, summary.source, summary.target, names),
             f"{bands.count(summary)} prompts · unknown: no language could be told",
         ],
         height=280,

@@ -1,5 +1,6 @@
 """Reading across languages: scores by setting and language, kinds of error, models compared."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ _ERRORS = dict(
         strict=True,
     )
 )
+_DOTTED = {"color": theme.NEUTRAL, "dash": "dot"}
+_ACROSS = {"color": theme.INK}  # always on a bar, so on dark paper, too
 _CELL = 44
 """Height of a cell, in pixels."""
 
@@ -40,7 +43,8 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     """A score by language and setting, with intervals; short grey lines are exchanged contexts.
 
     The grey lines are the control: the same questions with another paragraph, if these were asked,
-    too. Only what stands above them was read.
+    too. Only what stands above them was read. Dotted lines are what right answers to other
+    questions get, of F1: languages differ in that.
 
     Args:
         result: From `reading_scores`.
@@ -68,8 +72,9 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
         ):
             mine = part[part["setting"] == setting]
             tags, values = mine["x"].tolist(), mine["value"].tolist()
+            places = [order.index(tag) + aside * width for tag in tags]
             shape: dict[str, Any] = {
-                "x": [order.index(tag) + aside * width for tag in tags],
+                "x": places,
                 "width": 0.94 * width,
                 "customdata": [theme.language_label(tag) for tag in tags],
             }
@@ -81,6 +86,8 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
                 shape["marker_line"] = {"color": theme.NEUTRAL, "width": 3}
                 shape["hovertemplate"] = "%{customdata}, another text: %{base:.3f}<extra></extra>"
             fig.add_bar(**shape, **more)
+            if part is real:
+                _add_levels(fig, places, mine["chance"].tolist(), 0.47 * width, _DOTTED)
     fig.update_layout(barmode="overlay", hovermode="closest")
     fig.update_xaxes(
         tickvals=list(range(len(order))), ticktext=order, range=[-0.6, len(order) - 0.4]
@@ -90,6 +97,8 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     n, paragraphs = _range(real["n"]), _range(real["paragraphs"])
     notes = [f"{n} questions on {paragraphs} paragraphs · whiskers: 95% interval"]
     notes += [f"grey lines: the same questions, {result.other_text}"] if len(control) else []
+    if real["chance"].notna().any():
+        notes.append("dotted: by chance, right answers to other questions")
     return theme.finish(
         fig, title=f"Reading: {result.model}", notes=notes, height=300, legend=names
     )
@@ -98,6 +107,8 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
 @typed
 def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     """Language of the text × language of the question. Intervals show on hovering.
+
+    Below each language of the text: what right answers to other questions get in it, of F1.
 
     Args:
         result: Of the setting `matrix`.
@@ -142,10 +153,16 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     )
     fig.update_yaxes(autorange="reversed", showgrid=False, type="category", title="text")
     fig.update_xaxes(showgrid=False, type="category", title="question")
+    notes = [f"{_METRICS[metric]} · {_range(table['n'])} questions"]
+    if table["chance"].notna().any():
+        by_text = table.groupby("context_language")["chance"].first()
+        ticks = [f"{tag}<br>chance {by_text[tag]:.2f}" for tag in rows]
+        fig.update_yaxes(tickmode="array", tickvals=rows, ticktext=ticks)
+        notes.append("chance: right answers to other questions")
     return theme.finish(
         fig,
         title=f"Reading: {result.model}",
-        notes=[f"{_METRICS[metric]} · {_range(table['n'])} questions"],
+        notes=notes,
         height=max(160, _CELL * len(rows)),
     )
 
@@ -153,6 +170,9 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
 @typed
 def error_bars(result: ReadingResult) -> go.Figure:
     """Kinds of error by language, stacked, a plot per setting.
+
+    A line in each bar: how far errors of language would reach if they were as many as the same
+    rules find among right answers to other questions.
 
     Args:
         result: From `reading_scores`.
@@ -190,6 +210,21 @@ def error_bars(result: ReadingResult) -> go.Figure:
                 row=1,
                 col=col,
             )
+        kinds = table[table["setting"] == setting].set_index(["kind", "x"])
+        tags = kinds.loc["content"].index
+        reach = kinds.loc["content"]["share"].fillna(0) + kinds.loc["language"]["baseline"]
+        _add_levels(
+            fig,
+            [float(n) for n in range(len(tags))],
+            reach[tags].tolist(),
+            0.4,
+            _ACROSS,
+            row=1,
+            col=col,
+        )
+    notes = ["told apart by rules; the text is in the first language, the question in the second"]
+    if (table["kind"].eq("language") & table["baseline"].notna()).any():
+        notes.append("line: as many errors of language as among right answers to other questions")
     fig.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
     fig.update_yaxes(range=[0, 1] if share_of == "wrong answers" else None)
     fig.update_yaxes(title_text=f"share of {share_of}", row=1, col=1)
@@ -197,9 +232,7 @@ def error_bars(result: ReadingResult) -> go.Figure:
     return theme.finish(
         fig,
         title=f"Why answers are wrong: {result.model}",
-        notes=[
-            "told apart by rules; the text is in the first language, the question in the second"
-        ],
+        notes=notes,
         height=280,
         legend=list(_ERRORS),
         subtitles=True,
@@ -210,7 +243,8 @@ def error_bars(result: ReadingResult) -> go.Figure:
 def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Figure:
     """Models by what is left of the pivot's score: all in the language (x), question only (y).
 
-    Above the diagonal a model loses more by the text's language than by the question's.
+    Above the diagonal a model loses more by the text's language than by the question's. Dotted
+    lines begin where right answers to other questions would stand, of F1.
 
     Args:
         results: One a model, each with the settings `en-en`, `en-x` and `x-x`.
@@ -222,6 +256,8 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
     _known(metric)
     fig = go.Figure()
     names: list[str] = []
+    dots: list[tuple[float, float]] = []
+    chances: list[list[float]] = []
     highest = 1.0
     for n, result in enumerate(results):
         table = result.summary[result.summary["metric"] == metric].dropna(subset="ratio")
@@ -231,6 +267,8 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
         mono, cross = rows["x-x"], rows["en-x"]
         highest = max(highest, mono["ratio_high"], cross["ratio_high"])
         names.append(result.model)
+        dots.append((mono["ratio"], cross["ratio"]))
+        chances.append([row["chance"] / rows["en-en"]["value"] for row in (mono, cross)])
         fig.add_scatter(
             x=[mono["ratio"]],
             y=[cross["ratio"]],
@@ -255,13 +293,25 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
         showlegend=False,
         hoverinfo="skip",
     )
+    for (x, y), (low_x, low_y) in zip(dots, chances, strict=True) if metric == "f1" else ():
+        fig.add_scatter(
+            x=[low_x, x],
+            y=[low_y, y],
+            mode="lines",
+            line={"color": theme.NEUTRAL, "dash": "dot", "width": 1},
+            showlegend=False,
+            hoverinfo="skip",
+        )
     fig.update_xaxes(range=[0, end], title="all in the language, of the pivot's score")
     fig.update_yaxes(range=[0, end], title="question only, of the pivot's score")
     fig.update_layout(hovermode="closest")
     return theme.finish(
         fig,
         title="What is left of the score in other languages",
-        notes=[f"{_METRICS[metric]}, mean over languages · 95% intervals"],
+        notes=[
+            f"{_METRICS[metric]}, mean over languages · 95% intervals",
+            *(["dotted: from where right answers to other questions stand"] * (metric == "f1")),
+        ],
         height=400,
         legend=names,
     )
@@ -287,6 +337,21 @@ def _named(result: ReadingResult, table: pd.DataFrame) -> pd.DataFrame:
         )
     parts = [found[f"{part}_language"] for part in ("question", "context")]
     return found.assign(x=parts[0].where(parts[0] != result.pivot, parts[1]))
+
+
+def _add_levels(
+    fig: go.Figure,
+    places: Sequence[float],
+    levels: Sequence[float],
+    half: float,
+    line: Mapping[str, Any],
+    **place: Any,
+) -> None:
+    """A short line across each bar, at the height of what stands beside it."""
+    for x, level in zip(places, levels, strict=True):
+        if math.isfinite(level):
+            ends = {"x0": x - half, "x1": x + half, "y0": level, "y1": level}
+            fig.add_shape(type="line", line={"width": 2, **line}, **ends, **place)
 
 
 def _range(numbers: pd.Series) -> str:

@@ -177,9 +177,16 @@ def language_label(tag: str) -> str:
     return f"{plain(isolate(name))} ({plain(tag)})"
 
 
-def task_words(task: str, source: str, target: str) -> str:
-    """What was asked, in plain English: `Translation from German to Russian`."""
-    names = english_names([source, target])
+def task_words(task: str, source: str, target: str, names: Mapping[str, str] | None = None) -> str:
+    """What was asked, in plain English: `Translation from German to Russian`.
+
+    Args:
+        task: `translation`, `repetition`, `cloze`, or another name.
+        source: Language of the word shown.
+        target: Language asked for.
+        names: Of the languages of the whole report; by default of these two, told apart.
+    """
+    names = names or english_names([source, target])
     if task == "translation":
         return f"Translation from {names[source]} to {names[target]}"
     if task == "repetition":

@@ -232,7 +232,8 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
     missing = [edge for edge in EDGES if edge not in draws]
     slow = max(gradual, default=float("nan"))
     if missing:
-        why = _WHY[missing[-1]]
+        worst = max(missing, key=p.__getitem__)
+        why = _WHY[worst]
     elif p[worst] >= level:
         why = _WHY[worst]
     else:
@@ -241,7 +242,7 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
         "p_question": p["question"],
         "p_answer": p["answer"],
         "p_order": p["order"],
-        "p": max(p[edge] for edge in missing) if missing else p[worst],
+        "p": p[worst],
         "gradual": slow,
         "found": not why,
         "why": why,

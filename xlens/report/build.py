@@ -22,7 +22,7 @@ from xlens.report.process import MARK, write_process_report
 from xlens.report.reading import MARK as READING_MARK
 from xlens.report.reading import write_reading_report
 from xlens.report.reproduce import reproduce
-from xlens.report.sentences import pair_sentences, summarised, verdict
+from xlens.report.sentences import named, pair_sentences, summarised, verdict
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
 from xlens.runs import RunDirectory
@@ -72,16 +72,17 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
         for pair, results in loaded.items()
     }
     made_by = [loaded[pair][next(iter(pairs[pair]))].provenance for pair in pairs]
-    figures = _figures(pairs)
+    names = named(summary for conditions in pairs.values() for summary in conditions.values())
+    figures = _figures(pairs, names)
     everything = {name: fig for part in figures.values() for name, fig in part.items()}
     write_figures(everything, run.figures, plotlyjs=_PLOTLY)
     body = "\n".join(
         [
             "<main>",
-            _opening(run, pairs, made_by),
-            _overview(pairs, figures),
-            *(pair_section(pair, pairs[pair], figures[pair]) for pair in pairs),
-            _survival(run, pairs),
+            _opening(run, pairs, made_by, names),
+            _overview(pairs, figures, names),
+            *(pair_section(pair, pairs[pair], figures[pair], names) for pair in pairs),
+            _survival(run, pairs, names),
             _left_out(run),
             reproduce(run, made_by),
             "</main>\n",
@@ -94,13 +95,15 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
     return run.report_file
 
 
-def _figures(pairs: Pairs) -> dict[str, dict[str, Figure]]:
+def _figures(pairs: Pairs, names: Mapping[str, str]) -> dict[str, dict[str, Figure]]:
     """Figures by pair and file name; those of all pairs under the empty name."""
     colors = report_colors(s for conditions in pairs.values() for s in conditions.values())
-    figures = {pair: pair_figures(pair, pairs[pair], colors) for pair in pairs}
+    figures = {pair: pair_figures(pair, pairs[pair], colors, names) for pair in pairs}
     if len(pairs) > 1:
         mains = {pair: next(iter(conditions.values())) for pair, conditions in pairs.items()}
-        figures = {"": {_OVERVIEW: pairs_overview(mains, colors=colors)}, **figures}
+        chances = {pair: c["shuffled"] for pair, c in pairs.items() if "shuffled" in c}
+        overview = pairs_overview(mains, chances=chances, colors=colors)
+        figures = {"": {_OVERVIEW: overview}, **figures}
     return figures
 
 
@@ -109,12 +112,15 @@ def _title(made_by: list[dict[str, Any]]) -> str:
     return f"Which language does {' and '.join(models) or 'the model'} think in?"
 
 
-def _opening(run: RunDirectory, pairs: Pairs, made_by: list[dict[str, Any]]) -> str:
+def _opening(
+    run: RunDirectory, pairs: Pairs, made_by: list[dict[str, Any]], names: Mapping[str, str]
+) -> str:
     """Title, what was done, the findings in words, and how far the weights can be trusted."""
     findings = "".join(
-        f'<li><a href="#{anchor(pair)}">{escape(pair_title(next(iter(conditions.values()))))}</a>: '
-        f"<strong>{escape(verdict(conditions))}</strong> "
-        f"{escape(' '.join(pair_sentences(conditions)))}</li>\n"
+        f'<li><a href="#{anchor(pair)}">'
+        f"{escape(pair_title(next(iter(conditions.values())), names))}</a>: "
+        f"<strong>{escape(verdict(conditions, names=names))}</strong> "
+        f"{escape(' '.join(pair_sentences(conditions, names=names)))}</li>\n"
         for pair, conditions in pairs.items()
     )
     weights = dict.fromkeys(str(p["weights"]) for p in made_by if p.get("weights"))
@@ -137,14 +143,16 @@ def _opening(run: RunDirectory, pairs: Pairs, made_by: list[dict[str, Any]]) -> 
     )
 
 
-def _overview(pairs: Pairs, figures: Mapping[str, Mapping[str, Figure]]) -> str:
+def _overview(
+    pairs: Pairs, figures: Mapping[str, Mapping[str, Figure]], names: Mapping[str, str]
+) -> str:
     if "" not in figures:
         return ""
-    names = ", ".join(pair_title(next(iter(c.values()))) for c in pairs.values())
+    titles = ", ".join(pair_title(next(iter(c.values())), names) for c in pairs.values())
     block = figure_block(
         figures[""][_OVERVIEW],
         _OVERVIEW,
-        label=f"Probability of each language's word by layer, one plot a pair: {names}.",
+        label=f"Probability of each language's word by layer, one plot a pair: {titles}.",
     )
     caption = "Mean probability of each language's word by layer, for every pair on one scale."
     return f'<section id="pairs">\n<h2>All pairs</h2>\n{figure(block, caption)}</section>\n'
@@ -162,12 +170,12 @@ def _left_out(run: RunDirectory) -> str:
     )
 
 
-def _survival(run: RunDirectory, pairs: Pairs) -> str:
+def _survival(run: RunDirectory, pairs: Pairs, names: Mapping[str, str]) -> str:
     """How many items of each pair the collision filter kept and why it dropped the others."""
     counts: dict[str, dict[str, int]] = {}
     for pair, conditions in pairs.items():
         if (rows := run.survival(pair)) is not None:
-            title = pair_title(next(iter(conditions.values())))
+            title = pair_title(next(iter(conditions.values())), names)
             counts[title] = {str(r): int(n) for r, n in zip(rows["reason"], rows["n"], strict=True)}
     if not counts:
         return ""

@@ -1,8 +1,9 @@
 """The page of a run of `xlens choices`: do the answers agree across languages?"""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,9 +12,9 @@ from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import agreement_matrix, figure_block, page, write_figures
 from xlens.languages import english_names
 from xlens.report.reproduce import reproduce
-from xlens.report.sentences import used
+from xlens.report.sentences import listed, used
 from xlens.report.style import STYLE
-from xlens.report.tables import figure, paragraph, table
+from xlens.report.tables import figure, interval, number, paragraph, table
 from xlens.report.ways import ways_html, ways_sentences
 from xlens.runs import RunDirectory
 
@@ -37,7 +38,10 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
     panel = ConsistencyResult.load(run.result_folder(STUDY, PANEL))
-    drawn = {name: agreement_matrix(panel, name) for name in _DRAWN}
+    names = english_names(panel.languages["language"])
+    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in findings(panel))
+    measured = set(panel.pairs["metric"])
+    drawn = {name: agreement_matrix(panel, name) for name in _DRAWN if name in measured}
     figures = {name.replace("_", "-"): fig for name, fig in drawn.items()}
     write_figures(figures, run.figures, plotlyjs=_PLOTLY)
     blocks = [
@@ -56,10 +60,10 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "answer is the option whose text it finds most probable. Intervals are 95 %, by "
             "resampling items.</p>",
             '<h2 id="findings">What was found</h2>',
-            f'<ul class="findings">\n{_findings(panel)}</ul>',
+            f'<ul class="findings">\n{said}</ul>',
             paragraph(used(run.provenance.get("survival", {}), "items")),
-            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel)}'
-            f"{ways_html(panel)}</section>",
+            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel, names)}'
+            f"{ways_html(panel, names)}</section>",
             f'<section id="agreement">\n<h2>Agreement</h2>\n{means_table(panel)}{"".join(blocks)}'
             "</section>",
             reproduce(run, [panel.provenance]),
@@ -72,66 +76,90 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
     return run.report_file
 
 
-def findings(panel: ConsistencyResult) -> list[str]:
-    """What the numbers say, in sentences; nothing but what they say."""
+def findings(panel: ConsistencyResult, *, names: Mapping[str, str] | None = None) -> list[str]:
+    """What the numbers say, in sentences; nothing but what they say.
+
+    Args:
+        panel: Of a run.
+        names: Of the languages of the whole run; by default those of the panel, told apart.
+    """
     table = panel.languages
-    names = english_names(table["language"])
-    best, worst = (_extreme(table, pick) for pick in (max, min))
-    said = [
-        f"Right equally often in all of {_listed(names, table['language'])}: {_share(best.iloc[0])}"
-        if len(best) == len(table) > 1
-        else f"Right most often in {_listed(names, best['language'])}, {_share(best.iloc[0])}"
-        + (
-            f", least often in {_listed(names, worst['language'])}, {_share(worst.iloc[0])}"
-            if len(table) > 1
-            else ""
-        )
-    ]
-    chances = sorted(set(table["chance"]))
-    said[0] += f"; chance is {' to '.join(f'{c:.2f}' for c in chances[:: len(chances) - 1 or 1])}."
-    guess = table[table["low"] <= table["chance"]]["language"].tolist()
-    if guess:
-        said.append(
-            f"Not told apart from guessing in {_listed(names, guess)}: what follows says little "
-            f"about {'it' if len(guess) == 1 else 'them'}."
-        )
-    pairs = panel.pairs[panel.pairs["metric"] == "lift"]
-    tested = panel.dependence
-    value, control = _two(pairs["value"].mean()), _two(pairs["control"].mean())
-    said.append(
-        f"Being right in one language goes with being right in another, beyond accuracy, in "
-        f"{(tested['p_adjusted'] < LEVEL).sum()} of {len(tested)} pairs of languages (exact tests, "
-        f"adjusted for all of them; mean lift {value}, with permuted items {control})."
+    names = names or english_names(table["language"])
+    known = table[table["accuracy"].notna()]
+    said = [_accuracy(known, names), *_guessing(known, names)] if len(known) else []
+    if len(known) < len(table):
+        rest = table.loc[table["accuracy"].isna(), "language"]
+        said.append(f"Which answers are right isn't known in {listed(names, rest)}.")
+    return said + _dependence(panel) + ways_sentences(panel)
+
+
+def _accuracy(known: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """Who is right most and least often: all that share it, and whether intervals tell them."""
+    best, worst = (known[known["accuracy"] == pick(known["accuracy"])] for pick in (max, min))
+    if len(best) == len(known):
+        said = "Right equally often in all of" if len(known) > 1 else "Right in"
+        said = f"{said} {_shares(best, names)}"
+    else:
+        said = f"Right most often in {_shares(best, names)}, least often in {_shares(worst, names)}"
+        if known[["low", "high"]].isna().any(axis=None):
+            said += ", of too few items for intervals"
+        elif best["low"].min() <= worst["high"].max():
+            said += ", though within the intervals"
+    chances = known.groupby("chance", sort=True)["language"].agg(list)
+    if len(chances) == 1:
+        return f"{said}; chance is {chances.index[0]:.2f}."
+    told = [f"{chance:.2f} in {listed(names, tags)}" for chance, tags in chances.items()]
+    return f"{said}; chance is {', '.join(told)}."
+
+
+def _shares(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """Languages with their accuracy: once, where it and its interval are the same for all."""
+    shares = [_share(row) for row in rows.to_dict("records")]
+    by_share = rows.groupby(shares, sort=False)["language"]
+    groups = [f"{listed(names, tags)}, {share}" for share, tags in by_share]
+    return " and ".join(groups)
+
+
+def _guessing(known: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """Where accuracy isn't above chance, or is below it."""
+    below = known["high"] < known["chance"]
+    tags = known.loc[~(known["low"] > known["chance"]) & ~below, "language"].tolist()
+    said = (
+        [f"Below guessing in {listed(names, known.loc[below, 'language'])}."] if any(below) else []
     )
-    return said + ways_sentences(panel)
+    if tags:
+        said.append(
+            f"Not told apart from guessing in {listed(names, tags)}: what follows says little "
+            f"about {'it' if len(tags) == 1 else 'them'}."
+        )
+    return said
 
 
-def _extreme(table: pd.DataFrame, pick: Callable[[pd.Series], float]) -> pd.DataFrame:
-    """All languages that share the highest or the lowest accuracy."""
-    return pd.DataFrame(table[table["accuracy"] == pick(table["accuracy"])])
+def _dependence(panel: ConsistencyResult) -> list[str]:
+    """In how many pairs of languages right answers fall together; nothing where none is tested."""
+    tested = panel.dependence
+    if tested.empty:
+        return []
+    lift = panel.pairs.loc[panel.pairs["metric"] == "lift", ["value", "control"]].mean()
+    means = f"mean lift {_two(lift['value'])}, with permuted items {_two(lift['control'])}"
+    return [
+        "Being right in one language goes with being right in another, beyond accuracy, in "
+        f"{(tested['p_adjusted'] < LEVEL).sum()} of {len(tested)} pairs of languages (exact tests, "
+        f"adjusted for all of them; {means})."
+    ]
 
 
-def _listed(names: Mapping[str, str], tags: Iterable[str]) -> str:
-    *rest, last = [names[tag] for tag in tags]
-    return f"{', '.join(rest)} and {last}" if rest else last
-
-
-def _findings(panel: ConsistencyResult) -> str:
-    return "".join(f"<li>{escape(sentence)}</li>\n" for sentence in findings(panel))
-
-
-def _share(row: pd.Series) -> str:
-    return f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+def _share(row: Mapping[Hashable, Any]) -> str:
+    return interval(row, "accuracy")
 
 
 def _two(value: float) -> str:
-    """Two decimals, and no minus before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
+    """Two decimals, and no minus before a zero; a dash for none."""
+    return number(round(value, 2) + 0.0)
 
 
-def accuracy_table(panel: ConsistencyResult) -> str:
+def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
     """Share of right answers by language."""
-    names = english_names(panel.languages["language"])
     rows = [
         [
             names[row["language"]],
@@ -140,7 +168,7 @@ def accuracy_table(panel: ConsistencyResult) -> str:
             f"{row['ties']:.0%}",
             str(row["n"]),
         ]
-        for _, row in panel.languages.iterrows()
+        for row in panel.languages.to_dict("records")
     ]
     head = ["", "accuracy", "chance", "items with ties", "items"]
     return table("Share of right answers by language.", head, rows)

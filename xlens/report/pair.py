@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from xlens.figures import (
     Figure,
@@ -15,7 +16,7 @@ from xlens.figures import (
 )
 from xlens.figures.theme import task_words
 from xlens.lens.result import LensSummary
-from xlens.report.sentences import landmark, named, pair_sentences, verdict, with_interval
+from xlens.report.sentences import landmark, pair_sentences, verdict, with_interval
 from xlens.report.tables import figure, language, table
 
 _FIRST = ("translation", "cloze", "repetition")
@@ -34,56 +35,61 @@ def anchor(pair: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", pair).lstrip("-") or "pair"
 
 
-def pair_title(summary: LensSummary) -> str:
+def pair_title(summary: LensSummary, names: Mapping[str, str]) -> str:
     """`German → Russian`; for a task in one language its name alone."""
-    names = named(summary)
     return " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
 
 
 def pair_figures(
-    pair: str, conditions: Mapping[str, LensSummary], colors: Mapping[str, str]
+    pair: str,
+    conditions: Mapping[str, LensSummary],
+    colors: Mapping[str, str],
+    names: Mapping[str, str],
 ) -> dict[str, Figure]:
     """The figures of a pair by file name; `conditions` with the result first."""
     summary = next(iter(conditions.values()))
     key = anchor(pair)
-    figures = {f"{key}-curves": language_curves(summary, colors=colors)}
+    run: dict[str, Any] = {"colors": colors, "names": names}
+    chance = conditions.get("shuffled")
+    figures = {f"{key}-curves": language_curves(summary, chance=chance, **run)}
     if len(conditions) > 1:
-        figures[f"{key}-controls"] = controls(conditions, colors=colors)
-    figures[f"{key}-composition"] = composition_bars(summary, colors=colors)
-    figures[f"{key}-states"] = state_curves(summary)
+        figures[f"{key}-controls"] = controls(conditions, **run)
+    figures[f"{key}-composition"] = composition_bars(summary, **run)
+    figures[f"{key}-states"] = state_curves(summary, names=names)
     return figures
 
 
 def pair_section(
-    pair: str, conditions: Mapping[str, LensSummary], figures: Mapping[str, Figure]
+    pair: str,
+    conditions: Mapping[str, LensSummary],
+    figures: Mapping[str, Figure],
+    names: Mapping[str, str],
 ) -> str:
     """HTML of a pair's section; `conditions` with the result first, `figures` as drawn for it."""
     summary = next(iter(conditions.values()))
     key = anchor(pair)
-    called = named(summary)
-    names = dict.fromkeys([summary.source, summary.target])
-    own = " → ".join(language(tag) for tag in names)
+    tags = dict.fromkeys([summary.source, summary.target])
+    own = " → ".join(language(tag) for tag in tags)
     drawn = "".join(
         figure(
-            figure_block(fig, name, label=_alt(name, conditions)),
+            figure_block(fig, name, label=_alt(name, conditions, names)),
             _CAPTIONS[name.removeprefix(f"{key}-")].format(
-                pivot=called[summary.pivot], target=called[summary.target]
+                pivot=names[summary.pivot], target=names[summary.target]
             ),
         )
         for name, fig in figures.items()
     )
     return (
-        f'<section id="{key}">\n<h2>{escape(pair_title(summary))} '
+        f'<section id="{key}">\n<h2>{escape(pair_title(summary, names))} '
         f'<span class="own">{own}</span></h2>\n'
-        f'<p class="verdict">{escape(verdict(conditions))}</p>\n{drawn}'
-        f"{landmark_table(conditions)}</section>\n"
+        f'<p class="verdict">{escape(verdict(conditions, names=names))}</p>\n{drawn}'
+        f"{landmark_table(conditions, names)}</section>\n"
     )
 
 
-def landmark_table(conditions: Mapping[str, LensSummary]) -> str:
+def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
     """The landmarks with their intervals, a column for each condition."""
     summary = next(iter(conditions.values()))
-    names = named(summary)
     pivot, target = names[summary.pivot], names[summary.target]
     labels = {
         "pivot_peak_prob": f"{pivot}: highest mean probability",
@@ -117,13 +123,13 @@ def landmark_table(conditions: Mapping[str, LensSummary]) -> str:
     )
 
 
-def _alt(name: str, conditions: Mapping[str, LensSummary]) -> str:
+def _alt(name: str, conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
     """What a figure shows and, where it has one, its message; the tables hold the numbers."""
     summary = next(iter(conditions.values()))
-    what = task_words(summary.task, summary.source, summary.target)
+    what = task_words(summary.task, summary.source, summary.target, names)
     kind = name.rpartition("-")[2]
     if kind in ("curves", "controls"):
-        said = " ".join(pair_sentences(conditions))
+        said = " ".join(pair_sentences(conditions, names=names))
         return f"{what}: probability of each language's word by layer. {said}"
     return f"{what}: {_CAPTIONS[kind].split('.')[0]}."
 
@@ -131,8 +137,10 @@ def _alt(name: str, conditions: Mapping[str, LensSummary]) -> str:
 _CAPTIONS = {
     "curves": (
         "Mean probability that the model is about to say the word in each language, read from "
-        "every layer with the logit lens; above, the entropy of the whole distribution. "
-        "A dotted line marks where {target} takes the lead from {pivot} for good, if it does."
+        "every layer with the logit lens; above, the entropy of the whole distribution. Thin "
+        "dotted lines: the same states read for other prompts' words, what each language gets by "
+        "chance. A dotted upright line marks where {target} takes the lead from {pivot} for good, "
+        "if it does."
     ),
     "controls": (
         "The same reading for the result and its controls, on one scale. Shuffled words: the same "

@@ -1,10 +1,12 @@
 """The page of a run of `xlens process`: shared space, consistency, steering."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xlens import files
@@ -28,9 +30,9 @@ from xlens.figures import (
 from xlens.languages import english_names
 from xlens.report.choices import LEVEL, accuracy_table, findings, means_table
 from xlens.report.reproduce import reproduce
-from xlens.report.sentences import used
+from xlens.report.sentences import listed, used
 from xlens.report.style import STYLE
-from xlens.report.tables import figure, paragraph, table
+from xlens.report.tables import figure, number, paragraph, table
 from xlens.report.ways import ways_html
 from xlens.results import Result
 from xlens.runs import RunDirectory
@@ -81,6 +83,7 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
         for name, fig in _figures(parts).items()
     }
     write_figures(figures, run.figures, plotlyjs="../plotly.min.js")
+    names = language_names(sets.values())
     made_by = [next(iter(parts.values())).provenance for parts in sets.values()]
     model = made_by[0].get("model", "the model")
     title = f"Does {model} leave the shared space, and does it matter?"
@@ -91,7 +94,7 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             "alike are the languages inside, do the two go together, and does pushing the stream "
             "help? Every number has its control beside it; intervals are 95 %.</p>",
             *(
-                _section(items, parts, figures, _said(run, items), len(sets) > 1)
+                _section(items, parts, figures, _said(run, items), len(sets) > 1, names)
                 for items, parts in sets.items()
             ),
             reproduce(run, made_by),
@@ -110,19 +113,39 @@ def left_out(survival: Mapping[str, int], without: Mapping[str, str]) -> list[st
     return [s for s in (used(survival, "items"), *said) if s]
 
 
-def process_findings(parts: Mapping[str, Result]) -> list[str]:
-    """What the numbers say, in sentences; nothing but what they say."""
+def process_findings(
+    parts: Mapping[str, Result], *, names: Mapping[str, str] | None = None
+) -> list[str]:
+    """What the numbers say, in sentences; nothing but what they say.
+
+    Args:
+        parts: Of one set of items.
+        names: Of the languages of the whole run; by default those of these parts, told apart.
+    """
+    names = names or language_names([parts])
     said: list[str] = []
     panel = parts.get("consistency")
     if isinstance(panel, ConsistencyResult):
-        said += findings(panel)
+        said += findings(panel, names=names)
     found = parts.get("dissociation")
     if isinstance(found, Dissociation):
         said.append(_dissociated(found))
     steered = parts.get("steering")
     if isinstance(steered, SteeringResult):
-        said += _steered(steered)
+        said += _steered(steered, names)
     return said
+
+
+def language_names(sets: Iterable[Mapping[str, Result]]) -> dict[str, str]:
+    """English names of the languages of some sets of items, told apart."""
+    tags: list[str] = []
+    for parts in sets:
+        panel, steered = parts.get("consistency"), parts.get("steering")
+        if isinstance(panel, ConsistencyResult):
+            tags += panel.languages["language"].tolist()
+        if isinstance(steered, SteeringResult):
+            tags += [steered.target, *steered.test["language"], *steered.test["vector"]]
+    return english_names(tags)
 
 
 def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
@@ -168,22 +191,23 @@ def _section(
     figures: Mapping[str, Figure],
     without: Sequence[str],
     several: bool,
+    names: Mapping[str, str],
 ) -> str:
     blocks = [
         figure(figure_block(fig, name, label=_CAPTIONS[part]), _CAPTIONS[part])
         for name, fig in figures.items()
         if (part := name.removeprefix(f"{items}-")) in _CAPTIONS and name.startswith(f"{items}-")
     ]
-    sentences = "".join(f"<li>{escape(s)}</li>\n" for s in process_findings(parts))
+    sentences = "".join(f"<li>{escape(s)}</li>\n" for s in process_findings(parts, names=names))
     panel, steered = parts.get("consistency"), parts.get("steering")
     head = f"Items: {escape(items)}" if several else "What was found"
     html = f'<section id="{escape(items)}">\n<h2>{head}</h2>\n'
     html += f'<ul class="findings">\n{sentences}</ul>\n' + "".join(map(paragraph, without))
     if isinstance(panel, ConsistencyResult):
-        html += accuracy_table(panel) + ways_html(panel) + means_table(panel)
+        html += accuracy_table(panel, names) + ways_html(panel, names) + means_table(panel)
     html += "".join(blocks)
     if isinstance(steered, SteeringResult):
-        html += _steering_table(steered)
+        html += _steering_table(steered, names)
     return html + "</section>\n"
 
 
@@ -193,58 +217,79 @@ def _dissociated(found: Dissociation) -> str:
     raw, out = (table[table["kind"] == kind] for kind in ("value", "accuracy_out"))
     if raw.empty:
         return "Similarity inside and consistency of answers: nothing varies, so no correlation."
-    before, after = (_cells(rows[rows["p"] < 0.05]) for rows in (raw, out))
+    before, after = (_cells(rows[rows["p"] < LEVEL]) for rows in (raw, out))
     strength = raw["rho"].abs()
     best = raw[strength == strength.max()].to_dict("records")
     which = " and ".join(f"{r['measure'].replace('_', ' ')} at layer {r['layer']:g}" for r in best)
+    against = sum(sign < 0 for *_, sign in before)
     said = (
         f"Similarity inside and consistency of answers, over {int(best[0]['n_pairs'])} pairs of "
         f"languages: of {len(raw)} combinations of layer and measure, {len(before)} have p < 0.05 "
-        f"by permuted languages (about {0.05 * len(raw):.0f} would by chance, were they "
-        f"independent); the strongest is {which}, "
+        f"by permuted languages (about {LEVEL * len(raw):.0f} would by chance, were they "
+        f"independent){_signs(len(before), against)}; the strongest is {which}, "
         + " and ".join(f"rho {r['rho']:.2f}, p {r['p']:.3f}" for r in best)
         + "."
     )
     if out.empty:
         return said
-    new = f"; {len(after - before)} others of {len(out)} have it then" if after - before else ""
-    return f"{said} With accuracy taken out, {len(before & after)} of the {len(before)} stay{new}."
+    told = {cell[:2] for cell in _cells(out)}
+    untold = sum(cell[:2] not in told for cell in before)
+    stay = [f"{len(before & after)} of the {len(before)} stay"]
+    stay += [f"of {untold} nothing can be told then"] if untold else []
+    if new := len(after - before):
+        stay.append(f"{new} others of {len(out)} have it then")
+    return f"{said} With accuracy taken out, {'; '.join(stay)}."
+
+
+def _signs(n: int, against: int) -> str:
+    """Which way correlations go, as more of the one need not go with more of the other."""
+    if not against:
+        return ""
+    return f", {'all' if against == n else against} of them negative"
 
 
 def _cells(rows: pd.DataFrame) -> set[tuple[Any, ...]]:
-    return set(rows[["layer", "measure"]].itertuples(index=False, name=None))
+    """Layer, measure and sign: a correlation that turns round is another one."""
+    signs = np.sign(rows["rho"])
+    return set(zip(rows["layer"], rows["measure"], signs, strict=True))
 
 
-def _steered(result: SteeringResult) -> list[str]:
+def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
     said: list[str] = []
-    names = english_names([result.target, *result.test["language"]])
     target = names[result.target]
     own = result.test[result.test["language"] != result.target]
+    accuracy = own[own["metric"] == "accuracy"]
     for row in result.chosen.to_dict("records"):
         method = str(row["method"])
-        mine = own[(own["condition"] == method) & (own["metric"] == "accuracy")]
-        sure = mine[mine["p_adjusted"] < LEVEL]
-        better = sure[sure["change"] > 0]["language"].tolist()
-        worse = sure[sure["change"] < 0]["language"].tolist()
-        random = own[(own["condition"] == f"{method}, random") & (own["metric"] == "accuracy")]
+        mine, random = (
+            accuracy[accuracy["condition"] == name] for name in (method, f"{method}, random")
+        )
+        rises, falls = _sure(mine, 1), _sure(mine, -1)
+        alike = [
+            f"with random directions it {word} in {listed(names, both)} as well"
+            for word, found, sign in (("rises", rises, 1), ("falls", falls, -1))
+            if (both := [tag for tag in found if tag in _sure(random, sign)])
+        ]
         said.append(
             f"Steering towards {target} by {method.replace('_', ' ')} (layer {row['band']}, "
             f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
             f"{mine['change'].mean():+.3f} on average, with random directions by "
             f"{random['change'].mean():+.3f}; adjusted for the {len(mine)} languages looked at, it "
-            f"rises in {_named(names, better)} and falls in {_named(names, worse)}."
+            f"rises in {listed(names, rises)} and falls in {listed(names, falls)}"
+            f"{''.join(f'; {text}' for text in alike)}."
         )
     return said
 
 
-def _named(names: Mapping[str, str], tags: list[str]) -> str:
-    return ", ".join(names[tag] for tag in tags) or "no language"
+def _sure(rows: pd.DataFrame, sign: int) -> list[str]:
+    """The languages whose accuracy changes that way, beyond chance."""
+    sure = (rows["p_adjusted"] < LEVEL) & (np.sign(rows["change"]) == sign)
+    return rows.loc[sure, "language"].tolist()
 
 
-def _steering_table(result: SteeringResult) -> str:
+def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> str:
     rows: list[list[str]] = []
     shown = result.test[result.test["metric"].isin(list(EFFECTS))]
-    names = english_names([*shown["language"], *shown["vector"], result.target])
     for (language, vector, condition), mine in shown.groupby(
         ["language", "vector", "condition"], sort=False
     ):
@@ -255,10 +300,13 @@ def _steering_table(result: SteeringResult) -> str:
         rows.append([who, str(condition), *(_change(by[m]) for m in EFFECTS)])
     head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
     caption = "Test items: value, and in brackets the interval of the change against no steering."
+    if "chance" in result.provenance:
+        caption += f" Guessing is right in {result.provenance['chance']:.2f}."
     return table(caption, head, rows)
 
 
 def _change(row: Mapping[Hashable, Any]) -> str:
-    if row["condition"] == "none":
-        return f"{row['value']:.2f}"
-    return f"{row['value']:.2f} [{row['change_low']:+.2f}, {row['change_high']:+.2f}]"
+    value = number(row["value"])
+    if row["condition"] == "none" or math.isnan(row["change_low"]):
+        return value
+    return f"{value} [{row['change_low']:+.2f}, {row['change_high']:+.2f}]"

@@ -226,8 +226,8 @@ def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
 
 
 def _opening(parts: Mapping[str, Result]) -> str:
-    pivot = english_name(scores_of(parts).pivot, variant=True)
     tag = scores_of(parts).pivot
+    pivot = english_name(tag, variant=True)
     return (
         "<p>A model reads a paragraph and answers a question about it with a few words of the "
         f"paragraph. <strong>{tag}-{tag}</strong>: text, question and right answer are in {pivot}. "
@@ -250,8 +250,9 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
     html = '<section id="leaderboard">\n<h2>Leaderboard</h2>\n'
     caption = (
         f"Sorted by F1 in {setting}, the mean over languages. Another text: F1 with exchanged "
-        "texts, to be held against F1. By chance: F1 of right answers to other questions. Cut off: "
-        "answers ended by the limit on their length. Questions: in each language."
+        "texts, to be held against F1. By chance, and in brackets beside the pivot's F1: F1 of "
+        "right answers to other questions. Cut off: answers ended by the limit on their length. "
+        "Questions: in each language."
     )
     if (board.table["n"] != board.table["common"]).any():
         caption += (
@@ -269,8 +270,11 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
         f"F1 by language, {board.setting}. By chance: right answers to other questions.",
         *wide_rows(board.languages, "language", "f1"),
     )
-    caption = f"Shares of the wrong answers by kind, {board.setting}, all languages together."
-    html += table(caption, *wide_rows(board.errors, "kind", "share"))
+    caption = (
+        f"Shares of the wrong answers by kind, {board.setting}, all languages together. In "
+        "brackets: how often the same rules say so of right answers to other questions."
+    )
+    html += table(caption, *wide_rows(board.errors, "kind", "share", "baseline"))
     if scatter is not None:
         caption = (
             "What is left of the score in the pivot's language when only the question is in "

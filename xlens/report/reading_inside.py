@@ -1,12 +1,13 @@
 """What was found inside a model that reads: sentences and tables for terminal and page."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.phases import (
     INDICES,
     Curves,
@@ -34,8 +35,11 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
     )
     said: list[str] = []
     if isinstance(phases, PhaseResult):
-        said.append(f"Inside: {phases.verdict()}.")
-        if isinstance(blank := parts.get(TWIN), PhaseResult):
+        blank = parts.get(TWIN)
+        too = isinstance(blank, PhaseResult) and phases.found() and blank.found()
+        doubt = ", but with random weights there are two as well: no finding" if too else ""
+        said.append(f"Inside: {phases.verdict()}{doubt}.")
+        if isinstance(blank, PhaseResult):
             said.append(f"The same with random weights, {_named(blank)}: {blank.verdict()}.")
         n = int(phases.provenance["detector"]["n_clusters"])
         if n < _PARAGRAPHS:
@@ -48,8 +52,10 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
         whole = len(curves.meta)
         if used.min() < whole:
             few = [k for k, n in zip(curves.kinds, used, strict=True) if n == used.min()]
+            least, most = int(used.min()), int(used.max())
+            span = f"{least}" if least == most else f"{least} to {most}"
             said.append(
-                f"Of {whole} prompts, {used.min()} to {used.max()} say something, by kind of "
+                f"Of {whole} prompts, {span} say something, by kind of "
                 f"evidence (fewest: {', '.join(few)}): in the others the right and the wrong "
                 "answer begin with the same token, or the states of the other question don't fit."
             )
@@ -64,29 +70,50 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
             f"Relevance depth, the layer by which 95 % of a segment's relevance is reached, of "
             f"{depth.n_layers}: {', '.join(told)}."
         )
-        gap = depth_gap(depth).iloc[0]
-        if not math.isnan(gap["gap"]):
-            later = "deeper" if gap["low"] > 0 else "no deeper"
-            said.append(
-                f"By it the text lies {later} than the question: the difference is "
-                f"{gap['gap']:.1f} [{gap['low']:.1f}, {gap['high']:.1f}] layers."
-            )
+        said += _gap(depth, control if isinstance(control, DepthResult) else None)
     return said
+
+
+def _gap(depth: DepthResult, control: DepthResult | None) -> list[str]:
+    """Whether the text lies deeper than the question, and deeper than random tokens of both."""
+    gap = depth_gap(depth).iloc[0]
+    if math.isnan(gap["gap"]):
+        return []
+    if math.isnan(gap["low"]):
+        where = "can't be told apart from the question in depth, of so few prompts"
+    elif gap["low"] > 0:
+        where = "lies deeper than the question"
+    elif gap["high"] < 0:
+        where = "lies less deep than the question"
+    else:
+        where = "isn't told apart from the question in depth"
+    said = f"By it the text {where}: the difference is {_layers(gap)} layers"
+    if control is None or math.isnan((null := depth_gap(control).iloc[0])["gap"]):
+        return [f"{said}."]
+    beyond = gap["low"] > null["high"] or gap["high"] < null["low"]
+    doubt = "" if beyond else ", within the intervals the same"
+    return [f"{said} (of as many random tokens: {_layers(null)}{doubt})."]
+
+
+def _layers(row: Mapping[Any, Any] | pd.Series, name: str = "gap") -> str:
+    ends = "" if math.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]"
+    return f"{row[name]:.1f}{ends}"
 
 
 def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: a language a row, all together first."""
     rows: list[list[str]] = []
+    names = _names(found.phases["language"])
     for row in found.phases.to_dict("records"):
         places = [
-            f"{row[edge]:g} [{row[f'{edge}_low']:g}, {row[f'{edge}_high']:g}]"
-            if row[edge] == row[edge]
-            else "–"
+            "–"
+            if math.isnan(row[edge])
+            else f"{row[edge]:g} [{row[f'{edge}_low']:g}, {row[f'{edge}_high']:g}]"
             for edge in ("question", "answer")
         ]
         tag = str(row["language"])
         verdict = "two phases" if row["found"] else f"none found: {row['why']}"
-        rows.append([_all(tag), *places, f"{row['p']:.2g}", verdict])
+        rows.append([names[tag], *places, f"{row['p']:.2g}", verdict])
     return ["question in", "question handed over", "answer retrieved", "p", "structure"], rows
 
 
@@ -99,7 +126,8 @@ def stability_rows(found: StabilityResult) -> tuple[list[str], list[list[str]]]:
         for index in dict.fromkeys(found.table["index"])
         if (words := INDICES.get(str(index), "question depth less the pivot's / blocks"))
     ]
-    return ["index", *map(_all, tags)], rows
+    names = _names(tags)
+    return ["index", *(names[tag] for tag in tags)], rows
 
 
 def correlation_rows(
@@ -145,20 +173,20 @@ def _by_language(result: ReadingResult, asked: set[str]) -> pd.DataFrame:
 
 
 def _named(found: PhaseResult) -> str:
+    names = _names(found.phases["language"])
     tags = [str(tag) for tag in found.phases["language"] if tag != ALL]
-    return f"questions in {', '.join(map(_all, tags))}" if tags else "in one language"
+    return f"questions in {', '.join(names[tag] for tag in tags)}" if tags else "in one language"
 
 
-def _all(tag: str) -> str:
-    return "all languages" if tag == ALL else english_name(tag, variant=True)
+def _names(tags: Iterable[str]) -> dict[str, str]:
+    """English names with script and region, told apart, and what all of them together are."""
+    return {ALL: "all languages"} | english_names((t for t in tags if t != ALL), variant=True)
 
 
 def _depths(depth: DepthResult) -> dict[str, str]:
     """By segment, all languages together."""
     table = depth.summary()
     return {
-        str(row["segment"]): "unknown"
-        if math.isnan(row["depth"])
-        else f"{row['depth']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        str(row["segment"]): "unknown" if math.isnan(row["depth"]) else _layers(row, "depth")
         for row in table[table["language"] == "all"].to_dict("records")
     }

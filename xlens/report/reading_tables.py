@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.report.reading_inside import phase_findings
+from xlens.report.sentences import listed
 from xlens.report.tables import interval, number
 from xlens.results import Result
-from xlens.studies.leaderboard import Leaderboard
+from xlens.studies.leaderboard import Leaderboard, language_of
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 
@@ -80,7 +81,7 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
         if by["f1"]["n_languages"] < 2:
             continue
         left = _ratio(by["f1"]) if reads else "–"
-        shown = [interval(by["em"]), interval(by["f1"]), "", "", left]
+        shown = [interval(by["em"]), interval(by["f1"]), number(by["f1"]["chance"]), "", left]
         what = f"mean of {setting.replace('en', result.pivot)}"
         rows.append([what, "", "", "", *shown, *("" for _ in _controls(parts))])
     return rows
@@ -103,31 +104,48 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
     result = scores_of(parts)
     summary = result.summary[result.summary["metric"] == "f1"]
     by = {str(row["setting"]): row for row in summary.to_dict("records")}
-    pivot = english_name(result.pivot, variant=True)
+    names = _names(result)
+    pivot = names[result.pivot]
     said: list[str] = []
     reads = result.reads
-    if "en-en" in by:
-        doubt = (
-            ""
-            if reads
-            else f", within the intervals no more than with {result.other_text}: shares of it "
-            "say nothing"
-        )
-        said.append(f"With text and question in {pivot}, F1 is {interval(by['en-en'])}{doubt}.")
+    if row := by.get("en-en"):
+        doubt = "" if reads else _unreadable(result)
+        said.append(f"With text and question in {pivot}, F1 is {_beside_chance(row)}{doubt}.")
     for setting, what in (
         ("en-x", f"With the text in {pivot} and the question in"),
         ("x-x", "With text and question in"),
         ("x-en", f"With the question in {pivot} and the text in"),
     ):
         if row := by.get(setting):
-            names = ", ".join(
-                english_name(tag, variant=True) for tag in str(row["languages"]).split()
-            )
+            others = ", ".join(names[tag] for tag in str(row["languages"]).split())
             told = reads and not math.isnan(row["ratio"])
             left = f", {_ratio(row)} of {pivot}'s" if told else ""
-            said.append(f"{what} another language ({names}), F1 is {interval(row)}{left}.")
-    said += _unread(parts, result) + _cut(result) + _wrong(result)
+            said.append(f"{what} another language ({others}), F1 is {_beside_chance(row)}{left}.")
+    said += _unread(parts, result) + _cut(result) + _wrong(result, names)
     return said + oracle_findings(parts) + phase_findings(parts)
+
+
+def _names(result: ReadingResult) -> dict[str, str]:
+    """English names of all languages asked, with script and region, told apart."""
+    tags = result.scores[["context_language", "question_language", "answer_language"]]
+    return english_names([result.pivot, *tags.to_numpy().ravel()], variant=True)
+
+
+def _beside_chance(row: Mapping[Any, Any]) -> str:
+    """F1 with what right answers to other questions get, and whether it is above that."""
+    chance = row["chance"]
+    if math.isnan(chance):
+        return interval(row)
+    above = "" if row["low"] > chance or math.isnan(row["low"]) else ": not above it"
+    return f"{interval(row)} (by chance {number(chance)}{above})"
+
+
+def _unreadable(result: ReadingResult) -> str:
+    """Why shares of the pivot's F1 say nothing: the end of a sentence."""
+    home = (result.scores["setting"] == "en-en") & (result.scores["metric"] == "f1")
+    few = result.scores.loc[home, ["low", "high"]].isna().any(axis=None)
+    why = "of too few paragraphs to hold against" if few else "within the intervals no more than"
+    return f", {why} that with {result.other_text}: shares of it say nothing"
 
 
 def oracle_rows(found: OracleResult) -> tuple[list[str], list[list[str]]]:
@@ -152,9 +170,12 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     if not isinstance(found, OracleResult):
         return []
     means = found.items.groupby("target", sort=False)[["hit", "chance", "longest"]].mean()
+    cells = found.summary().groupby("target", sort=False)["above_low"]
+    above, of = cells.agg(lambda low: int((low > 0).sum())), cells.size()
     told = [
         f"the {target} in {row['hit']:.0%} (chance {row['chance']:.0%}, longest sentence "
-        f"{row['longest']:.0%})"
+        f"{row['longest']:.0%}; above chance, by the interval, in {above[target]} of {of[target]} "
+        f"combinations of languages)"
         for target, row in means.iterrows()
     ]
     return [
@@ -166,7 +187,8 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
 def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: a model a row, the best first.
 
-    In brackets: of its questions in a language, how many every model was asked, where not all.
+    In brackets: the pivot's F1 by chance; of a model's questions in a language, how many every
+    model was asked, where not all.
     """
     head = ["model", "base", "F1", "exact match", "of the pivot's", "pivot's F1", "another text"]
     head += ["by chance", "cut off", "questions"]
@@ -174,7 +196,9 @@ def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         [
             *(str(row["model"]), str(row["base"]) or "–"),
             *(interval(row, metric, f"{metric}_low", f"{metric}_high") for metric in ("f1", "em")),
-            *(number(row[name]) for name in ("ratio", "f1_pivot", "control", "chance")),
+            number(row["ratio"]),
+            f"{number(row['f1_pivot'])} ({number(row['chance_pivot'])})",
+            *(number(row[name]) for name in ("control", "chance")),
             f"{row['truncated']:.0%}",
             str(row["n"]) + ("" if row["n"] == row["common"] else f" ({row['common']} of all)"),
         ]
@@ -190,7 +214,7 @@ def pair_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         [
             *(str(row["base"]), str(row["post"])),
             *(number(row["f1_base"]), number(row["f1_post"])),
-            f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]",
+            _signed(row),
             str(row["n"]),
         ]
         for row in board.pairs.to_dict("records")
@@ -198,13 +222,26 @@ def pair_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def wide_rows(table: pd.DataFrame, column: str, value: str) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: a model a row, a column for each value of `column`."""
+def wide_rows(
+    table: pd.DataFrame, column: str, value: str, beside: str = ""
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: a model a row, a column for each value of `column`.
+
+    Args:
+        table: One row per model and value of `column`.
+        column: Of the headings.
+        value: Column of the numbers.
+        beside: Column of what stands in brackets beside them, if any.
+    """
     names = list(dict.fromkeys(table[column]))
-    rows = [
-        [str(model), *(number(dict(zip(mine[column], mine[value], strict=True))[n]) for n in names)]
-        for model, mine in table.groupby("model", sort=False)
-    ]
+    rows: list[list[str]] = []
+    for model, mine in table.groupby("model", sort=False):
+        cells = {
+            row[column]: number(row[value])
+            + (f" ({number(row[beside])})" if beside and not math.isnan(row[beside]) else "")
+            for row in mine.to_dict("records")
+        }
+        rows.append([str(model), *(cells.get(name, "–") for name in names)])
     return ["model", *map(str, names)], rows
 
 
@@ -227,6 +264,13 @@ def _controls(parts: Mapping[str, Result]) -> list[str]:
 
 def _cell(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     return tuple(str(row[f"{part}_language"]) for part in ("context", "question", "answer"))  # type: ignore[return-value]
+
+
+def _signed(row: Mapping[Any, Any]) -> str:
+    if math.isnan(row["difference"]):
+        return "–"
+    ends = "" if math.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{row['difference']:+.2f}{ends}"
 
 
 def _ratio(row: Mapping[Any, Any]) -> str:
@@ -269,29 +313,39 @@ def _cut(result: ReadingResult) -> list[str]:
     ]
 
 
-def _wrong(result: ReadingResult) -> list[str]:
+def _wrong(result: ReadingResult, names: Mapping[str, str]) -> list[str]:
     errors = result.errors[result.errors["control"] == ""]
+    what = "wrong answers" if result.provenance["error_denominator"] == "wrong" else "answers"
     said: list[str] = []
-    for setting in ("en-en", "en-x", "x-x"):
+    for setting in ("en-en", "en-x", "x-en", "x-x"):
         mine = errors[errors["setting"] == setting]
         whole = int(mine[mine["kind"] == "content"]["of"].sum())
         if not whole:
             continue
         n = {str(kind): int(rows["n"].sum()) for kind, rows in mine.groupby("kind")}
-        name = setting.replace("en", result.pivot)
         share = {kind: f"{count / whole:.0%}" for kind, count in n.items()}
-        # Each cell counts by its wrong answers, as in the shares themselves.
-        golds = mine[(mine["kind"] == "language") & mine["baseline"].notna() & (mine["of"] > 0)]
-        usual = ""
-        if len(golds):
-            so = np.average(golds["baseline"], weights=golds["of"])
-            usual = f" (of right answers to other questions, {so:.0%} would count so)"
         said.append(
-            f"Of {whole} wrong answers in {name}, {share['content']} are wrong in what they say, "
-            f"{share['language']} in another language{usual}, and {share['failure']} "
-            "no answer (gibberish, refusal, blank)."
+            f"Of {whole} {what} in {setting.replace('en', result.pivot)}, {share['content']} are "
+            f"wrong in what they say, {share['language']} in another language"
+            f"{_of_golds(mine, result.pivot, names)}, and {share['failure']} no answer (gibberish, "
+            "refusal, blank)."
         )
     return said
+
+
+def _of_golds(errors: pd.DataFrame, pivot: str, names: Mapping[str, str]) -> str:
+    """How often the rules say so of right answers, and where an interval lies above that."""
+    golds = errors[(errors["kind"] == "language") & errors["baseline"].notna() & (errors["of"] > 0)]
+    if golds.empty:
+        return ""
+    # Each cell counts by its wrong answers, as in the shares themselves.
+    so = np.average(golds["baseline"], weights=golds["of"])
+    cells = golds[golds["low"] > golds["baseline"]].to_dict("records")
+    above = dict.fromkeys(language_of(row, pivot) for row in cells)
+    return (
+        f" (of right answers to other questions, {so:.0%} would count so; the interval lies above "
+        f"that in {listed(names, above)})"
+    )
 
 
 def _width(text: str) -> int:

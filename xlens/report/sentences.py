@@ -1,7 +1,7 @@
 """What the numbers of a language pair say, in plain words and no stronger than they are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -63,17 +63,20 @@ def with_interval(row: pd.Series, *, of_layers: bool = False) -> str:
 
 
 @typed
-def verdict(conditions: Mapping[str, LensSummary]) -> str:
+def verdict(
+    conditions: Mapping[str, LensSummary], *, names: Mapping[str, str] | None = None
+) -> str:
     """One sentence: whether the pivot language showed up inside, judged against the controls.
 
     An interval that reaches down to a control's is no finding: then the sentence says that none was
-    made. The same holds where no control was run.
+    made. The same holds where no control was run, or too few prompts for intervals.
 
     Args:
         conditions: Summaries by condition, the result first.
+        names: Of the languages of the whole run; by default those of this pair, told apart.
     """
     summary = _first(conditions)
-    names = named(summary)
+    names = names or named([summary])
     pivot, target = names[summary.pivot], names[summary.target]
     if landmark(summary, "pivot_peak_layer") is None:
         return f"{pivot} is the language asked for, so nothing can be said of it as a pivot."
@@ -82,6 +85,11 @@ def verdict(conditions: Mapping[str, LensSummary]) -> str:
         return (
             f"No control was run, so it can't be told whether the probability of {pivot} words "
             "is more than chance."
+        )
+    if (few := _too_few(conditions)) is not None:
+        return (
+            f"{few} prompts are too few for intervals, so it can't be told whether the probability "
+            f"of {pivot} words is more than chance."
         )
     missing = undone(conditions)
     said = _on_the_way(summary, pivot, target, reached, done=not missing)
@@ -129,10 +137,15 @@ def _on_the_way(
         )
     peak = summary.landmark("pivot_peak_layer")["value"]
     if peak >= summary.n_layers:
-        return (
-            f"{above}, most of all at the output: the model answers in {pivot} rather than "
-            "passing through it."
+        own, right = (
+            summary.landmark(f"final_{what}_prob")["value"] for what in ("pivot", "target")
         )
+        if own > right:
+            return (
+                f"{above}, most of all at the output: the model answers in {pivot} rather than "
+                "passing through it."
+            )
+        return f"{above}, but most of all at the output, and not ahead of {target} ones: no phase."
     crossover = landmark(summary, "crossover_layer")
     if crossover is None or math.isnan(crossover["value"]):
         if _target_leads(summary, peak):
@@ -151,17 +164,20 @@ def _on_the_way(
 
 
 @typed
-def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
+def pair_sentences(
+    conditions: Mapping[str, LensSummary], *, names: Mapping[str, str] | None = None
+) -> list[str]:
     """The numbers behind the verdict: peaks, crossover, output, controls; plain text.
 
-    The crossover is left out where the pivot isn't above the controls, and where the task isn't
-    done: lines of noise cross too.
+    The crossover is left out where the pivot isn't known to be above controls, and where the task
+    isn't done: lines of noise cross too.
 
     Args:
         conditions: Summaries by condition, the result first.
+        names: Of the languages of the whole run; by default those of this pair, told apart.
     """
     summary = _first(conditions)
-    names = named(summary)
+    names = names or named([summary])
     pivot, target = names[summary.pivot], names[summary.target]
     said: list[str] = []
     peak, at = landmark(summary, "pivot_peak_prob"), landmark(summary, "pivot_peak_layer")
@@ -180,7 +196,7 @@ def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
     crossover = landmark(summary, "crossover_layer")
     if (
         crossover is not None
-        and not _reached(conditions)
+        and _reached(conditions) == []
         and (math.isnan(crossover["value"]) or not undone(conditions))
     ):
         said.append(_crossover(crossover, pivot, target))
@@ -195,9 +211,15 @@ def pair_sentences(conditions: Mapping[str, LensSummary]) -> list[str]:
     return said
 
 
-def named(summary: LensSummary) -> dict[str, str]:
-    """English names of a pair's languages and pivot, told apart."""
-    return english_names([summary.source, summary.target, summary.pivot])
+def named(summaries: Iterable[LensSummary]) -> dict[str, str]:
+    """English names of the languages and pivots of some pairs, told apart."""
+    return english_names(tag for s in summaries for tag in (s.source, s.target, s.pivot))
+
+
+def listed(names: Mapping[str, str], tags: Iterable[str]) -> str:
+    """`English, Thai and Hindi`; `no language` of none."""
+    *rest, last = [names[tag] for tag in tags] or ["no language"]
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def _against(one: pd.Series, other: pd.Series) -> str:
@@ -205,6 +227,8 @@ def _against(one: pd.Series, other: pd.Series) -> str:
     if one["value"] == other["value"]:
         return "as much as"
     than = "more than" if one["value"] > other["value"] else "less than"
+    if any(math.isnan(row[end]) for row in (one, other) for end in ("low", "high")):
+        return f"{than}, though of too few prompts for intervals,"
     apart = one["low"] > other["high"] or one["high"] < other["low"]
     return than if apart else f"{than}, though within the intervals,"
 
@@ -220,6 +244,20 @@ def _reached(conditions: Mapping[str, LensSummary]) -> list[str] | None:
     if peak is None or not nulls:
         return None
     return [NULLS[name] for name, row in nulls.items() if not peak["low"] > row["high"]]
+
+
+def _too_few(conditions: Mapping[str, LensSummary]) -> int | None:
+    """The prompts of a condition that has no intervals; None where all have some."""
+    needed = ("pivot_peak_prob", "final_target_prob", "target_over_shuffled")
+    rows = [
+        row
+        for name, summary in conditions.items()
+        if name in NULLS or summary is _first(conditions)
+        for each in needed
+        if (row := landmark(summary, each)) is not None
+    ]
+    few = [int(row["n"]) for row in rows if math.isnan(row["low"]) or math.isnan(row["high"])]
+    return min(few, default=None)
 
 
 def _crossover(row: pd.Series, pivot: str, target: str) -> str:

@@ -1,11 +1,10 @@
 """Whether the answers hang on how options of unequal length are compared: a sentence, a table."""
 
-import pandas as pd
+from collections.abc import Mapping
 
 from xlens.consistency import ConsistencyResult
-from xlens.languages import english_names
 from xlens.lengths import LM_EVAL, WORDS
-from xlens.report.tables import table
+from xlens.report.tables import interval, number, table
 
 
 def ways_sentences(panel: ConsistencyResult) -> list[str]:
@@ -23,31 +22,27 @@ def ways_sentences(panel: ConsistencyResult) -> list[str]:
     ]
 
 
-def ways_html(panel: ConsistencyResult) -> str:
+def ways_html(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
     """Accuracy by language and way of comparing options; empty where one way only is known."""
     if panel.ways.empty:
         return ""
     ways = list(dict.fromkeys(panel.ways["by"]))
-    names = english_names(panel.languages["language"])
     cells = panel.ways.set_index(["language", "by"])
     rows = [
         [
             names[row["language"]],
-            *(_cell(cells.loc[(row["language"], way)]) for way in ways),
+            *(interval(dict(cells.loc[(row["language"], way)]), "accuracy") for way in ways),
+            number(row["chance"]),
             f"{row['unsettled']:.0f} of {row['n']}",
         ]
-        for _, row in panel.languages.iterrows()
+        for row in panel.languages.to_dict("records")
     ]
     return table(
         "Share of right answers by how options of unequal length are compared; the first column is "
         "what everything else here is made of. In brackets the names of lm-evaluation-harness.",
-        ["", *map(_named, ways), "another option by some way"],
+        ["", *map(_named, ways), "chance", "another option by some way"],
         rows,
     )
-
-
-def _cell(row: pd.Series) -> str:
-    return f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def _named(way: str) -> str:

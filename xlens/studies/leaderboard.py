@@ -32,15 +32,17 @@ class Leaderboard(Result):
         setting: By whose mean F1 over languages they are sorted: `en-x` if all were asked it.
         table: One row per model, the best first: `model base` (of its pair), `em f1` with `_low`
             and `_high`, `ratio` (none where the pivot's F1 is no better than with exchanged texts),
-            `f1_pivot` (all in the pivot), `control` (F1 with exchanged texts, in that setting),
+            `f1_pivot` (all in the pivot; by chance `chance_pivot`), `control` (F1 with exchanged
+            texts, in that setting),
             `chance` (F1 of right answers to other questions), `truncated` (share of answers cut
             off by the limit on their length), both means over languages, `n`
             (questions in a language) and `common` (of these, how many every model was asked), both
             of the language where they differ most.
         languages: `model language f1 low high`, in that setting; first, under the name `by
             chance`, what right answers to other questions score.
-        errors: `model kind share n of`: shares of the wrong answers in that setting, all languages
-            together.
+        errors: `model kind share n of baseline`: shares of the wrong answers in that setting, all
+            languages together, and how often the same rules say so of right answers to other
+            questions.
         pairs: `base post f1_base f1_post difference low high n`: what post-training changed, on the
             questions that both answered; intervals over paragraphs.
     """
@@ -121,7 +123,7 @@ def leaderboard(
         table=table.reset_index(drop=True),
         languages=pd.concat(
             [
-                _chance(results[ranked[0]], setting),
+                _chance([results[name] for name in ranked], setting),
                 *(_languages(n, results[n], setting) for n in ranked),
             ],
             ignore_index=True,
@@ -157,6 +159,7 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
         **{"f1": f1["value"], "f1_low": f1["low"], "f1_high": f1["high"]},
         "ratio": f1["ratio"] if result.reads else np.nan,
         "f1_pivot": mean("f1", "en-en").get("value", np.nan),
+        "chance_pivot": mean("f1", "en-en").get("chance", np.nan),
         "control": float(exchanged.mean()) if len(exchanged) else np.nan,
         **{name: float(own[name].mean()) for name in ("chance", "truncated")},
     }
@@ -188,15 +191,18 @@ def _languages(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:
     )
 
 
-def _chance(result: ReadingResult, setting: str) -> pd.DataFrame:
+def _chance(results: Sequence[ReadingResult], setting: str) -> pd.DataFrame:
     """By language, what stands beside every model's F1."""
-    cells = _cells(result.scores, setting)
-    rows = cells[cells["metric"] == "f1"].to_dict("records")
+    levels: dict[str, float] = {}
+    for result in results:
+        cells = _cells(result.scores, setting)
+        for row in cells[cells["metric"] == "f1"].to_dict("records"):
+            levels.setdefault(language_of(row, result.pivot), row["chance"])
     return pd.DataFrame(
         {
             "model": BY_CHANCE,
-            "language": [language_of(row, result.pivot) for row in rows],
-            "f1": [row["chance"] for row in rows],
+            "language": list(levels),
+            "f1": list(levels.values()),
             "low": np.nan,
             "high": np.nan,
         }
@@ -208,6 +214,7 @@ def _errors(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:
     wrong = items[items["wrong"]]
     counts = [int((wrong["kind"] == kind).sum()) for kind in ERRORS]
     whole = len(wrong)
+    golds = _cells(result.errors, setting).groupby("kind")["baseline"].mean()
     return pd.DataFrame(
         {
             "model": name,
@@ -215,6 +222,7 @@ def _errors(name: str, result: ReadingResult, setting: str) -> pd.DataFrame:
             "share": [n / whole if whole else np.nan for n in counts],
             "n": counts,
             "of": whole,
+            "baseline": golds.reindex(list(ERRORS)).to_numpy(float),
         }
     )
 

@@ -182,6 +182,7 @@ def steer_choices(
             "choices": choices.source,
             "study": jsonable(asdict(study)),
             "languages": list(choices.languages),
+            "chance": _guessing(choices, split["test"]),
         },
         dev=dev,
         chosen=chosen,
@@ -373,6 +374,12 @@ def _saying(
                 )
             )
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def _guessing(choices: Choices, ids: Sequence[str]) -> float:
+    """How often guessing is right: one over the options, mean over items."""
+    items = choices.select(ids=ids).items(choices.languages[0])
+    return float(np.mean([1 / len(item.options) for item in items.values()]))
 
 
 def _cells(chosen: pd.DataFrame) -> list[tuple[str, tuple[int, ...], float]]:

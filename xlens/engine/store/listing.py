@@ -19,7 +19,7 @@ from xlens.engine.store.journal import JOURNAL, MANIFEST, Contents, contents_of,
 from xlens.engine.store.reports import EntryInfo
 
 _INDEX = ".index.json"
-_FORMAT = 1
+_FORMAT = 2
 # A change within the resolution of a file's date doesn't show: what is so new isn't remembered.
 _SETTLED_NS = 2 * 10**9
 
@@ -87,6 +87,7 @@ def _look(path: Path) -> dict[str, Any]:
         "verb": key.get("kind"),
         "model": begun.about.get("model") or str(key.get("fingerprint") or "")[:12] or None,
         "prompts": begun.about.get("prompts"),
+        "languages": begun.about.get("languages"),
         "epoch": key.get("epoch"),
         "layers": len(key["layers"]) if isinstance(key.get("layers"), list) else None,
     }

@@ -60,6 +60,13 @@ class LatentOptions(Result):
         """The same scores, read by another way of comparing options of unequal length."""
         return replace(self, items=item_shares(self.options, self.gold, by=by), by=by)
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """By language, how often guessing is right: one over the options, mean over items."""
+        table = self.options[self.options["set"] == "native"]
+        counts = table.drop_duplicates(["language", "id", "option"]).groupby(["language", "id"])
+        return (1 / counts.size()).groupby("language").mean().to_dict()
+
     def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
         """Means over items, with intervals (items drawn whole).
 

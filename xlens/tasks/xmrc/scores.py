@@ -25,7 +25,7 @@ Classifier = Callable[[Mapping[str, Any]], Verdict]
 SETTINGS = ("en-en", "en-x", "x-en", "x-x")
 SUMMARY = (
     *("setting", "metric", "value", "low", "high"),
-    *("ratio", "ratio_low", "ratio_high", "flag", "n_languages", "languages"),
+    *("ratio", "ratio_low", "ratio_high", "flag", "chance", "n_languages", "languages"),
 )
 DERIVED = ("failure", "question's language")
 """Sums and parts of the kinds of error: gibberish, refusal or blank; and in the question's
@@ -49,7 +49,8 @@ class ReadingResult(Result):
             pivot's. `chance` is the F1 of right answers to other questions in that language,
             `truncated` the share of answers that the limit on their length cut off.
         summary: Means over languages other than the pivot, each language counting the same:
-            `setting metric value low high ratio ratio_low ratio_high n_languages languages flag`.
+            `setting metric value low high ratio ratio_low ratio_high n_languages languages flag
+            chance`.
             The ratio of `en-x` is the review's ratio_cross, that of `x-x` its ratio_mono. No rows
             where no cell is of a setting that has a name.
         errors: One row per cell and kind of error: its columns, `kind share low high n of
@@ -328,7 +329,6 @@ class _Table:
     levels: pd.DataFrame
 
     def scores(self, cells: list[Cell], items: pd.DataFrame) -> pd.DataFrame:
-        by_chance = dict(zip(self.levels["language"], self.levels["chance"], strict=True))
         cut = items.groupby(list(KEY), sort=False)["truncated"].mean().to_dict()
         rows: list[dict[str, Any]] = []
         for cell in cells:
@@ -343,7 +343,7 @@ class _Table:
                         "n": int(self.found.n[at]),
                         "paragraphs": self.wide.n_paragraphs(at),
                         **self._ratio(cells, [cell], metric),
-                        "chance": by_chance.get(cell[3], np.nan) if metric == "f1" else np.nan,
+                        "chance": self._chance([cell], metric),
                         "truncated": cut[cell],
                     }
                 )
@@ -361,6 +361,7 @@ class _Table:
                         "metric": metric,
                         **self._interval("value", self._at(mine, metric)),
                         **self._ratio(cells, mine, metric),
+                        "chance": self._chance(mine, metric),
                         "n_languages": len(mine),
                         "languages": " ".join(others),
                     }
@@ -425,6 +426,12 @@ class _Table:
             "ratio_high": float(high),
             "flag": "" if same else f"other questions than {self.pivot}-{self.pivot}",
         }
+
+    def _chance(self, cells: list[Cell], metric: str) -> float:
+        """F1 of right answers to other questions, each language of the answer counting the same."""
+        by_language = dict(zip(self.levels["language"], self.levels["chance"], strict=True))
+        levels = [by_language.get(cell[3], np.nan) for cell in cells]
+        return float(np.mean(levels)) if metric == "f1" else np.nan
 
     def _foreign(self, cell: Cell) -> str:
         """The language of a cell that isn't the pivot, or the pivot."""
