@@ -445,6 +445,11 @@ def test_the_figure_draws_each_language_with_its_control(bed):
     assert lines["English (en) options"] == pytest.approx(list(means["share"]))
     assert lines["control: another item's"] == pytest.approx(list(means["share_control"]))
     assert "items" in fig.layout.title.text and len(lines) == 4
+    assert [(s.yref.split()[0], s.y0, s.y1) for s in fig.layout.shapes] == [
+        ("y2", chance, chance) for chance in found.chance.values()
+    ]
+    counts = [len(item.options) for item in pivot_choices(bed, "de", "en").items("de").values()]
+    assert found.chance == {"de": pytest.approx(np.mean([1 / n for n in counts]))}
 
 
 def test_identical_options_are_left_out_of_the_share(tmp_path):

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import lens_result, study
+from test_report import CONFIG, PROVENANCE
 
-from xlens.consistency import ConsistencyResult, Dissociation
+from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, consistency
 from xlens.languages import english_name, english_names
-from xlens.report import pair_sentences, verdict
+from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.choices import findings
-from xlens.report.process import process_findings
+from xlens.report.process import language_names, process_findings
 from xlens.report.sentences import summarised
 from xlens.results import analysed
+from xlens.runs import RunDirectory
+from xlens.steering import SteeringResult
 
 quick = settings(max_examples=60, deadline=None)
 shares = st.integers(0, 4).map(lambda n: n / 4)  # few values, so that ties and bounds are met
@@ -98,6 +101,74 @@ def test_more_or_less_than_its_translation(base, shown, pivot):
     assert ("within the intervals" in said) == (overlap and shown[0] != pivot[0])
 
 
+@pytest.mark.parametrize("name", ["pivot_peak_prob", "final_target_prob", "target_over_shuffled"])
+@pytest.mark.parametrize("where", ["translation", "shuffled"])
+def test_too_few_prompts_for_intervals_are_no_finding(base, name, where):
+    if (base[where].landmarks["name"] == name).any():
+        none = landmarks(base[where], **{name: (0.9, np.nan, np.nan)})
+        found = {**base, where: none}
+        n = int(none.landmark(name)["n"])
+        assert verdict(found).startswith(f"{n} prompts are too few for intervals")
+        assert "phase" not in verdict(found)
+    shown = landmarks(base["translation"], source_peak_prob=(0.9, np.nan, np.nan))
+    said = " ".join(pair_sentences({**base, "translation": shown}))
+    assert "more than, though of too few prompts for intervals, its English translation" in said
+
+
+def test_without_a_control_no_crossing_is_told(base):
+    alone = {"translation": base["translation"]}
+    assert "leads for good" in " ".join(pair_sentences(base))
+    assert "leads" not in " ".join(pair_sentences(alone))
+
+
+@quick
+@given(own=shares, right=shares)
+def test_the_pivot_is_the_answer_only_where_it_is_ahead_at_the_output(base, own, right):
+    last = base["translation"].n_layers
+    first = landmarks(
+        base["translation"],
+        pivot_peak_layer=(last, last, last),
+        final_pivot_prob=(own, own, own),
+        final_target_prob=(right, right, right),
+    )
+    said = verdict({**base, "translation": first})
+    assert ("the model answers in English" in said) == (own > right)
+    assert ("not ahead of Russian ones: no phase" in said) == (not own > right)
+
+
+def test_the_output_and_the_controls_are_told_with_their_own_numbers(base):
+    first = landmarks(
+        base["translation"], final_target_prob=(0.71, 0.7, 0.8), final_pivot_prob=(0.21, 0.2, 0.3)
+    )
+    said = " ".join(pair_sentences({**base, "translation": first}))
+    assert (
+        "At the output the Russian word has 0.71 [0.70, 0.80], the English one 0.21 [0.20, 0.30]."
+        in said
+    )
+    high = base["shuffled"].curves.copy()
+    high.loc[3, "mean"] = 0.44
+    other = {**base, "shuffled": replace(base["shuffled"], curves=high)}
+    assert "mean exceeds 0.44 with shuffled words" in " ".join(pair_sentences(other))
+
+
+def test_pairs_of_one_run_that_differ_in_script_only_read_as_two(tmp_path):
+    run = RunDirectory.create(tmp_path, CONFIG, PROVENANCE)
+    for target in ("zh-Hans", "zh-Hant"):
+        for name, result in study("de", target).items():
+            result.save(run.result_folder(f"de_{target}", name))
+        rows = [{"pair": target, "reason": why, "n": 9} for why in ("offered", "kept")]
+        run.save_survival(f"de_{target}", pd.DataFrame(rows))
+    html = write_report(run).read_text(encoding="utf-8")
+    for name in ("Simplified Chinese", "Traditional Chinese"):
+        assert f"German → {name}" in html and f"{name} leads for good" in html
+        assert f"Translation from German to {name}" in html
+    assert not re.search(r"(?<!Simplified )(?<!Traditional )Chinese", html)
+    # One of them by itself is called what it usually is.
+    assert "Chinese leads for good" in " ".join(
+        pair_sentences({k: r.summary() for k, r in study("de", "zh-Hant").items()})
+    )
+
+
 def test_the_difference_is_paired_by_prompt():
     results = study(end=0.5)
     shuffled = results["shuffled"].rows
@@ -123,23 +194,24 @@ def test_a_pair_of_one_language_in_two_scripts_reads_as_two():
 
 # choices -----------------------------------------------------------------------------------------
 
-TAGS = ["en", "vi", "th", "zh-Hans", "zh-Hant"]
-NAMES = ["English", "Vietnamese", "Thai", "Simplified Chinese", "Traditional Chinese"]
+TAGS = ["zh-Hans", "zh-Hant", "en", "vi", "th"]  # from two on, script is told
+NAMES = ["Simplified Chinese", "Traditional Chinese", "English", "Vietnamese", "Thai"]
 
 
-def panel(accuracy, low, chance=0.25):
+def panel(accuracy, low, high=1.0, chance=0.25, p=1.0):
     table = pd.DataFrame({"language": TAGS[: len(accuracy)], "accuracy": accuracy, "low": low})
-    table = table.assign(high=1.0, chance=chance, ties=0.0, n=20)
+    table = table.assign(high=high, chance=chance, ties=0.0, n=20)
     pairs = pd.DataFrame(
-        [
-            {"metric": "lift", "source": a, "target": b, "value": 0.0, "low": -0.1, "high": 0.1}
-            | {"n": 20, "control": 0.0, "control_low": -0.1, "control_high": 0.1}
+        columns=["metric", "source", "target", "value", "control"],
+        data=[
+            {"metric": "lift", "source": a, "target": b, "value": 0.2, "low": -0.1, "high": 0.1}
+            | {"n": 20, "control": 0.1, "control_low": -0.1, "control_high": 0.1}
             for a in table["language"]
             for b in table["language"]
             if a != b
-        ]
+        ],
     )
-    tested = pairs[["source", "target"]].assign(p=1.0, p_adjusted=1.0)
+    tested = pairs[["source", "target"]].assign(p=p, p_adjusted=p)
     return ConsistencyResult(provenance={}, languages=table, pairs=pairs, dependence=tested)
 
 
@@ -149,23 +221,78 @@ def languages_in(text):
 
 
 @quick
-@given(rows=st.lists(st.tuples(shares, shares), min_size=2, max_size=5))
+@given(rows=st.lists(intervals, min_size=2, max_size=5))
 def test_the_best_the_worst_and_the_guessing_are_sets(rows):
-    accuracy = [a for a, _ in rows]
-    low = [min(a, b) for a, b in rows]
-    said = findings(panel(accuracy, low))
+    accuracy, low, high = (list(column) for column in zip(*rows, strict=True))
+    said = findings(panel(accuracy, low, high))
     names = NAMES[: len(rows)]
     best = {n for n, a in zip(names, accuracy, strict=True) if a == max(accuracy)}
     worst = {n for n, a in zip(names, accuracy, strict=True) if a == min(accuracy)}
+    assert said[0].endswith("; chance is 0.25.")
+    for name, (value, least, most) in zip(names, rows, strict=True):
+        if name in best | worst:
+            parts = re.findall(r"([^]]*?), (\d\.\d\d \[\d\.\d\d, \d\.\d\d])", said[0])
+            (mine,) = [share for told, share in parts if name in languages_in(told)]
+            assert mine == f"{value:.2f} [{least:.2f}, {most:.2f}]"
     if len(best) == len(rows):
         assert said[0].startswith("Right equally often in all of")
         assert languages_in(said[0]) == best
     else:
         most, least = said[0].split(", least often in ")
         assert languages_in(most) == best and languages_in(least) == worst
-    guess = {n for n, x in zip(names, low, strict=True) if x <= 0.25}
-    told = [s for s in said if s.startswith("Not told apart")]
-    assert (languages_in(told[0]) if told else set()) == guess
+        apart = all(
+            one[1] > other[2]
+            for one in rows
+            for other in rows
+            if one[0] == max(accuracy) and other[0] == min(accuracy)
+        )
+        assert ("within the intervals" in said[0]) == (not apart)
+    for start, holds in (
+        ("Not told apart", [x <= 0.25 <= y for _, x, y in rows]),
+        ("Below guessing", [y < 0.25 for _, _, y in rows]),
+    ):
+        told = [s for s in said if s.startswith(start)]
+        named = {n for n, is_so in zip(names, holds, strict=True) if is_so}
+        assert (languages_in(told[0]) if told else set()) == named
+
+
+def test_accuracy_that_is_not_known_is_not_told():
+    none = panel([np.nan, np.nan], [np.nan, np.nan], np.nan)
+    none = replace(none, dependence=none.dependence.iloc[:0])
+    assert findings(none) == [
+        "Which answers are right isn't known in Simplified Chinese and Traditional Chinese."
+    ]
+    some = findings(panel([np.nan, 0.5, 0.75], [np.nan, 0.3, 0.5]))
+    assert languages_in(some[0]) == {"Traditional Chinese", "English"} and "nan" not in " ".join(
+        some
+    )
+    assert "isn't known in Simplified Chinese." in " ".join(some)
+    few = findings(panel([0.5, 0.75], [np.nan, 0.5], [np.nan, 0.9]))
+    assert "too few items for intervals" in few[0]
+    assert "Not told apart from guessing in Simplified Chinese" in few[1]
+
+
+def test_a_panel_without_right_answers_is_told():
+    rng = np.random.default_rng(0)
+    scores = OptionScores(rng.normal(size=(3, 6, 4)), ("en", "de", "fr"), tuple("abcdef"))
+    found = consistency(scores, n_permutations=2)
+    assert findings(found)[0].startswith("Which answers are right isn't known in English, German")
+    assert not any("beyond accuracy" in s or "nan" in s for s in findings(found))
+
+
+def test_chances_that_differ_are_named_by_language():
+    said = findings(panel([0.5, 0.75, 0.5], [0.4, 0.6, 0.3], chance=[0.25, 0.5, 0.25]))
+    assert said[0].endswith(
+        "; chance is 0.25 in Simplified Chinese and English, 0.50 in Traditional Chinese."
+    )
+
+
+@quick
+@given(p=st.lists(st.sampled_from([0.001, 0.05, 0.4]), min_size=6, max_size=6))
+def test_pairs_beyond_accuracy_are_those_whose_test_says_so(p):
+    (said,) = [s for s in findings(panel([0.5] * 3, [0.4] * 3, p=p)) if "beyond accuracy" in s]
+    assert f"in {sum(x < 0.05 for x in p)} of 6 pairs" in said
+    assert "mean lift 0.20, with permuted items 0.10" in said
 
 
 @quick
@@ -195,6 +322,90 @@ def test_what_stays_with_accuracy_out_is_the_same_that_was_there(rows):
     assert (int(new[1]) if new else 0) == len(after - before)
     strongest = {n for n, row in enumerate(rows) if row[2] == max(r[2] for r in rows)}
     assert {int(n) for n in re.findall(r"cosine at layer (\d+)", said)} == strongest
+
+
+def test_a_correlation_that_turns_round_does_not_stay():
+    def told(*rows):
+        table = [
+            {"layer": n, "measure": "cosine", "metric": "spearman", "kind": kind, "rho": rho}
+            | {"p": 0.01, "null_low": -0.5, "null_high": 0.5, "n_pairs": 6}
+            for n, both in enumerate(rows)
+            for kind, rho in zip(("value", "accuracy_out"), both, strict=True)
+        ]
+        found = Dissociation(
+            provenance={}, table=pd.DataFrame(table), languages=("en", "de"), n_permutations=9
+        )
+        return process_findings({"dissociation": found})[0]
+
+    assert "1 of the 1 stay." in told((0.8, 0.7))
+    assert "0 of the 1 stay; 1 others" in told((0.8, -0.7))
+    assert "0 of the 1 stay; of 1 nothing can be told" in told((0.8, np.nan), (np.nan, np.nan))
+    assert "negative" not in told((0.8, 0.7))
+    assert ", 1 of them negative;" in told((0.8, 0.7), (-0.9, -0.7))
+    assert ", all of them negative;" in told((-0.9, -0.7))
+    assert "nothing varies" in told((np.nan, np.nan))
+
+
+changes = st.tuples(st.sampled_from([0.001, 0.05, np.nan]), st.sampled_from([-0.1, 0.0, 0.1]))
+
+
+@quick
+@given(rows=st.lists(st.tuples(changes, changes), min_size=4, max_size=4))
+def test_languages_that_steering_changes_are_those_whose_test_says_so(rows):
+    tags, names = ([x for x in every if x not in ("en", "English")] for every in (TAGS, NAMES))
+    table = [
+        {"language": tag, "vector": tag, "condition": name, "metric": "accuracy"}
+        | {"value": 0.5, "change": change, "p_adjusted": p}
+        for tag, both in zip(tags, rows, strict=True)
+        for name, (p, change) in zip(("lda", "lda, random"), both, strict=True)
+    ]
+    harm = {**table[0], "language": "en", "change": 1.0, "p_adjusted": 0.0001}
+    other = {**table[0], "metric": "consistency", "change": -1.0, "p_adjusted": 0.0001}
+    (said,) = process_findings({"steering": steered(pd.DataFrame([*table, harm, other]))})
+    real, random = ([both[k] for both in rows] for k in (0, 1))
+    for word, sign in (("rises", 1), ("falls", -1)):
+        sure, blind = (
+            {
+                name
+                for name, (p, change) in zip(names, side, strict=True)
+                if p < 0.05 and np.sign(change) == sign
+            }
+            for side in (real, random)
+        )
+        whole, _, alike = said.partition("; with random directions")
+        (mine,) = re.findall(rf"{word} in (.*?)(?: and falls|\.$|$)", whole)
+        assert languages_in(mine) == sure and ("no language" in mine) == (not sure)
+        both = re.findall(rf"it {word} in (.*?) as well", alike)
+        assert (languages_in(both[0]) if both else set()) == sure & blind
+    assert f"changes by {np.mean([c for _, c in real]):+.3f} on average" in said
+    assert f"random directions by {np.mean([c for _, c in random]):+.3f}" in said
+    assert "adjusted for the 4 languages" in said
+
+
+def steered(test):
+    chosen = pd.DataFrame([{"method": "lda", "band": "3", "strength": 2.0}])
+    none = pd.DataFrame()
+    return SteeringResult(
+        provenance={},
+        dev=none,
+        chosen=chosen,
+        test=test,
+        items=none,
+        outputs=none,
+        split=none,
+        target="en",
+    )
+
+
+def test_sets_of_items_in_one_language_of_two_scripts_read_as_two():
+    sets = [
+        {"consistency": replace(panel([0.5], [0.4]), languages=table)}
+        for tag in ("zh-Hans", "zh-Hant")
+        for table in [panel([0.5], [0.4]).languages.assign(language=tag)]
+    ]
+    names = language_names(sets)
+    said = [process_findings(parts, names=names)[0] for parts in sets]
+    assert "Right in Simplified Chinese" in said[0] and "Right in Traditional Chinese" in said[1]
 
 
 def test_options_of_an_analysis_leave_the_models_own_facts_alone():

@@ -101,6 +101,24 @@ def test_curves_draw_the_numbers_and_their_intervals(summary):
     assert list(band.y) == entropy["high"].tolist() + entropy["low"].tolist()[::-1]
 
 
+def test_what_each_language_gets_by_chance_is_drawn_as_a_thin_line(summary):
+    null = lens_result(bump=0.02, end=0.03, seed=3).summary(resampling=Resampling(draws=50))
+    fig = figures.language_curves(summary, chance=null)
+    dotted = {t.name: t for t in fig.data if t.mode == "lines" and t.line.dash == "dot"}
+    assert len(dotted) == null.curves["language"].nunique() == 3
+    for tag, name in (("en", "English (en)"), ("ru", "Русский (ru)")):
+        line = dotted[f"{name}: by chance"]
+        assert list(line.y) == null.curves.loc[null.curves["language"] == tag, "mean"].tolist()
+        (mine,) = [t for t in fig.data if t.name == name]
+        assert line.line.color == mine.line.color
+    assert "other prompts' words" in fig.layout.title.text.replace("<br>", " ")
+    both = {"a": summary, "b": null}
+    overview = figures.pairs_overview(both, chances={"a": null})
+    assert sum(t.line.dash == "dot" for t in overview.data) == 3
+    plain = figures.pairs_overview(both)
+    assert not any(t.line.dash == "dot" for t in plain.data) and "thin" not in str(plain.layout)
+
+
 def test_curves_say_what_they_show(summary):
     fig = figures.language_curves(summary)
     assert "Translation from German to Russian" in fig.layout.title.text

@@ -246,6 +246,7 @@ def test_an_answer_in_the_pivot_language_is_no_phase():
     found = summaries(study(end=0.01))
     curves, marks = found["translation"].curves, found["translation"].landmarks.copy()
     marks.loc[marks["name"] == "pivot_peak_layer", "value"] = 6.0
+    marks.loc[marks["name"] == "final_pivot_prob", ["value", "low", "high"]] = (0.3, 0.2, 0.4)
     marks.loc[marks["name"] == "crossover_layer", ["value", "low", "high"]] = float("nan")
     found["translation"] = replace(found["translation"], curves=curves, landmarks=marks)
     assert "the model answers in English" in verdict(found)

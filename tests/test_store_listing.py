@@ -80,7 +80,9 @@ def test_ls_shows_model_prompts_verb_and_age(
         main(["store", "ls", "--root", str(tmp_path / "store")])
     assert not ended.value.code
     line = capsys.readouterr().out.splitlines()[0]
-    for shown in ("harvest", model.name, f"{len(prompts)} prompts", "2 layers", "0 min", "whole"):
+    tags = ", ".join(sorted({p.language for p in prompts}))
+    asked = f"{len(prompts)} prompts ({tags})"
+    for shown in ("harvest", model.name, asked, "2 layers", "0 min", "whole"):
         assert shown in line, line
 
 

@@ -1,6 +1,7 @@
 """Figures of reading: what they show is what the tables say."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import readings
@@ -72,9 +73,35 @@ def test_bars_stand_where_their_languages_are(result):
     assert "tiny &lt;b&gt;" in fig.layout.title.text
 
 
+def test_chance_stands_across_each_bar(result):
+    fig = figures.reading_bars(result)
+    table = result.scores[(result.scores["metric"] == "f1") & (result.scores["control"] == "")]
+    lines = {round((s.x0 + s.x1) / 2, 3): (s.y0, s.y1) for s in fig.layout.shapes}
+    bars = [bar for bar in fig.data if bar.showlegend is not False]
+    for bar, setting in zip(bars, ("en-en", "en-x", "x-x"), strict=True):
+        levels = table.loc[table["setting"] == setting, "chance"].tolist()
+        assert [lines[round(x, 3)] for x in bar.x] == [(level, level) for level in levels]
+    assert "by chance" in fig.layout.title.text.replace("<br>", " ")
+
+
+def test_errors_of_language_are_drawn_beside_those_of_right_answers(result):
+    errors = result.errors.copy()
+    errors.loc[errors["kind"] == "language", "baseline"] = 0.125
+    fig = figures.error_bars(replace(result, errors=errors))
+    below = {
+        (bar.xaxis or "x", tag): y
+        for bar in fig.data
+        if bar.name == "content"
+        for tag, y in zip(bar.x, bar.y, strict=True)
+    }
+    tags = {"x": ["en"], "x2": ["de", "ru", "zh-Hans"], "x3": ["de", "ru", "zh-Hans"]}
+    drawn = {(s.xref, tags[s.xref][round((s.x0 + s.x1) / 2)]): s.y0 for s in fig.layout.shapes}
+    assert drawn == pytest.approx({place: y + 0.125 for place, y in below.items()})
+
+
 def test_bars_without_a_control_say_nothing_of_it():
     fig = figures.reading_bars(result_of(["en-en", "x-en"], 5), "em")
-    assert "grey" not in fig.layout.title.text
+    assert "grey" not in fig.layout.title.text and not fig.layout.shapes
     assert fig.layout.yaxis.title.text == "share of exactly right answers"
 
 
@@ -103,6 +130,12 @@ def test_models_are_compared_by_their_ratios(result):
         assert (dot.x[0], dot.y[0]) == pytest.approx(((right - 2) / right,) * 2)
     diagonal = next(trace for trace in fig.data if trace.mode == "lines")
     assert list(diagonal.x) == list(diagonal.y)
+    ways = [trace for trace in fig.data if trace.mode == "lines"][1:]
+    for way, dot, made in zip(ways, dots, (result, other), strict=True):
+        rows = made.summary[made.summary["metric"] == "f1"].set_index("setting")
+        chance = rows["chance"] / rows.loc["en-en", "value"]
+        assert list(way.x) == pytest.approx([chance["x-x"], dot.x[0]])
+        assert list(way.y) == pytest.approx([chance["en-x"], dot.y[0]])
     lone = result_of(["en-en", "en-x"], 5)
     with pytest.raises(ValueError, match="None of 1 results has ratios of both settings"):
         figures.ratio_scatter([lone])
@@ -120,6 +153,10 @@ def test_the_matrix_has_every_pair():
                 & (made.scores["metric"] == "f1")
             ]
             assert heat.z[i][j] == row["value"].iloc[0]
+    levels = dict(zip(made.chance["language"], made.chance["chance"], strict=True))
+    assert list(figures.reading_matrix(made).layout.yaxis.ticktext) == [
+        f"{tag}<br>chance {levels[tag]:.2f}" for tag in heat.y
+    ]
 
 
 def test_bad_input(result):

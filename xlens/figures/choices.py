@@ -21,8 +21,8 @@ def latent_share(result: LatentOptions) -> go.Figure:
 
     A column per language; above the share with its control, below how often the most probable
     option is the right one, in the pivot's words and in the language's own; dotted what guessing
-    gets. Lines are means over items, shaded their intervals. The control shows what the pivot language gets whatever the
-    question: only what lies above it says something.
+    gets. Lines are means over items, shaded their intervals. The control shows what the pivot
+    language gets whatever the question: only what lies above it says something.
 
     Args:
         result: From `xlens.tasks.choices.latent_options`.

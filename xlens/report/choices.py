@@ -1,9 +1,8 @@
 """The page of a run of `xlens choices`: do the answers agree across languages?"""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -114,10 +113,10 @@ def _accuracy(known: pd.DataFrame, names: Mapping[str, str]) -> str:
 
 def _shares(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
     """Languages with their accuracy: once, where it and its interval are the same for all."""
-    shares = [_share(row) for row in rows.to_dict("records")]
-    by_share = rows.groupby(shares, sort=False)["language"]
-    groups = [f"{listed(names, tags)}, {share}" for share, tags in by_share]
-    return " and ".join(groups)
+    by_share: dict[str, list[str]] = {}
+    for row in rows.to_dict("records"):
+        by_share.setdefault(interval(row, "accuracy"), []).append(str(row["language"]))
+    return " and ".join(f"{listed(names, tags)}, {share}" for share, tags in by_share.items())
 
 
 def _guessing(known: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
@@ -149,10 +148,6 @@ def _dependence(panel: ConsistencyResult) -> list[str]:
     ]
 
 
-def _share(row: Mapping[Hashable, Any]) -> str:
-    return interval(row, "accuracy")
-
-
 def _two(value: float) -> str:
     """Two decimals, and no minus before a zero; a dash for none."""
     return number(round(value, 2) + 0.0)
@@ -163,7 +158,7 @@ def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
     rows = [
         [
             names[row["language"]],
-            _share(row),
+            interval(row, "accuracy"),
             f"{row['chance']:.2f}",
             f"{row['ties']:.0%}",
             str(row["n"]),

@@ -230,7 +230,7 @@ def _dissociated(found: Dissociation) -> str:
         + " and ".join(f"rho {r['rho']:.2f}, p {r['p']:.3f}" for r in best)
         + "."
     )
-    if out.empty:
+    if not (found.table["kind"] == "accuracy_out").any():
         return said
     told = {cell[:2] for cell in _cells(out)}
     untold = sum(cell[:2] not in told for cell in before)

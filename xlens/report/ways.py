@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from xlens.consistency import ConsistencyResult
+from xlens.languages import english_names
 from xlens.lengths import LM_EVAL, WORDS
 from xlens.report.tables import interval, number, table
 
@@ -22,11 +23,12 @@ def ways_sentences(panel: ConsistencyResult) -> list[str]:
     ]
 
 
-def ways_html(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
+def ways_html(panel: ConsistencyResult, names: Mapping[str, str] | None = None) -> str:
     """Accuracy by language and way of comparing options; empty where one way only is known."""
     if panel.ways.empty:
         return ""
     ways = list(dict.fromkeys(panel.ways["by"]))
+    names = names or english_names(panel.languages["language"])
     cells = panel.ways.set_index(["language", "by"])
     rows = [
         [
