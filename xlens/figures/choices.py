@@ -1,5 +1,7 @@
 """Options inside the model: which language's a layer favours, and whether the right one."""
 
+from typing import Any
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -59,7 +61,8 @@ def latent_share(result: LatentOptions) -> go.Figure:
                 )
             if row == 2:
                 guess = {"color": theme.NEUTRAL, "width": 1, "dash": "dot"}
-                fig.add_hline(y=result.chance[language], line=guess, row=row, col=col)
+                place: dict[str, Any] = {"row": row, "col": col}
+                fig.add_hline(y=result.chance[language], line=guess, **place)
             named = row == 2 and col == (len(languages) + 1) // 2  # once: columns are narrow
             bands.layer_axis(fig, last, row=row, col=col, title=named, ticks=5)
     for row, title in enumerate(_TITLES, start=1):

@@ -170,14 +170,15 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     if not isinstance(found, OracleResult):
         return []
     means = found.items.groupby("target", sort=False)[["hit", "chance", "longest"]].mean()
-    cells = found.summary().groupby("target", sort=False)["above_low"]
-    above, of = cells.agg(lambda low: int((low > 0).sum())), cells.size()
-    told = [
-        f"the {target} in {row['hit']:.0%} (chance {row['chance']:.0%}, longest sentence "
-        f"{row['longest']:.0%}; above chance, by the interval, in {above[target]} of {of[target]} "
-        f"combinations of languages)"
-        for target, row in means.iterrows()
-    ]
+    cells = found.summary()
+    told: list[str] = []
+    for target, row in means.iterrows():
+        lows = cells.loc[cells["target"] == target, "above_low"]
+        told.append(
+            f"the {target} in {row['hit']:.0%} (chance {row['chance']:.0%}, longest sentence "
+            f"{row['longest']:.0%}; above chance, by the interval, in {int((lows > 0).sum())} of "
+            f"{len(lows)} combinations of languages)"
+        )
     return [
         "Of all sentences left out in turn, the one that holds the answer matters most for "
         f"{', for '.join(told)}."

@@ -65,7 +65,8 @@ class LatentOptions(Result):
         """By language, how often guessing is right: one over the options, mean over items."""
         table = self.options[self.options["set"] == "native"]
         counts = table.drop_duplicates(["language", "id", "option"]).groupby(["language", "id"])
-        return (1 / counts.size()).groupby("language").mean().to_dict()
+        means = (1 / counts.size()).groupby("language").mean()
+        return {str(language): float(mean) for language, mean in means.items()}
 
     def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
         """Means over items, with intervals (items drawn whole).
