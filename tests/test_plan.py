@@ -124,7 +124,7 @@ def test_rows_are_filled_with_the_prompts_own_states(sequences, budget, share, d
         patch.setattr(model, "tokenize", lambda *_, **__: prompts)
         patch.setattr(import_module("xlens.engine.run"), "forward", said)
         # The package's attribute of this name is the function.
-        patch.setattr(import_module("xlens.engine.harvest"), "shares_prefixes", lambda _: True)
+        patch.setattr(import_module("xlens.engine.states"), "shares_prefixes", lambda _: True)
         acts = harvest(
             model,
             [p.prompt for p in prompts],

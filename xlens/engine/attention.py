@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,16 +15,23 @@ from torch import Tensor
 
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
+from xlens.engine.executors import Executor
 from xlens.engine.gather import Seats
-from xlens.engine.harvest import prompt_table
+from xlens.engine.interventions import Edits
 from xlens.engine.progress import token_bar
+from xlens.engine.request import Execution, Request, Shard, Subject, split
+from xlens.engine.states import prompt_table
+from xlens.engine.store import Parts, Store, digest
+from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.hooks import instead
 from xlens.models.sites import Keep, Point, n_heads
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
-from xlens.results import Result, versions
+from xlens.results import Result
+
+SHARD_PROMPTS = 256  # prompts whose attention a kill loses at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,9 @@ def attention(
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
     share_prefixes: bool = True,
+    store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> AttentionMass:
     """Read how much each head looks at named spans from one position.
 
@@ -81,7 +91,10 @@ def attention(
         prepend_bos: None keeps what the tokenizer does by itself.
         token_budget: Most tokens in a pass.
         share_prefixes: Run common beginnings once.
+        store: A `Store` or its folder: what it holds is not computed again, a killed run goes on
+            where it was. None keeps nothing on disk.
         progress: Show a bar.
+        executor: Where it runs, as for `harvest`.
 
     Raises:
         ValueError: an unknown span, slot or block; a family whose attention gives no weights.
@@ -99,34 +112,81 @@ def attention(
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     named = frozenset(names) | frozenset([at.span] if at.span else [])
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=named)
-    wanted = [_Looks(t, t.positions(at)[0], names) for t in tokens]
-    found = Distinct.of([t.ids for t in tokens], [t.ids for t in tokens])
-    out = _Out.of(len(tokens), len(blocks), n_heads(model), len(names))
-    run = _Run(wanted, found.owners, out)
-    with _weights(model, blocks, run.see), token_bar("attention", tokens, progress) as advance:
-        run_all(
-            model,
-            found.sequences,
-            [blocks[-1] + 1],
-            run.watch,
-            codes=found.codes,
-            budget=pass_budget(model, token_budget),
-            share=share_prefixes and shares_prefixes(model),
-            commit=run.commit,
-            discard=run.kept.clear,
-            advance=lambda done: advance([p for i in done for p in found.owners[i]]),
-        )
+    request = AttentionRequest(
+        subject=Subject.of(model, tokens),
+        tokens=tuple(tokens),
+        points=blocks,
+        slots=(str(at),),
+        edits=Edits((), [], model.device),
+        split=split(len(tokens), SHARD_PROMPTS),
+        spans=names,
+    )
+    how = Execution(
+        token_budget=token_budget,
+        share_prefixes=share_prefixes,
+        store=store,
+        progress=progress,
+        executor=executor,
+    )
+    with answered(model, [request], how) as entries:
+        if entries is None:
+            shards = [request.compute(model, how)[0]]
+        else:
+            shards = [entries[0].read(n) for n in range(request.shards)]
+        came = made_by(entries)
     return AttentionMass(
-        mass=out.mass.numpy(),
-        top=out.top.numpy(),
-        rest=out.rest.numpy(),
-        sink=out.sink.numpy(),
+        **{name: torch.cat([part[name] for part in shards]).numpy() for name in _Out.names()},
         spans=names,
         layers=blocks,
         prompts=prompt_table(tokens),
         slot=str(at),
-        provenance={**model.provenance(tokens), "weights_by": "eager", "versions": versions()},
+        provenance={**request.subject.provenance, "weights_by": "eager", **came},
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionRequest(Request):
+    """Attention from a slot to spans, in blocks.
+
+    Attributes:
+        spans: Names of spans.
+    """
+
+    kind: ClassVar[str] = "attention"
+    spans: tuple[str, ...]
+
+    @property
+    def looks(self) -> "list[_Looks]":
+        """From where each prompt looks, and onto what."""
+        at = parse_slot(self.slots[0])
+        return [_Looks(t, t.positions(at)[0], self.spans) for t in self.tokens]
+
+    def decided(self) -> dict[str, Any]:
+        """Blocks, and positions."""
+        looks = [[each.query, [[s.start, s.stop] for s in each.spans]] for each in self.looks]
+        return {"layers": self.layers, "spans": self.spans, "looks": digest(looks)}
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """`mass`, `top`, `rest` and `sink`, `[prompt, layer, head (, span)]`."""
+        ids = [t.ids for t in self.tokens]
+        found = Distinct.of(ids, ids)
+        out = _Out.of(len(ids), len(self.layers), n_heads(model), len(self.spans))
+        run = _Run(self.looks, found.owners, out)
+        bar = token_bar("attention", self.tokens, how.progress)
+        with _weights(model, self.layers, run.see), bar as advance:
+            run_all(
+                model,
+                found.sequences,
+                [self.layers[-1] + 1],
+                run.watch,
+                codes=found.codes,
+                budget=pass_budget(model, how.token_budget),
+                share=how.share_prefixes and shares_prefixes(model),
+                commit=run.commit,
+                discard=run.kept.clear,
+                advance=lambda done: advance([p for i in done for p in found.owners[i]]),
+            )
+        return vars(out), prompt_table(self.tokens)
 
 
 class _Looks:
@@ -152,6 +212,10 @@ class _Out:
             torch.zeros(shape[:-1]),
             torch.zeros(shape[:-1]),
         )
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
 
 
 @dataclass

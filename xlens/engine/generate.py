@@ -1,9 +1,9 @@
 """`generate`: greedy continuations in batches, each as if its prompt were alone."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
 import torch
@@ -11,16 +11,18 @@ import torch
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.decode import Job, continued
+from xlens.engine.executors import Executor
 from xlens.engine.halving import Note, until_done
-from xlens.engine.interventions import Edits, Interventions, check, spans
+from xlens.engine.interventions import Interventions, check, spans
 from xlens.engine.plan import Tokens
 from xlens.engine.progress import token_bar
-from xlens.engine.store import Store, digest
-from xlens.engine.stored import kept_in, stored_rows
+from xlens.engine.request import Execution, Request, Shard, Subject, split
+from xlens.engine.store import Parts, Store, digest
+from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
-from xlens.results import Result, versions
+from xlens.results import Result
 
 SHARD_PROMPTS = 64  # prompts whose continuations a kill loses at most
 Reason = Literal["stop", "eos", "length"]
@@ -58,6 +60,7 @@ def generate(
     token_budget: int | None = None,
     store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> Generations:
     """Continue prompts by the most probable token each time (greedy decoding).
 
@@ -81,6 +84,7 @@ def generate(
         store: A `Store` or its folder: what it holds is not computed again, a killed run goes on
             where it was. None keeps nothing on disk.
         progress: Show a bar.
+        executor: Where it runs, as for `harvest`.
 
     Raises:
         ValueError: a prompt that is empty or whose continuation could pass the model's context, an
@@ -90,18 +94,68 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
-    budget = pass_budget(model, token_budget)
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     stops = [_stops(prompt, stop) for prompt in items]
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=spans(interventions))
     _require_room(model, tokens, max_new_tokens)
-    edits = check(interventions, model, tokens, ends=[len(t) for t in tokens])
+    request = GenerateRequest(
+        subject=Subject.of(model, tokens),
+        tokens=tuple(tokens),
+        edits=check(interventions, model, tokens, ends=[len(t) for t in tokens]),
+        split=split(len(items), SHARD_PROMPTS),
+        max_new_tokens=max_new_tokens,
+        stops=tuple(stops),
+        eos=tuple(sorted(_ends(model))),
+    )
+    how = Execution(token_budget=token_budget, store=store, progress=progress, executor=executor)
+    with answered(model, [request], how) as entries:
+        found = request.compute(model, how)[1] if entries is None else entries[0].rows()
+        came = made_by(entries)
+    found["tokens"] = [list(map(int, ids)) for ids in found["tokens"]]
+    found.insert(0, "id", [p.id for p in items])
+    found.insert(1, "language", [p.language for p in items])
+    told = {
+        "max_new_tokens": max_new_tokens,
+        "stop": {str(k): v for k, v in stop.items()} if isinstance(stop, Mapping) else stop,
+        "interventions": request.edits.key,
+        "decoding": "greedy",
+        "eos": [str(model.tokenizer.convert_ids_to_tokens(i)) for i in request.eos],
+        **came,
+    }
+    return Generations(provenance={**request.subject.provenance, **told}, table=found)
 
-    def write(start: int, stop: int) -> pd.DataFrame:
-        part = slice(start, stop)
-        some = edits.take(range(start, stop))
-        texts = _run(model, tokens[part], stops[part], some, max_new_tokens, budget, progress)
-        return pd.DataFrame(
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerateRequest(Request):
+    """Continuations.
+
+    Attributes:
+        max_new_tokens: Most tokens after each prompt.
+        stops: What ends each prompt's.
+        eos: Tokens that end any.
+    """
+
+    kind: ClassVar[str] = "generate"
+    max_new_tokens: int
+    stops: tuple[tuple[str, ...], ...]
+    eos: tuple[int, ...]
+
+    def decided(self) -> dict[str, Any]:
+        """What ends a continuation."""
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "stops": digest(self.stops),
+            "eos": self.eos,
+        }
+
+    def part(self, start: int, stop: int) -> Self:
+        """The request for prompts `start:stop`, in one shard."""
+        return replace(super().part(start, stop), stops=self.stops[start:stop])
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """A row for each prompt; a shard holds a tensor, and this one its size."""
+        texts = _run(model, self, pass_budget(model, how.token_budget), how.progress)
+        table = pd.DataFrame(
             {
                 "text": [text.text for text in texts],
                 "n_tokens": [len(text.ids) for text in texts],
@@ -109,38 +163,7 @@ def generate(
                 "tokens": [text.ids for text in texts],
             }
         )
-
-    eos = _ends(model)
-    origin = model.provenance(tokens)
-    kept = kept_in(store, model)
-    if kept is None:
-        found, made_by = write(0, len(items)), versions()
-    else:
-        found, made_by = stored_rows(
-            kept,
-            "generate",
-            model,
-            origin,
-            tokens,
-            write,
-            [*range(0, len(items), SHARD_PROMPTS), len(items)],
-            edits=edits.key,
-            max_new_tokens=max_new_tokens,
-            stops=digest([list(strings) for strings in stops]),
-            eos=sorted(eos),
-        )
-        found["tokens"] = [list(map(int, ids)) for ids in found["tokens"]]
-    found.insert(0, "id", [p.id for p in items])
-    found.insert(1, "language", [p.language for p in items])
-    how = {
-        "max_new_tokens": max_new_tokens,
-        "stop": {str(k): v for k, v in stop.items()} if isinstance(stop, Mapping) else stop,
-        "interventions": edits.key,
-        "decoding": "greedy",
-        "eos": [str(model.tokenizer.convert_ids_to_tokens(i)) for i in sorted(eos)],
-        "versions": made_by,
-    }
-    return Generations(provenance={**origin, **how}, table=found)
+        return {"n": torch.tensor(len(table))}, table
 
 
 @dataclass
@@ -207,23 +230,16 @@ class _Text:
         return bool(places)
 
 
-def _run(
-    model: HookedModel,
-    tokens: Sequence[TokenizedPrompt],
-    stops: Sequence[tuple[str, ...]],
-    edits: Edits,
-    room: int,
-    budget: int,
-    progress: bool,
-) -> list[_Text]:
+def _run(model: HookedModel, request: GenerateRequest, budget: int, progress: bool) -> list[_Text]:
     """Continue all prompts; out of memory halves the budget and goes on with what is left."""
+    tokens, stops, edits = request.tokens, request.stops, request.edits
+    room, eos = request.max_new_tokens, frozenset(request.eos)
     codes = edits.codes([t.ids for t in tokens])
     same: dict[tuple[Tokens, tuple[str, ...]], list[int]] = {}
     for i, each in enumerate(zip(codes, stops, strict=True)):
         same.setdefault(each, []).append(i)
     owners = list(same.values())
     lengths = [len(tokens[mine[0]]) for mine in owners]
-    eos = _ends(model)
     cached = shares_prefixes(model)
     found: dict[int, _Text] = {}
     with (

@@ -1,8 +1,9 @@
 """`harvest`: prompts through a model, residual-stream states out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 import torch
@@ -10,21 +11,24 @@ from torch import Tensor
 
 from xlens.activations import RESID, Activations, SlotValues
 from xlens.checks import typed
-from xlens.engine.backoff import pass_budget, run_all
-from xlens.engine.copies import HostCopies
-from xlens.engine.gather import Seats, SlotLayout, layout, picks
+from xlens.engine.executors import Executor
+from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.interventions import Edits, Interventions, check, spans
-from xlens.engine.plan import Batch
-from xlens.engine.progress import token_bar
-from xlens.engine.store import Parts, Store
-from xlens.engine.stored import StoredActivations, kept_in, opened, stored
-from xlens.engine.trunk import Distinct, Trunk
-from xlens.engine.trust import shares_prefixes
+from xlens.engine.request import Execution, Request, Shard, Subject
+from xlens.engine.states import prepare, prompt_table, require_finite, states
+from xlens.engine.store import Entry, Parts, Store, digest
+from xlens.engine.stored import (
+    StoredActivations,
+    answered,
+    by_bytes,
+    made_by,
+    opened,
+    require_named,
+)
 from xlens.models import HookedModel
 from xlens.models.hf import check_dtype
-from xlens.models.sites import Keep, Point, heads_at, places, width_at
+from xlens.models.sites import Place, Point, heads_at, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
-from xlens.results import versions
 
 
 @typed
@@ -42,6 +46,7 @@ def harvest(
     dtype: torch.dtype = torch.float32,
     store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> Activations:
     """Run prompts and keep the residual stream at chosen layers and positions.
 
@@ -68,6 +73,7 @@ def harvest(
         store: A `Store` or its folder: what it holds is not computed again, a killed run goes on
             where it was. None keeps nothing on disk.
         progress: Show a bar with prompts and tokens per second.
+        executor: Where it runs: `local`, `ray`, `ray://HOST:PORT` (see `xlens.engine.executors`).
 
     Returns:
         Activations in the prompts' order.
@@ -77,21 +83,27 @@ def harvest(
             the model runs. Also when a state is not finite, naming prompt and layer.
         MemoryError: a single prompt doesn't fit in memory.
     """
-    run = Harvest(
+    request = HarvestRequest.of(
         model,
         prompts,
         layers=layers,
         slots=slots,
+        site=site,
         prepend_bos=prepend_bos,
+        interventions=interventions,
+        dtype=dtype,
+    )
+    how = Execution(
         token_budget=token_budget,
         share_prefixes=share_prefixes,
-        interventions=interventions,
-        site=site,
-        dtype=dtype,
+        store=store,
         progress=progress,
+        executor=executor,
     )
-    kept = kept_in(store, model)
-    return run.in_memory() if kept is None else run.on_disk(kept).load()
+    with answered(model, [request], how) as entries:
+        if entries is None:
+            return request.activations(request.values(model, how))
+        return request.stored(entries[0]).load()
 
 
 @typed
@@ -99,6 +111,11 @@ def harvest_to_store(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompt],
     store: Store | str | Path | None = None,
+    *,
+    token_budget: int | None = None,
+    share_prefixes: bool = True,
+    progress: bool = True,
+    executor: str | Executor | None = None,
     **options: Any,
 ) -> StoredActivations:
     """`harvest` into a store and no further: for what is larger than memory.
@@ -110,16 +127,46 @@ def harvest_to_store(
         model: From `xlens.load`.
         prompts: What to run.
         store: A `Store` or its folder; None for the one in the user's cache.
+        token_budget: As for `harvest`, and so on.
+        share_prefixes: Run common beginnings once.
+        progress: Show a bar.
+        executor: Where it runs.
         **options: The other options of `harvest`, with its defaults and errors.
     """
-    return Harvest(model, prompts, **options).on_disk(opened(store))
+    require_named(model, "harvested into a store", "or use harvest(...)")
+    request = HarvestRequest.of(model, prompts, **options)
+    how = Execution(
+        token_budget=token_budget,
+        share_prefixes=share_prefixes,
+        store=opened(store),
+        progress=progress,
+        executor=executor,
+    )
+    with answered(model, [request], how) as entries:
+        assert entries is not None  # there is a store
+        return request.stored(entries[0])
 
 
-class Harvest:
-    """A checked request: what both ways of running it share."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HarvestRequest(Request):
+    """States at points and slots.
 
-    def __init__(
-        self,
+    Attributes:
+        meta: One row per prompt.
+        dtype: Of what is kept.
+        width: Of a state.
+        n_heads: As of `Activations`.
+    """
+
+    kind: ClassVar[str] = "harvest"
+    meta: pd.DataFrame
+    dtype: torch.dtype = torch.float32
+    width: int
+    n_heads: int | None = None
+
+    @classmethod
+    def of(
+        cls,
         model: HookedModel,
         prompts: Prompts | Sequence[Prompt],
         *,
@@ -127,253 +174,142 @@ class Harvest:
         slots: str | Sequence[str] = "last",
         site: str = RESID,
         prepend_bos: bool | None = None,
-        token_budget: int | None = None,
-        share_prefixes: bool = True,
         interventions: Interventions = (),
-        bind: Callable[[Sequence[TokenizedPrompt]], Edits] | None = None,
         dtype: torch.dtype = torch.float32,
-        progress: bool = True,
-    ) -> None:
+    ) -> "HarvestRequest":
+        """Check everything that can be checked before the model runs.
+
+        Raises:
+            ValueError: as `harvest`.
+        """
         check_dtype(dtype)
-        self.points, self.names, self.tokens = prepare(
+        points, names, tokens = prepare(
             model, prompts, layers, slots, prepend_bos, spans(interventions), site
         )
-        self.site = site
-        self.edits = bind(self.tokens) if bind else check(interventions, model, self.tokens)
-        self.model, self.dtype = model, dtype
-        self.options: dict[str, Any] = {
-            "token_budget": token_budget,
-            "share": share_prefixes,
-            "dtype": dtype,
-            "progress": progress,
-        }
-        self.meta = prompt_table(self.tokens)
-        self.provenance = {
-            **model.provenance(self.tokens),
-            "kept_dtype": str(dtype),
-            "versions": versions(),
-        }
-        if self.edits:
-            self.provenance["interventions"] = self.edits.key
+        edits = check(interventions, model, tokens)
+        request = cls.asked(model, tokens, points, names, edits, dtype)
+        row = len(points) * request.width * dtype.itemsize
+        return replace(request, split=by_bytes(request.layouts, row, len(tokens)))
 
-    def compute(self, start: int, stop: int, parts: Parts | None = None) -> dict[str, Tensor]:
-        """Values by slot of prompts `start:stop`; of them, `parts` keeps what is done."""
-        tokens = self.tokens[start:stop]
-        layouts = {name: layout(tokens, parse_slot(name)) for name in self.names}
-        edits = self.edits.take(range(start, stop))
-        values = states(
-            self.model, tokens, self.points, layouts, edits, **self.options, parts=parts
+    @classmethod
+    def asked(
+        cls,
+        model: HookedModel,
+        tokens: Sequence[TokenizedPrompt],
+        points: tuple[Point, ...],
+        slots: tuple[str, ...],
+        edits: Edits,
+        dtype: torch.dtype = torch.float32,
+        subject: Subject | None = None,
+        meta: pd.DataFrame | None = None,
+        **more: Any,
+    ) -> Self:
+        """What is asked of the model as it is now, in one shard."""
+        first = points[0]
+        return cls(
+            subject=subject or Subject.of(model, tokens),
+            tokens=tuple(tokens),
+            points=points,
+            slots=slots,
+            edits=edits,
+            split=(0, len(tokens)),
+            meta=prompt_table(tokens) if meta is None else meta,
+            dtype=dtype,
+            width=width_at(model, points),
+            n_heads=heads_at(model, first.site if isinstance(first, Place) else RESID),
+            **more,
         )
-        for name, kept in values.items():
+
+    @property
+    def layouts(self) -> dict[str, SlotLayout]:
+        """Where each prompt's rows of each slot stand."""
+        return {name: layout(self.tokens, parse_slot(name)) for name in self.slots}
+
+    def decided(self) -> dict[str, Any]:
+        """Points, slots, and the dtype that is kept."""
+        layouts = self.layouts
+        return {
+            "kept_dtype": str(self.dtype),
+            "layers": self.layers,
+            **({} if self.site == RESID else {"site": self.site}),
+            "slots": {name: digest(at.positions) for name, at in layouts.items()},
+            "spans": digest(
+                [[list(t.positions(at.slot)) for t in self.tokens] for at in layouts.values()]
+            ),
+        }
+
+    def part(self, start: int, stop: int) -> Self:
+        """The request for prompts `start:stop`, in one shard."""
+        meta = self.meta.iloc[start:stop].reset_index(drop=True)
+        return replace(super().part(start, stop), meta=meta)
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """A tensor for each slot and layer, and the prompts."""
+        found = self.values(model, how, parts)
+        tensors = {f"{n}/{p}": v[i] for n, v in found.items() for i, p in enumerate(self.layers)}
+        return tensors, self.meta
+
+    def values(
+        self, model: HookedModel, how: Execution, parts: Parts | None = None
+    ) -> dict[str, Tensor]:
+        """`[layer, row, width]` by slot.
+
+        Raises:
+            ValueError: a state is not finite.
+        """
+        layouts = self.layouts
+        found = states(
+            model,
+            self.tokens,
+            self.points,
+            layouts,
+            self.edits,
+            token_budget=how.token_budget,
+            share=how.share_prefixes,
+            dtype=self.dtype,
+            progress=how.progress,
+            parts=parts,
+        )
+        for name, kept in found.items():
             offsets = layouts[name].offsets
-            _require_finite(kept, self.points, name, tokens, offsets, self.dtype)
-        return values
+            require_finite(kept, self.points, name, self.tokens, offsets, self.dtype)
+        return found
 
-    def in_memory(self) -> Activations:
-        """Run all and hold it."""
-        return self.part(0, len(self.tokens))
-
-    def part(self, start: int, stop: int) -> Activations:
-        """Run prompts `start:stop` and hold their states."""
-        tokens = self.tokens[start:stop]
-        layouts = {name: layout(tokens, parse_slot(name)) for name in self.names}
-        values = self.compute(start, stop)
+    def activations(self, values: Mapping[str, Tensor]) -> Activations:
+        """What `values` gave, with names."""
         return Activations(
             slots={
                 name: SlotValues(values=values[name], offsets=at.offsets, positions=at.positions)
-                for name, at in layouts.items()
+                for name, at in self.layouts.items()
             },
-            layers=tuple(int(point) for point in self.points),
-            meta=self.meta.iloc[start:stop].reset_index(drop=True),
-            fingerprint=str(self.provenance["fingerprint"]),
-            provenance=self.provenance,
-            site=self.site,
-            n_heads=heads_at(self.model, self.site),
-        )
-
-    def on_disk(self, store: Store) -> StoredActivations:
-        """Run what the store lacks."""
-        return stored(
-            store,
-            self.model,
-            self.tokens,
-            self.points,
-            self.names,
-            self.compute,
-            dtype=self.dtype,
+            layers=self.layers,
             meta=self.meta,
-            provenance=self.provenance,
-            edits=self.edits.key,
+            fingerprint=self.subject.fingerprint,
+            provenance=self.provenance(None),
+            site=self.site,
+            n_heads=self.n_heads,
         )
 
-
-def prepare(
-    model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
-    layers: str | int | Sequence[int],
-    slots: str | Sequence[str],
-    prepend_bos: bool | None,
-    further_spans: frozenset[str] = frozenset(),
-    site: str = RESID,
-) -> tuple[tuple[Point, ...], tuple[str, ...], list[TokenizedPrompt]]:
-    """Check everything that can be checked before the model runs.
-
-    Returns:
-        Residual points or places of the site, slot names, tokenised prompts.
-    """
-    points = places(model, site, layers)
-    if points:
-        width_at(model, points)
-    parsed = {str(s): s for s in map(parse_slot, [slots] if isinstance(slots, str) else slots)}
-    if not points or not parsed:
-        raise ValueError("At least one layer and one slot are needed.")
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
-    named = frozenset(s.span for s in parsed.values() if s.span is not None)
-    tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=named | further_spans)
-    for prompt in tokens:
-        for slot in parsed.values():
-            prompt.positions(slot)
-    return points, tuple(parsed), tokens
-
-
-def states(
-    model: HookedModel,
-    tokens: Sequence[TokenizedPrompt],
-    points: Sequence[Point],
-    layouts: dict[str, SlotLayout],
-    edits: Edits,
-    *,
-    token_budget: int | None,
-    share: bool,
-    dtype: torch.dtype,
-    progress: bool,
-    trunk: Trunk | None = None,
-    parts: Parts | None = None,
-) -> dict[str, Tensor]:
-    """Run prompts and fill each slot's `[layer, row, d_model]`.
-
-    Raises:
-        ValueError: a token budget below 1.
-        MemoryError: a single prompt doesn't fit in memory.
-    """
-    found = (
-        trunk.distinct
-        if trunk
-        else Distinct.of([t.ids for t in tokens], edits.codes([t.ids for t in tokens]))
-    )
-    prompts_of = found.owners
-    out = {
-        name: torch.zeros(len(points), len(at.positions), width_at(model, points), dtype=dtype)
-        for name, at in layouts.items()
-    }
-    index = {layer: i for i, layer in enumerate(points)}
-    kept: list[tuple[str, int, Tensor, Tensor]] = []
-    copies = HostCopies()
-
-    def watch(seats: Seats) -> Keep:
-        found = {
-            name: chosen
-            for name, at in layouts.items()
-            if (chosen := picks(seats, at, tokens, prompts_of)) is not None
-        }
-        # Indices are moved once to each device that holds blocks.
-        placed = {
-            device: {name: chosen.to(device) for name, chosen in found.items()}
-            for device in model.devices
-        }
-        change = edits.prepare(seats, prompts_of) if edits else None
-
-        def keep(layer: Point, resid: Tensor) -> Tensor | None:
-            changed = None if change is None else change(layer, resid)
-            if layer not in index:
-                return changed
-            here = resid if changed is None else changed
-            for name, chosen in placed[here.device].items():
-                host = copies.take(chosen(here).to(dtype))
-                kept.append((name, index[layer], chosen.rows, host))
-            return changed
-
-        return keep
-
-    def commit() -> None:
-        copies.wait()
-        for name, layer, rows, host in kept:
-            # A mean over a span that a shared prefix cuts comes in two parts.
-            out[name][layer].index_add_(0, rows, host)
-        kept.clear()
-
-    if trunk:
-        trunk.run(edits, points, watch, commit)
-        return out
-
-    def rows(name: str, sequences: Sequence[int]) -> list[int]:
-        starts = layouts[name].offsets.tolist()
-        prompts = [p for i in sequences for p in prompts_of[i]]
-        return [row for p in prompts for row in range(starts[p], starts[p + 1])]
-
-    with token_bar("harvest", tokens, progress) as bar:
-
-        def advance(done: Sequence[int]) -> None:
-            bar([p for i in done for p in prompts_of[i]])
-
-        def finished(done: Sequence[int]) -> None:
-            if parts is not None:
-                parts.keep(done, out, rows)
-            advance(done)
-
-        def skip(batch: Batch) -> bool:
-            if parts is None or not parts.done.issuperset(batch.members):
-                return False
-            parts.restore(batch.members, out, rows)
-            advance(batch.members)
-            return True
-
-        run_all(
-            model,
-            found.sequences,
-            edits.visiting(points),
-            watch,
-            codes=found.codes,
-            budget=pass_budget(model, token_budget),
-            share=share and shares_prefixes(model),
-            commit=commit,
-            discard=kept.clear,
-            advance=finished,
-            skip=skip,
+    def stored(self, entry: Entry) -> StoredActivations:
+        """What an entry holds, read when it is asked for."""
+        return StoredActivations(
+            entry=entry,
+            tokens=self.tokens,
+            bounds=self.split,
+            slots=self.slots,
+            layers=self.layers,
+            site=self.site,
+            n_heads=self.n_heads,
+            fingerprint=self.subject.fingerprint,
+            provenance=self.provenance([entry]),
+            meta=self.meta,
         )
-    return out
 
-
-def prompt_table(tokens: Sequence[TokenizedPrompt]) -> pd.DataFrame:
-    """One row per prompt: `id`, `language`, `n_tokens`, `tokens` and its meta."""
-    rows: list[dict[str, Any]] = [
-        {
-            "id": t.prompt.id,
-            "language": t.prompt.language,
-            "n_tokens": len(t),
-            "tokens": list(t.ids),
-            **t.prompt.meta,
+    def provenance(self, entries: Sequence[Entry] | None) -> dict[str, Any]:
+        """Of results: the model, the dtype, the interventions, and how they came about."""
+        return {
+            **self.subject.provenance,
+            "kept_dtype": str(self.dtype),
+            **made_by(entries),
+            **({"interventions": self.edits.key} if self.edits else {}),
         }
-        for t in tokens
-    ]
-    return pd.DataFrame(rows)
-
-
-def _require_finite(
-    values: Tensor,
-    layers: Sequence[Point],
-    slot: str,
-    tokens: Sequence[TokenizedPrompt],
-    offsets: Tensor,
-    dtype: torch.dtype,
-) -> None:
-    finite = values.isfinite().all(-1)
-    if finite.all():
-        return
-    layer, row = (~finite).nonzero()[0].tolist()
-    prompt = tokens[int(torch.searchsorted(offsets, row, right=True)) - 1].prompt
-    raise ValueError(
-        f"{int((~finite).sum())} states are not finite; the first is layer {layers[layer]}, slot "
-        f"{slot!r}, prompt {prompt.id!r} ({prompt.language}), kept as {dtype}. fp16 overflows at "
-        "65,504 (Gemma's residual passes it at position 0): load the model in float32 or bfloat16."
-    )

@@ -1,8 +1,9 @@
 """`relevance`: how much each token, at each layer, has to do with a chosen output."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 import torch
@@ -10,19 +11,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xlens.checks import typed
+from xlens.engine.executors import Executor
 from xlens.engine.gather import REDUCED
 from xlens.engine.halving import Note, until_done
-from xlens.engine.harvest import prompt_table
+from xlens.engine.interventions import Edits
 from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import labels
 from xlens.engine.progress import token_bar
 from xlens.engine.relevance_scores import RelevanceScores
+from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
+from xlens.engine.states import prompt_table
 from xlens.engine.store import Parts, Store
-from xlens.engine.stored import computed, kept_in
+from xlens.engine.stored import answered, made_by
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
-from xlens.results import versions
 
 # The backward pass keeps every block's intermediate values: the budget is what bounds memory.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 8_192}
@@ -44,6 +47,7 @@ def relevance(
     token_budget: int | None = None,
     store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> RelevanceScores:
     """Gradient × input, `sum_d h * dh`, of every residual point and token, in one backward pass.
 
@@ -71,6 +75,7 @@ def relevance(
         store: A `Store` or its folder: what it holds, whatever the slots, is not computed again, a
             killed run goes on where it was. None keeps nothing on disk.
         progress: Show a bar.
+        executor: Where it runs, as for `harvest`.
 
     Returns:
         Scores in the prompts' order; gradients in the model's dtype, sums in fp32.
@@ -95,61 +100,31 @@ def relevance(
     named = (slot.span for slot in (read, *parts))
     spans = frozenset(name for name in named if name is not None)
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=spans)
-    ends = [t.positions(read)[0] for t in tokens]
     places = [[t.positions(part) for t in tokens] for part in parts]
-    if token_budget is None:
-        token_budget = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
-    # What stands after the position that is read has no say in it.
-    inputs = [t.ids[: end + 1] for t, end in zip(tokens, ends, strict=True)]
     check(model, backward)
-
-    def compute(start: int, stop: int) -> tuple[list[Tensor], Tensor]:
-        some = slice(start, stop)
-        return _run(
-            model,
-            tokens[some],
-            inputs[some],
-            ids[some],
-            points,
-            token_budget,
-            scalar=scalar,
-            rule=backward,
-            progress=progress,
-        )
-
-    origin, made_by = model.provenance(tokens), versions()
-    kept = kept_in(store, model)
-    if kept is None:
-        scores, values = compute(0, len(tokens))
-    else:
-
-        def shard(start: int, stop: int, _parts: Parts) -> tuple[dict[str, Tensor], pd.DataFrame]:
-            found, value = compute(start, stop)
-            return {"relevance": torch.cat(found, 1), "values": value}, meta.iloc[start:stop]
-
-        meta = prompt_table(tokens)
-        bounds = [*range(0, len(tokens), SHARD_PROMPTS), len(tokens)]
-        entry = computed(
-            kept,
-            "relevance",
-            model,
-            origin,
-            tokens,
-            shard,
-            bounds,
-            edits=[],
-            layers=list(points),
-            ends=ends,
-            targets=ids,
-            scalar=scalar,
-            rule=asdict(backward),
-        )
-        made_by = entry.versions
-        parts_found = [entry.read(n) for n in range(len(bounds) - 1)]
-        values = torch.cat([part["values"] for part in parts_found])
-        whole = torch.cat([part["relevance"] for part in parts_found], 1)
-        scores = list(whole.split([len(t) for t in tokens], 1))
-
+    request = RelevanceRequest(
+        subject=Subject.of(model, tokens),
+        tokens=tuple(tokens),
+        points=points,
+        slots=("all",),
+        edits=Edits((), [], model.device),
+        split=split(len(tokens), SHARD_PROMPTS),
+        meta=prompt_table(tokens),
+        ends=tuple(t.positions(read)[0] for t in tokens),
+        targets=tuple(ids),
+        scalar=scalar,
+        rule=backward,
+    )
+    how = Execution(token_budget=token_budget, store=store, progress=progress, executor=executor)
+    with answered(model, [request], how) as entries:
+        if entries is None:
+            shards = [request.compute(model, how)[0]]
+        else:
+            shards = [entries[0].read(n) for n in range(request.shards)]
+        came = made_by(entries)
+    values = torch.cat([shard["values"] for shard in shards])
+    whole = torch.cat([shard["relevance"] for shard in shards], 1)
+    scores = whole.split([len(t) for t in tokens], 1)
     return RelevanceScores(
         values=torch.cat(
             [
@@ -164,40 +139,79 @@ def relevance(
         targets=pd.DataFrame(
             {
                 "prompt": range(len(tokens)),
-                "position": ends,
+                "position": request.ends,
                 "token": ids,
                 "label": [model.vocab.label(i) for i in ids],
                 "value": values.tolist(),
             }
         ),
         layers=points,
-        meta=prompt_table(tokens),
-        fingerprint=model.fingerprint,
+        meta=request.meta,
+        fingerprint=request.subject.fingerprint,
         rule=backward.name,
         scalar=scalar,
         provenance={
-            **origin,
+            **request.subject.provenance,
             "rule": asdict(backward),
             "scalar": scalar,
             "at": at,
-            "versions": made_by,
+            **came,
         },
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RelevanceRequest(Request):
+    """Relevance of every token at residual points; slots are reduced from it.
+
+    Attributes:
+        meta: One row per prompt.
+        ends: Where each prompt's scalar is read.
+        targets: Whose logit it is.
+        scalar: `logit` or `logprob`.
+        rule: Of the backward pass.
+    """
+
+    kind: ClassVar[str] = "relevance"
+    meta: pd.DataFrame
+    ends: tuple[int, ...]
+    targets: tuple[int, ...]
+    scalar: Scalar
+    rule: Rule
+
+    def decided(self) -> dict[str, Any]:
+        """What is explained, where, and how."""
+        return {
+            "layers": self.layers,
+            "ends": self.ends,
+            "targets": self.targets,
+            "scalar": self.scalar,
+            "rule": asdict(self.rule),
+        }
+
+    def part(self, start: int, stop: int) -> Self:
+        """The request for prompts `start:stop`, in one shard."""
+        return replace(
+            super().part(start, stop),
+            meta=self.meta.iloc[start:stop],
+            ends=self.ends[start:stop],
+            targets=self.targets[start:stop],
+        )
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """`[layer, token]` of all prompts side by side, and the scalars."""
+        fits = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
+        scores, values = _run(model, self, how.token_budget or fits, how.progress)
+        return {"relevance": torch.cat(scores, 1), "values": values}, self.meta
+
+
 def _run(
-    model: HookedModel,
-    tokens: Sequence[TokenizedPrompt],
-    inputs: Sequence[Tokens],
-    ids: Sequence[int],
-    points: Sequence[int],
-    budget: int,
-    *,
-    scalar: Scalar,
-    rule: Rule,
-    progress: bool,
+    model: HookedModel, request: RelevanceRequest, budget: int, progress: bool
 ) -> tuple[list[Float[Tensor, "layer pos"]], Float[Tensor, " prompt"]]:
     """Relevance of every token of each prompt, and the scalars."""
+    tokens, points, ids = request.tokens, request.layers, request.targets
+    # What stands after the position that is read has no say in it.
+    inputs = [t.ids[: end + 1] for t, end in zip(tokens, request.ends, strict=True)]
     wide = torch.promote_types(model.dtype, torch.float32)
     scores = [torch.zeros(len(points), len(t), dtype=wide) for t in tokens]
     values = torch.empty(len(tokens), dtype=wide)
@@ -211,8 +225,8 @@ def _run(
                     [inputs[i] for i in rows],
                     torch.tensor([ids[i] for i in rows]),
                     points,
-                    scalar=scalar,
-                    rule=rule,
+                    scalar=request.scalar,
+                    rule=request.rule,
                 )
                 values[list(rows)] = value
                 for i, of_prompt in zip(rows, found.unbind(1), strict=True):

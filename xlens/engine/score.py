@@ -2,10 +2,10 @@
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from xlens.activations import Activations
 from xlens.checks import typed
-from xlens.engine.harvest import Harvest
-from xlens.engine.interventions import Edits, Interventions, check
-from xlens.engine.store import Store
-from xlens.engine.stored import kept_in, stored_rows
+from xlens.engine.executors import Executor
+from xlens.engine.harvest import HarvestRequest
+from xlens.engine.interventions import Edits, Interventions, check, spans
+from xlens.engine.request import Execution, Shard
+from xlens.engine.states import prepare
+from xlens.engine.store import Parts, Store
+from xlens.engine.stored import answered
 from xlens.engine.stream import stream
 from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
@@ -66,18 +69,18 @@ class Scores(Result):
 
 
 @dataclass(frozen=True)
-class ScoreRequest:
+class Offered:
     """Prompts with their candidates, as what the model runs.
 
     Attributes:
         asked: The prompts.
-        offered: The candidates of each.
+        candidates: Of each.
         texts: Prompt and candidate together, with a span for the candidate.
         owner: For each of these, which prompt it is of.
     """
 
     asked: list[Prompt]
-    offered: list[list[str]]
+    candidates: list[list[str]]
     texts: list[Prompt]
     owner: list[int]
 
@@ -86,7 +89,7 @@ class ScoreRequest:
         cls,
         prompts: Prompts | Sequence[Prompt],
         candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
-    ) -> "ScoreRequest":
+    ) -> "Offered":
         """Check candidates and put them behind their prompts.
 
         Raises:
@@ -109,48 +112,18 @@ class ScoreRequest:
     def __len__(self) -> int:
         return len(self.asked)
 
-    def part(self, start: int, stop: int) -> tuple["ScoreRequest", slice]:
-        """Some of the prompts, and where their texts stand among all."""
-        at = slice(bisect_left(self.owner, start), bisect_left(self.owner, stop))
-        owner = [i - start for i in self.owner[at]]
-        some = ScoreRequest(self.asked[start:stop], self.offered[start:stop], self.texts[at], owner)
-        return some, at
+    @property
+    def split(self) -> tuple[int, ...]:
+        """Texts in shards of whole prompts: their candidates share a pass."""
+        firsts = [bisect_left(self.owner, i) for i in range(0, len(self), SHARD_PROMPTS)]
+        return (*firsts, len(self.texts))
 
     def bind(
         self, interventions: Interventions, model: HookedModel, tokens: Sequence[TokenizedPrompt]
     ) -> Edits:
         """Interventions on these texts, where slots of the prompt are the prompt's."""
-        return check(
-            interventions, model, tokens, prompts=self.asked, of=self.owner, ends=_ends(tokens)
-        )
-
-    def stored(
-        self,
-        store: Store,
-        model: HookedModel,
-        provenance: dict[str, Any],
-        tokens: Sequence[TokenizedPrompt],
-        points: Sequence[Point],
-        edits: Edits,
-        read: Callable[[int, int], pd.DataFrame],
-        firsts: Sequence[int] = (0,),
-    ) -> tuple[pd.DataFrame, dict[str, str]]:
-        """What `read` gives, found in the store or computed; `firsts` begin the shards.
-
-        With the versions that computed it.
-        """
-        return stored_rows(
-            store,
-            "score",
-            model,
-            provenance,
-            tokens,
-            read,
-            [*firsts, len(self.texts)],
-            edits=edits.key,
-            layers=list(points),
-            ends=_ends(tokens),
-        )
+        ends = [candidate_at(t) for t in tokens]
+        return check(interventions, model, tokens, prompts=self.asked, of=self.owner, ends=ends)
 
     def result(
         self, found: pd.DataFrame, points: Sequence[Point], provenance: dict[str, Any]
@@ -158,7 +131,7 @@ class ScoreRequest:
         """The table of what `sums` gave for every text."""
         rows = [
             (prompt.id, prompt.language, n, text)
-            for prompt, mine in zip(self.asked, self.offered, strict=True)
+            for prompt, mine in zip(self.asked, self.candidates, strict=True)
             for n, text in enumerate(mine)
         ]
         table = pd.concat(
@@ -174,14 +147,31 @@ class ScoreRequest:
         return Scores(provenance={**provenance, "slot": SLOT}, table=table[_COLUMNS])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreRequest(HarvestRequest):
+    """Log-probabilities of candidates: the states that predict them, read and let go."""
+
+    kind: ClassVar[str] = "score"
+
+    def decided(self) -> dict[str, Any]:
+        """Points, and where the candidates begin."""
+        return {"layers": self.layers, "ends": [candidate_at(t) for t in self.tokens]}
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """The rows of `sums`; a shard holds a tensor, and this one its size."""
+        table = sums(model, self.activations(self.values(model, how)), progress=how.progress)
+        return {"n": torch.tensor(len(table))}, table
+
+
+def candidate_at(tokens: TokenizedPrompt) -> int:
+    """The position of a text's first token that is the candidate's."""
+    return tokens.spans[_SPAN][0]
+
+
 def sums(model: HookedModel, states: Activations, *, progress: bool = False) -> pd.DataFrame:
     """Summed log-probabilities of each candidate, a column per layer, and its `n_tokens`."""
     logprobs, counts = span_logprobs(model, states, SLOT, progress=progress)
     return pd.DataFrame(logprobs.T, columns=list(map(str, states.layers))).assign(n_tokens=counts)
-
-
-def _ends(tokens: Sequence[TokenizedPrompt]) -> list[int]:
-    return [t.spans[_SPAN][0] for t in tokens]
 
 
 @typed
@@ -197,6 +187,7 @@ def score(
     interventions: Interventions = (),
     store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> Scores:
     """Exact log-probability of each candidate continuation given its prompt.
 
@@ -222,38 +213,28 @@ def score(
         store: A `Store` or its folder: what it holds is not computed again, a killed run goes on
             where it was. None keeps nothing on disk.
         progress: Show bars.
+        executor: Where it runs, as for `harvest`.
 
     Raises:
         ValueError: no candidates, an empty one, the same twice for one prompt, or what `harvest`
             refuses.
     """
-    request = ScoreRequest.of(prompts, candidates)
-    run = Harvest(
-        model,
-        request.texts,
-        layers=layers,
-        slots=SLOT,
-        prepend_bos=prepend_bos,
+    offered = Offered.of(prompts, candidates)
+    points, names, tokens = prepare(
+        model, offered.texts, layers, SLOT, prepend_bos, spans(interventions)
+    )
+    edits = offered.bind(interventions, model, tokens)
+    request = replace(ScoreRequest.asked(model, tokens, points, names, edits), split=offered.split)
+    how = Execution(
         token_budget=token_budget,
         share_prefixes=share_prefixes,
-        interventions=interventions,
-        bind=lambda tokens: request.bind(interventions, model, tokens),
+        store=store,
         progress=progress,
+        executor=executor,
     )
-
-    def read(start: int, stop: int) -> pd.DataFrame:
-        return sums(model, run.part(start, stop), progress=progress)
-
-    kept = kept_in(store, model)
-    if kept is None:
-        found, made_by = read(0, len(request.texts)), run.provenance["versions"]
-    else:
-        # Whole prompts: their candidates share a pass.
-        bounds = [bisect_left(request.owner, i) for i in range(0, len(request), SHARD_PROMPTS)]
-        found, made_by = request.stored(
-            kept, model, run.provenance, run.tokens, run.points, run.edits, read, bounds
-        )
-    return request.result(found, run.points, {**run.provenance, "versions": made_by})
+    with answered(model, [request], how) as entries:
+        found = request.compute(model, how)[1] if entries is None else entries[0].rows()
+        return offered.result(found, points, request.provenance(entries))
 
 
 def span_logprobs(

@@ -1,8 +1,9 @@
 """`tally`: how often and how strongly each unit of a site is active, and no state kept."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,22 @@ from torch import Tensor
 
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
+from xlens.engine.executors import Executor
 from xlens.engine.gather import Seats
-from xlens.engine.harvest import prepare
 from xlens.engine.interventions import Interventions, check, spans
 from xlens.engine.progress import token_bar
+from xlens.engine.request import Execution, Request, Shard, Subject
+from xlens.engine.states import prepare
+from xlens.engine.store import Entry, Parts, Store, digest
+from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, activation_site, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
-from xlens.results import Result, versions
+from xlens.results import Result
+
+SHARD_TOKENS = 2**16  # whose counts a kill loses at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +91,9 @@ def tally(
     token_budget: int | None = None,
     share_prefixes: bool = True,
     interventions: Interventions = (),
+    store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> Tally:
     """Count, by language, the tokens at which each unit of a site is active, inside the hook.
 
@@ -102,7 +111,10 @@ def tally(
         token_budget: Most tokens in a pass.
         share_prefixes: Run common beginnings once.
         interventions: Changes to what runs.
+        store: A `Store` or its folder: what it holds is not computed again, a killed run goes on
+            where it was. None keeps nothing on disk.
         progress: Show a bar.
+        executor: Where it runs, as for `harvest`.
 
     Returns:
         Counts in int64, sums in fp64.
@@ -117,79 +129,170 @@ def tally(
     points, _, tokens = prepare(
         model, prompts, layers, "last", prepend_bos, spans(interventions), where
     )
-    edits = check(interventions, model, tokens)
-    ids = [t.ids for t in tokens]
-    found = Distinct.of(ids, edits.codes(ids))
-    languages = tuple(dict.fromkeys(t.prompt.language for t in tokens))
-    language_of = [languages.index(t.prompt.language) for t in tokens]
-    counting = [_counting(model, t) for t in tokens]
+    counting = tuple(_counting(model, t) for t in tokens)
+    request = TallyRequest(
+        subject=Subject.of(model, tokens),
+        tokens=tuple(tokens),
+        points=points,
+        edits=check(interventions, model, tokens),
+        split=_by_tokens([len(t) for t in tokens]),
+        counting=counting,
+        threshold=float(threshold),
+    )
+    how = Execution(
+        token_budget=token_budget,
+        share_prefixes=share_prefixes,
+        store=store,
+        progress=progress,
+        executor=executor,
+    )
+    languages = request.languages
     shape = (len(languages), len(points), width_at(model, points))
-    counts, sums = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.float64)
-    index = {point: i for i, point in enumerate(points)}
-    kept: list[tuple[int, Tensor, Tensor]] = []
-
-    def watch(seats: Seats) -> Keep:
-        times = _times(seats, counting, found.owners, language_of)
-        placed = {device: times.to(device) for device in model.devices}
-        change = edits.prepare(seats, found.owners) if edits else None
-
-        def keep(point: Point, states: Tensor) -> Tensor | None:
-            changed = None if change is None else change(point, states)
-            if point in index:
-                here = (states if changed is None else changed).flatten(0, 1).double()
-                weights = placed[here.device]
-                # What does not count may be anything, padding that saw nothing NaN.
-                here = torch.where((weights.sum(0) > 0)[:, None], here, 0.0)
-                active = weights @ (here > threshold).double()  # whole numbers: exact to 2**53
-                kept.append((index[point], active.cpu(), (weights @ here).cpu()))
-            return changed
-
-        return keep
-
-    def commit() -> None:
-        for i, active, total in kept:
-            counts[:, i] += active.round().long()
-            sums[:, i] += total
-        kept.clear()
-
-    with token_bar("tally", tokens, progress) as advance:
-        run_all(
-            model,
-            found.sequences,
-            edits.visiting(points),
-            watch,
-            codes=found.codes,
-            budget=pass_budget(model, token_budget),
-            share=share_prefixes and shares_prefixes(model),
-            commit=commit,
-            discard=kept.clear,
-            advance=lambda done: advance([p for i in done for p in found.owners[i]]),
-        )
-    if not sums.isfinite().all():
-        raise ValueError(
-            f"{int((~sums.isfinite()).sum())} sums are not finite: the model overflowed; load it "
-            "in float32 or bfloat16."
-        )
+    counts, sums = np.zeros(shape, dtype=np.int64), np.zeros(shape)
     n_tokens = np.zeros(len(languages), dtype=np.int64)
-    for language, own in zip(language_of, counting, strict=True):
-        n_tokens[language] += sum(own)
+    with answered(model, [request], how) as entries:
+        for found, rows in _shards(model, request, how, entries):
+            at = [languages.index(language) for language in rows["language"]]
+            counts[at] += found["counts"].numpy()
+            sums[at] += found["sums"].numpy()
+            n_tokens[at] += rows["n_tokens"].to_numpy()
+        came = made_by(entries)
     return Tally(
-        counts=counts.numpy(),
-        sums=sums.numpy(),
+        counts=counts,
+        sums=sums,
         n_tokens=n_tokens,
         languages=languages,
-        layers=tuple(int(point) for point in points),
+        layers=request.layers,
         site=where,
         threshold=float(threshold),
         provenance={
-            **model.provenance(tokens),
-            "versions": versions(),
-            **({"interventions": edits.key} if edits else {}),
+            **request.subject.provenance,
+            **came,
+            **({"interventions": request.edits.key} if request.edits else {}),
         },
     )
 
 
-def _counting(model: HookedModel, tokens: TokenizedPrompt) -> list[bool]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TallyRequest(Request):
+    """Counts and sums over tokens at points.
+
+    Attributes:
+        counting: Which of each prompt's tokens count.
+        threshold: Above which a unit is active.
+    """
+
+    kind: ClassVar[str] = "tally"
+    counting: tuple[tuple[bool, ...], ...]
+    threshold: float
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Of the prompts, in order of first appearance."""
+        return tuple(dict.fromkeys(t.prompt.language for t in self.tokens))
+
+    def decided(self) -> dict[str, Any]:
+        """Points, and which tokens count."""
+        return {
+            "site": self.site,
+            "layers": self.layers,
+            "threshold": self.threshold,
+            "counting": digest(self.counting),
+        }
+
+    def part(self, start: int, stop: int) -> Self:
+        """The request for prompts `start:stop`, in one shard."""
+        return replace(super().part(start, stop), counting=self.counting[start:stop])
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """`counts` and `sums` `[language, layer, unit]`, and a row for each language.
+
+        Raises:
+            ValueError: a sum is not finite.
+        """
+        tokens, points, edits = self.tokens, self.points, self.edits
+        ids = [t.ids for t in tokens]
+        distinct = Distinct.of(ids, edits.codes(ids))
+        languages = self.languages
+        language_of = [languages.index(t.prompt.language) for t in tokens]
+        shape = (len(languages), len(points), width_at(model, points))
+        counts = torch.zeros(shape, dtype=torch.int64)
+        sums = torch.zeros(shape, dtype=torch.float64)
+        index = {point: i for i, point in enumerate(points)}
+        kept: list[tuple[int, Tensor, Tensor]] = []
+
+        def watch(seats: Seats) -> Keep:
+            times = _times(seats, self.counting, distinct.owners, language_of)
+            placed = {device: times.to(device) for device in model.devices}
+            change = edits.prepare(seats, distinct.owners) if edits else None
+
+            def keep(point: Point, states: Tensor) -> Tensor | None:
+                changed = None if change is None else change(point, states)
+                if point in index:
+                    here = (states if changed is None else changed).flatten(0, 1).double()
+                    weights = placed[here.device]
+                    # What does not count may be anything, padding that saw nothing NaN.
+                    here = torch.where((weights.sum(0) > 0)[:, None], here, 0.0)
+                    # Whole numbers: exact to 2**53.
+                    active = weights @ (here > self.threshold).double()
+                    kept.append((index[point], active.cpu(), (weights @ here).cpu()))
+                return changed
+
+            return keep
+
+        def commit() -> None:
+            for i, active, total in kept:
+                counts[:, i] += active.round().long()
+                sums[:, i] += total
+            kept.clear()
+
+        with token_bar("tally", tokens, how.progress) as advance:
+            run_all(
+                model,
+                distinct.sequences,
+                edits.visiting(points),
+                watch,
+                codes=distinct.codes,
+                budget=pass_budget(model, how.token_budget),
+                share=how.share_prefixes and shares_prefixes(model),
+                commit=commit,
+                discard=kept.clear,
+                advance=lambda done: advance([p for i in done for p in distinct.owners[i]]),
+            )
+        if not sums.isfinite().all():
+            raise ValueError(
+                f"{int((~sums.isfinite()).sum())} sums are not finite: the model overflowed; load "
+                "it in float32 or bfloat16."
+            )
+        n_tokens = [0] * len(languages)
+        for language, own in zip(language_of, self.counting, strict=True):
+            n_tokens[language] += sum(own)
+        rows = pd.DataFrame({"language": languages, "n_tokens": n_tokens})
+        return {"counts": counts, "sums": sums}, rows
+
+
+def _shards(
+    model: HookedModel, request: TallyRequest, how: Execution, entries: Sequence[Entry] | None
+) -> Iterator[Shard]:
+    if entries is None:
+        yield request.compute(model, how)
+        return
+    for number in range(request.shards):
+        yield entries[0].read(number), entries[0].rows_of(number)
+
+
+def _by_tokens(lengths: Sequence[int]) -> tuple[int, ...]:
+    """Prompts in shards of about `SHARD_TOKENS`."""
+    bounds, size = [0], 0
+    for i, length in enumerate(lengths):
+        if size >= SHARD_TOKENS:
+            bounds.append(i)
+            size = 0
+        size += length
+    return (*bounds, len(lengths))
+
+
+def _counting(model: HookedModel, tokens: TokenizedPrompt) -> tuple[bool, ...]:
     """Which tokens are the text's: not what the tokenizer put around it, and no BOS before it."""
     special = set(model.tokenizer.all_special_ids)
     own = [
@@ -198,7 +301,7 @@ def _counting(model: HookedModel, tokens: TokenizedPrompt) -> list[bool]:
     ]
     if tokens.ids[0] == model.tokenizer.bos_token_id:
         own[0] = False  # the text's own
-    return own
+    return tuple(own)
 
 
 def _times(

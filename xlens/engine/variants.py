@@ -1,12 +1,15 @@
 """The same prompts under many interventions; what these have in common runs once."""
 
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from bisect import bisect_left
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
 import pandas as pd
 import torch
@@ -15,17 +18,19 @@ from tqdm import tqdm
 from xlens.activations import RESID, Activations, SlotValues
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
+from xlens.engine.executors import Executor
 from xlens.engine.gather import layout
-from xlens.engine.harvest import prepare, prompt_table, states
+from xlens.engine.harvest import HarvestRequest
 from xlens.engine.interventions import Edits, Interventions, check, spans
-from xlens.engine.score import SLOT, ScoreRequest, Scores, sums
-from xlens.engine.store import Store
-from xlens.engine.stored import joined, kept_in, stored
+from xlens.engine.request import Execution, Shard, Subject
+from xlens.engine.score import SLOT, Offered, ScoreRequest, Scores, sums
+from xlens.engine.states import prepare, prompt_table, states
+from xlens.engine.store import Entry, Parts, Store, digest
+from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
 from xlens.models.sites import Point, heads_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
-from xlens.results import versions
 
 # The stream at every layer that something begins at is held at once, for this many bytes of it.
 TRUNK_BYTES = 2**30
@@ -43,6 +48,7 @@ def score_variants(
     token_budget: int | None = None,
     store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> dict[str, Scores]:
     """`score` under each of several interventions, faster than one after the other.
 
@@ -61,6 +67,7 @@ def score_variants(
         token_budget: Most tokens in a pass.
         store: Where scores are kept, variant by variant: a killed run goes on where it was.
         progress: Show a bar; before it, a line that says how long it will take.
+        executor: Where it runs, as for `harvest`.
 
     Raises:
         ValueError: no variants, or what `score` refuses; all variants are checked first.
@@ -68,34 +75,20 @@ def score_variants(
     """
     if not variants:
         raise ValueError("variants is empty; give interventions by name, () for none.")
-    request = ScoreRequest.of(prompts, candidates)
+    offered = Offered.of(prompts, candidates)
     named = frozenset[str]().union(*(spans(v) for v in variants.values()))
-    points, _, tokens = prepare(model, request.texts, layers, SLOT, prepend_bos, named)
-    edits = {name: request.bind(variant, model, tokens) for name, variant in variants.items()}
-    budget = pass_budget(model, token_budget)
-    kept = kept_in(store, model)
-    origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
+    points, slots, tokens = prepare(model, offered.texts, layers, SLOT, prepend_bos, named)
+    edits = {name: offered.bind(variant, model, tokens) for name, variant in variants.items()}
+    how = Execution(token_budget=token_budget, store=store, progress=progress, executor=executor)
+    asked = _asked(ScoreVariant, model, tokens, points, slots, edits, offered.owner)
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in edits}
-    made_by: list[dict[str, str]] = []
-    bounds = _bounds(model, request.owner, [len(t) for t in tokens], edits, points)
-    n = len(edits) * (len(bounds) - 1)
-    with tqdm(total=n, desc="variants", unit="run", disable=not progress) as bar:
-        for first, last in pairwise(bounds):
-            some, at = request.part(first, last)
-            mine = {name: e.take(range(at.start, at.stop)) for name, e in edits.items()}
-            chunk = _Chunk(model, tokens[at], points, [SLOT], mine, budget, bar)
-            for name, edit in mine.items():
-                read = partial(chunk.scores, edit)
-                if kept is None:
-                    table = read(0, len(some.texts))
-                else:
-                    table, by = some.stored(kept, model, origin, tokens[at], points, edit, read)
-                    made_by.append(by)
-                tables[name].append(table)
-                bar.update()
-    origin |= {"versions": joined(made_by)} if made_by else {}
+    with _trunks(), answered(model, [request for _, request in asked], how) as entries:
+        for name, request, entry in _told(asked, entries, how):
+            table = request.compute(model, how)[1] if entry is None else entry.rows()
+            tables[name].append(table)
+        origin = _origin(asked[0][1].subject, entries)
     return {
-        name: request.result(
+        name: offered.result(
             pd.concat(tables[name], ignore_index=True),
             points,
             {**origin, "interventions": edit.key} if edit else origin,
@@ -118,6 +111,7 @@ def harvest_variants(
     share_prefixes: bool = True,
     store: Store | str | Path | None = None,
     progress: bool = True,
+    executor: str | Executor | None = None,
 ) -> dict[str, Activations]:
     """`harvest` under each of several interventions, as `score_variants` does for scores.
 
@@ -136,6 +130,7 @@ def harvest_variants(
         share_prefixes: Run common beginnings once.
         store: Where states are kept, variant by variant: a killed run goes on where it was.
         progress: Show a bar.
+        executor: Where it runs, as for `harvest`.
 
     Raises:
         ValueError: no variants, or what `harvest` refuses; all variants are checked first.
@@ -146,43 +141,24 @@ def harvest_variants(
     named = frozenset[str]().union(*(spans(v) for v in variants.values()))
     points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named, site)
     edits = {name: check(variant, model, tokens) for name, variant in variants.items()}
-    budget = pass_budget(model, token_budget)
-    kept = kept_in(store, model)
-    origin = {**model.provenance(tokens), "kept_dtype": "torch.float32", "versions": versions()}
-    meta = prompt_table(tokens)
-    made_by: list[dict[str, str]] = []
-    found: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in edits}
-    owners = range(len(tokens))
-    bounds = _bounds(model, owners, [len(t) for t in tokens], edits, points)
-    n = len(edits) * (len(bounds) - 1)
-    with tqdm(total=n, desc="variants", unit="run", disable=not progress, leave=False) as bar:
-        for first, last in pairwise(bounds):
-            mine = {name: e.take(range(first, last)) for name, e in edits.items()}
-            chunk = _Chunk(
-                model, tokens[first:last], points, names, mine, budget, bar, share_prefixes
-            )
-            for name, edit in mine.items():
-                if kept is None:
-                    found[name].append(chunk.states(edit))
-                else:
-                    held = stored(
-                        kept,
-                        model,
-                        tokens[first:last],
-                        points,
-                        names,
-                        lambda *_, chunk=chunk, edit=edit: chunk.states(edit),
-                        dtype=torch.float32,
-                        meta=meta.iloc[first:last],
-                        provenance=origin,
-                        edits=edit.key,
-                        kind="variant",
-                        whole=True,
-                    )
-                    made_by.append(held.provenance["versions"])
-                    found[name].append({k: v.values for k, v in held.load().slots.items()})
-                bar.update()
-    origin |= {"versions": joined(made_by)} if made_by else {}
+    how = Execution(
+        token_budget=token_budget,
+        share_prefixes=share_prefixes,
+        store=store,
+        progress=progress,
+        executor=executor,
+    )
+    asked = _asked(HarvestVariant, model, tokens, points, names, edits, range(len(tokens)))
+    found: dict[str, list[Mapping[str, torch.Tensor]]] = {name: [] for name in edits}
+    with _trunks(), answered(model, [request for _, request in asked], how) as entries:
+        for name, request, entry in _told(asked, entries, how):
+            if entry is None:
+                values = request.values(model, how)
+            else:
+                kept = request.stored(entry).load()
+                values = {slot: held.values for slot, held in kept.slots.items()}
+            found[name].append(values)
+        origin = _origin(asked[0][1].subject, entries)
     layouts = {name: layout(tokens, parse_slot(name)) for name in names}
     return {
         variant: Activations(
@@ -195,8 +171,8 @@ def harvest_variants(
                 for name, at in layouts.items()
             },
             layers=tuple(int(point) for point in points),
-            meta=meta,
-            fingerprint=model.fingerprint,
+            meta=prompt_table(tokens),
+            fingerprint=asked[0][1].subject.fingerprint,
             site=site,
             n_heads=heads_at(model, site),
             provenance={**origin, "interventions": edits[variant].key}
@@ -207,88 +183,181 @@ def harvest_variants(
     }
 
 
-class _Chunk:
-    """Some of the prompts; their plain run is made when the first variant is computed."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HarvestVariant(HarvestRequest):
+    """States under one of several interventions; what they have in common is made once.
 
-    def __init__(
-        self,
-        model: HookedModel,
-        tokens: Sequence[TokenizedPrompt],
-        points: tuple[Point, ...],
-        slots: Sequence[str],
-        edits: Mapping[str, Edits],
-        budget: int,
-        bar: "tqdm[Any]",
-        share: bool = True,
-    ) -> None:
-        self.model, self.tokens, self.points = model, tokens, points
-        self.edits, self.budget, self.bar = list(edits.values()), budget, bar
-        self.share = share
-        self.trunk: Trunk | None = None
-        self.layouts = {name: layout(tokens, parse_slot(name)) for name in slots}
+    Attributes:
+        beside: All of the interventions, this one among them, on the same prompts.
+        trunk: Equal where these are.
+    """
 
-    def states(self, edit: Edits) -> dict[str, torch.Tensor]:
-        """What each slot keeps under one variant, `[layer, row, d_model]`."""
-        if self.trunk is None:
-            begun = time.perf_counter()
-            ids = [t.ids for t in self.tokens]
-            self.trunk = Trunk(
-                self.model, ids, self.edits, self.points, budget=self.budget, share=self.share
-            )
-            self.plain = time.perf_counter() - begun
+    kind: ClassVar[str] = "variant"
+    beside: tuple[Edits, ...]
+    trunk: str
+
+    def sent(self) -> Self:
+        """The same with no more than is needed elsewhere."""
+        return replace(super().sent(), beside=tuple(edits.sent() for edits in self.beside))
+
+    def on(self, device: torch.device) -> Self:
+        """The same for a model on that device."""
+        return replace(super().on(device), beside=tuple(edits.on(device) for edits in self.beside))
+
+    def values(
+        self, model: HookedModel, how: Execution, parts: Parts | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`[layer, row, width]` by slot, from the trunk on.
+
+        Raises:
+            ValueError: a state is not finite.
+        """
         found = states(
-            self.model,
+            model,
             self.tokens,
             self.points,
             self.layouts,
-            edit,
-            token_budget=self.budget,
-            share=True,
-            dtype=torch.float32,
+            self.edits,
+            token_budget=how.token_budget,
+            share=how.share_prefixes,
+            dtype=self.dtype,
             progress=False,
-            trunk=self.trunk,
+            trunk=_trunk(model, self, how).trunk,
         )
         for values in found.values():
             if not values.isfinite().all():
                 raise ValueError(
                     f"{int((~values.isfinite().all(-1)).sum())} states are not finite under the "
-                    f"interventions {edit.key}: a smaller strength, or the model in float32."
+                    f"interventions {self.edits.key}: a smaller strength, or the model in float32."
                 )
         return found
 
-    def scores(self, edit: Edits, _start: int, _stop: int) -> pd.DataFrame:
-        """The scores of all the chunk's texts under one variant."""
-        begun, first = time.perf_counter(), self.trunk is None
-        values = self.states(edit)[SLOT]
-        at = self.layouts[SLOT]
-        slot = SlotValues(values=values, offsets=at.offsets, positions=at.positions)
-        found = sums(
-            self.model,
-            Activations(
-                slots={SLOT: slot},
-                layers=tuple(int(point) for point in self.points),
-                meta=prompt_table(self.tokens),
-                fingerprint=self.model.fingerprint,
-                provenance={},
-            ),
-        )
-        if first:
-            self._tell(edit, self.plain, time.perf_counter() - begun - self.plain)
-        return found
 
-    def _tell(self, edit: Edits, plain: float, one: float) -> None:
+class ScoreVariant(HarvestVariant, ScoreRequest):
+    """Scores under one of several interventions."""
+
+    kind: ClassVar[str] = "score"
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """As of a `ScoreRequest`; of the first, with a line that says how long the rest takes."""
+        begun = time.perf_counter()
+        found = sums(model, self.activations(self.values(model, how)))
+        made = _trunk(model, self, how)
+        if how.progress and made.untold:
+            made.untold = False
+            self._tell(model, made.seconds, time.perf_counter() - begun - made.seconds)
+        return {"n": torch.tensor(len(found))}, found
+
+    def _tell(self, model: HookedModel, plain: float, one: float) -> None:
         """How long the rest will take: a run costs the blocks above its start, and the readout."""
-        blocks = self.model.n_layers
-        per_block = plain / max(1, max(start(e, self.points) for e in self.edits))
-        above = [blocks - start(e, self.points) for e in self.edits]
-        readout = max(0.0, one - per_block * (blocks - start(edit, self.points)))
+        blocks = model.n_layers
+        per_block = plain / max(1, max(start(e, self.points) for e in self.beside))
+        above = [blocks - start(e, self.points) for e in self.beside]
+        readout = max(0.0, one - per_block * (blocks - start(self.edits, self.points)))
         total = sum(per_block * n + readout for n in above)
-        if not self.bar.disable:
-            self.bar.write(
-                f"{len(above)} runs over {len(self.tokens)} texts: about {total / 60:.1f} minutes "
-                "from here, less what the store holds.",
-                file=sys.stderr,
+        tqdm.write(
+            f"{len(above)} runs over {len(self)} texts: about {total / 60:.1f} minutes "
+            "from here, less what the store holds.",
+            file=sys.stderr,
+        )
+
+
+R = TypeVar("R", bound=HarvestVariant)
+
+
+@dataclass
+class _Made:
+    """The trunk that was made last of a model, how long it took, and whether that is to be told."""
+
+    name: str
+    trunk: Trunk
+    seconds: float
+    untold: bool = True
+
+
+_last = threading.local()
+
+
+def _trunk(model: HookedModel, request: HarvestVariant, how: Execution) -> _Made:
+    made: _Made | None = getattr(_last, "made", None)
+    if made is None or made.trunk.model is not model or made.name != request.trunk:
+        _forget()  # one at a time: it holds the stream of all prompts
+        begun = time.perf_counter()
+        trunk = Trunk(
+            model,
+            [t.ids for t in request.tokens],
+            request.beside,
+            request.points,
+            budget=pass_budget(model, how.token_budget),
+            share=how.share_prefixes,
+        )
+        made = _last.made = _Made(request.trunk, trunk, time.perf_counter() - begun)
+    return made
+
+
+@contextmanager
+def _trunks() -> Generator[None]:
+    try:
+        yield
+    finally:
+        _forget()
+
+
+def _forget() -> None:
+    _last.made = None
+
+
+def _asked(
+    kind: type[R],
+    model: HookedModel,
+    tokens: Sequence[TokenizedPrompt],
+    points: tuple[Point, ...],
+    slots: tuple[str, ...],
+    edits: Mapping[str, Edits],
+    owners: Sequence[int],
+) -> list[tuple[str, R]]:
+    """A request for each variant of each chunk of the prompts, with the variant's name."""
+    subject = Subject.of(model, tokens)
+    bounds = _bounds(model, owners, [len(t) for t in tokens], edits, points)
+    meta = prompt_table(tokens)
+    found: list[tuple[str, R]] = []
+    for first, last in pairwise(bounds):
+        at = slice(bisect_left(owners, first), bisect_left(owners, last))
+        mine = {name: edit.take(range(at.start, at.stop)) for name, edit in edits.items()}
+        ids = [list(t.ids) for t in tokens[at]]
+        trunk = digest([subject.fingerprint, ids, [e.key for e in edits.values()], at.start])
+        found += [
+            (
+                name,
+                kind.asked(
+                    model,
+                    tokens[at],
+                    points,
+                    slots,
+                    edit,
+                    subject=subject,
+                    meta=meta.iloc[at].reset_index(drop=True),
+                    beside=tuple(mine.values()),
+                    trunk=trunk,
+                ),
             )
+            for name, edit in mine.items()
+        ]
+    return found
+
+
+def _told(
+    asked: Sequence[tuple[str, R]], entries: Sequence[Entry] | None, how: Execution
+) -> Iterator[tuple[str, R, Entry | None]]:
+    """Requests with their entries; with a bar where they are yet to be computed."""
+    hidden = entries is not None or not how.progress
+    with tqdm(asked, desc="variants", unit="run", disable=hidden, leave=False) as bar:
+        for n, (name, request) in enumerate(bar):
+            yield name, request, None if entries is None else entries[n]
+
+
+def _origin(subject: Subject, entries: Sequence[Entry] | None) -> dict[str, Any]:
+    return {**subject.provenance, "kept_dtype": "torch.float32", **made_by(entries)}
 
 
 def _bounds(

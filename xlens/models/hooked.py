@@ -42,7 +42,11 @@ class HookedModel:
         readout: Final norm, `W_U`, soft-cap and scale.
         family: Where its parts are, from `xlens.models.families`.
         blocks: The transformer blocks, in order.
+        loading: What `xlens.load` was asked for, so that another process can load it too; None for
+            a model object.
     """
+
+    loading: dict[str, Any] | None = None
 
     def __init__(
         self,

@@ -144,11 +144,27 @@ def load(
             weights_note=note,
             origin={k: v for k, v in origin.items() if v},
         )
+        model.loading = {
+            "source": _absolute(source),
+            "revision": revision,
+            "dtype": str(dtype).removeprefix("torch."),
+            "device_map": device_map,
+            "trust_remote_code": trust_remote_code,
+            "attention": attention,
+            "adapter": None if adapter is None else _absolute(adapter),
+            "merge": merge,
+        }
     warn_of_known_faults(model.hf_model)
     model.ensure_attention(asked=attention is not None or isinstance(source, nn.Module))
     check_readout(model)
     check_causal(model)
     return model
+
+
+def _absolute(source: str | Path) -> str:
+    """The name of a model, or a path that means the same from anywhere on this machine."""
+    path = Path(source).expanduser()
+    return str(path.resolve() if path.exists() else source)
 
 
 def _require_as_given(

@@ -100,6 +100,10 @@ class Prompt:
         object.__setattr__(self, "spans", MappingProxyType(dict(self.spans)))
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Mappings that can't be changed can't be pickled either.
+        return type(self), (self.text, self.language, self.id, dict(self.spans), dict(self.meta))
+
     @classmethod
     def from_parts(
         cls,

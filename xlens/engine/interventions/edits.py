@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xlens.engine.gather import Seats
-from xlens.engine.interventions.kinds import Intervention
+from xlens.engine.interventions.kinds import Add, Intervention, Patch
 from xlens.engine.plan import Tokens
 from xlens.models.sites import Keep, Point
 
@@ -49,6 +49,22 @@ class Bound:
         if self.base is None:
             return 0
         return self.base[sequence] + self.each * (position - self.where[sequence].start)
+
+    def sent(self) -> "Bound":
+        """The same without what it was bound from and other sequences' values."""
+        what = self.what
+        if isinstance(what, Add | Patch):  # the values lie here, as the sequences need them
+            what = replace(what, values=torch.empty(0))
+        if self.base is None:
+            return replace(self, what=what, values=self.values.cpu())
+        rows = [
+            range(b, b + (len(w) if self.each else 1))
+            for b, w in zip(self.base, self.where, strict=True)
+        ]
+        kept = sorted({row for some in rows for row in some})
+        at = {row: n for n, row in enumerate(kept)}
+        base = tuple(at.get(b, 0) for b in self.base)
+        return replace(self, what=what, base=base, values=self.values[kept].cpu())
 
     def inside(self, sequence: int, first: int, stop: int) -> range:
         """Which of the positions `[first, stop)` of a sequence are changed."""
@@ -134,6 +150,18 @@ class Edits:
             for edit in self.bound
         ]
         return replace(self, bound=tuple(some))
+
+    def on(self, device: torch.device) -> "Edits":
+        """The same for a model on that device."""
+        some = [
+            edit if edit.base is not None else replace(edit, values=edit.values.to(device))
+            for edit in self.bound
+        ]
+        return replace(self, bound=tuple(some), device=device)
+
+    def sent(self) -> "Edits":
+        """The same with no more than is needed elsewhere: on the CPU, and these sequences' rows."""
+        return replace(self, bound=tuple(e.sent() for e in self.bound), device=torch.device("cpu"))
 
     def prepare(self, seats: Seats, owners: Mapping[int, Sequence[int]] | None = None) -> Keep:
         """What to call in the hooks of one pass: gives the changed stream, or None for no change.

@@ -88,6 +88,11 @@ class Entry:
         return {name: ", ".join(found[name]) for name in results.versions() if name in found}
 
     @property
+    def hosts(self) -> frozenset[str]:
+        """Other machines' names that computed shards of it; none where each writer computed."""
+        return self._journalled().hosts
+
+    @property
     def done(self) -> frozenset[int]:
         """Shards that were written and whose files are there, of full length.
 
@@ -126,6 +131,19 @@ class Entry:
             found.check_sizes()
             stamp = (shard, *_stamp(found.tensors_path))
             return found.read(names, verified=self._verified.setdefault(stamp, set()))
+
+    def rows_of(self, shard: int) -> pd.DataFrame:
+        """The rows of a shard.
+
+        Raises:
+            ValueError: no such shard, one without rows, or one that has not been written yet.
+            DamagedShardError: missing, truncated or changed.
+        """
+        with self._reading():
+            found = self._shard(shard).rows()
+        if found is None:
+            raise ValueError(f"Shard {shard} of entry {self.id} has no rows.")
+        return found
 
     def rows(self) -> pd.DataFrame:
         """The rows of every shard, in the order of the shards.
@@ -211,7 +229,12 @@ class Entry:
         return self._parts[shard]
 
     def write(
-        self, shard: int, tensors: Mapping[str, Tensor], rows: pd.DataFrame | None = None
+        self,
+        shard: int,
+        tensors: Mapping[str, Tensor],
+        rows: pd.DataFrame | None = None,
+        *,
+        host: str | None = None,
     ) -> None:
         """Write a shard, for good when this returns. A shard that is done stays as it is.
 
@@ -219,6 +242,7 @@ class Entry:
             shard: 0 to `shards` - 1; need not be claimed.
             tensors: By name; a name can be read without the others.
             rows: A table that goes with it; its index is not kept.
+            host: What computed it, where that is told; the journal keeps the name.
 
         Raises:
             ValueError: no such shard, or what a shard can't hold.
@@ -229,7 +253,7 @@ class Entry:
             header, chunks = pack_tensors(tensors, entry=self.id, shard=shard)
             table = None if rows is None else pack_rows(rows)
             record = record_of(shard, header, chunks, table)
-            self._commit(record, [header, *chunks], table)
+            self._commit(record, [header, *chunks], table, host)
         if shard in self._parts:
             self._parts.pop(shard).clear()
         self.release(shard)
@@ -300,7 +324,11 @@ class Entry:
     # --- inside ---
 
     def _commit(
-        self, record: ShardRecord, chunks: Sequence[bytes | memoryview], rows: bytes | None
+        self,
+        record: ShardRecord,
+        chunks: Sequence[bytes | memoryview],
+        rows: bytes | None,
+        host: str | None,
     ) -> None:
         """Drafts first, without the lock; then names and journal line in one go, with it."""
         doing = f"writing shard {record.shard} of entry {self.id} ({record.size / 1e6:,.1f} MB)"
@@ -323,7 +351,8 @@ class Entry:
                         if final.is_dir():
                             files.remove(final)
                     files.publish(drafts)
-                    journal.write_event(self._journal, "shard", record=vars(record))
+                    told = {} if host is None else {"host": host}
+                    journal.write_event(self._journal, "shard", record=vars(record), **told)
                     files.remove(self.path / claim_name(record.shard))  # whoever has it
             finally:
                 for left in drafts.values():

@@ -58,6 +58,7 @@ class Contents:
         versions: Every version of every package that had a part in it.
         created: ISO date; None from a manifest.
         about: What people want to see of it in a list, beside the key; empty from a manifest.
+        hosts: Names of what computed shards, where that is told; empty from a manifest.
     """
 
     head: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -65,6 +66,7 @@ class Contents:
     versions: Versions = field(default_factory=dict[str, list[str]])
     created: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    hosts: frozenset[str] = frozenset()
 
     def checked(self, path: Path) -> Self:
         """Itself, if its head can be trusted for the folder that `path` lies in.
@@ -110,6 +112,7 @@ class Journal:
         self._versions: Versions = {}
         self._created: str | None = None
         self._about: dict[str, Any] = {}
+        self._hosts: set[str] = set()
 
     def contents(self) -> Contents:
         """The events, added up; empty if there is no journal."""
@@ -140,6 +143,7 @@ class Journal:
             versions=dict(self._versions),
             created=self._created,
             about=dict(self._about),
+            hosts=frozenset(self._hosts),
         )
 
     def _take(self, line: bytes) -> None:
@@ -159,6 +163,8 @@ class Journal:
                 case "shard":
                     record = ShardRecord(**event["record"])
                     self._records[record.shard] = record
+                    if "host" in event:
+                        self._hosts.add(str(event["host"]))
                 case "drop":
                     self._records.pop(event["shard"], None)
                 case _:
