@@ -37,6 +37,17 @@ _HOOKS = {
 }
 
 
+def known_site(site: str) -> str:
+    """A site by its name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if site not in SITES:
+        raise ValueError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
+    return site
+
+
 def hook_name(site: str, layer: int) -> str:
     """What TransformerLens calls a site.
 

@@ -181,6 +181,7 @@ def harvest(
     *,
     layers: tuple[int, ...] = (),
     slots: tuple[str, ...] = ("last",),
+    site: str = "resid",
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
     loading: Annotated[Loading, Flat] = LOADING,
@@ -194,19 +195,23 @@ def harvest(
     ```
     xlens harvest gemma-3-270m prompts.jsonl --slots last question:mean --out acts
     xlens harvest gpt2 prompts.jsonl --layers 0 6 12
+    xlens harvest gpt2 prompts.jsonl --site mlp_post --layers 4 5 --executor ray
     ```
 
     Args:
         model: As for `xlens lens`.
         prompts: JSON Lines: text, language, id, and optionally spans and meta.
-        layers: Residual points, 0 (embedding) to n_layers; default all.
-        slots: Positions to keep: last, all, NAME:first|last|mean|each|predict.
+        layers: Residual points, 0 (embedding) to n_layers; blocks at other sites; default all.
+        slots: Positions to keep: last, all, NAME:first|last|mean|sum|each|predict.
+        site: What to keep there: resid (the residual stream), z (heads), attn_out, mlp_gate,
+            mlp_post or mlp_out of blocks.
         prepend_bos: Force or forbid a BOS token; default: what the tokenizer does.
         token_budget: Most tokens in one batch.
         loading: How the model is loaded.
         store: Keep the states in the store too; without it a stopped harvest begins anew.
         out: Folder for the activations (`xlens.Activations.load` reads it).
     """
+    from xlens.activations import known_site
     from xlens.cli.common import load_model
     from xlens.engine import Store
     from xlens.engine import harvest as run
@@ -216,12 +221,14 @@ def harvest(
     asked = read_prompts(prompts)
     for slot in slots:
         parse_slot(slot)
+    known_site(site)
     check_writable(out)
     activations = run(
         load_model(model, loading),
         asked,
         layers=layers or "all",
         slots=slots,
+        site=site,
         prepend_bos=prepend_bos,
         token_budget=token_budget,
         store=Store() if store else None,

@@ -9,13 +9,15 @@ import pandas as pd
 import torch
 
 from xlens.cli.options import Loading
+from xlens.engine import executors
 from xlens.models import HookedModel, load
 from xlens.models.families import FAMILIES
 from xlens.runs import RunDirectory, describe_run
 
 
 def load_model(source: str, loading: Loading) -> HookedModel:
-    """`xlens.load` with the options of the command line."""
+    """`xlens.load` with the options of the command line, which also say where it will run."""
+    executors.use(loading.executor)
     return load(
         source,
         dtype=getattr(torch, loading.dtype),

@@ -40,7 +40,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Loading:
-    """How a model is loaded.
+    """How a model is loaded, and where it runs.
 
     Attributes:
         dtype: Of the weights; the readout is fp32 in any case.
@@ -49,6 +49,8 @@ class Loading:
         attention: What computes attention: eager, sdpa, …; default what suits the model.
         adapter: A LoRA or another adapter of peft on the model: its folder or hub id.
         merge: Fold the adapter into the weights.
+        executor: Where it runs: local; ray (a cluster that RAY_ADDRESS names, else this machine) or
+            ray://HOST:PORT, also with ?workers=N&cpus=N&gpus=N&shared=yes (the extra `ray`).
     """
 
     dtype: Dtype = "float32"
@@ -57,11 +59,16 @@ class Loading:
     attention: str | None = None
     adapter: str | None = None
     merge: Annotated[bool, Switch] = False
+    executor: str = "local"
 
     def options(self) -> dict[str, Any]:
-        """As a run records it: of what runs began without, only what is given."""
+        """As a run records it: of what runs began without, only what is given.
+
+        Where it runs is left out: a run may be taken up again elsewhere.
+        """
         kept = ("dtype", "revision", "trust_remote_code")
-        return {name: value for name, value in asdict(self).items() if name in kept or value}
+        given = {name: value for name, value in asdict(self).items() if name in kept or value}
+        return {name: value for name, value in given.items() if name != "executor"}
 
 
 LOADING = Loading()

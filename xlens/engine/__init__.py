@@ -1,12 +1,13 @@
 """The batching core: plan → run → read. Everything that runs a model goes through here."""
 
-from xlens.engine import interventions
+from xlens.engine import executors, interventions
 from xlens.engine.attention import AttentionMass, attention
 from xlens.engine.generate import Generations, generate
 from xlens.engine.harvest import harvest, harvest_to_store
 from xlens.engine.plan import Batch, Group, plan
 from xlens.engine.relevance import relevance
 from xlens.engine.relevance_scores import RelevanceScores
+from xlens.engine.request import Execution, Request
 from xlens.engine.score import Scores, score
 from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations
@@ -17,15 +18,18 @@ from xlens.engine.variants import harvest_variants, score_variants
 __all__ = [
     "AttentionMass",
     "Batch",
+    "Execution",
     "Generations",
     "Group",
     "RelevanceScores",
+    "Request",
     "Scores",
     "Store",
     "StoredActivations",
     "Streamed",
     "Tally",
     "attention",
+    "executors",
     "generate",
     "harvest",
     "harvest_to_store",

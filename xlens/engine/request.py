@@ -37,16 +37,18 @@ class Subject:
         provenance: What results say of it and of the prompts.
         computation: What decides its numbers besides weights, config and prompts.
         loading: What `xlens.load` was asked for; None for a model object.
+        epoch: Of the engine.
     """
 
     provenance: dict[str, Any]
     computation: dict[str, Any]
     loading: dict[str, Any] | None
+    epoch: int
 
     @classmethod
     def of(cls, model: HookedModel, tokens: Sequence[TokenizedPrompt]) -> Self:
         """The model as it is now."""
-        return cls(model.provenance(tokens), computation(model.hf_model), model.loading)
+        return cls(model.provenance(tokens), computation(model.hf_model), model.loading, EPOCH)
 
     @property
     def name(self) -> str:
@@ -123,7 +125,7 @@ class Request(ABC):
         return plain(
             {
                 "kind": self.kind,
-                "epoch": EPOCH,
+                "epoch": self.subject.epoch,
                 **{name: known.get(name) for name in ("fingerprint", "dtype", "attention")},
                 "tokens": digest([list(t.ids) for t in self.tokens]),
                 "prompts": digest([[t.prompt.id, t.prompt.language] for t in self.tokens]),

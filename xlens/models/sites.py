@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xlens.activations import INSIDE, RESID, SITES
+from xlens.activations import INSIDE, RESID, known_site
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import See, after, at_point, before, ending
 
@@ -229,8 +229,7 @@ def _at(block: nn.Module, path: str) -> nn.Module:
 
 
 def _require(model: HookedModel, site: str) -> tuple[int, ...]:
-    if site not in SITES:
-        raise ValueError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
+    known_site(site)
     have = offered(model)
     if site not in have:
         raise ValueError(

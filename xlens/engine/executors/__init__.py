@@ -1,5 +1,6 @@
 """Where a request's shards are computed: here, or on the machines of a Ray cluster."""
 
-from xlens.engine.executors.base import Executor, Job, find, use
+from xlens.engine.executors.base import Executor, Job, Local, find, use
+from xlens.engine.executors.on_ray import Ray, close
 
-__all__ = ["Executor", "Job", "find", "use"]
+__all__ = ["Executor", "Job", "Local", "Ray", "close", "find", "use"]

@@ -25,6 +25,14 @@ class Executor(Protocol):
         """See above."""
         ...
 
+    def check(self) -> None:
+        """See that it is there, before anything expensive.
+
+        Raises:
+            ValueError: it isn't.
+        """
+        ...
+
     def run(self, model: HookedModel, jobs: Sequence[Job], how: Execution) -> None:
         """Compute what the entries lack, and finish them.
 
@@ -40,6 +48,9 @@ class Local:
     """This process, with the model that it has."""
 
     here = True
+
+    def check(self) -> None:
+        """It is there."""
 
     def run(self, model: HookedModel, jobs: Sequence[Job], how: Execution) -> None:
         """Compute what the entries lack, one shard after the other."""
@@ -58,8 +69,9 @@ def find(executor: str | Executor | None) -> Executor:
     """An executor, by itself or by its name.
 
     Args:
-        executor: `local`; `ray`, a cluster that `RAY_ADDRESS` names or one on this machine alone;
-            `ray://HOST:PORT`; an executor; None for the one in use.
+        executor: `local`; `ray`, a cluster that `RAY_ADDRESS` names or this machine alone;
+            `ray://HOST:PORT`; both also with options, `ray?cpus=2&gpus=0.5`; an executor; None for
+            the one in use.
 
     Raises:
         ValueError: anything else.
@@ -70,10 +82,18 @@ def find(executor: str | Executor | None) -> Executor:
         return executor
     if executor == "local":
         return Local()
-    raise ValueError(f"Unknown executor {executor!r}; accepted are 'local'.")
+    from xlens.engine.executors.on_ray import Ray
+
+    return Ray.of(executor)
 
 
 def use(executor: str | Executor) -> None:
-    """Let this executor run whatever names none, until the process ends."""
+    """Let this executor run whatever names none, until the process ends.
+
+    Raises:
+        ValueError: as `find`, or it is not there.
+    """
     global _in_use
-    _in_use = find(executor)
+    found = find(executor)
+    found.check()
+    _in_use = found

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xlens.activations import RESID, SITES, Activations
+from xlens.activations import RESID, Activations, known_site
 from xlens.prompts import parse_slot
 
 Layers = str | int | Sequence[int]
@@ -121,9 +121,7 @@ def add(
         ValueError: a slot that does not exist, a vector that is not finite or has a wrong shape.
     """
     given = vector if isinstance(vector, Activations) else _finite("vector", vector, (1, 2, 3))
-    return Add(
-        given, layers, _known_slot(slot), _finite_number(strength), source, _known_site(site)
-    )
+    return Add(given, layers, _known_slot(slot), _finite_number(strength), source, known_site(site))
 
 
 def project_out(
@@ -167,7 +165,7 @@ def project_out(
             "span one dimension less than they are.)"
         )
     return ProjectOut(
-        rows, layers, _known_slot(slot), _finite_number(strength), middle, _known_site(site)
+        rows, layers, _known_slot(slot), _finite_number(strength), middle, known_site(site)
     )
 
 
@@ -208,7 +206,7 @@ def patch(
             f"Slot {slot!r} is an average, which has no place to be written to. Take one position "
             "('NAME:last'), or broadcast=True to write the value to every token of the span."
         )
-    return Patch(given, layers, slot, broadcast, source, _known_site(site))
+    return Patch(given, layers, slot, broadcast, source, known_site(site))
 
 
 def scale(
@@ -276,7 +274,7 @@ def _units(
             "all, or one each."
         )
     values = each.expand(len(chosen)).clone()
-    return Units(chosen, values, layers, _known_slot(slot), how, _known_site(site))
+    return Units(chosen, values, layers, _known_slot(slot), how, known_site(site))
 
 
 def listed(interventions: Interventions) -> list[Intervention]:
@@ -319,9 +317,3 @@ def _known_slot(slot: str) -> str:
     if slot != GENERATED and parse_slot(slot).how == "sum":
         raise ValueError(f"Slot {slot!r} is a sum, which has no place to be changed at.")
     return slot
-
-
-def _known_site(site: str) -> str:
-    if site not in SITES:
-        raise ValueError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
-    return site
