@@ -153,6 +153,7 @@ class HarvestRequest(Request):
 
     Attributes:
         meta: One row per prompt.
+        layouts: Where each prompt's rows of each slot stand.
         dtype: Of what is kept.
         width: Of a state.
         n_heads: As of `Activations`.
@@ -160,6 +161,7 @@ class HarvestRequest(Request):
 
     kind: ClassVar[str] = "harvest"
     meta: pd.DataFrame
+    layouts: dict[str, SlotLayout]
     dtype: torch.dtype = torch.float32
     width: int
     n_heads: int | None = None
@@ -214,16 +216,12 @@ class HarvestRequest(Request):
             edits=edits,
             split=(0, len(tokens)),
             meta=prompt_table(tokens) if meta is None else meta,
+            layouts=_layouts(tokens, slots),
             dtype=dtype,
             width=width_at(model, points),
             n_heads=heads_at(model, first.site if isinstance(first, Place) else RESID),
             **more,
         )
-
-    @property
-    def layouts(self) -> dict[str, SlotLayout]:
-        """Where each prompt's rows of each slot stand."""
-        return {name: layout(self.tokens, parse_slot(name)) for name in self.slots}
 
     def decided(self) -> dict[str, Any]:
         """Points, slots, and the dtype that is kept."""
@@ -240,8 +238,11 @@ class HarvestRequest(Request):
 
     def part(self, start: int, stop: int) -> Self:
         """The request for prompts `start:stop`, in one shard."""
+        if (start, stop) == (0, len(self)):
+            return replace(self, split=(0, stop))
         meta = self.meta.iloc[start:stop].reset_index(drop=True)
-        return replace(super().part(start, stop), meta=meta)
+        layouts = _layouts(self.tokens[start:stop], self.slots)
+        return replace(super().part(start, stop), meta=meta, layouts=layouts)
 
     def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
         """A tensor for each slot and layer, and the prompts."""
@@ -313,3 +314,7 @@ class HarvestRequest(Request):
             **made_by(entries),
             **({"interventions": self.edits.key} if self.edits else {}),
         }
+
+
+def _layouts(tokens: Sequence[TokenizedPrompt], slots: Sequence[str]) -> dict[str, SlotLayout]:
+    return {name: layout(tokens, parse_slot(name)) for name in slots}

@@ -7,7 +7,7 @@ where, and in which portions.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -35,20 +35,32 @@ class Subject:
 
     Attributes:
         provenance: What results say of it and of the prompts.
-        computation: What decides its numbers besides weights, config and prompts.
         loading: What `xlens.load` was asked for; None for a model object.
         epoch: Of the engine.
+        model: The model, in the process that has it: a pickle leaves it out.
     """
 
     provenance: dict[str, Any]
-    computation: dict[str, Any]
     loading: dict[str, Any] | None
     epoch: int
+    model: HookedModel | None = field(repr=False)
 
     @classmethod
     def of(cls, model: HookedModel, tokens: Sequence[TokenizedPrompt]) -> Self:
         """The model as it is now."""
-        return cls(model.provenance(tokens), computation(model.hf_model), model.loading, EPOCH)
+        return cls(model.provenance(tokens), model.loading, EPOCH, model)
+
+    @cached_property
+    def computation(self) -> dict[str, Any]:
+        """What decides its numbers besides weights, config and prompts.
+
+        A walk over all modules: only where a key is asked for, or a pickle.
+        """
+        assert self.model is not None
+        return computation(self.model.hf_model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "computation": self.computation, "model": None}
 
     @property
     def name(self) -> str:

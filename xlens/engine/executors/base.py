@@ -47,7 +47,10 @@ class Executor(Protocol):
 class Local:
     """This process, with the model that it has."""
 
-    here = True
+    @property
+    def here(self) -> bool:
+        """This process computes."""
+        return True
 
     def check(self) -> None:
         """It is there."""

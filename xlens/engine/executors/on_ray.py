@@ -48,8 +48,6 @@ class Ray:
     gpus: float | None = None
     shared: bool = False
 
-    here: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         for name in ("workers", "cpus"):
             if (given := getattr(self, name)) is not None and given < 1:
@@ -79,6 +77,11 @@ class Ray:
         except (KeyError, ValueError) as error:
             raise wrong from error
         return cls(address=f"ray://{url.netloc}" if url.netloc else None, **options)
+
+    @property
+    def here(self) -> bool:
+        """Other processes compute."""
+        return False
 
     def check(self) -> None:
         """See that Ray is installed and answers.
@@ -149,7 +152,7 @@ def connect(address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             f"executor='ray' needs Ray, which is not installed: {INSTALL}, here and on every "

@@ -48,9 +48,9 @@ class Worker:
         Returns:
             In what it differs from the subject, in words; empty for the same.
         """
-        options = {**loading, "dtype": getattr(torch, loading["dtype"])}
+        options: dict[str, Any] = {**loading, "dtype": getattr(torch, loading["dtype"])}
         try:
-            where = {} if loading["device_map"] else {"device": self._device}
+            where: dict[str, Any] = {} if loading["device_map"] else {"device": self._device}
             self._model = load(options.pop("source"), **options, **where)
         except (ValueError, OSError) as error:
             return [f"it can't be loaded there ({error})"]
