@@ -155,7 +155,6 @@ def test_an_executor_by_name():
         "ray?cores=2",
         "ray?cpus=two",
         "slurm",
-        "ray?",
     ):
         with pytest.raises(ValueError, match="Unknown executor"):
             executors.find(wrong)
