@@ -151,6 +151,8 @@ def test_an_executor_by_name():
         "",
         "rays",
         "ray:8",
+        "rayhead:8",
+        "ray?",
         "ray://head",
         "ray?cores=2",
         "ray?cpus=two",

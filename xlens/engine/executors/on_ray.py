@@ -7,6 +7,7 @@ shared. What a lost actor had is computed again by another.
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from xlens.models import HookedModel
 
 _log = logging.getLogger(__name__)
 INSTALL = "pip install 'xlens-interp[ray]'"
+_NAME = re.compile(r"ray(?P<address>://[^?/]+:[0-9]+)?(\?(?P<options>.+))?")
 LOSSES = 3  # after so many workers were lost over one shard, it is the shard
 PATIENCE = 30.0  # seconds without any worker after which it is said
 REACH_SECONDS = 10.0
@@ -66,17 +68,16 @@ class Ray:
             f"Unknown executor {text!r}; accepted are 'local', 'ray' and 'ray://HOST:PORT', the "
             "latter two also with ?workers=N&cpus=N&gpus=N&shared=yes."
         )
+        found = _NAME.fullmatch(text)
+        if found is None:
+            raise wrong
+        kinds: dict[str, Any] = {"workers": int, "cpus": int, "gpus": float, "shared": _truth}
         try:
-            url = urlsplit(text if "://" in text else text.replace("ray", "ray://", 1))
-            if url.scheme != "ray" or url.path or bool(url.netloc) != (url.port is not None):
-                raise wrong
-            kinds: dict[str, Any] = {"workers": int, "cpus": int, "gpus": float, "shared": _truth}
-            options = {
-                k: kinds[k](v) for k, v in parse_qsl(url.query, strict_parsing=bool(url.query))
-            }
+            given = parse_qsl(found["options"] or "", strict_parsing=bool(found["options"]))
+            options = {name: kinds[name](value) for name, value in given}
         except (KeyError, ValueError) as error:
             raise wrong from error
-        return cls(address=f"ray://{url.netloc}" if url.netloc else None, **options)
+        return cls(address=found["address"] and f"ray{found['address']}", **options)
 
     @property
     def here(self) -> bool:
