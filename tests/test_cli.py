@@ -471,7 +471,7 @@ def test_choices_into_a_report(run, gpt2, monkeypatch, tmp_path):
     assert set(saved.languages["n"]) == {8}
     page = Path("asked/report.html").read_text(encoding="utf-8")
     assert page.count("data-figure=") == 5 and "permuted items" in page and "n_items: 8" in page
-    monkeypatch.setattr(importlib.import_module("xlens.cli.choices_job"), "load_model", None)
+    monkeypatch.setattr(importlib.import_module("xlens.cli.choices_job"), "score_choices", None)
     before = {p: p.read_bytes() for p in Path("asked").rglob("*") if p.is_file()}
     assert run(*command).code == 0  # nothing runs again
     assert run("report", "asked").code == 0

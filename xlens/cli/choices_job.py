@@ -8,15 +8,17 @@ from typing import Any, Literal
 from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import Loading
 from xlens.consistency import ConsistencyResult, consistency, option_scores
-from xlens.engine import Store
+from xlens.engine import Scores, Store
 from xlens.languages import standardize_all
 from xlens.lengths import By
 from xlens.report import write_report
 from xlens.report.choices import PANEL, SCORES, STUDY, findings
 from xlens.report.sentences import used
-from xlens.results import analysed
+from xlens.results import Result, analysed
 from xlens.stats import Resampling
+from xlens.studies.parts import run_parts
 from xlens.tasks.choices import FACTS, Choices, cldr_choices, read_choices, score_choices
+from xlens.tasks.items import content
 
 Policy = Literal["error", "drop"]
 
@@ -76,18 +78,35 @@ def choices_job(
         n_items=len(asked.ids),
         survival=survival,
     )
-    if not run.has_result(STUDY, PANEL):
-        hooked = load_model(model, loading)
-        scores = score_choices(hooked, asked, shots=shots, seed=seed, pool=offered, store=Store())
-        scores.save(run.result_folder(STUDY, SCORES))
-        panel = consistency(
-            option_scores(scores, asked.gold, by=by), resampling=Resampling(seed=seed)
+    hooked = load_model(model, loading)
+    done: dict[str, Result] = {}
+
+    def scores() -> Scores:
+        return score_choices(hooked, asked, shots=shots, seed=seed, pool=offered, store=Store())
+
+    def panel() -> ConsistencyResult:
+        made = done[SCORES]
+        assert isinstance(made, Scores)
+        found = consistency(
+            option_scores(made, asked.gold, by=by), resampling=Resampling(seed=seed)
         )
-        origin = analysed(scores.provenance, PANEL, panel.provenance)
-        replace(panel, provenance=origin).save(run.result_folder(STUDY, PANEL))
+        return replace(found, provenance=analysed(made.provenance, PANEL, found.provenance))
+
+    run_parts(
+        {SCORES: scores, PANEL: panel},
+        {SCORES: Scores, PANEL: ConsistencyResult},
+        done,
+        folder=run.result_folder(STUDY, PANEL).parent,
+        made_from={
+            "model": hooked.fingerprint,
+            "items": content(offered.frame),
+            "options": {name: value for name, value in options.items() if name != "model"},
+        },
+    )
     page = write_report(run)
-    for sentence in findings(ConsistencyResult.load(run.result_folder(STUDY, PANEL))):
-        print(sentence)
+    found = done[PANEL]
+    assert isinstance(found, ConsistencyResult)
+    print(*findings(found), sep="\n")
     print(f"\nReport: {page.resolve()}")
     return page
 

@@ -7,7 +7,6 @@ languages that are not the pivot, read through the logit lens for the pivot's wo
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from xlens.prompts import Prompts, TooFewItems
 from xlens.results import jsonable
 from xlens.stats import generator
 from xlens.studies.options import LensStudy, Task
+from xlens.studies.parts import keep_part, load_part
+from xlens.tasks.items import content
 from xlens.tasks.words import (
     WordList,
     answers,
@@ -119,7 +120,11 @@ def study_pair(
         steps.append((("random-init",), run_random))
     if "repetition" in study.controls and study.task != "repetition":
         steps.append((("repetition",), run_repetition))
-    made_from = {"model": model.fingerprint, "words": _hash(words), **jsonable(asdict(study))}
+    made_from = {
+        "model": model.fingerprint,
+        "words": content(words.frame),
+        **jsonable(asdict(study)),
+    }
     conditions: dict[str, LensResult] = {}
     for names, run in steps:
         conditions |= _done(folder, names, made_from) or _saved(folder, run(), made_from)
@@ -272,29 +277,13 @@ def _done(
     """The saved results, if all are there and made from the same model, words and study."""
     if folder is None or not all((folder / name / "result.json").is_file() for name in names):
         return None
-    found = {name: LensResult.load(folder / name) for name in names}
-    for result in found.values():
-        before = result.provenance.get("made_from", {})
-        if changed := sorted(k for k in {*before, *made_from} if before.get(k) != made_from.get(k)):
-            raise ValueError(
-                f"{str(folder)!r} holds results of another study: {', '.join(changed)} changed "
-                "since. Give another folder, or delete what is there."
-            )
-    return found
+    return {name: load_part(folder / name, LensResult, made_from) for name in names}
 
 
 def _saved(
     folder: Path | None, results: dict[str, LensResult], made_from: dict[str, Any]
 ) -> dict[str, LensResult]:
-    noted = {
-        name: replace(result, provenance={**result.provenance, "made_from": made_from})
+    return {
+        name: keep_part(result, folder and folder / name, made_from)
         for name, result in results.items()
     }
-    for name, result in noted.items():
-        if folder is not None:
-            result.save(folder / name)
-    return noted
-
-
-def _hash(words: WordList) -> str:
-    return blake2b(words.frame.to_csv().encode(), digest_size=16).hexdigest()

@@ -44,6 +44,7 @@ from xlens.tasks.choices import (
     latent_options,
     score_choices,
 )
+from xlens.tasks.items import content
 
 PARTS: dict[str, type[Result]] = {
     "consistency": ConsistencyResult,
@@ -205,6 +206,7 @@ def study_process(
     made_from = {
         "model": model.fingerprint,
         "choices": choices.source,
+        "items": content(choices.frame),
         "languages": list(choices.languages),
         "n_all": len(choices),
         **jsonable(asdict(study)),

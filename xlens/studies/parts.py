@@ -3,9 +3,12 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from xlens.engine.store import EPOCH
 from xlens.results import Result
+
+R = TypeVar("R", bound=Result)
 
 
 def run_parts(
@@ -35,18 +38,23 @@ def run_parts(
         if place is not None and (place / "result.json").is_file():
             found = load_part(place, kinds[name], made_from)
         else:
-            made = make()
-            found = replace(made, provenance={**made.provenance, "made_from": made_from})
-            if place is not None:
-                found.save(place)
+            found = keep_part(make(), place, made_from)
         done[name] = found
         after(name)
     return done
 
 
+def keep_part(made: R, place: Path | None, made_from: Mapping[str, Any]) -> R:
+    """A part that says what it was made from, saved where there is a place for it."""
+    found = replace(made, provenance={**made.provenance, "made_from": _whole(made_from)})
+    if place is not None:
+        found.save(place)
+    return found
+
+
 def load_part(
-    place: Path, kind: type[Result], made_from: Mapping[str, Any], *, but: Collection[str] = ()
-) -> Result:
+    place: Path, kind: type[R], made_from: Mapping[str, Any], *, but: Collection[str] = ()
+) -> R:
     """A part that was saved, if it is of the same.
 
     Args:
@@ -60,11 +68,17 @@ def load_part(
     """
     found = kind.load(place)
     was: dict[str, Any] = found.provenance.get("made_from") or {}
-    names = sorted({*was, *made_from} - {*but})
-    if changed := [name for name in names if was.get(name) != made_from.get(name)]:
+    now = _whole(made_from)
+    names = sorted({*was, *now} - {*but})
+    if changed := [name for name in names if was.get(name) != now.get(name)]:
         raise ValueError(
             f"{str(place)!r} holds a result of another model, other items or another study "
             f"({', '.join(changed)} changed since): give another folder, or delete it first "
             "(--overwrite)."
         )
     return found
+
+
+def _whole(made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """With the code's epoch: numbers of other code are other numbers."""
+    return {"epoch": EPOCH, **made_from}

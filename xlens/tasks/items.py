@@ -1,11 +1,18 @@
 """What every kind of item is made of: ids and texts, in one form."""
 
+from hashlib import blake2b
 from typing import Any
 
 import pandas as pd
 
 from xlens.checks import wrong_type
 from xlens.text import form
+
+
+def content(frame: pd.DataFrame) -> str:
+    """A digest of all that items are: a saved result of others is never taken for theirs."""
+    text = frame.to_json(orient="split", default_handler=str)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def item_text(value: Any, what: str) -> str:
