@@ -16,7 +16,7 @@ from xlens.report.choices import PANEL, SCORES, STUDY, findings
 from xlens.report.sentences import used
 from xlens.results import Result, analysed
 from xlens.stats import Resampling
-from xlens.studies.parts import run_parts
+from xlens.studies.parts import identity, run_parts
 from xlens.tasks.choices import FACTS, Choices, cldr_choices, read_choices, score_choices
 from xlens.tasks.items import content
 
@@ -98,7 +98,7 @@ def choices_job(
         done,
         folder=run.result_folder(STUDY, PANEL).parent,
         made_from={
-            "model": hooked.fingerprint,
+            "model": identity(hooked),
             "items": content(offered.frame),
             "options": {name: value for name, value in options.items() if name != "model"},
         },

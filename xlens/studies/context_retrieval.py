@@ -26,7 +26,7 @@ from xlens.results import Result, jsonable, spreadsheet_safe
 from xlens.served import ServedModel, served_generate
 from xlens.stats import Resampling
 from xlens.studies.options import ReadingStudy
-from xlens.studies.parts import load_part, run_parts
+from xlens.studies.parts import identity, load_part, run_parts
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
 from xlens.tasks.xmrc import (
     Combination,
@@ -440,7 +440,7 @@ def _made_from(
         known = model.provenance()
         of: Any = {name: known[name] for name in known if name != "prices"}
     else:
-        of = model.fingerprint
+        of = identity(model)
     return {"model": of, **_asked_of(reading, study)}
 
 

@@ -28,7 +28,7 @@ from xlens.prompts import Prompts, TooFewItems
 from xlens.results import jsonable
 from xlens.stats import generator
 from xlens.studies.options import LensStudy, Task
-from xlens.studies.parts import keep_part, load_part
+from xlens.studies.parts import identity, keep_part, load_part
 from xlens.tasks.items import content
 from xlens.tasks.words import (
     WordList,
@@ -121,7 +121,7 @@ def study_pair(
     if "repetition" in study.controls and study.task != "repetition":
         steps.append((("repetition",), run_repetition))
     made_from = {
-        "model": model.fingerprint,
+        "model": identity(model),
         "words": content(words.frame),
         **jsonable(asdict(study)),
     }

@@ -26,7 +26,7 @@ from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed, jsonable
 from xlens.stats import Resampling
 from xlens.steering import SteeringResult
-from xlens.studies.parts import run_parts
+from xlens.studies.parts import identity, run_parts
 from xlens.studies.steering import SteeringStudy, check_steering, steer_choices
 from xlens.subspace import (
     LSAR,
@@ -204,7 +204,7 @@ def study_process(
         "steering": lambda: steer_choices(model, choices, study=study.steering, **kept),
     }
     made_from = {
-        "model": model.fingerprint,
+        "model": identity(model),
         "choices": choices.source,
         "items": content(choices.frame),
         "languages": list(choices.languages),

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xlens.engine.store import EPOCH
+from xlens.models import HookedModel
 from xlens.results import Result
 
 R = TypeVar("R", bound=Result)
+_DECIDING = (
+    *("fingerprint", "tokenizer", "prepends_bos", "left_off", "attention", "precision"),
+    *("around", "changed_by", "adapter_state"),
+)
 
 
 def run_parts(
@@ -42,6 +47,12 @@ def run_parts(
         done[name] = found
         after(name)
     return done
+
+
+def identity(model: HookedModel) -> dict[str, Any]:
+    """What of a model decides the numbers of a study: not its name, nor where it runs."""
+    known = model.provenance()
+    return {name: known[name] for name in _DECIDING if name in known}
 
 
 def keep_part(made: R, place: Path | None, made_from: Mapping[str, Any]) -> R:
