@@ -353,7 +353,7 @@ def test_pairs_without_words_are_listed_and_the_others_read(run, gpt2):
     assert "Which pairs could not be asked" in page and "de → fr" in page
     # Asked for alone, or with nothing else that can be asked, it is an error.
     assert_refused(
-        run("lens", gpt2, "--pairs", "de:fr", "ru:fr", *few, "--out", "none"), "fr", "no"
+        run("lens", gpt2, "--pairs", "de:fr", "ru:fr", *few, "--out", "none"), "0 have a word in fr"
     )
 
 

@@ -80,7 +80,11 @@ def test_a_notebook_names_no_machine(path):
         assert private not in text
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+@pytest.mark.parametrize(
+    "path",
+    [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS[1:])],
+    **named,
+)
 def test_a_notebook_runs_on_a_tiny_model(path, model, tmp_path):
     # In a process of its own: the kernel's sockets and event loop stay out of ours.
     script = (

@@ -559,7 +559,7 @@ def test_the_users_model_is_as_before(family, rule, fails):
         ({"rule": "lrp"}, r"Unknown rule 'lrp'; accepted are 'gradient', 'attnlrp', 'cp-lrp'"),
         ({"scalar": "loss"}, r"Unknown scalar 'loss'.*'logit' and 'logprob'"),
         ({"targets": [1, 2]}, r"one target per prompt.*got 2 targets for 1 prompts"),
-        ({"targets": "cat"}, r"one target per prompt.*got the text 'cat' for 1"),
+        ({"targets": "cat"}, r"targets of relevance: 'cat' .* Write \['cat'\]"),
         ({"targets": [800]}, r"Target 800 is no token id of .*ids are 0 to 799"),
         ({"targets": [-1]}, r"Target -1 is no token id"),
         ({"targets": [""]}, r"Target '' has no token"),

@@ -117,7 +117,7 @@ def _options(path: Path, tokens: Sequence[str]) -> Dict:
     keys: list[str] = [f"{key!s:.40}" for key in found] if isinstance(found, dict) else []
     unknown = sorted(set(keys) - set(commands))
     if unknown or not keys:
-        found = ", ".join(unknown[:5]) or "no options"
+        found = ", ".join(map(repr, unknown[:5])) or "no options"
         raise ValueError(
             f"{str(path)!r} has {found}: options stand under their command's name, as in "
             f"'lens: {{n_items: 40}}'; commands are {', '.join(commands)}."

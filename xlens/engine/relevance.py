@@ -264,11 +264,10 @@ def _position(at: str) -> Slot:
 def _target_ids(
     model: HookedModel, targets: Sequence[int] | Sequence[str], n_prompts: int
 ) -> list[int]:
-    if isinstance(targets, str) or len(targets) != n_prompts:
-        given = f"the text {targets!r}" if isinstance(targets, str) else f"{len(targets)} targets"
+    if len(targets) != n_prompts:
         raise ValueError(
-            f"relevance needs one target per prompt, in their order: got {given} for {n_prompts} "
-            "prompts. Give a list of token ids or of texts."
+            f"relevance needs one target per prompt, in their order: got {len(targets)} targets "
+            f"for {n_prompts} prompts. Give a list of token ids or of texts."
         )
     ids: list[int] = []
     for target in targets:

@@ -110,8 +110,7 @@ def _check(figures: Mapping[str, go.Figure], static: Collection[str]) -> None:
                 f"{name!r} can't name a figure's files: use letters, digits, '-', '_' and '.', "
                 "a letter or digit first."
             )
-    given = [static] if isinstance(static, str) else sorted(set(static) - set(STATIC))
-    if given:
+    if given := sorted(set(static) - set(STATIC)):
         raise ValueError(
             f"static={given!r}: give a list of formats from {STATIC}; HTML and JSON are always "
             "written."

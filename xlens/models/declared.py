@@ -17,7 +17,7 @@ MOST_LAYERS = 10_000
 _MOST_PARTS = 1_000_000  # layers times experts
 _MOST = {"layers": MOST_LAYERS, "experts": MOST_LAYERS}
 _WORDS = {
-    "layers": re.compile(r"layers?$|depth$|block_count$"),
+    "layers": re.compile(r"layers$|^n_layer$|depth$|block_count$"),
     "experts": re.compile(r"experts$|expert_count$"),
 }
 _NEEDED = re.compile(r"(n|num|num_hidden)_layers?")
