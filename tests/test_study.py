@@ -319,7 +319,7 @@ def test_results_of_another_study_are_not_served(model, words, tmp_path, what):
         words = words.select(kinds=["weekday"])
     else:
         study = replace(study, **{what: 3})
-    with pytest.raises(ValueError, match=rf"another study: {what} changed since\. Give another"):
+    with pytest.raises(ValueError, match=rf"another study \({what} changed since\): give another"):
         study_pair(model, words, "ru", "zh-Hans", study=study, folder=tmp_path, **QUIET)
 
 
