@@ -276,3 +276,21 @@ def test_a_stored_result_names_the_versions_that_computed_it(kind, model, tmp_pa
     later = {**before, "pandas": "99.9"}
     monkeypatch.setattr(stored, "versions", lambda: later)
     assert run().provenance["versions"] == before
+
+
+@pytest.mark.parametrize("run", [scored, generated, related])
+def test_a_kill_within_a_table_loses_only_the_last_seconds(run, model, tmp_path, monkeypatch):
+    """Scores, texts and relevance are kept in parts, too; the end is the same, byte for byte."""
+    with kit.passes(model) as alone:
+        run(model, store=tmp_path / "whole", token_budget=40)
+    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
+    stop = len(alone) * 2 // 3
+    with kit.passes(model, stop=stop), pytest.raises(KeyboardInterrupt):
+        run(model, store=tmp_path / "cut", token_budget=40)
+    folder = Store(tmp_path / "cut").entries()[0].path
+    assert list(folder.glob("*.part-*"))
+    with kit.passes(model) as rest:
+        run(model, store=tmp_path / "cut", token_budget=40)
+    assert len(rest) < len(alone) * 2 // 3, "what is kept is not run again"
+    assert not list(folder.glob("*.part-*"))
+    assert bytes_of(folder) == bytes_of(Store(tmp_path / "whole").entries()[0].path)

@@ -7,11 +7,13 @@ name: "Chinese" doesn't say which script, and every data set abbreviates it diff
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from babel import Locale, UnknownLocaleError
 from langcodes import Language, standardize_tag
 from langcodes.tag_parser import LanguageTagError
+
+from xlens.checks import wrong_type
 
 T = TypeVar("T")
 _ACCEPTED = "Accepted are BCP-47 tags such as 'en', 'pt-BR' or 'zh-Hans'"
@@ -29,6 +31,8 @@ def standardize(tag: str) -> str:
         ValueError: not a tag, or one whose language, script or region isn't registered. Names
             (`english`, `Chinese`) are refused too; the message suggests their tags.
     """
+    if not isinstance(cast(Any, tag), str):
+        raise wrong_type("a language", tag, "a language tag such as 'en' or 'zh-Hans'")
     try:
         standard = standardize_tag(tag)
         language = Language.get(standard)

@@ -1,9 +1,14 @@
 """Answers of served models on a disk that changes them: none is used that was not given."""
 
+import errno
 import json
 import logging
+import os
 import random
+import shlex
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,8 @@ import pytest
 from damage import damage
 from endpoint import Endpoint, serving
 
-from xlens import Prompt
+from xlens import Prompt, files
+from xlens.engine.store import StoreError
 from xlens.served import ServedModel, served_generate
 from xlens.served.answers import Answer, Answers
 
@@ -82,6 +88,44 @@ def test_answers_of_an_older_xlens_are_read_with_one_warning(kept, caplog):
     assert {request: answers.get(request) for request in GIVEN} == GIVEN
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "6 answers" in record.getMessage()
+
+
+def test_who_waits_for_the_file_says_for_whom(kept, caplog):
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with files.Lock(kept.parent / ".lock", "it", 60.0):
+            held.set()
+            go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    waiting = threading.Thread(
+        target=Answers(kept.parents[1], KIND).keep, args=("f" * 32, next(iter(GIVEN.values())))
+    )
+    waiting.start()
+    for _ in range(40):  # two seconds, longer on a busy machine
+        if "Waiting for the answers kept in" in caplog.text:
+            break
+        time.sleep(0.05)
+    assert f"process {os.getpid()} on" in caplog.text
+    go.set()
+    thread.join()
+    waiting.join()
+    assert "f" * 32 in Answers(kept.parents[1], KIND)
+
+
+def test_a_full_disk_is_told_with_advice_for_the_store_itself(kept, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    answers = Answers(kept.parents[1], KIND)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No room for keeping an answer") as caught:
+        answers.keep("e" * 32, next(iter(GIVEN.values())))
+    root = shlex.quote(str(kept.parents[1]))
+    assert f"`xlens store prune --older-than 30d --root {root}`" in str(caught.value)
 
 
 def test_kept_nonsense_of_an_older_xlens_blocks_nothing(tmp_path):

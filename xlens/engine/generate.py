@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
@@ -24,7 +25,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
 
-SHARD_PROMPTS = 64  # prompts whose continuations a kill loses at most
+SHARD_PROMPTS = 64
 Reason = Literal["stop", "eos", "length"]
 Stop = str | Sequence[str]
 
@@ -154,7 +155,7 @@ class GenerateRequest(Request):
 
     def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
         """A row for each prompt; a shard holds a tensor, and this one its size."""
-        texts = _run(model, self, pass_budget(model, how.token_budget), how.progress)
+        texts = _run(model, self, pass_budget(model, how.token_budget), how.progress, parts)
         table = pd.DataFrame(
             {
                 "text": [text.text for text in texts],
@@ -230,23 +231,42 @@ class _Text:
         return bool(places)
 
 
-def _run(model: HookedModel, request: GenerateRequest, budget: int, progress: bool) -> list[_Text]:
-    """Continue all prompts; out of memory halves the budget and goes on with what is left."""
+def _run(
+    model: HookedModel,
+    request: GenerateRequest,
+    budget: int,
+    progress: bool,
+    parts: Parts | None,
+) -> list[_Text]:
+    """Continue all prompts; out of memory halves the budget and goes on with what is left.
+
+    Those that `parts` has are only written out again.
+    """
     tokens, stops, edits = request.tokens, request.stops, request.edits
     room, eos = request.max_new_tokens, frozenset(request.eos)
     codes = edits.codes([t.ids for t in tokens])
     same: dict[tuple[Tokens, tuple[str, ...]], list[int]] = {}
     for i, each in enumerate(zip(codes, stops, strict=True)):
         same.setdefault(each, []).append(i)
-    owners = list(same.values())
-    lengths = [len(tokens[mine[0]]) for mine in owners]
     cached = shares_prefixes(model)
     found: dict[int, _Text] = {}
+    kept: dict[str, Tensor] = {}
+    if parts is not None:
+        kept = {"ids": torch.full((1, len(tokens), room), -1)}
+        parts.restore(sorted(parts.done), kept, _own_rows)
+        for i in sorted(parts.done):
+            found[i] = _Text(model, stops[i], eos, room, tokens[i].prompt)
+            for token in kept["ids"][0, i].tolist():
+                if token < 0 or not found[i].take(token):
+                    break
+    owners = [mine for mine in same.values() if not found.keys() >= set(mine)]
+    lengths = [len(tokens[mine[0]]) for mine in owners]
     with (
         token_bar("generate", tokens, progress) as advance,
         model.evaluating(),
         torch.inference_mode(),
     ):
+        advance(list(found))
 
         def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
             note(left, sum(lengths[i] for i in left))
@@ -263,13 +283,21 @@ def _run(model: HookedModel, request: GenerateRequest, budget: int, progress: bo
             )
             for done in continued(job, budget, cached=cached):
                 for k in done:
-                    found.update(dict.fromkeys(owners[left[k]], texts[k]))
-                    advance(owners[left[k]])
+                    mine = owners[left[k]]
+                    found.update(dict.fromkeys(mine, texts[k]))
+                    if parts is not None:
+                        kept["ids"][0, mine, : len(texts[k].ids)] = torch.tensor(texts[k].ids)
+                        parts.keep(mine, kept, _own_rows)
+                    advance(mine)
                 yield [left[k] for k in done]
 
         advice = "Shorten it, generate fewer tokens, or use a smaller dtype or model."
         until_done(lengths, budget, attempt, advice=advice)
     return [found[i] for i in range(len(tokens))]
+
+
+def _own_rows(_: str, sequences: Sequence[int]) -> list[int]:
+    return list(sequences)
 
 
 def _ends(model: HookedModel) -> frozenset[int]:

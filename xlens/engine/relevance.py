@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,7 +30,7 @@ from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
 
 # The backward pass keeps every block's intermediate values: the budget is what bounds memory.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 8_192}
-SHARD_PROMPTS = 64  # prompts whose relevance a kill loses at most
+SHARD_PROMPTS = 64
 
 
 @typed
@@ -201,24 +202,43 @@ class RelevanceRequest(Request):
     def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
         """`[layer, token]` of all prompts side by side, and the scalars."""
         fits = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
-        scores, values = _run(model, self, how.token_budget or fits, how.progress)
+        scores, values = _run(model, self, how.token_budget or fits, how.progress, parts)
         return {"relevance": torch.cat(scores, 1), "values": values}, self.meta
 
 
 def _run(
-    model: HookedModel, request: RelevanceRequest, budget: int, progress: bool
+    model: HookedModel,
+    request: RelevanceRequest,
+    budget: int,
+    progress: bool,
+    parts: Parts | None,
 ) -> tuple[list[Float[Tensor, "layer pos"]], Float[Tensor, " prompt"]]:
-    """Relevance of every token of each prompt, and the scalars."""
+    """Relevance of every token of each prompt, and the scalars; `parts` keeps what is done."""
     tokens, points, ids = request.tokens, request.layers, request.targets
     # What stands after the position that is read has no say in it.
     inputs = [t.ids[: end + 1] for t, end in zip(tokens, request.ends, strict=True)]
     wide = torch.promote_types(model.dtype, torch.float32)
-    scores = [torch.zeros(len(points), len(t), dtype=wide) for t in tokens]
-    values = torch.empty(len(tokens), dtype=wide)
+    lengths = list(map(len, tokens))
+    ends = list(accumulate(lengths, initial=0))
+    whole = torch.zeros(len(points), ends[-1], dtype=wide)
+    scores = list(whole.split(lengths, 1))
+    values = torch.zeros(len(tokens), dtype=wide)
+    kept = {"relevance": whole, "values": values.unsqueeze(0)}
+
+    def rows_of(name: str, prompts: Sequence[int]) -> list[int]:
+        if name == "values":
+            return list(prompts)
+        return [row for i in prompts for row in range(ends[i], ends[i + 1])]
+
     with token_bar("relevance of", tokens, progress) as advance:
 
         def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
             for rows in _batches(model, inputs, left, budget):
+                if parts is not None and parts.done.issuperset(rows):
+                    parts.restore(rows, kept, rows_of)
+                    advance(rows)
+                    yield rows
+                    continue
                 note(rows, len(rows) * max(len(inputs[i]) for i in rows))
                 found, value = relevance_pass(
                     model,
@@ -231,6 +251,8 @@ def _run(
                 values[list(rows)] = value
                 for i, of_prompt in zip(rows, found.unbind(1), strict=True):
                     scores[i][:, : len(inputs[i])] = of_prompt[:, : len(inputs[i])]
+                if parts is not None:
+                    parts.keep(rows, kept, rows_of)
                 advance(rows)
                 yield rows
 

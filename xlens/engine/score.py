@@ -29,7 +29,7 @@ from xlens.models.sites import Point
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
 
-SHARD_PROMPTS = 256  # prompts whose scores a kill loses at most
+SHARD_PROMPTS = 256
 _SPAN = "candidate"
 SLOT = f"{_SPAN}:predict"
 _COLUMNS = ["id", "language", "layer", "candidate", "text", "logprob", "n_tokens", *WAYS[1:]]
@@ -159,7 +159,8 @@ class ScoreRequest(HarvestRequest):
 
     def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
         """The rows of `sums`; a shard holds a tensor, and this one its size."""
-        table = sums(model, self.activations(self.values(model, how)), progress=how.progress)
+        values = self.values(model, how, parts)
+        table = sums(model, self.activations(values), progress=how.progress)
         return {"n": torch.tensor(len(table))}, table
 
 

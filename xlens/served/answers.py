@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock
-
 from xlens import files
 from xlens.engine.store import Store, digest
 from xlens.engine.store.errors import explained
@@ -82,9 +80,13 @@ class Answers:
         self.path: Path | None = None
         if store is None:
             return
-        root = (store if isinstance(store, Store) else Store(store)).root
-        self.path = root / "served" / f"{digest(self._kind)}.jsonl"
-        with explained("reading answers", root):
+        self._root = (store if isinstance(store, Store) else Store(store)).root
+        self.path = self._root / "served" / f"{digest(self._kind)}.jsonl"
+        # For folders where adding to a file is not one step, on a network.
+        self._lock = files.Lock(
+            self.path.parent / ".lock", f"the answers kept in {str(self._root)!r}", LOCK_SECONDS
+        )
+        with explained("reading answers", self._root):
             if self.path.exists():
                 self._read(self.path)
 
@@ -103,7 +105,7 @@ class Answers:
         """
         if self.path is None:
             return
-        with explained("keeping answers", self.path.parent):
+        with explained("keeping answers", self._root):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
                 self._append({"kind": self._kind})
@@ -118,13 +120,13 @@ class Answers:
         """
         self._found[request] = answer
         if self.path is not None:
-            with explained("keeping an answer", self.path.parent):
+            with explained("keeping an answer", self._root):
                 body = _body(request, answer)
                 self._append({**body, "date": files.now(), "digest": digest(body)})
 
     def _append(self, line: Mapping[str, Any]) -> None:
         assert self.path is not None
-        with self._locked(self.path):
+        with self._lock:
             files.append(self.path, json.dumps(line, separators=(",", ":"), allow_nan=False))
 
     def _read(self, path: Path) -> None:
@@ -155,15 +157,10 @@ class Answers:
 
     def _mend(self, path: Path) -> None:
         """Take out the damaged lines, so that they are told of once."""
-        with self._locked(path):
+        with self._lock:
             whole = [line.raw + b"\n" for line in _lines(path) if line.whole]
             files.publish({path: files.draft(path, whole)})
         self._damaged = False
-
-    @staticmethod
-    def _locked(path: Path) -> FileLock:
-        # For folders where adding to a file is not one step, on a network.
-        return FileLock(path.parent / ".lock", timeout=LOCK_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from xlens.checks import check_fields
 from xlens.engine.store import digest
 
 OPENAI = "https://api.openai.com/v1"
@@ -67,6 +68,7 @@ class ServedModel:
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.model:
             raise ValueError("model is empty; give the name that the server knows the model by.")
         address = urlsplit(self.endpoint)

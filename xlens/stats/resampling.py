@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from xlens.checks import check_seed, typed
+from xlens.checks import check_fields, typed
 from xlens.stats.draws import generator
 from xlens.stats.intervals import interval
 
@@ -36,11 +36,11 @@ class Resampling:
     clusters: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f"confidence is {self.confidence}; accepted is a share between 0 and 1."
             )
-        check_seed(self.seed)
         if self.draws < 1:
             raise ValueError(f"draws is {self.draws}; it must be at least 1.")
 

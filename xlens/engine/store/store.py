@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xlens import files
+from xlens.checks import wrong_type
 from xlens.engine.store import journal
 from xlens.engine.store.entry import Entry
 from xlens.engine.store.errors import DamagedShardError, StoreError, explained
@@ -38,6 +39,10 @@ class Store:
         Raises:
             ValueError: `root` is a file.
         """
+        if not isinstance(cast(Any, root), str | Path | None):
+            raise wrong_type("Store: root", root, "a folder, or None for xlens's own")
+        if root is not None and not str(root).strip():
+            raise ValueError("The store's folder is empty; name a folder, or None for xlens's own.")
         self.root = (
             files.cache_root() / "store" if root is None else Path(root).expanduser()
         ).absolute()
