@@ -99,3 +99,10 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
     got, wanted = got.detach(), wanted.detach()
     size = wanted.abs().amax(-1).clamp_min(1e-30)
     return float(((got - wanted).abs().amax(-1) / size).max())
+
+
+def names_its_model(result, model) -> None:
+    """Every fact of the model stands in the result's provenance as the model tells it."""
+    known = model.provenance()
+    found = {name: result.provenance.get(name, "nothing") for name in known}
+    assert found == known, type(result).__name__

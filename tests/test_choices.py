@@ -420,8 +420,8 @@ def test_scores_are_those_of_the_prompts(facts):
     model = kit.fresh("gemma2")
     few = facts.sample(6)
     scores = score_choices(model, few, languages=["zh-Hans", "en"], shots=1, progress=False)
-    assert scores.provenance["choices"].startswith("CLDR")
-    assert (scores.provenance["shots"], scores.provenance["chat"]) == (1, False)
+    how = scores.provenance["asked"]
+    assert how["choices"].startswith("CLDR") and (how["shots"], how["chat"]) == (1, False)
     prompts, options = choice_prompts(few, "zh-Hans", shots=1)
     alone = xlens.score(model, prompts, options, progress=False).table
     mine = scores.table[scores.table["language"] == "zh-Hans"].reset_index(drop=True)

@@ -89,12 +89,35 @@ def test_without_pairs_two_intervals_tell_whether_it_is_done(base, final, null):
     assert verdict(found).startswith("The task isn't done") == (not final[1] > null[2])
 
 
+def against(base, first) -> str:
+    text = " ".join(pair_sentences({**base, "translation": first}))
+    (said,) = re.findall(r"\]?: ((?:more|less|as much)[^:]*) its English translation", text)
+    return said
+
+
+@quick
+@given(difference=intervals, sign=st.sampled_from([-1, 1]))
+def test_the_difference_tells_where_it_is_known(base, difference, sign):
+    """However far the two intervals overlap."""
+    low, value, high = sorted(sign * np.array(difference))
+    wide = {"source_peak_prob": (0.5 + value / 4, 0.0, 1.0), "pivot_peak_prob": (0.5, 0.0, 1.0)}
+    said = against(
+        base, landmarks(base["translation"], source_over_pivot=(value, low, high), **wide)
+    )
+    word = {1: "more than", -1: "less than", 0: "as much as"}[int(np.sign(value))]
+    assert said.startswith(word)
+    assert ("within the interval" in said) == (low <= 0 <= high and value != 0)
+
+
 @quick
 @given(shown=intervals, pivot=intervals)
 def test_more_or_less_than_its_translation(base, shown, pivot):
-    first = landmarks(base["translation"], source_peak_prob=shown, pivot_peak_prob=pivot)
-    text = " ".join(pair_sentences({**base, "translation": first}))
-    (said,) = re.findall(r"\]?: ((?:more|less|as much)[^:]*) its English translation", text)
+    table = base["translation"].landmarks
+    alone = replace(
+        base["translation"], landmarks=table[table["name"] != "source_over_pivot"].copy()
+    )
+    first = landmarks(alone, source_peak_prob=shown, pivot_peak_prob=pivot)
+    said = against(base, first)
     word = {1: "more than", -1: "less than", 0: "as much as"}[int(np.sign(shown[0] - pivot[0]))]
     assert said.startswith(word)
     overlap = shown[1] <= pivot[2] and pivot[1] <= shown[2]

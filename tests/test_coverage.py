@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_phases_stability import made_up
 
+from xlens.consistency import OptionScores, consistency
 from xlens.lens.result import LensResult, read_at_peak
+from xlens.phases import correlate
 from xlens.stats import Resampling, bootstrap
 
 TRIALS = 1500
@@ -20,7 +23,7 @@ def covered(values, truth, *, clusters=None, bounds=None, draws=1000):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [20, 50, 200])
+@pytest.mark.parametrize("n", [*range(20, 41), 50, 70, 100, 200])
 def test_rates(n):
     """Binomial numbers have few values, so that coverage is weighed by their probabilities."""
     from scipy.stats import binom
@@ -88,6 +91,43 @@ def test_means_of_skewed_numbers(name):
     }
     print(name, reached)
     assert reached[200] >= 0.92 and reached[20] >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_models", [4, 6, 12, 20])
+@pytest.mark.parametrize("unit", ["cells", "models"])
+def test_correlations_without_a_link(n_models, unit):
+    """Stability against a score, over models that differ at random: 0 is to be in 19 of 20."""
+    rng, out = np.random.default_rng(n_models), {"pearson": 0, "spearman": 0}
+    for _ in range(200):
+        found, scores = made_up(rng, n_models=n_models)
+        table = correlate(found, scores, unit=unit, resampling=Resampling(draws=200)).table
+        for row in table.to_dict("records"):
+            out[row["coefficient"]] += not row["low"] <= 0 <= row["high"]
+    print(f"correlations of {n_models} models by {unit}, without a link: {out} of 200 exclude 0")
+    assert max(out.values()) <= 20  # 5 % and two standard errors of 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accuracy", [0.3, 0.6])
+def test_right_answers_together(accuracy):
+    """The exact test finds what two intervals beside each other do not, and no more than it may."""
+    rng, n, found = np.random.default_rng(3), 60, {"none": [0, 0], "some": [0, 0]}
+    for kind, shared in (("none", 0.0), ("some", 0.45)):
+        for _ in range(200):
+            own = rng.uniform(size=(2, n))
+            both = rng.uniform(size=n)
+            right = np.where(rng.uniform(size=n) < shared, both, own) < accuracy
+            values = np.zeros((2, n, 2))
+            values[..., 0] = np.where(right, 1.0, -1.0)
+            scores = OptionScores(values, ("en", "de"), tuple(map(str, range(n))), np.zeros(n, int))
+            panel = consistency(scores, resampling=Resampling(draws=100), n_permutations=20)
+            lift = panel.pairs[panel.pairs["metric"] == "lift"]
+            found[kind][0] += panel.dependence["p_adjusted"].item() < 0.05
+            found[kind][1] += bool((lift["low"] > lift["control_high"]).all())
+    print(f"accuracy {accuracy}: exact test and two intervals, of 200: {found}")
+    assert found["none"][0] <= 20
+    assert found["some"][0] > 2 * found["some"][1] and found["some"][0] > 100
 
 
 def lens_result(curves, rng, n, noise):

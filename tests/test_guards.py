@@ -46,6 +46,7 @@ def test_the_prompts_own_word_is_compared_with_its_translation(source, words):
     shown = with_landmarks(
         lens_result().summary(resampling=FEW),
         source_peak_prob=(source, source - 0.02, source + 0.02),
+        source_over_pivot=(source - 0.3, source - 0.34, source - 0.26),
         pivot_peak_prob=(0.3, 0.28, 0.32),
     )
     said = " ".join(pair_sentences({"translation": shown}))

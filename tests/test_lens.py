@@ -186,7 +186,7 @@ def test_shape_of_the_tables(result, targets):
     ]  # fmt: skip
     assert (result.n_layers, result.reading, result.task) == (6, "first", "translation")
     assert result.provenance["model"] == "planted"
-    assert result.provenance["targets"]["kept"] == len(targets.ids)
+    assert result.provenance["lens"]["targets"]["kept"] == len(targets.ids)
     frame = result.to_frame()
     assert len(frame) == len(result.rows) and {"prob", "entropy", "energy"} <= set(frame.columns)
     probs = result.rows.groupby(["layer", "prompt"])["prob"].sum()

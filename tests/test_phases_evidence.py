@@ -343,12 +343,12 @@ def test_prompts_that_cannot_tell_count_for_nothing():
     )
     whole = np.isfinite(curves.get("patch_question")).all(1)
     assert whole.tolist() == [False, False] + [True] * (len(own) - 2)
-    assert curves.provenance["left_out"] == {"patch_question": 2}
+    assert curves.provenance["evidence"]["left_out"] == {"patch_question": 2}
     last = patched(
         made.model, own, changed, kind="patch_last_question", slot="last", progress=False
     )
     assert np.isfinite(last.get("patch_last_question")).all(1).sum() == len(own) - 1
-    both = phases.join_curves([curves, last]).provenance["left_out"]
+    both = phases.join_curves([curves, last]).provenance["evidence"]["left_out"]
     assert both == {"patch_question": 2, "patch_last_question": 1}
 
 

@@ -10,6 +10,7 @@ from xlens.cli import main
 from xlens.report import write_report
 from xlens.report.process import process_findings
 from xlens.runs import RunDirectory
+from xlens.stats import Resampling
 from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
 from xlens.studies.latent_process import left_out_parts
 from xlens.tasks.choices import cldr_choices
@@ -30,9 +31,13 @@ def choices():
 STEERING = SteeringStudy(
     bands=(1,), strengths=(1.0,), n_estimate=6, n_dev=3, n_test=3, n_controls=1, n_outputs=1
 )
-STUDY = ProcessStudy(n_items=6, n_latent=5, shots=1, steering=STEERING)
+STUDY = ProcessStudy(
+    n_items=6, n_latent=5, shots=1, steering=STEERING, draws=60, confidence=0.9, clusters="id"
+)
+DRAWN = Resampling(60, 0.9, 0, "id")
 OPTIONS = [
     *("--languages", *LANGUAGES, "--n-items", "6", "--shots", "1", "--steer", "mean_difference"),
+    *("--draws", "60", "--confidence", "0.9"),
     *("--layers", "1-2", "--strengths", "1", "--n-estimate", "6", "--n-dev", "3", "--n-test", "3"),
 ]
 
@@ -43,7 +48,12 @@ def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
     assert list(found) == [
         *("consistency", "similarity", "probe", "map", "latent", "dissociation", "steering")
     ]
-    assert found["steering"].provenance["study"]["shots"] == 1
+    for part in found.values():
+        kit.names_its_model(part, model)
+        assert Resampling.of(part.provenance) in (DRAWN, Resampling())
+    for name in ("consistency", "similarity", "probe", "dissociation", "steering"):
+        assert Resampling.of(found[name].provenance) == DRAWN
+    assert found["steering"].provenance["steering"]["study"]["shots"] == 1
     assert found["similarity"].layers == tuple(range(1, model.n_layers + 1))
     sentences = process_findings(found)
     assert any("pairs of languages" in s for s in sentences)
@@ -103,6 +113,7 @@ def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
     for part in ("surface", "effects", "languages"):
         assert f"cldr-steering-{part}" in html
     assert "English (vector of German)" in html
+    assert "intervals are 90 %" in html and "shaded: 90 % interval" in html
     before = (out / "report.html").read_bytes()
     write_report(RunDirectory.open(out))
     assert (out / "report.html").read_bytes() == before

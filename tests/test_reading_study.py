@@ -1,7 +1,7 @@
 """`study_reading` and `xlens xmrc`: parts are saved, resumed, compared, reported and refused."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import kit
 import numpy as np
@@ -150,9 +150,16 @@ def test_two_questions_of_each_paragraph_are_looked_at():
 def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     model = kit.model(folder)
     stories = readings.reading_set().select(languages=["en", "de"])
-    study = ReadingStudy(context=("en",), questions=("en", "de"), **SMALL, **INSIDE)
+    drawn = Resampling(60, 0.9, 0, "paragraph")
+    asked = SMALL | INSIDE | asdict(drawn)
+    study = ReadingStudy(context=("en",), questions=("en", "de"), **asked)
     found = study_reading(model, stories, study=study, folder=tmp_path, progress=False)
     assert tuple(found) == planned_reading(study)
+    for name, part in found.items():
+        if name not in ("first-sentence", "random-span", "phases-control"):  # no model, or another
+            kit.names_its_model(part, model)
+    for name in ("scores", "first-sentence", "depth", "phases", "stability", "phases-control"):
+        assert Resampling.of(found[name].provenance) == drawn, name
     answers, scores = found["predictions"], found["scores"]
     assert isinstance(answers, Predictions) and isinstance(scores, ReadingResult)
     assert list(answers.table.groupby("control", sort=False).size()) == [8, 4]

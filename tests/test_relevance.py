@@ -187,7 +187,7 @@ def test_result_as_table_and_on_disk(tmp_path, family_dir):
     assert again.rows.equals(scores.rows) and again.targets.equals(scores.targets)
     assert (again.rule, again.scalar) == ("cp-lrp", "logprob")
     assert again.fingerprint == model.fingerprint
-    assert again.provenance["rule"]["constant_norms"] is True
+    assert again.provenance["relevance"]["rule"]["constant_norms"] is True
     assert repr(again).startswith("RelevanceScores(4 prompts, 2 layers, all[")
 
 

@@ -1,5 +1,7 @@
 """Sweeps find the cell that was planted; what is reported is of items that chose nothing."""
 
+from dataclasses import replace
+
 import kit
 import numpy as np
 import pandas as pd
@@ -7,6 +9,8 @@ import pytest
 import torch
 
 import xlens
+from xlens.engine import generate, room_for
+from xlens.figures import languages_said
 from xlens.prompts import Prompt, Prompts
 from xlens.steering import SteeringResult, SteeringVectors, SubspaceRemoval, sweep
 from xlens.studies import SteeringStudy, steer_choices
@@ -218,6 +222,12 @@ def test_the_study_keeps_its_items_apart_and_reports_every_control(model, choice
     assert consistent["value"].item() == pytest.approx(1)
     assert set(found.outputs["id"]) <= parts["test"] and len(found.outputs) == 2 * 2 * 4
     said = found.languages_said()
+    cut = found.outputs.groupby(["language", "condition"])["truncated"].mean()
+    assert found.outputs["truncated"].any()  # three tokens are few
+    for row in said.itertuples():
+        assert row.truncated == cut[row.language, row.condition]
+    names = languages_said(found).data[0].y
+    assert any(f"({cut.max():.0%} cut off)" in name for name in names)
     assert said.groupby(["language", "condition"])["share"].sum().tolist() == pytest.approx([1] * 8)
     surface = found.surface("lda", "accuracy", "fr")
     assert list(surface.index) == ["1", "1-2"] and list(surface.columns) == [1.0]
@@ -227,6 +237,25 @@ def test_the_study_keeps_its_items_apart_and_reports_every_control(model, choice
         found.surface("lda", "x")
     again = SteeringResult.load(found.save(tmp_path))
     assert again.to_frame().equals(found.to_frame()) and again.target == "en"
+
+
+def test_free_continuations_have_the_room_of_the_longest_option(model, choices, monkeypatch):
+    seen = set()
+
+    def spy(*args, max_new_tokens, **how):
+        seen.add(max_new_tokens)
+        return generate(*args, max_new_tokens=1, **how)
+
+    monkeypatch.setattr("xlens.studies.steering.generate", spy)
+    few = replace(STUDY, methods=("mean_difference",), max_new_tokens=None, n_controls=1)
+    steer_choices(model, choices, study=few, progress=False)
+    options = [
+        f" {option}"
+        for tag in choices.languages
+        for item in choices.items(tag).values()
+        for option in item.options
+    ]
+    assert seen == {room_for(options, model.tokenizer, least=12)}
 
 
 def test_the_study_refuses_before_it_runs(model, choices):

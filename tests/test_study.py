@@ -210,7 +210,7 @@ def test_survival_adds_up(done, words):
     assert counts["offered"] == len(words.complete(["ru", "zh-Hans", "en"]))
     assert counts["offered"] == counts["kept"] + counts.drop(["offered", "kept"]).sum()
     assert counts["kept"] >= STUDY.n_items
-    assert dict(counts) == done.conditions["translation"].provenance["targets"]
+    assert dict(counts) == done.conditions["translation"].provenance["lens"]["targets"]
 
 
 # --- tasks and readings ---

@@ -316,7 +316,7 @@ def test_the_first_pooled_component_is_the_axis_between_languages(bed):
     assert (own.pick("pearson_1").groupby("layer")["mean"].mean() > 0.6).all()
     for kind in ("mismatched", "same_length"):
         assert own.pick("pearson_1", kind)["mean"].abs().max() < 0.1
-    assert pooled.provenance["sources"]["pearson"] == "our reading"
+    assert pooled.provenance["score_correlation"]["sources"]["pearson"] == "our reading"
 
 
 # --- distances ---
@@ -530,13 +530,15 @@ def test_results_are_saved_and_loaded(bed, similar, tmp_path):
         subspace.language_map(acts, n_controls=1),
     ]
     kinds = [LanguagePairs, subspace.ScoreCorrelation, LanguagePairs, LanguageProbe, LanguageMap]
-    for n, (result, kind) in enumerate(zip(results, kinds, strict=True)):
+    rooms = ["language_similarity", "score_correlation", "subspace_distances"]
+    rooms += ["language_probe", "language_map"]
+    for n, (result, kind, room) in enumerate(zip(results, kinds, rooms, strict=True)):
         assert type(result) is kind
         back = kind.load(result.save(tmp_path / str(n)))
         assert back.to_frame().equals(result.to_frame())
         assert back.languages == result.languages == acts.languages
         assert back.provenance["fingerprint"] == acts.fingerprint
-        assert result.provenance["sources"]
+        assert result.provenance[room]["sources"]
     assert results[1].components.equals(subspace.ScoreCorrelation.load(tmp_path / "1").components)
 
 

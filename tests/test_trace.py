@@ -46,7 +46,7 @@ def test_a_prompt_object_keeps_its_name(family_dir):
     model = kit.model(family_dir("gpt2"))
     found = trace(model, Prompt("Le chien", "fr", "7"))
     pd.testing.assert_frame_equal(found.cells, trace(model, "Le chien").cells)
-    assert found.provenance["text"] == "Le chien" and found.provenance["model"] == "gpt2"
+    assert found.provenance["trace"]["text"] == "Le chien" and found.provenance["model"] == "gpt2"
 
 
 def test_the_last_positions_alone(family_dir):

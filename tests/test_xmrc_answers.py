@@ -271,7 +271,7 @@ def test_saved_and_loaded(stories, tmp_path):
     for name in ("scores", "summary", "errors", "items"):
         assert getattr(loaded, name).equals(getattr(result, name))
     assert loaded.to_frame().equals(result.scores)
-    assert loaded.provenance["rules"] == "xlens"
+    assert loaded.provenance["scores"]["rules"] == "xlens"
 
 
 def test_bad_options(stories):
@@ -284,10 +284,8 @@ def test_bad_options(stories):
     with pytest.MonkeyPatch.context() as patch:
         said = []
         patch.setattr(log, "warning", lambda *a: said.append(a))
-        assert (
-            reading_scores(empty, resampling=Resampling(draws=20)).provenance["empty_references"]
-            == 12
-        )
+        scored = reading_scores(empty, resampling=Resampling(draws=20))
+        assert scored.provenance["scores"]["empty_references"] == 12
     assert said and said[0][1] == 12
 
 
@@ -322,6 +320,8 @@ def row(prediction: str, **more: object) -> dict:
         (row("Das wird im Text nicht erwähnt."), ("refusal", "refusal phrase", "")),
         (row("문맥 没有提到"), ("refusal", "refusal phrase", "")),
         (row("river river river river river river river"), ("gibberish", "repetition", "")),
+        (row("กรุงเทพ" * 7, answer_language="th"), ("gibberish", "repetition", "")),
+        (row("北京" * 7, answer_language="zh-Hans"), ("gibberish", "repetition", "")),
         (row("aaaaaaaaaaaa"), ("gibberish", "repetition", "")),
         (row("a�b c"), ("gibberish", "broken characters", "")),
         (row("</s><<>>||{}x"), ("gibberish", "few letters", "")),
@@ -440,7 +440,7 @@ def test_a_classifier_of_ones_own(stories):
         made, classifier=lambda row: Verdict("refusal", "mine"), resampling=Resampling(draws=20)
     )
     assert set(result.items["rule"]) == {"mine"}
-    assert result.provenance["classifier"] == "given"
+    assert result.provenance["scores"]["classifier"] == "given"
 
 
 # --- without reading -----------------------------------------------------------------------------

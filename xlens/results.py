@@ -138,17 +138,22 @@ def _parquet(table: pd.DataFrame) -> bytes:
 
 
 def analysed(origin: Mapping[str, Any], analysis: str, how: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance of an analysis: its options in a room of their own, beside those of its origin.
+    """Provenance of an analysis: its options in a room of their own, beside what its origin knows.
 
-    An option may be called as something of the model is (`weights`, `seed`); side by side, one
-    would overwrite the other.
+    An option may be called as something of the model is (`weights`, `seed`), and the versions that
+    analyse need not be those that ran the model; side by side, one would overwrite the other.
+
+    Args:
+        origin: Of what is analysed.
+        analysis: Name of the room.
+        how: Its options; the versions of now are added.
 
     Raises:
         ValueError: the origin holds that analysis already.
     """
     if analysis in origin:
         raise ValueError(f"The provenance holds {analysis!r} already; name the analysis otherwise.")
-    return {**origin, analysis: dict(how)}
+    return {**origin, analysis: {**how, "versions": versions()}}
 
 
 def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,7 @@ import yaml
 from xlens import files
 from xlens.checks import typed
 from xlens.results import jsonable, versions
+from xlens.stats import Resampling
 
 _MARK = "xlens_run"
 _SEAL = b"xlens_sha256"
@@ -178,6 +179,13 @@ class RunDirectory:
         if self.provenance.get(_MARK) == _FORMAT and not _configured(self.path):
             raise files.damaged(self.config_file, "its digest is gone", _again(self.path))
         return text
+
+    @property
+    def resampling(self) -> Resampling:
+        """How the run's intervals are drawn, by its config."""
+        options: dict[str, Any] = next(iter(self.config.values()), None) or {}
+        names = [field.name for field in fields(Resampling)]
+        return Resampling(**{name: options[name] for name in names if name in options})
 
     @property
     def provenance(self) -> dict[str, Any]:

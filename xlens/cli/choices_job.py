@@ -1,7 +1,7 @@
 """`xlens choices`: the same questions in many languages, into a run directory and a report."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from xlens.report import write_report
 from xlens.report.choices import PANEL, SCORES, STUDY, findings
 from xlens.report.sentences import used
 from xlens.results import Result, analysed
-from xlens.stats import Resampling
+from xlens.studies.options import Intervals
 from xlens.studies.parts import identity, run_parts
 from xlens.tasks.choices import FACTS, Choices, cldr_choices, read_choices, score_choices
 from xlens.tasks.items import content
@@ -36,7 +36,7 @@ def choices_job(
     n_items: int,
     shots: int,
     by: By,
-    seed: int,
+    intervals: Intervals,
     loading: Loading,
     out: Path,
     overwrite: bool,
@@ -46,6 +46,7 @@ def choices_job(
     Raises:
         ValueError: unusable items, languages or folder, before the model is loaded.
     """
+    seed = intervals.seed
     tags = list(standardize_all(languages)) if languages else []
     offered = offered_choices(
         items, layout, tags, kinds, seed, split=split, incomplete=incomplete, identical=identical
@@ -66,7 +67,7 @@ def choices_job(
         "n_items": n_items,
         "shots": shots,
         "by": by,
-        "seed": seed,
+        **asdict(intervals),
         **loading.options(),
     }
     run = open_run(
@@ -87,9 +88,7 @@ def choices_job(
     def panel() -> ConsistencyResult:
         made = done[SCORES]
         assert isinstance(made, Scores)
-        found = consistency(
-            option_scores(made, asked.gold, by=by), resampling=Resampling(seed=seed)
-        )
+        found = consistency(option_scores(made, asked.gold, by=by), resampling=intervals.resampling)
         return replace(found, provenance=analysed(made.provenance, PANEL, found.provenance))
 
     run_parts(

@@ -17,7 +17,7 @@ from xlens.report import write_report
 from xlens.report.sentences import layer, probability, used
 from xlens.runs import pair_name
 from xlens.studies.latent_language import PairStudy, check_pair, study_pair
-from xlens.studies.options import LensStudy
+from xlens.studies.options import DRAWN, LensStudy
 from xlens.tasks.words import KINDS, WordList, cldr_words, read_words
 
 
@@ -79,6 +79,7 @@ def lens_job(
         command,
         options,
         overwrite=overwrite,
+        free=DRAWN,
         words=offered.source,
         n_words=len(offered),
     )
@@ -160,7 +161,7 @@ def _columns(given: Sequence[str]) -> dict[str, str] | list[str] | None:
 
 
 def _headline(done: PairStudy, study: LensStudy) -> str:
-    summary = done.conditions[study.task].summary()
+    summary = done.conditions[study.task].summary(resampling=study.resampling)
     table: pd.DataFrame = summary.landmarks
     shown = [
         f"{row['name'].replace('_', ' ')} "

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token, convert
 
-from xlens.checks import check_seed
-
 
 def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]]) -> Any:
     """A value as cyclopts reads it, but that a whole number is written as one: 12.7 is none.
@@ -34,7 +32,6 @@ Flat = Parameter(name="*")
 # Of every command: several values after one option (--controls shuffled repetition).
 DEFAULT = Parameter(consume_multiple=True, negative_iterable=(), converter=strictly)
 Switch = Parameter(negative=())
-Seed = Annotated[int, Parameter(validator=lambda _, value: check_seed(value))]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 

@@ -1,6 +1,7 @@
 """`xlens process`: shared space, consistency and steering, into a run directory and a report."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from xlens.report import write_report
 from xlens.report.process import language_names, left_out, process_findings
 from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
 from xlens.studies.latent_process import left_out_parts
+from xlens.studies.options import Intervals
 from xlens.tasks.choices import Choices
 
 
@@ -36,7 +38,7 @@ def process_job(
     n_estimate: int,
     n_dev: int,
     n_test: int,
-    seed: int,
+    intervals: Intervals,
     loading: Loading,
     out: Path,
     overwrite: bool,
@@ -46,6 +48,7 @@ def process_job(
     Raises:
         ValueError: unusable items, languages, options or folder, before the model is loaded.
     """
+    seed = intervals.seed
     tags = list(standardize_all(languages)) if languages else []
     if items and "cldr" not in items and (tags or kinds):
         raise ValueError(
@@ -77,7 +80,7 @@ def process_job(
         by=by,
         pooling=pooling,
         steering=steering,
-        seed=seed,
+        **asdict(intervals),
     )
     sets: dict[str, Choices] = {}
     survival: dict[str, dict[str, int]] = {}
@@ -113,7 +116,7 @@ def process_job(
         "n_estimate": n_estimate,
         "n_dev": n_dev,
         "n_test": n_test,
-        "seed": seed,
+        **asdict(intervals),
         **loading.options(),
     }
     run = open_run(

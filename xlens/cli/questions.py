@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from xlens.cli.options import LOADING, Flat, Loading, Seed, Switch
+from xlens.cli.options import LOADING, Flat, Loading, Switch
 from xlens.cli.serving import Serving
 from xlens.lengths import By
-from xlens.studies import ReadingStudy
+from xlens.studies.options import Intervals, ReadingStudy
 
-READING, SERVING = ReadingStudy(), Serving()
+INTERVALS, READING, SERVING = Intervals(), ReadingStudy(), Serving()
 
 
 def choices(
@@ -24,7 +24,7 @@ def choices(
     n_items: int = 100,
     shots: int = 2,
     by: By = "logprob",
-    seed: Seed = 0,
+    intervals: Annotated[Intervals, Flat] = INTERVALS,
     loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/choices"),
     overwrite: Annotated[bool, Switch] = False,
@@ -53,7 +53,7 @@ def choices(
         shots: Demonstrations before each question.
         by: Options are compared by their summed log-probability (lm-eval: acc), or by that per
             token, per byte (acc_bytes) or per character (acc_norm).
-        seed: Of sampling, options, demonstrations, intervals and the control.
+        intervals: How they are drawn.
         loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run.
         overwrite: Delete an earlier run there first.
@@ -72,7 +72,7 @@ def choices(
         n_items=n_items,
         shots=shots,
         by=by,
-        seed=seed,
+        intervals=intervals,
         loading=loading,
         out=out,
         overwrite=overwrite,
@@ -98,7 +98,7 @@ def process(
     n_estimate: int = 100,
     n_dev: int = 50,
     n_test: int = 50,
-    seed: Seed = 0,
+    intervals: Annotated[Intervals, Flat] = INTERVALS,
     loading: Annotated[Loading, Flat] = LOADING,
     out: Path = Path("runs/process"),
     overwrite: Annotated[bool, Switch] = False,
@@ -131,7 +131,7 @@ def process(
         n_estimate: Items that vectors are estimated on.
         n_dev: Items that layer and strength are chosen on.
         n_test: Items that steering is reported on.
-        seed: Of sampling, options, demonstrations, intervals and controls.
+        intervals: How they are drawn.
         loading: How the model is loaded.
         out: Folder of the run. The same command goes on with a stopped run.
         overwrite: Delete an earlier run there first.
@@ -156,7 +156,7 @@ def process(
         n_estimate=n_estimate,
         n_dev=n_dev,
         n_test=n_test,
-        seed=seed,
+        intervals=intervals,
         loading=loading,
         out=out,
         overwrite=overwrite,

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from xlens.checks import typed
 from xlens.consistency.panel import METRICS, ConsistencyResult
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import generator, middle
 
 FEWEST = 4
@@ -124,11 +124,7 @@ def dissociation(
                     }
                 )
     return Dissociation(
-        provenance={
-            "model": panel.provenance.get("model"),
-            "seed": seed,
-            "versions": versions(),
-        },
+        provenance=analysed(panel.provenance, "dissociation", {"seed": seed}),
         table=pd.DataFrame(rows),
         languages=tuple(tags),
         n_permutations=len(orders),

@@ -2,7 +2,7 @@
 
 from xlens.engine import executors, interventions
 from xlens.engine.attention import AttentionMass, attention
-from xlens.engine.generate import Generations, generate
+from xlens.engine.generate import Generations, generate, room_for
 from xlens.engine.harvest import harvest, harvest_to_store
 from xlens.engine.plan import Batch, Group, plan
 from xlens.engine.relevance import relevance
@@ -37,6 +37,7 @@ __all__ = [
     "interventions",
     "plan",
     "relevance",
+    "room_for",
     "score",
     "score_variants",
     "stream",

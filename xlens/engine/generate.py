@@ -1,6 +1,6 @@
 """`generate`: greedy continuations in batches, each as if its prompt were alone."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -25,6 +25,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
 
+_SPARE = 8  # tokens that `room_for` adds
 SHARD_PROMPTS = 64
 Reason = Literal["stop", "eos", "length"]
 Stop = str | Sequence[str]
@@ -165,6 +166,26 @@ class GenerateRequest(Request):
             }
         )
         return {"n": torch.tensor(len(table))}, table
+
+
+def room_for(texts: Iterable[str], tokenizer: Any = None, *, least: int = 1) -> int:
+    """A limit on new tokens that cuts off none of these texts: scripts differ threefold in tokens.
+
+    Args:
+        texts: Right answers, say, as they would follow a prompt.
+        tokenizer: Of the model; None: not known, as a served model's: a token for every byte.
+        least: The limit is no lower.
+
+    Returns:
+        As many as the longest text has, and a few more for the end of a line or turn and a word
+        before.
+    """
+    every = list(dict.fromkeys(texts))
+    if tokenizer is None or not every:
+        counts = [len(text.encode()) for text in every]
+    else:
+        counts = [len(ids) for ids in tokenizer(every, add_special_tokens=False)["input_ids"]]
+    return max(least, max(counts, default=0) + _SPARE)
 
 
 @dataclass

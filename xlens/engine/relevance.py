@@ -27,6 +27,7 @@ from xlens.engine.store import Parts, Store
 from xlens.engine.stored import answered, made_by
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
+from xlens.results import analysed
 
 # The backward pass keeps every block's intermediate values: the budget is what bounds memory.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 8_192}
@@ -151,13 +152,11 @@ def relevance(
         fingerprint=request.subject.fingerprint,
         rule=backward.name,
         scalar=scalar,
-        provenance={
-            **request.subject.provenance,
-            "rule": asdict(backward),
-            "scalar": scalar,
-            "at": at,
-            **came,
-        },
+        provenance=analysed(
+            {**request.subject.provenance, **came},
+            "relevance",
+            {"rule": asdict(backward), "scalar": scalar, "at": at},
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lengths import WORDS
+from xlens.stats import Resampling
 from xlens.tasks.choices import LatentOptions
 
 _LINES = (
@@ -18,7 +19,7 @@ _TITLES = ("share of {pivot} options", "right option first")
 
 
 @typed
-def latent_share(result: LatentOptions) -> go.Figure:
+def latent_share(result: LatentOptions, *, resampling: Resampling = Resampling()) -> go.Figure:
     """The pivot's share of the options' probability, and how often its best option is right.
 
     A column per language; above the share with its control, below how often the most probable
@@ -28,8 +29,9 @@ def latent_share(result: LatentOptions) -> go.Figure:
 
     Args:
         result: From `xlens.tasks.choices.latent_options`.
+        resampling: Of the intervals.
     """
-    table = result.summary()
+    table = result.summary(resampling=resampling)
     languages = list(dict.fromkeys(table["language"]))
     pivot = theme.plain(theme.language_label(result.pivot))
     fig = make_subplots(
@@ -73,8 +75,8 @@ def latent_share(result: LatentOptions) -> go.Figure:
         fig,
         title="Which language's options does a layer favour?",
         notes=[
-            f"at most {n} items · options compared {WORDS[result.by]} · shaded: 95% interval of "
-            "the mean · dotted: guessing"
+            f"at most {n} items · options compared {WORDS[result.by]} · shaded: "
+            f"{resampling.percent} interval of the mean · dotted: guessing"
         ],
         height=440,
         legend=names,

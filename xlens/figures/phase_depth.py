@@ -12,6 +12,7 @@ from xlens.phases.correlation import StabilityCorrelation
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
 from xlens.phases.stability import INDICES
+from xlens.stats import Resampling
 
 _ROW = 190
 """Height of a small plot with its title, in pixels."""
@@ -32,7 +33,8 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
         titles, columns=columns, height=_ROW, apart=0.05, shared_yaxes="all"
     )
     rows = places[-1]["row"]
-    summary = depth.summary()
+    how = Resampling.of(depth.provenance)
+    summary = depth.summary(resampling=how)
     for i, (tag, place) in enumerate(zip(tags, places, strict=True)):
         for segment, color in zip(depth.segments, _SEGMENTS, strict=False):
             drawn = depth.profiles
@@ -68,7 +70,8 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
         fig,
         title="Relevance of the segments by layer",
         notes=[
-            f"{depth.table['prompt'].nunique()} prompts · shaded: 95% interval of the mean",
+            f"{depth.table['prompt'].nunique()} prompts · shaded: {how.percent} interval of "
+            "the mean",
             f"diamonds: mean major relevance depth ({reading}) with its interval",
         ],
         height=_ROW * rows,

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import theme
 from xlens.languages import english_name
+from xlens.stats import Resampling
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 
 _METRICS = {
@@ -95,7 +96,8 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     fig.update_xaxes(title="language")
     fig.update_yaxes(title_text=_METRICS[metric], rangemode="tozero")
     n, paragraphs = _range(real["n"]), _range(real["paragraphs"])
-    notes = [f"{n} questions on {paragraphs} paragraphs · whiskers: 95% interval"]
+    percent = Resampling.of(result.provenance).percent
+    notes = [f"{n} questions on {paragraphs} paragraphs · whiskers: {percent} interval"]
     notes += [f"grey lines: the same questions, {result.other_text}"] if len(control) else []
     if real["chance"].notna().any():
         notes.append("dotted: by chance, right answers to other questions")
@@ -183,7 +185,6 @@ def error_bars(result: ReadingResult) -> go.Figure:
     table = _named(result, result.errors)
     table = table[(table["control"] == "") & table["kind"].isin(ERRORS)]
     settings = [name for name in _SETTINGS if (table["setting"] == name).any()]
-    share_of = "wrong answers" if result.provenance["error_denominator"] == "wrong" else "answers"
     widths = [max(1, table[table["setting"] == s]["x"].nunique()) for s in settings]
     fig = make_subplots(
         rows=1,
@@ -226,8 +227,8 @@ def error_bars(result: ReadingResult) -> go.Figure:
     if (table["kind"].eq("language") & table["baseline"].notna()).any():
         notes.append("line: as many errors of language as among right answers to other questions")
     fig.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
-    fig.update_yaxes(range=[0, 1] if share_of == "wrong answers" else None)
-    fig.update_yaxes(title_text=f"share of {share_of}", row=1, col=1)
+    fig.update_yaxes(range=[0, 1] if result.shares_of == "wrong answers" else None)
+    fig.update_yaxes(title_text=f"share of {result.shares_of}", row=1, col=1)
     fig.update_xaxes(type="category")
     return theme.finish(
         fig,
@@ -284,6 +285,7 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
             f"None of {len(results)} results has ratios of both settings: ask en-en, en-x and x-x "
             "of each model, and look at the column `flag` of `.summary`."
         )
+    percent = Resampling.of(results[0].provenance).percent
     end = 1.05 * highest
     fig.add_scatter(
         x=[0, end],
@@ -309,7 +311,7 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
         fig,
         title="What is left of the score in other languages",
         notes=[
-            f"{_METRICS[metric]}, mean over languages · 95% intervals",
+            f"{_METRICS[metric]}, mean over languages · {percent} intervals",
             *(["dotted: from where right answers to other questions stand"] * (metric == "f1")),
         ],
         height=400,

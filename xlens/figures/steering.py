@@ -7,6 +7,7 @@ from plotly.subplots import make_subplots
 
 from xlens.checks import typed
 from xlens.figures import theme
+from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
 
 _NAMES = {
@@ -112,7 +113,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     """Changes against no steering on the test items: a plot per metric, a row per language.
 
     Each method beside its controls, random directions and shuffled languages; the target
-    language's own prompts, pushed the same way, show the harm. Bars are 95 % intervals, paired by
+    language's own prompts, pushed the same way, show the harm. Bars are intervals, paired by
     item.
 
     Args:
@@ -184,11 +185,13 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     )
     fig.update_xaxes(nticks=4)
     fig.update_layout(hovermode="closest")
-    n = int(result.test["n"].max())
+    n, percent = int(result.test["n"].max()), Resampling.of(result.provenance).percent
     return theme.finish(
         fig,
         title=f"What steering towards {target} changes",
-        notes=[f"{n} test items, on which nothing was chosen · bars: 95% interval of the change"],
+        notes=[
+            f"{n} test items, on which nothing was chosen · bars: {percent} interval of the change"
+        ],
         height=max(240, 22 * len(pairs) * len(conditions) // 2),
         legend=[method_name(c) for c in conditions],
         subtitles=True,
@@ -212,8 +215,10 @@ def languages_said(result: SteeringResult) -> go.Figure:
         set(result.outputs["language"]), pivot=result.target, more=set(table["said"])
     )
     bars = list(dict.fromkeys(zip(table["language"], table["condition"], strict=True)))
+    cut = table.groupby(["language", "condition"])["truncated"].first().to_dict()
     names = [
         f"{theme.language_label(tag)}, {'no steering' if c == 'none' else method_name(c)}"
+        + (f" ({cut[tag, c]:.0%} cut off)" if cut.get((tag, c)) else "")
         for tag, c in bars
     ]
     fig = go.Figure()

@@ -18,6 +18,7 @@ from xlens.lens.identify import identify_tokens
 from xlens.lens.result import LensResult
 from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel
+from xlens.results import analysed
 
 
 @typed
@@ -94,12 +95,15 @@ def logit_lenses(
         columns = slice(first, first + len(sets.all_languages))
         first = columns.stop
         results[name] = LensResult(
-            provenance={
-                **activations.provenance,
-                "slot": slot or next(iter(activations.slots)),
-                "top_k": top_k,
-                "targets": sets.survival().set_index("reason")["n"].to_dict(),
-            },
+            provenance=analysed(
+                activations.provenance,
+                "lens",
+                {
+                    "slot": slot or next(iter(activations.slots)),
+                    "top_k": top_k,
+                    "targets": sets.survival().set_index("reason")["n"].to_dict(),
+                },
+            ),
             rows=_word_rows(activations, read, columns, sets, together),
             states=states,
             top=top,

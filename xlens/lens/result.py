@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from xlens.lens.identify import UNKNOWN
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.stats import Bootstrap, Resampling, bootstrap, generator, jumping
 
 
@@ -23,12 +23,13 @@ class LensSummary(Result):
         landmarks: `name value low high n share_of_draws`: `pivot_peak_layer` (where the pivot
             language's mean probability is highest), `pivot_peak_prob` (of each half of the prompts
             at the layer where the other half's is highest, since the highest of many means is too
-            high), `crossover_layer` (first layer after that peak
-            from which on the target language's mean stays above the pivot's; NaN if the pivot
-            never leads or the target never overtakes), `final_target_prob`, `final_pivot_prob`;
-            where the prompt's own language is read too, `source_peak_prob` and
-            `source_peak_layer`; and with `shuffled`, `target_over_shuffled`: what the right word
-            has at the output more than another prompt's word, prompt by prompt.
+            high), `crossover_layer` (first layer after that peak from which on the target
+            language's mean stays above the pivot's; NaN if the pivot never leads or the target
+            never overtakes), `final_target_prob`, `final_pivot_prob`; where the prompt's own
+            language is read too, `source_peak_prob`, `source_peak_layer` and `source_over_pivot`
+            (by how much it has more at its peak than the pivot's at its own, prompt by prompt); and
+            with `shuffled`, `target_over_shuffled`: what the right word has at the output more than
+            another prompt's word, prompt by prompt.
     """
 
     curves: pd.DataFrame
@@ -127,7 +128,7 @@ class LensResult(Result):
             row |= {"low": low[0], "high": high[0], "n": more.n[0]}
             landmarks = pd.concat([landmarks, pd.DataFrame([row])], ignore_index=True)
         return LensSummary(
-            provenance={**self.provenance, **resampling.provenance()},
+            provenance=analysed(self.provenance, "summary", resampling.provenance()),
             curves=curves,
             states=states,
             composition=self._composition(),
@@ -190,19 +191,26 @@ class LensResult(Result):
             ends = jumping(found[1:], clusters=int(boot.clusters.max()), confidence=confidence)
             note(name, found[0], ends, float(np.isfinite(found[1:]).mean()))
 
-        def peak(name: str, language: str) -> None:
-            own = read_at_peak(by_language[language], codes, seed=boot.resampling.seed)
-            found = bootstrap(own[:, None], clusters=codes, resampling=boot.resampling)
+        def mean(name: str, of_prompts: np.ndarray) -> None:
+            found = bootstrap(of_prompts[:, None], clusters=codes, resampling=boot.resampling)
             (low,), (high,) = found.interval()
-            note(f"{name}_peak_prob", found.mean[0], (low, high))
+            note(name, found.mean[0], (low, high))
+
+        def peak(name: str, language: str) -> np.ndarray:
+            own = read_at_peak(by_language[language], codes, seed=boot.resampling.seed)
+            mean(f"{name}_peak_prob", own)
             place(f"{name}_peak_layer", layers[curves[language].argmax(axis=1)].astype(float))
+            return own
 
         at_output("final_target_prob", self.target)
+        shown = None
         if self.source in languages and self.source not in (self.target, self.pivot):
-            peak("source", self.source)
+            shown = peak("source", self.source)
         if self.pivot in languages and self.pivot != self.target:
             at_output("final_pivot_prob", self.pivot)
-            peak("pivot", self.pivot)
+            passed = peak("pivot", self.pivot)
+            if shown is not None:
+                mean("source_over_pivot", shown - passed)
             pivot = curves[self.pivot]
             crossing = _crossover(pivot, target, pivot.argmax(axis=1))
             place(

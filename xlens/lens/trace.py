@@ -10,6 +10,7 @@ from xlens.lens.logit_lens import grid
 from xlens.lens.result import TraceResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt
+from xlens.results import analysed
 
 
 @typed
@@ -36,7 +37,7 @@ def trace(
     cells["prob"] = np.exp(read.top_logprobs[..., 0].numpy().ravel())
     cells["entropy"] = read.entropy.numpy().ravel()
     return TraceResult(
-        provenance={**acts.provenance, "text": prompt.text},
+        provenance=analysed(acts.provenance, "trace", {"text": prompt.text}),
         cells=cells,
         tokens=pd.DataFrame(
             {

@@ -14,6 +14,7 @@ from xlens.lens.logit_lens import grid, one_task, shared_tables
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
+from xlens.results import analysed
 from xlens.text import form
 
 _SPAN = "answer"
@@ -76,7 +77,7 @@ def whole_word_lens(
     counts = np.stack([n for _, n in scored], axis=-1)
     rows["n_tokens"] = np.broadcast_to(counts, logprob.shape).ravel()
     return LensResult(
-        provenance={**own.provenance, "slot": _SLOT},
+        provenance=analysed(own.provenance, "lens", {"slot": _SLOT, "top_k": top_k}),
         rows=rows,
         states=states,
         top=top,

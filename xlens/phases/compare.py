@@ -11,7 +11,7 @@ from xlens.checks import typed
 from xlens.phases.curves import ALL, Curves
 from xlens.phases.depth import DepthResult
 from xlens.phases.effects import LayerEffects
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import (
     Bootstrap,
     ClusterSums,
@@ -154,7 +154,7 @@ def compare_curves(
         "n",
     ]
     return PairedCurves(
-        provenance=_provenance(first, second, names),
+        provenance=_provenance(first, second, names, resampling),
         table=_tested(parts)[columns],
         names=names,
         n_layers=first.n_layers,
@@ -219,7 +219,7 @@ def compare_depth(
                 }
             )
     return PairedDepth(
-        provenance=_provenance(first, second, names),
+        provenance=_provenance(first, second, names, resampling),
         table=pd.DataFrame(rows),
         names=names,
         confidence=resampling.confidence,
@@ -284,7 +284,7 @@ def compare_effects(
         raise ValueError(f"No prompt has a {first.effect} at every layer in both models.")
     columns = ["language", "layer", "first", "second", "difference", "low", "high", "p"]
     return PairedEffects(
-        provenance=_provenance(first, second, names),
+        provenance=_provenance(first, second, names, resampling),
         table=_tested(parts)[[*columns, "control", "n"]],
         effect=first.effect,
         options=first.options,
@@ -350,6 +350,8 @@ def _languages(meta: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
     return every + ([(str(tag), languages == tag) for tag in tags] if len(tags) > 1 else [])
 
 
-def _provenance(first: Result, second: Result, names: tuple[str, str]) -> dict[str, Any]:
+def _provenance(
+    first: Result, second: Result, names: tuple[str, str], resampling: Resampling
+) -> dict[str, Any]:
     parts = {name: x.provenance for name, x in zip(names, (first, second), strict=True)}
-    return {**parts, "versions": versions()}
+    return analysed(parts, "comparison", resampling.provenance())

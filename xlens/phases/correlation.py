@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from xlens.checks import typed
 from xlens.phases.curves import ALL
 from xlens.phases.stability import INDICES, StabilityResult, row_correlations, weighted_means
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import Resampling, jumping
 
 SMALL = 10
@@ -135,12 +135,11 @@ def correlate(
             )
     columns = ["index", "model", "language", "stability", "score"]
     return StabilityCorrelation(
-        provenance={
-            "models": list(stabilities),
-            "score": score,
-            **resampling.provenance(),
-            "versions": versions(),
-        },
+        provenance=analysed(
+            {"models": list(stabilities)},
+            "correlation",
+            {"score": score, **resampling.provenance()},
+        ),
         table=pd.DataFrame(table),
         cells=pd.DataFrame([[getattr(p, c) for c in columns] for p in points], columns=columns),
         unit=unit,

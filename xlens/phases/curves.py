@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from xlens.checks import typed
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import Bootstrap, ClusterSums, Resampling
 
 Edge = Literal["encoding", "question", "answer"]
@@ -38,6 +38,7 @@ class Kind:
     basis: Basis = "causal"
 
 
+_ROOM = "evidence"  # of the provenance
 KINDS: dict[str, Kind] = {
     "aligned_question_end": Kind(
         "encoding", True, "question's end: nearest to its translation", "share", basis="observed"
@@ -215,7 +216,7 @@ class Curves(Result):
                     tables.append(table.assign(language=tag, kind=kind, part=part))
         columns = ["language", "kind", "part", "layer", "mean", "low", "high", "n"]
         return CurveSummary(
-            provenance={**self.provenance, **resampling.provenance()},
+            provenance=analysed(self.provenance, "summary", resampling.provenance()),
             table=pd.concat(tables, ignore_index=True)[columns],
             n_layers=self.n_layers,
             confidence=resampling.confidence,
@@ -247,8 +248,9 @@ def one_kind(
     meta: pd.DataFrame,
     n_layers: int,
     provenance: dict[str, Any],
+    **how: Any,
 ) -> Curves:
-    """Curves of a single kind.
+    """Curves of a single kind; `how` it was gathered stands in a room of the provenance.
 
     Raises:
         ValueError: an unknown kind.
@@ -257,7 +259,7 @@ def one_kind(
         raise ValueError(f"Unknown kind of evidence {kind!r}; accepted are {list(KINDS)}.")
     wrong = np.full_like(values, np.nan) if control is None else control
     return Curves(
-        provenance={**provenance, "versions": versions()},
+        provenance=analysed(provenance, _ROOM, how),
         values=np.asarray(values, dtype=np.float64)[None],
         control=np.asarray(wrong, dtype=np.float64)[None],
         kinds=(kind,),
@@ -292,9 +294,10 @@ def join_curves(parts: Sequence[Curves]) -> Curves:
     kinds = [kind for part in parts for kind in part.kinds]
     if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
         raise ValueError(f"The kinds {twice} occur twice; join each of them once.")
-    provenance = {k: v for part in reversed(parts) for k, v in part.provenance.items()}
-    left_out = [part.provenance.get("left_out", {}) for part in parts]
-    provenance["left_out"] = {kind: n for counts in left_out for kind, n in counts.items()}
+    rooms = [part.provenance.get(_ROOM, {}) for part in parts]
+    provenance, how = _merged([part.provenance for part in parts]), _merged(rooms)
+    how["left_out"] = _merged([room.get("left_out", {}) for room in rooms])
+    provenance[_ROOM] = how
     return replace(
         first,
         values=np.concatenate([part.values for part in parts]),
@@ -302,6 +305,11 @@ def join_curves(parts: Sequence[Curves]) -> Curves:
         kinds=tuple(kinds),
         provenance=provenance,
     )
+
+
+def _merged(rooms: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """All that they hold; of what several name, the first's."""
+    return {name: value for room in reversed(list(rooms)) for name, value in room.items()}
 
 
 def mean_curve(

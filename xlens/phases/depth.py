@@ -11,7 +11,7 @@ from jaxtyping import Float
 from xlens.checks import typed
 from xlens.engine import RelevanceScores
 from xlens.phases.curves import mean_curve
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import Bootstrap, ClusterSums, Resampling, generator
 
 Reading = Literal["cumulative", "percentile"]
@@ -238,7 +238,7 @@ def relevance_depth(
             table = mean_curve(each[here], clusters[here], weights, scores.layers, resampling)
             means.append(table.assign(language=language, segment=segment))
     profiles = pd.concat(means, ignore_index=True)
-    return _result(scores, depths, n_layers, how, "value", profiles)
+    return _result(scores, depths, n_layers, how, "value", resampling.provenance(), profiles)
 
 
 @typed
@@ -298,7 +298,7 @@ def random_span_depth(
             kept = [d for d in depth if np.isfinite(d)]
             found.append(float(np.mean(kept)) if kept else float("nan"))
         depths[segment] = found
-    return _result(scores, depths, n_layers, how, "random spans")
+    return _result(scores, depths, n_layers, how, "random spans", {"seed": seed})
 
 
 def _one(relevance: np.ndarray, layers: Sequence[int], how: DepthOptions) -> float:
@@ -368,6 +368,7 @@ def _result(
     n_layers: int | None,
     how: DepthOptions,
     kind: str,
+    drawn: dict[str, Any],
     profiles: pd.DataFrame | None = None,
 ) -> DepthResult:
     n = max(scores.layers) if n_layers is None else n_layers
@@ -388,7 +389,7 @@ def _result(
         for segment, found in depths.items()
     ]
     return DepthResult(
-        provenance={**scores.provenance, "sources": SOURCES, "versions": versions()},
+        provenance=analysed(scores.provenance, "depth", {"sources": SOURCES, **drawn}),
         table=pd.concat(parts, ignore_index=True),
         profiles=none if profiles is None else profiles[_PROFILE],
         n_layers=n,

@@ -11,7 +11,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.phases.boundary import Boundary, Draws, boundaries, interval
 from xlens.phases.curves import ALL, Curves
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import Resampling, jumping, random_signs
 
 EDGES = ("question", "answer")
@@ -169,16 +169,16 @@ def detect_phases(
             ]
     columns = ["language", "edge", "first", "second", "difference", "low", "high"]
     return PhaseResult(
-        provenance={
-            **curves.provenance,
-            "detector": {
+        provenance=analysed(
+            curves.provenance,
+            "detector",
+            {
                 **resampling.provenance(),
                 "n_flips": n_flips,
                 "n_clusters": n_clusters,
+                "sources": SOURCES,
             },
-            "sources": SOURCES,
-            "versions": versions(),
-        },
+        ),
         edges=pd.DataFrame(edges),
         phases=pd.DataFrame(phases),
         agreement=pd.DataFrame(agreement, columns=pd.Index(columns)),

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.phases.curves import mean_curve
-from xlens.results import Result, analysed, versions
+from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling
 
 SWAPPED = "swapped blocks"
@@ -96,14 +96,11 @@ def layer_effects(
         return pd.concat(parts, ignore_index=True)[columns]
 
     found = LayerEffects(
-        provenance={
-            **analysed(
-                provenance,
-                "effects",
-                {"effect": effect, "source": "our reading", **resampling.provenance()},
-            ),
-            "versions": versions(),
-        },
+        provenance=analysed(
+            provenance,
+            "effects",
+            {"effect": effect, "source": "our reading", **resampling.provenance()},
+        ),
         table=by_language(values, control),
         values=np.asarray(values, dtype=np.float64),
         control=np.asarray(control, dtype=np.float64),

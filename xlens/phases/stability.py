@@ -12,7 +12,7 @@ from xlens.engine import RelevanceScores
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
 from xlens.phases.resample import shared_rows
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import Resampling, Rows
 
 INDICES = {
@@ -153,12 +153,14 @@ def stability(
         named = {"index": name, "language": language}
         table.append({**named, "value": float(values[0]), "low": low, "high": high, "n": count})
     return StabilityResult(
-        provenance={
-            **depth.provenance,
-            "stability": resampling.provenance(),
-            "sources": {"stability": "our reading of 'phasing stability' (arXiv 2504.10906)"},
-            "versions": versions(),
-        },
+        provenance=analysed(
+            depth.provenance,
+            "stability",
+            {
+                **resampling.provenance(),
+                "sources": {"stability": "our reading of 'phasing stability' (arXiv 2504.10906)"},
+            },
+        ),
         table=pd.DataFrame(table),
         draws=np.stack([values[rows.drawn] for _, _, values, _ in found]),
         clusters=pd.DataFrame({"id": wide["id"], "cluster": clusters}).drop_duplicates("id"),

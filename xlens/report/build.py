@@ -68,7 +68,7 @@ def write_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
         for pair, conditions in names.items()
     }
     pairs = {
-        pair: ordered({name: summarised(name, results) for name in results})
+        pair: ordered({name: summarised(name, results, run.resampling) for name in results})
         for pair, results in loaded.items()
     }
     made_by = [loaded[pair][next(iter(pairs[pair]))].provenance for pair in pairs]

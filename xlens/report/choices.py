@@ -16,6 +16,7 @@ from xlens.report.style import STYLE
 from xlens.report.tables import figure, interval, number, paragraph, table
 from xlens.report.ways import ways_html, ways_sentences
 from xlens.runs import RunDirectory
+from xlens.stats import Resampling
 
 STUDY = "choices"
 PANEL, SCORES = "consistency", "scores"
@@ -56,8 +57,8 @@ def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
         [
             f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
             "<p>The same multiple-choice questions were asked in several languages; the model's "
-            "answer is the option whose text it finds most probable. Intervals are 95 %, by "
-            "resampling items.</p>",
+            "answer is the option whose text it finds most probable. Intervals are "
+            f"{Resampling.of(panel.provenance).percent}, by resampling items.</p>",
             '<h2 id="findings">What was found</h2>',
             f'<ul class="findings">\n{said}</ul>',
             paragraph(used(run.provenance.get("survival", {}), "items")),

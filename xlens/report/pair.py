@@ -96,6 +96,7 @@ def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, st
         "pivot_peak_layer": f"{pivot}: residual point of that peak",
         "source_peak_prob": f"{names[summary.source]}, as shown: highest mean probability",
         "source_peak_layer": f"{names[summary.source]}: residual point of that peak",
+        "source_over_pivot": f"{names[summary.source]} at its peak, more than {pivot} at its own",
         "crossover_layer": f"{target} leads for good from point",
         "final_target_prob": f"{target}: probability at the output",
         "final_pivot_prob": f"{pivot}: probability at the output",

@@ -36,6 +36,7 @@ from xlens.report.tables import figure, number, paragraph, table
 from xlens.report.ways import ways_html
 from xlens.results import Result
 from xlens.runs import RunDirectory
+from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
 from xlens.studies.latent_process import PARTS
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
@@ -80,7 +81,7 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
     figures = {
         f"{items}-{name}": fig
         for items, parts in sets.items()
-        for name, fig in _figures(parts).items()
+        for name, fig in _figures(parts, run.resampling).items()
     }
     write_figures(figures, run.figures, plotlyjs="../plotly.min.js")
     names = language_names(sets.values())
@@ -92,7 +93,8 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
             f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
             "<p>The same multiple-choice questions in several languages: do the answers agree, how "
             "alike are the languages inside, do the two go together, and does pushing the stream "
-            "help? Every number has its control beside it; intervals are 95 %.</p>",
+            "help? Every number has its control beside it; intervals are "
+            f"{run.resampling.percent}.</p>",
             *(
                 _section(items, parts, figures, _said(run, items), len(sets) > 1, names)
                 for items, parts in sets.items()
@@ -148,7 +150,7 @@ def language_names(sets: Iterable[Mapping[str, Result]]) -> dict[str, str]:
     return english_names(tags)
 
 
-def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
+def _figures(parts: Mapping[str, Result], resampling: Resampling) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
     for part in parts.values():
         if isinstance(part, ConsistencyResult):
@@ -164,7 +166,7 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
         elif isinstance(part, LanguageMap):
             drawn["map"] = language_map_animation(part)
         elif isinstance(part, LatentOptions):
-            drawn["latent"] = latent_share(part)
+            drawn["latent"] = latent_share(part, resampling=resampling)
         elif isinstance(part, Dissociation):
             chosen = ["cka_unbiased", "cosine", "cosine_centred", "mexa"]
             drawn["dissociation"] = dissociation_curves(part, chosen)
@@ -300,8 +302,9 @@ def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> str:
         rows.append([who, str(condition), *(_change(by[m]) for m in EFFECTS)])
     head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
     caption = "Test items: value, and in brackets the interval of the change against no steering."
-    if "chance" in result.provenance:
-        caption += f" Guessing is right in {result.provenance['chance']:.2f}."
+    how = result.provenance.get("steering", {})
+    if "chance" in how:
+        caption += f" Guessing is right in {how['chance']:.2f}."
     return table(caption, head, rows)
 
 

@@ -25,9 +25,10 @@ from xlens.figures import (
     segment_relevance,
     write_figures,
 )
+from xlens.figures.trace import shorten
 from xlens.languages import english_name
 from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
-from xlens.report.reading_inside import correlation_rows, phase_rows, stability_rows
+from xlens.report.reading_inside import correlation_rows, intervals_of, phase_rows, stability_rows
 from xlens.report.reading_tables import (
     has_settings,
     leaderboard_rows,
@@ -56,7 +57,7 @@ _PLOTLY = "../plotly.min.js"
 _EXAMPLES = 8
 _URL = re.compile(r"@https?://.*$")
 _BARS = (
-    "Token F1 by language and setting, with 95 % intervals over paragraphs. Grey lines: the same "
+    "Token F1 by language and setting, with intervals over paragraphs. Grey lines: the same "
     "questions with another text. Only what stands above them was read."
 )
 _CAPTIONS = {
@@ -69,12 +70,12 @@ _CAPTIONS = {
     "in both: hold errors of language against their share among right answers to other questions.",
     "curves": "Evidence by layer. Coloured: what an intervention or a layer says about the right "
     "answer; grey, its control: the same for the answer to another question about the same text. "
-    "Only their difference counts. Shaded: 95 % interval over paragraphs; dotted boundaries are "
+    "Only their difference counts. Shaded: interval over paragraphs; dotted boundaries are "
     "not significant.",
-    "boundaries": "The boundary that each kind of evidence points at, with its 95 % interval; open "
+    "boundaries": "The boundary that each kind of evidence points at, with its interval; open "
     "markers are not significant.",
     "relevance": "How much the tokens of the question and of the text matter for the right "
-    "answer's first token, by layer (shaded: 95 % interval); diamonds: the layer by which 95 % of "
+    "answer's first token, by layer (shaded: interval); diamonds: the layer by which 95 % of "
     "it is reached, on average.",
     "depth": "That layer for every question. Grey, the control: random words of the prompt, as "
     "many as the segment has; where there is none, no place was left for them.",
@@ -143,7 +144,8 @@ def compared(run: RunDirectory, models: Mapping[str, Mapping[str, Result]]) -> L
     config: dict[str, Any] = run.config.get(COMMAND, {})
     pairs = given_pairs(config.get("pair", []), folder_names(config["model"]))
     there = [pair for pair in pairs if set(pair) <= set(results)]
-    return leaderboard(results, pairs=find_pairs(list(results), there))
+    how = intervals_of(next(iter(models.values())))
+    return leaderboard(results, pairs=find_pairs(list(results), there), resampling=how)
 
 
 def folder_names(models: Sequence[str]) -> dict[str, str]:
@@ -203,7 +205,9 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
         kinds = [
             k for k, v in zip(curves.kinds, curves.values, strict=True) if np.isfinite(v).any()
         ]
-        drawn["curves"] = phase_curves(curves.summary(), found, kinds=kinds)
+        drawn["curves"] = phase_curves(
+            curves.summary(resampling=intervals_of(parts)), found, kinds=kinds
+        )
     if isinstance(phases, PhaseResult):
         drawn["boundaries"] = phase_boundaries(phases)
     depth, control = parts.get("depth"), parts.get("depth-control")
@@ -236,8 +240,9 @@ def _opening(parts: Mapping[str, Result]) -> str:
         f"<strong>x-{tag}</strong>: only the question is in {pivot}.</p>\n"
         "<p><strong>Exact match</strong> is the share of answers that are exactly right but for "
         "case, punctuation and articles; <strong>F1</strong> gives part of a point for sharing "
-        "words with the right answer, from 0 to 1. Brackets hold 95 % intervals, by resampling "
-        "paragraphs. What needs no reading stands beside: answers to the same questions about "
+        "words with the right answer, from 0 to 1. Brackets hold "
+        f"{intervals_of(parts).percent} intervals, by resampling paragraphs. What needs no reading "
+        "stands beside: answers to the same questions about "
         "<em>another text</em>, and answers without a model. The prompts, the rules for "
         "errors and the tests inside are this project's own: compare with numbers from elsewhere "
         "with care.</p>"
@@ -278,7 +283,7 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
     if scatter is not None:
         caption = (
             "What is left of the score in the pivot's language when only the question is in "
-            "another language (up), and when everything is (right). 95 % intervals."
+            "another language (up), and when everything is (right), with intervals."
         )
         html += figure(figure_block(scatter, "models-ratios", label=caption), caption)
     return html + "</section>\n"
@@ -341,7 +346,7 @@ def _oracle(parts: Mapping[str, Result]) -> str:
         "turn; oracle: how often the answer's own matters most. Chance: the share of sentences "
         "that hold it; longest: how often the longest one does."
     )
-    return table(caption, *oracle_rows(found))
+    return table(caption, *oracle_rows(found, intervals_of(parts)))
 
 
 def _inside(parts: Mapping[str, Result]) -> str:
@@ -393,7 +398,7 @@ def _examples(parts: Mapping[str, Result]) -> str:
             f"{row['context_language']}, {row['question_language']}",
             str(row["question"]),
             str(row["references"][0]),
-            str(row["prediction"])[:80] or "(nothing)",
+            shorten(str(row["prediction"]), 80) or "(nothing)",
             f"{row['f1']:.2f}" + ("" if row["kind"] == "right" else f", {row['kind']}"),
         ]
         for row in few.to_dict("records")

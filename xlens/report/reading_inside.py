@@ -20,12 +20,19 @@ from xlens.phases import (
 from xlens.phases.curves import ALL
 from xlens.report.tables import interval
 from xlens.results import Result
+from xlens.stats import Resampling
 from xlens.studies.context_retrieval import TWIN
 from xlens.tasks.xmrc import ReadingResult
 
 _PARAGRAPHS = 6
 """Fewer can't give a p below 0.05 by sign flips, after correction."""
 _FEWEST = 3  # languages that a correlation needs
+
+
+def intervals_of(parts: Mapping[str, Result]) -> Resampling:
+    """What the intervals of a model's scores were drawn by: everything else is, too."""
+    found = parts.get("scores")
+    return Resampling.of({} if found is None else found.provenance)
 
 
 def phase_findings(parts: Mapping[str, Result]) -> list[str]:
@@ -60,23 +67,24 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
                 "answer begin with the same token, or the states of the other question don't fit."
             )
     if isinstance(depth, DepthResult):
-        null = _depths(control) if isinstance(control, DepthResult) else {}
+        how = intervals_of(parts)
+        null = _depths(control, how) if isinstance(control, DepthResult) else {}
         told = [
             f"the {name}'s is {found}"
             + (f" (of as many random tokens: {null[name]})" if name in null else "")
-            for name, found in _depths(depth).items()
+            for name, found in _depths(depth, how).items()
         ]
         said.append(
             f"Relevance depth, the layer by which 95 % of a segment's relevance is reached, of "
             f"{depth.n_layers}: {', '.join(told)}."
         )
-        said += _gap(depth, control if isinstance(control, DepthResult) else None)
+        said += _gap(depth, control if isinstance(control, DepthResult) else None, how)
     return said
 
 
-def _gap(depth: DepthResult, control: DepthResult | None) -> list[str]:
+def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling) -> list[str]:
     """Whether the text lies deeper than the question, and deeper than random tokens of both."""
-    gap = depth_gap(depth).iloc[0]
+    gap = depth_gap(depth, resampling=resampling).iloc[0]
     if math.isnan(gap["gap"]):
         return []
     if math.isnan(gap["low"]):
@@ -88,7 +96,8 @@ def _gap(depth: DepthResult, control: DepthResult | None) -> list[str]:
     else:
         where = "isn't told apart from the question in depth"
     said = f"By it the text {where}: the difference is {_layers(gap)} layers"
-    if control is None or math.isnan((null := depth_gap(control).iloc[0])["gap"]):
+    null = None if control is None else depth_gap(control, resampling=resampling).iloc[0]
+    if null is None or math.isnan(null["gap"]):
         return [f"{said}."]
     beyond = gap["low"] > null["high"] or gap["high"] < null["low"]
     doubt = "" if beyond else ", within the intervals the same"
@@ -146,7 +155,8 @@ def correlation_rows(
     cells = {(n, t) for n, x in found.items() for t in set(x.table["language"]) - {ALL, x.pivot}}
     if len(cells) < _FEWEST:
         return None
-    table = correlate(found, pd.concat(scores, ignore_index=True)).table
+    how = intervals_of(next(iter(models.values())))
+    table = correlate(found, pd.concat(scores, ignore_index=True), resampling=how).table
     rows: list[list[str]] = []
     for index in dict.fromkeys(table["index"]):
         mine = table[table["index"] == index].set_index("coefficient").to_dict("index")
@@ -183,9 +193,9 @@ def _names(tags: Iterable[str]) -> dict[str, str]:
     return {ALL: "all languages"} | english_names((t for t in tags if t != ALL), variant=True)
 
 
-def _depths(depth: DepthResult) -> dict[str, str]:
+def _depths(depth: DepthResult, resampling: Resampling) -> dict[str, str]:
     """By segment, all languages together."""
-    table = depth.summary()
+    table = depth.summary(resampling=resampling)
     return {
         str(row["segment"]): "unknown" if math.isnan(row["depth"]) else _layers(row, "depth")
         for row in table[table["language"] == "all"].to_dict("records")

@@ -13,22 +13,14 @@ from xlens.report.reading_inside import phase_findings
 from xlens.report.sentences import listed
 from xlens.report.tables import interval, number
 from xlens.results import Result
+from xlens.stats import Resampling
 from xlens.studies.leaderboard import Leaderboard, language_of
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 
-BESIDE = ("F1 by chance", "cut off")
-HEAD = (
-    "text",
-    "question",
-    "answer",
-    "n",
-    "exact match",
-    "F1",
-    "F1 by chance",
-    "cut off",
-    "F1 of {0}-{0}",
-)
+HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 by chance")
+CUTS = {"truncated": "cut off", "text_cut": "text cut"}
+"""Headings of the shares of answers and of texts that a limit cut."""
 CONTROLS = {
     "mismatched": "F1, another text",
     "first-sentence": "F1, first sentence",
@@ -41,7 +33,9 @@ def score_head(parts: Mapping[str, Result]) -> list[str]:
     """Headings of `score_rows`."""
     result = scores_of(parts)
     return [
-        *(text.format(result.pivot) for text in HEAD),
+        *HEAD,
+        *(CUTS[name] for name in _cuts(result.scores)),
+        f"F1 of {result.pivot}-{result.pivot}",
         *(CONTROLS[name] for name in _controls(parts)),
     ]
 
@@ -73,7 +67,7 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
                 value = baselines[name].get((*cell, "f1"), math.nan)
             controls.append(number(value))
         left = _ratio(f1) if reads else "–"
-        beside = [number(f1["chance"]), f"{f1['truncated']:.0%}"]
+        beside = [number(f1["chance"]), *(f"{f1[name]:.0%}" for name in _cuts(result.scores))]
         rows.append([*cell, str(f1["n"]), interval(em), interval(f1), *beside, left, *controls])
     for setting in dict.fromkeys(result.summary["setting"]):
         mine = result.summary[result.summary["setting"] == setting]
@@ -81,7 +75,8 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
         if by["f1"]["n_languages"] < 2:
             continue
         left = _ratio(by["f1"]) if reads else "–"
-        shown = [interval(by["em"]), interval(by["f1"]), number(by["f1"]["chance"]), "", left]
+        beside = [number(by["f1"]["chance"]), *("" for _ in _cuts(result.scores))]
+        shown = [interval(by["em"]), interval(by["f1"]), *beside, left]
         what = f"mean of {setting.replace('en', result.pivot)}"
         rows.append([what, "", "", "", *shown, *("" for _ in _controls(parts))])
     return rows
@@ -148,7 +143,9 @@ def _unreadable(result: ReadingResult) -> str:
     return f", {why} that with {result.other_text}: shares of it say nothing"
 
 
-def oracle_rows(found: OracleResult) -> tuple[list[str], list[list[str]]]:
+def oracle_rows(
+    found: OracleResult, resampling: Resampling = Resampling()
+) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: languages and target a row."""
     rows = [
         [
@@ -158,7 +155,7 @@ def oracle_rows(found: OracleResult) -> tuple[list[str], list[list[str]]]:
             *(number(row[name]) for name in ("chance", "longest")),
             str(row["n"]),
         ]
-        for row in found.summary().to_dict("records")
+        for row in found.summary(resampling=resampling).to_dict("records")
     ]
     head = ["text", "question", "answer", "target", "oracle", "chance", "longest", "prompts"]
     return head, rows
@@ -192,7 +189,8 @@ def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     model was asked, where not all.
     """
     head = ["model", "base", "F1", "exact match", "of the pivot's", "pivot's F1", "another text"]
-    head += ["by chance", "cut off", "questions"]
+    cuts = _cuts(board.table)
+    head += ["by chance", *(CUTS[name] for name in cuts), "questions"]
     rows = [
         [
             *(str(row["model"]), str(row["base"]) or "–"),
@@ -200,7 +198,7 @@ def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
             number(row["ratio"]),
             f"{number(row['f1_pivot'])} ({number(row['chance_pivot'])})",
             *(number(row[name]) for name in ("control", "chance")),
-            f"{row['truncated']:.0%}",
+            *(f"{row[name]:.0%}" for name in cuts),
             str(row["n"]) + ("" if row["n"] == row["common"] else f" ({row['common']} of all)"),
         ]
         for row in board.table.to_dict("records")
@@ -267,6 +265,12 @@ def _cell(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     return tuple(str(row[f"{part}_language"]) for part in ("context", "question", "answer"))  # type: ignore[return-value]
 
 
+def _cuts(table: pd.DataFrame) -> list[str]:
+    """Of `CUTS`: that of answers always, that of texts where there is one."""
+    there = {name for name in CUTS if name in table and (table[name] > 0).any()}
+    return [name for name in CUTS if name in {"truncated", *there}]
+
+
 def _signed(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["difference"]):
         return "–"
@@ -300,23 +304,30 @@ def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:
 
 
 def _cut(result: ReadingResult) -> list[str]:
-    """Where the limit on an answer's length cut answers off."""
+    """Where a limit cut answers off, or texts."""
     cells = result.scores[(result.scores["control"] == "") & (result.scores["metric"] == "f1")]
-    there = cells[cells["truncated"] > 0]
-    if there.empty:
-        return []
-    most = there[there["truncated"] == there["truncated"].max()]
-    which = " and ".join("-".join(_cell(row)) for row in most.to_dict("records"))
-    return [
-        f"The limit on their length cut answers off in {len(there)} of {len(cells)} combinations "
-        f"of text, question and answer, most in {which} ({most['truncated'].iloc[0]:.0%}): scores "
-        "there may be too low."
-    ]
+    words = {
+        "truncated": ("The limit on their length cut answers off", "scores there may be too low"),
+        "text_cut": ("Texts were cut to fit into the model", "these are easier to search"),
+    }
+    said: list[str] = []
+    for name in _cuts(cells):
+        what, so = words[name]
+        there = cells[cells[name] > 0]
+        if there.empty:
+            continue
+        most = there[there[name] == there[name].max()]
+        which = " and ".join("-".join(_cell(row)) for row in most.to_dict("records"))
+        said.append(
+            f"{what} in {len(there)} of {len(cells)} combinations of text, question and answer, "
+            f"most in {which} ({most[name].iloc[0]:.0%}): {so}."
+        )
+    return said
 
 
 def _wrong(result: ReadingResult, names: Mapping[str, str]) -> list[str]:
     errors = result.errors[result.errors["control"] == ""]
-    what = "wrong answers" if result.provenance["error_denominator"] == "wrong" else "answers"
+    what = result.shares_of
     said: list[str] = []
     for setting in ("en-en", "en-x", "x-en", "x-x"):
         mine = errors[errors["setting"] == setting]

@@ -8,17 +8,20 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.languages import english_names
 from xlens.lens.result import LensResult, LensSummary
+from xlens.stats import Resampling
 
 _TINY = "below 0.001"
 NULLS = {"shuffled": "with shuffled words", "random-init": "with random weights"}
 """Controls in which no language's word should become probable."""
 
 
-def summarised(name: str, results: Mapping[str, LensResult]) -> LensSummary:
+def summarised(
+    name: str, results: Mapping[str, LensResult], resampling: Resampling = Resampling()
+) -> LensSummary:
     """The summary of a condition; of a result with what it has over its shuffled words."""
     null = results.get("shuffled") if name not in NULLS else None
     same = null is not None and set(results[name].rows["id"]) <= set(null.rows["id"])
-    return results[name].summary(shuffled=null if same else None)
+    return results[name].summary(shuffled=null if same else None, resampling=resampling)
 
 
 def used(survival: Mapping[str, int], what: str) -> str:
@@ -191,7 +194,8 @@ def pair_sentences(
         said.append(
             f"The {names[summary.source]} word of the prompt itself peaks at "
             f"{with_interval(shown)}, at point {with_interval(where, of_layers=True)}: "
-            f"{_against(shown, peak)} its {pivot} translation."
+            f"{_against(shown, peak, landmark(summary, 'source_over_pivot'))} its {pivot} "
+            "translation."
         )
     crossover = landmark(summary, "crossover_layer")
     if (
@@ -222,11 +226,14 @@ def listed(names: Mapping[str, str], tags: Iterable[str]) -> str:
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-def _against(one: pd.Series, other: pd.Series) -> str:
-    """`less than`, as far as two intervals tell."""
+def _against(one: pd.Series, other: pd.Series, difference: pd.Series | None) -> str:
+    """`less than`, as far as their difference tells, or else the two intervals."""
     if one["value"] == other["value"]:
         return "as much as"
     than = "more than" if one["value"] > other["value"] else "less than"
+    if difference is not None and not math.isnan(difference["low"]):
+        apart = difference["low"] > 0 or difference["high"] < 0
+        return than if apart else f"{than}, though within the interval of the difference,"
     if any(math.isnan(row[end]) for row in (one, other) for end in ("low", "high")):
         return f"{than}, though of too few prompts for intervals,"
     apart = one["low"] > other["high"] or one["high"] < other["low"]

@@ -1,5 +1,6 @@
 """`Resampling`: what intervals are drawn from, how often, and how wide."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +44,19 @@ class Resampling:
             )
         if self.draws < 1:
             raise ValueError(f"draws is {self.draws}; it must be at least 1.")
+
+    @classmethod
+    def of(cls, provenance: Mapping[str, Any]) -> "Resampling":
+        """What a result's intervals were drawn by; the usual where its provenance says none."""
+        for known in (*reversed(list(provenance.values())), provenance):
+            if isinstance(known, Mapping) and "resampling" in known:
+                return cls(**known["resampling"])
+        return cls()
+
+    @property
+    def percent(self) -> str:
+        """The confidence in words: `95 %`."""
+        return f"{100 * self.confidence:g} %"
 
     @property
     def level(self) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from xlens.results import Result
@@ -29,7 +30,8 @@ class SteeringResult(Result):
             `change` is against no steering, paired; intervals by bootstrap over items. Controls
             are means over their draws.
         items: The same item by item.
-        outputs: What was said freely: `language condition id text identified`.
+        outputs: What was said freely: `language condition id text identified truncated`, the
+            last whether the limit on tokens ended it.
         split: `id part`: which items served for what.
         target: The language that is steered to.
     """
@@ -74,9 +76,15 @@ class SteeringResult(Result):
         return wide.loc[list(dict.fromkeys(here["band"]))]
 
     def languages_said(self) -> pd.DataFrame:
-        """Share of free continuations by identified language: `language condition said share n`."""
+        """Share of free continuations by identified language: `language condition said share n`.
+
+        `truncated` is the share of the language's and condition's that the limit on tokens ended.
+        """
         keys = ["language", "condition"]
         counts = self.outputs.groupby(keys, sort=False)["identified"].value_counts()
         found = counts.rename("k").reset_index().rename(columns={"identified": "said"})
         found["n"] = found.groupby(keys)["k"].transform("sum")
-        return found.assign(share=found["k"] / found["n"])[[*keys, "said", "share", "n"]]
+        found["share"] = found["k"] / found["n"]
+        columns = [*keys, "said", "share", "n"]
+        cut = self.outputs.assign(truncated=self.outputs.get("truncated", np.nan))  # older: unknown
+        return found[columns].join(cut.groupby(keys)["truncated"].mean(), on=keys)

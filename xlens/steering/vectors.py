@@ -12,7 +12,7 @@ from xlens.checks import typed
 from xlens.engine.interventions import Intervention, add
 from xlens.languages import standardize
 from xlens.models import HookedModel
-from xlens.results import Result, versions
+from xlens.results import Result, analysed
 from xlens.stats import generator
 
 METHODS = {
@@ -169,12 +169,9 @@ def steering_vectors(
     vectors = np.stack([_direction(a, b, method) for a, b in zip(gained, left, strict=True)])
     along = np.einsum("lnd,ld->ln", apart, vectors)
     return SteeringVectors(
-        provenance={
-            **activations.provenance,
-            "n_pairs": len(here),
-            "shuffled": shuffled,
-            "versions": versions(),
-        },
+        provenance=analysed(
+            activations.provenance, "steering", {"n_pairs": len(here), "shuffled": shuffled}
+        ),
         vectors=vectors.astype(np.float32),
         layers=activations.layers,
         source=source,

@@ -24,7 +24,6 @@ from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
 from xlens.prompts import Prompts
 from xlens.results import Result, jsonable, spreadsheet_safe
 from xlens.served import ServedModel, served_generate
-from xlens.stats import Resampling
 from xlens.studies.options import ReadingStudy
 from xlens.studies.parts import identity, load_part, run_parts
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
@@ -47,7 +46,7 @@ from xlens.tasks.xmrc import (
     reading_scores,
     settings,
 )
-from xlens.tasks.xmrc.answers import KEY, MAX_NEW_TOKENS
+from xlens.tasks.xmrc.answers import KEY, MAX_NEW_TOKENS, answer_limit
 from xlens.tasks.xmrc.metrics import chance_levels, check_rules
 
 _log = logging.getLogger(__name__)
@@ -70,7 +69,6 @@ TWIN = "phases-control"
 PARTS = BEHAVIOUR | {ORACLE: OracleResult} | INSIDE | {TWIN: PhaseResult}
 TABLE = "predictions.csv"
 """One row per answer with its scores, for people; texts stand in `predictions/table.parquet`."""
-_SPARE = 8  # the end of a line or turn, and a word before the answer
 _DEFAULT = ("en-en", "en-x", "x-x")
 
 
@@ -94,7 +92,7 @@ class _Manner:
         found: Sequence[Combination],
     ) -> "_Manner":
         tokenizer = None if isinstance(model, ServedModel) else model.tokenizer
-        longest = study.max_new_tokens or answer_limit(reading, found, tokenizer)
+        longest = study.max_new_tokens or answer_limit(_golds(reading, found), tokenizer)
         if isinstance(model, ServedModel):
             if study.too_long != "refuse":
                 raise ValueError(
@@ -110,25 +108,10 @@ class _Manner:
         return cls(study.shots, model.tokenizer if chat else None, model.tokenizer, limit, longest)
 
 
-def answer_limit(
-    reading: ReadingSet, combinations: Sequence[Combination], tokenizer: Any = None
-) -> int:
-    """Tokens that the longest right answer takes, and a few more: one limit for all languages.
-
-    Args:
-        reading: All questions there are, so that a sample has the same limit.
-        combinations: Whose answers' languages count.
-        tokenizer: Of the model; None: a served one's, which is not known: a token for every byte.
-    """
-    wanted = {each.answer for each in combinations}
-    rows = reading.frame[reading.frame["language"].isin(wanted)]
-    answers = list({str(answer) for found in rows["answers"] for answer in found})
-    if tokenizer is None:
-        counts = [len(answer.encode()) for answer in answers]
-    else:
-        ids = tokenizer([f" {answer}" for answer in answers], add_special_tokens=False)["input_ids"]
-        counts = [len(each) for each in ids]
-    return max(MAX_NEW_TOKENS, max(counts, default=0) + _SPARE)
+def _golds(reading: ReadingSet, found: Sequence[Combination]) -> set[str]:
+    """Right answers of all questions there are, so that a sample has the same limit."""
+    wanted = reading.frame["language"].isin({each.answer for each in found})
+    return {str(answer) for answers in reading.frame.loc[wanted, "answers"] for answer in answers}
 
 
 def combinations(study: ReadingStudy, languages: Sequence[str] = ()) -> tuple[Combination, ...]:
@@ -288,7 +271,7 @@ def study_reading(
             rules=study.rules,
             chance=levels,
             pivot=study.pivot,
-            resampling=Resampling(seed=study.seed),
+            resampling=study.resampling,
         )
 
     def score() -> Result:

@@ -27,7 +27,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompts, TooFewItems
 from xlens.results import jsonable
 from xlens.stats import generator
-from xlens.studies.options import LensStudy, Task
+from xlens.studies.options import DRAWN, LensStudy, Task
 from xlens.studies.parts import identity, keep_part, load_part
 from xlens.tasks.items import content
 from xlens.tasks.words import (
@@ -120,11 +120,9 @@ def study_pair(
         steps.append((("random-init",), run_random))
     if "repetition" in study.controls and study.task != "repetition":
         steps.append((("repetition",), run_repetition))
-    made_from = {
-        "model": identity(model),
-        "words": content(words.frame),
-        **jsonable(asdict(study)),
-    }
+    # What is saved holds no interval: these are drawn anew for each report.
+    asked = {name: value for name, value in asdict(study).items() if name not in DRAWN}
+    made_from = {"model": identity(model), "words": content(words.frame), **jsonable(asked)}
     conditions: dict[str, LensResult] = {}
     for names, run in steps:
         conditions |= _done(folder, names, made_from) or _saved(folder, run(), made_from)

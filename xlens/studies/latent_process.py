@@ -5,11 +5,11 @@ options inside, and steering, each with its controls, and saved as soon as it is
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from xlens.checks import check_fields, typed
+from xlens.checks import typed
 from xlens.consistency import (
     ConsistencyResult,
     Dissociation,
@@ -24,8 +24,8 @@ from xlens.lengths import By
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed, jsonable
-from xlens.stats import Resampling
 from xlens.steering import SteeringResult
+from xlens.studies.options import Intervals
 from xlens.studies.parts import identity, run_parts
 from xlens.studies.steering import SteeringStudy, check_steering, steer_choices
 from xlens.subspace import (
@@ -58,7 +58,7 @@ PARTS: dict[str, type[Result]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessStudy:
+class ProcessStudy(Intervals):
     """What is asked of a set of items.
 
     Attributes:
@@ -69,8 +69,7 @@ class ProcessStudy:
         shots: Demonstrations.
         by: Options compared by summed log-probability, or that per token, byte or character.
         pooling: How a prompt becomes one state.
-        steering: None leaves steering out; its shots and `by` are the study's.
-        seed: Of sampling, controls and intervals.
+        steering: None leaves steering out; its shots, `by`, seed and intervals are the study's.
     """
 
     pivot: str = "en"
@@ -80,10 +79,9 @@ class ProcessStudy:
     by: By = "logprob"
     pooling: str = "last"
     steering: SteeringStudy | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         object.__setattr__(self, "pivot", standardize(self.pivot))
         if min(self.n_items, self.n_latent) < 5:
             raise ValueError(
@@ -91,9 +89,9 @@ class ProcessStudy:
                 "needs at least 5 of each."
             )
         if self.steering is not None:
-            mine = replace(
-                self.steering, target=self.pivot, shots=self.shots, by=self.by, seed=self.seed
-            )
+            names = ("shots", "by", *(field.name for field in fields(Intervals)))
+            shared = {name: getattr(self, name) for name in names}
+            mine = replace(self.steering, target=self.pivot, **shared)
             object.__setattr__(self, "steering", mine)
 
 
@@ -159,7 +157,7 @@ def study_process(
     def ask() -> Result:
         scores = score_choices(model, asked, **shown, **kept)
         panel = consistency(
-            option_scores(scores, asked.gold, by=study.by), resampling=Resampling(seed=study.seed)
+            option_scores(scores, asked.gold, by=study.by), resampling=study.resampling
         )
         return replace(
             panel, provenance=analysed(scores.provenance, "consistency", panel.provenance)
@@ -193,10 +191,10 @@ def study_process(
     run: dict[str, Callable[[], Result]] = {
         "consistency": ask,
         "similarity": lambda: language_similarity(
-            activations(), pooling=study.pooling, resampling=Resampling(seed=study.seed)
+            activations(), pooling=study.pooling, resampling=study.resampling
         ),
         "probe": lambda: language_probe(
-            activations(), LSAR(), pooling=study.pooling, resampling=Resampling(seed=study.seed)
+            activations(), LSAR(), pooling=study.pooling, resampling=study.resampling
         ),
         "map": lambda: language_map(activations(), pooling=study.pooling),
         "latent": latent,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.tasks.xmrc.answers import KEY
@@ -33,11 +33,11 @@ class Leaderboard(Result):
         table: One row per model, the best first: `model base` (of its pair), `em f1` with `_low`
             and `_high`, `ratio` (none where the pivot's F1 is no better than with exchanged texts),
             `f1_pivot` (all in the pivot; by chance `chance_pivot`), `control` (F1 with exchanged
-            texts, in that setting),
-            `chance` (F1 of right answers to other questions), `truncated` (share of answers cut
-            off by the limit on their length), both means over languages, `n`
-            (questions in a language) and `common` (of these, how many every model was asked), both
-            of the language where they differ most.
+            texts, in that setting), `chance` (F1 of right answers to other questions), `truncated`
+            (share of answers cut off by the limit on their length), `text_cut` (share of prompts
+            whose text was cut to fit into the model), all means over languages, `n` (questions in
+            a language) and `common` (of these, how many every model was asked), both of the
+            language where they differ most.
         languages: `model language f1 low high`, in that setting; first, under the name `by
             chance`, what right answers to other questions score.
         errors: `model kind share n of baseline`: shares of the wrong answers in that setting, all
@@ -114,11 +114,11 @@ def leaderboard(
     ranked = [str(name) for name in table["model"]]
     compared = [_pair(base, post, results, setting, resampling) for base, post in pairs]
     return Leaderboard(
-        provenance={
-            "models": {name: result.model for name, result in results.items()},
-            "rule": RULE,
-            **resampling.provenance(),
-        },
+        provenance=analysed(
+            {"models": {name: result.model for name, result in results.items()}},
+            "leaderboard",
+            {"rule": RULE, **resampling.provenance()},
+        ),
         setting=setting,
         table=table.reset_index(drop=True),
         languages=pd.concat(
@@ -161,7 +161,7 @@ def _row(name: str, result: ReadingResult, setting: str) -> dict[str, Any]:
         "f1_pivot": mean("f1", "en-en").get("value", np.nan),
         "chance_pivot": mean("f1", "en-en").get("chance", np.nan),
         "control": float(exchanged.mean()) if len(exchanged) else np.nan,
-        **{name: float(own[name].mean()) for name in ("chance", "truncated")},
+        **{name: float(own[name].mean()) for name in ("chance", "truncated", "text_cut")},
     }
 
 

@@ -1,14 +1,19 @@
 """What studies ask; light, so that the command line can show it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from xlens.checks import check_fields
 from xlens.languages import by_tag, standardize, standardize_all
 
+if TYPE_CHECKING:
+    from xlens.stats import Resampling
+
 Task = Literal["translation", "repetition", "cloze"]
 Reading = Literal["prefixes", "first", "whole"]
 Collisions = Literal["drop", "subtract"]
+DRAWN = ("draws", "confidence", "clusters")
+"""Of `Intervals`: what shapes nothing but intervals."""
 CONTROLS = ("shuffled", "random-init", "repetition")
 READING_SETTINGS = ("en-en", "en-x", "x-en", "x-x", "full")
 READING_CONTROLS = ("mismatched", "first-sentence", "random-span", "random-init")
@@ -17,7 +22,43 @@ FEWEST_PHASES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensStudy:
+class Intervals:
+    """How intervals are drawn: the one place of every study and command that has some.
+
+    Attributes:
+        draws: Resamples behind each interval.
+        confidence: Share of the intervals that should hold the truth.
+        clusters: What is drawn whole, as it hangs together: paragraph or id; default paragraph
+            where there is one, else id.
+        seed: Of all that is drawn: items, demonstrations, controls and intervals.
+    """
+
+    CLUSTERS: ClassVar[tuple[str, ...]] = ("id",)
+    draws: int = 1000
+    confidence: float = 0.95
+    clusters: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.clusters not in (None, *self.CLUSTERS):
+            raise ValueError(
+                f"clusters is {self.clusters!r}; what is asked here can be drawn by "
+                f"{' or '.join(self.CLUSTERS)}."
+            )
+        if (self.draws, self.confidence) != (Intervals.draws, Intervals.confidence):
+            _ = self.resampling  # it checks them; for the usual, help needs nothing heavy
+
+    @property
+    def resampling(self) -> "Resampling":
+        """What everything that draws an interval takes."""
+        from xlens.stats import Resampling
+
+        return Resampling(self.draws, self.confidence, self.seed, self.clusters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensStudy(Intervals):
     """What is asked of every pair.
 
     Attributes:
@@ -34,7 +75,7 @@ class LensStudy:
         collisions: Whether items whose sets share a token are dropped or the tokens subtracted.
         names: What the prompts call a language, by tag, where not as it calls itself; needed for
             languages outside CLDR (--names.tlh "tlhIngan Hol").
-        seed: Of sampling, demonstrations, shuffling and the twin.
+        seed: Of sampling, demonstrations, shuffling, the twin and intervals.
     """
 
     pivot: str = "en"
@@ -50,7 +91,7 @@ class LensStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         object.__setattr__(self, "pivot", standardize(self.pivot))
         object.__setattr__(self, "names", by_tag(self.names, "names"))
         if unknown := sorted(set(self.controls) - set(CONTROLS)):
@@ -68,7 +109,7 @@ class LensStudy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingStudy:
+class ReadingStudy(Intervals):
     """What is asked about texts in one language and questions in another.
 
     Either `settings`, or languages of texts and questions; languages also as `en,de`.
@@ -108,6 +149,7 @@ class ReadingStudy:
         seed: Of sampling, demonstrations, exchanges, intervals and tests.
     """
 
+    CLUSTERS: ClassVar[tuple[str, ...]] = ("paragraph", "id")
     settings: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
@@ -133,7 +175,7 @@ class ReadingStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         languages = ("context", "questions", "answers", "phase_languages")
         for name in ("settings", *languages, "controls", "kinds"):
             parts = [part for value in getattr(self, name) for part in value.split(",") if part]

@@ -25,8 +25,7 @@ from xlens.phases import (
 )
 from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
-from xlens.results import Result
-from xlens.stats import Resampling
+from xlens.results import Result, analysed
 from xlens.studies.options import FEWEST_PHASES, ReadingStudy
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
@@ -169,7 +168,8 @@ def phase_parts(
             progress=progress,
         )
         left_out = len(prompts.own) - len(rows)
-        return replace(found, provenance={**found.provenance, "left_out": left_out})
+        asked = analysed(found.provenance, "asked", {"left_out": left_out})
+        return replace(found, provenance=asked)
 
     def scores() -> RelevanceScores:
         found = done["relevance"]
@@ -188,7 +188,7 @@ def phase_parts(
     def steady() -> StabilityResult:
         depth = done["depth"]
         assert isinstance(depth, DepthResult)
-        return stability(depth, scores(), pivot=pivot, resampling=Resampling(seed=study.seed))
+        return stability(depth, scores(), pivot=pivot, resampling=study.resampling)
 
     def blank() -> PhaseResult:
         """The same questions in one language through random weights: there is nothing to find."""
@@ -205,12 +205,12 @@ def phase_parts(
                 store=store,
                 progress=progress,
             ),
-            resampling=Resampling(seed=study.seed),
+            resampling=study.resampling,
         )
 
     return {
         "relevance": explain,
-        "depth": lambda: relevance_depth(scores(), **size),
+        "depth": lambda: relevance_depth(scores(), **size, resampling=study.resampling),
         "depth-control": lambda: random_span_depth(scores(), **size, seed=study.seed),
         "curves": lambda: evidence(
             model,
@@ -224,7 +224,7 @@ def phase_parts(
             store=store,
             progress=progress,
         ),
-        "phases": lambda: detect_phases(curves(), resampling=Resampling(seed=study.seed)),
+        "phases": lambda: detect_phases(curves(), resampling=study.resampling),
         "stability": steady,
     } | ({"phases-control": blank} if "random-init" in study.controls else {})
 

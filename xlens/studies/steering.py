@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 
 from xlens.activations import Activations
-from xlens.checks import check_fields, typed
-from xlens.engine import Store, generate, harvest, score
+from xlens.checks import typed
+from xlens.engine import Store, generate, harvest, room_for, score
 from xlens.languages import standardize, standardize_all
 from xlens.lengths import By
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
-from xlens.results import jsonable
-from xlens.stats import Resampling, generator
+from xlens.results import analysed, jsonable
+from xlens.stats import generator
 from xlens.steering import (
     METHODS,
     Steering,
@@ -29,17 +29,20 @@ from xlens.steering import (
     steering_vectors,
     sweep,
 )
+from xlens.studies.options import Intervals
 from xlens.studies.steering_effects import choose, effects, items_table, summarised
 from xlens.subspace import LSAR, LayerWise
 from xlens.subspace.controls import shuffled_languages
 from xlens.tasks.choices import Choices, choice_prompts
+from xlens.tasks.choices.text import gap
 
 REMOVALS = {"lsar": "the subspace of the languages' means (LSAR) taken out"}
 SPLITS = ("estimate", "dev", "test")
+_LEAST = 12  # tokens of a free continuation
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteeringStudy:
+class SteeringStudy(Intervals):
     """What is tried.
 
     Attributes:
@@ -55,10 +58,10 @@ class SteeringStudy:
         n_test: Items that are reported.
         n_controls: Random and shuffled vectors, of each this many.
         n_outputs: Test prompts continued freely, for the language of what comes.
-        max_new_tokens: Of these.
+        max_new_tokens: Of these; None: what the longest option needs in the model's own tokens, 12
+            or more.
         shots: Demonstrations, taken from the items for estimation.
         by: Options compared by summed log-probability, or that per token, byte or character.
-        seed: Of the split, the controls and the intervals.
     """
 
     target: str = "en"
@@ -73,13 +76,12 @@ class SteeringStudy:
     n_test: int = 50
     n_controls: int = 3
     n_outputs: int = 20
-    max_new_tokens: int = 12
+    max_new_tokens: int | None = None
     shots: int = 0
     by: By = "logprob"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         object.__setattr__(self, "target", standardize(self.target))
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
@@ -177,16 +179,20 @@ def steer_choices(
     items = _testing(asking, states, plan, chosen, split["test"])
     outputs = _saying(asking, plan, chosen, split["test"][: study.n_outputs])
     return SteeringResult(
-        provenance={
-            **model.provenance(),
-            "choices": choices.source,
-            "study": jsonable(asdict(study)),
-            "languages": list(choices.languages),
-            "chance": _guessing(choices, split["test"]),
-        },
+        provenance=analysed(
+            model.provenance(),
+            "steering",
+            {
+                "choices": choices.source,
+                "study": jsonable(asdict(study)),
+                "languages": list(choices.languages),
+                "chance": _guessing(choices, split["test"]),
+                **study.resampling.provenance(),
+            },
+        ),
         dev=dev,
         chosen=chosen,
-        test=summarised(items, resampling=Resampling(seed=study.seed)),
+        test=summarised(items, resampling=study.resampling),
         items=items,
         outputs=outputs,
         split=pd.DataFrame({"id": list(parts), "part": list(parts.values())}),
@@ -341,7 +347,15 @@ def _saying(
 ) -> pd.DataFrame:
     """Free continuations without and with the chosen pushes, and their languages."""
     study = asking.study
-    columns = ["language", "condition", "id", "text", "identified"]
+    columns = ["language", "condition", "id", "text", "identified", "truncated"]
+    # Of all items, so that every language and sample has the same limit.
+    options = (
+        gap(tag) + option
+        for tag in asking.choices.languages
+        for item in asking.choices.items(tag).values()
+        for option in item.options
+    )
+    longest = study.max_new_tokens or room_for(options, asking.model.tokenizer, least=_LEAST)
     tables: list[pd.DataFrame] = []
     for tag, steerings in plan.items() if ids else ():
         prompts, _ = asking.prompts(tag, ids)
@@ -355,7 +369,7 @@ def _saying(
             said = generate(
                 asking.model,
                 prompts,
-                max_new_tokens=study.max_new_tokens,
+                max_new_tokens=longest,
                 stop=["\n"],
                 interventions=push,
                 store=asking.store,
@@ -370,6 +384,7 @@ def _saying(
                         "id": list(said["id"]),
                         "text": texts,
                         "identified": identify_tokens(texts, [tag, study.target]),
+                        "truncated": said["reason"].eq("length").to_numpy(),
                     }
                 )
             )

@@ -111,7 +111,7 @@ def score_correlation(
     return ScoreCorrelation(
         provenance=origin(
             activations,
-            analysis="score_correlation",
+            "score_correlation",
             pooling=pooling,
             center=center,
             n_components=n_components,

@@ -94,7 +94,7 @@ def subspace_distances(
     return LanguagePairs(
         provenance=origin(
             activations,
-            analysis="subspace_distances",
+            "subspace_distances",
             pooling=pooling,
             n_components=n_components,
             n_controls=n_controls,

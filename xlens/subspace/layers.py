@@ -74,7 +74,8 @@ class LayerWise(BaseEstimator):
             self.estimators_[layer] = fitted
         self.fingerprint_ = activations.fingerprint
         self.basis_ = activations.basis
-        self.provenance_ = origin(activations, pooling=self.pooling, estimator=repr(self.estimator))
+        how = {"pooling": self.pooling, "estimator": repr(self.estimator)}
+        self.provenance_ = origin(activations, "subspace", **how)
         return self
 
     def transform(self, activations: Activations) -> dict[int, np.ndarray]:

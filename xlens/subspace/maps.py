@@ -137,7 +137,7 @@ def language_map(
     return LanguageMap(
         provenance=origin(
             activations,
-            analysis="language_map",
+            "language_map",
             pooling=pooling,
             n_controls=n_controls,
             seed=seed,

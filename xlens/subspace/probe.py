@@ -134,7 +134,7 @@ def language_probe(
     return LanguageProbe(
         provenance=origin(
             activations,
-            analysis="language_probe",
+            "language_probe",
             pooling=pooling,
             classifier=repr(classifier),
             n_splits=n_splits,

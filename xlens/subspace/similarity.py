@@ -107,7 +107,7 @@ def language_similarity(
     return LanguagePairs(
         provenance=origin(
             activations,
-            analysis="language_similarity",
+            "language_similarity",
             pooling=pooling,
             n_controls=n_controls,
             **resampling.provenance(),

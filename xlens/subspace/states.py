@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xlens.activations import Activations, SlotValues
 from xlens.checks import typed
+from xlens.results import analysed
 
 MEANS = ("mean", "mean_without_first", "mean_weighted")
 
@@ -201,6 +202,7 @@ def require_unique(activations: Activations) -> None:
         )
 
 
-def origin(activations: Activations, **options: Any) -> dict[str, Any]:
-    """Provenance of a result: that of the activations, and the options of the analysis."""
-    return {**activations.provenance, "fingerprint": activations.fingerprint, **options}
+def origin(activations: Activations, analysis: str, **options: Any) -> dict[str, Any]:
+    """Provenance of a result: that of the activations, and in a room the analysis's options."""
+    known = {**activations.provenance, "fingerprint": activations.fingerprint}
+    return analysed(known, analysis, options)

@@ -87,7 +87,8 @@ def aligned(
         layers=asked.layers,
         meta=asked.meta.drop(columns=["n_tokens", "tokens"]),
         n_layers=n_layers,
-        provenance={**asked.provenance, "centred": "by language"},
+        provenance=asked.provenance,
+        centred="by language",
     )
 
 
@@ -143,11 +144,9 @@ def readable(
         layers=states.layers,
         meta=asked.meta,
         n_layers=model.n_layers,
-        provenance={
-            **states.provenance,
-            "measure": measure,
-            "left_out": {"readable": int((tokens[:, 0] < 0).sum())},
-        },
+        provenance=states.provenance,
+        measure=measure,
+        left_out={"readable": int((tokens[:, 0] < 0).sum())},
     )
 
 

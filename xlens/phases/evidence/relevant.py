@@ -88,7 +88,8 @@ def relevant(
                 layers=points,
                 meta=asked.meta,
                 n_layers=model.n_layers,
-                provenance={**origin, "left_out": {kind: len(asked) - len(rows)}},
+                provenance=origin,
+                left_out={kind: len(asked) - len(rows)},
             )
             for kind, values in curves.items()
         ]

@@ -111,7 +111,8 @@ def patched(
         layers=points,
         meta=asked.meta,
         n_layers=model.n_layers,
-        provenance={**model.provenance(), "left_out": {kind: len(asked) - len(rows)}},
+        provenance=model.provenance(),
+        left_out={kind: len(asked) - len(rows)},
     )
 
 
@@ -171,7 +172,9 @@ def ablated(
         layers=points,
         meta=asked.meta,
         n_layers=model.n_layers,
-        provenance={**model.provenance(), "fill": fill, "left_out": {kind: len(asked) - len(rows)}},
+        provenance=model.provenance(),
+        fill=fill,
+        left_out={kind: len(asked) - len(rows)},
     )
 
 

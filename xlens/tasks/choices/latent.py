@@ -16,7 +16,7 @@ from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
@@ -195,10 +195,9 @@ def latent_options(
     order = ["id", "language", "layer", "set", "option", "text", "logprob", "n_tokens"]
     table = table[[*order, *WAYS[1:]]]
     return LatentOptions(
-        provenance={
-            **scores.provenance,
-            **asked_how(choices, pool, shots, seed, show_options),
-        },
+        provenance=analysed(
+            scores.provenance, "latent", asked_how(choices, pool, shots, seed, show_options)
+        ),
         options=table,
         items=item_shares(table, choices.gold, by=by),
         dropped=pd.DataFrame(dropped, columns=["id", "language", "reason", "detail"]),

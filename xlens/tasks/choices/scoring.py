@@ -9,6 +9,7 @@ from xlens.engine import Scores, Store, score
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
+from xlens.results import analysed
 from xlens.tasks.choices.data import Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
 
@@ -80,11 +81,11 @@ def score_choices(
     )
     return replace(
         scores,
-        provenance={
-            **scores.provenance,
-            **asked_how(choices, pool, shots, seed, show_options),
-            "chat": chat,
-        },
+        provenance=analysed(
+            scores.provenance,
+            "asked",
+            {**asked_how(choices, pool, shots, seed, show_options), "chat": chat},
+        ),
     )
 
 

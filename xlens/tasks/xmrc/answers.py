@@ -1,7 +1,7 @@
 """What models answer: one row per question, with all that scores and errors are computed from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import Store, generate
+from xlens.engine import Store, generate, room_for
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -58,7 +58,7 @@ def answer_questions(
     model: HookedModel,
     prompts: Prompts | Sequence[Prompts],
     *,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     stop: str | Sequence[str] | None = None,
     interventions: Interventions = (),
     token_budget: int | None = None,
@@ -73,7 +73,8 @@ def answer_questions(
     Args:
         model: From `xlens.load`.
         prompts: From `reading_prompts`: of one combination, or several lists.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Most tokens of an answer; None: what the longest right answer to these
+            prompts needs in the model's own tokens, 32 or more.
         stop: Strings that end an answer; None: the end of a line, in a chat only the model's own
             end of a turn.
         interventions: Changes to the stream, with values in the prompts' order or by id; then of
@@ -99,6 +100,9 @@ def answer_questions(
     ends: Any = stop
     if stop is None:
         ends = "\n" if not chats else {p.id: [] if p.meta["chat"] else ["\n"] for p in sent}
+    if max_new_tokens is None:
+        right = {str(a) for prompt in every for a in json.loads(str(prompt.meta["references"]))}
+        max_new_tokens = answer_limit(right, model.tokenizer)
     made = generate(
         model,
         sent,
@@ -119,6 +123,11 @@ def answer_questions(
         provenance={**made.provenance, "stop": said},
         more={"n_tokens": list(rows["n_tokens"]), "reason": list(rows["reason"])},
     )
+
+
+def answer_limit(answers: Iterable[str], tokenizer: Any = None) -> int:
+    """Tokens that the longest of these answers needs, as `room_for`: one limit for all."""
+    return room_for((f" {answer}" for answer in answers), tokenizer, least=MAX_NEW_TOKENS)
 
 
 @typed

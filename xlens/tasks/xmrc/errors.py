@@ -11,7 +11,7 @@ The first rule that fits decides:
 | refusal | refusal phrase | it holds one of `REFUSALS` |
 | gibberish | broken characters | a character could not be decoded before the end |
 | gibberish | few letters | fewer than half of its characters are letters, digits or marks |
-| gibberish | repetition | of 6 words or more, less than a third are different; or a run of 8 |
+| gibberish | repetition | of 6 words or more (ICU), less than a third differ; or a run of 8 |
 | gibberish | scripts within a word | Latin, Cyrillic, Greek or Arabic letters in one word |
 | language | right answer in … | it is the right answer, in the question's language |
 | language | script | most letters are of the script of another candidate |
@@ -32,6 +32,7 @@ import regex
 
 from xlens.checks import typed
 from xlens.languages import identifier, script
+from xlens.segments import word_spans
 from xlens.tasks.xmrc.metrics import characters, holds, normalise
 from xlens.tasks.xmrc.replies import has_thoughts
 from xlens.text import folded
@@ -98,6 +99,7 @@ _MIXED = {
 }
 _LETTER = regex.compile(r"\p{L}")
 _WRITTEN = regex.compile(r"[\p{L}\p{N}\p{M}]")
+_ANY = "en"  # ICU's dictionaries go by the script, whatever the language
 _RUN = regex.compile(r"(.)\1{7}")
 _IN_A_WORD = tuple(regex.compile(rf"\p{{Script={s}}}") for s in ("Latn", "Cyrl", "Grek", "Arab"))
 
@@ -162,7 +164,8 @@ def gibberish(text: str) -> str:
     shown = [c for c in text if not c.isspace()]
     if sum(bool(_WRITTEN.match(c)) for c in shown) * 2 < len(shown):
         return "few letters"
-    found = folded(text).split()
+    same = folded(text)
+    found = [same[a:b] for a, b in word_spans(same, _ANY)]
     if (len(found) >= 6 and len(set(found)) * 3 < len(found)) or _RUN.search(text):
         return "repetition"
     for word in regex.findall(r"\p{L}{4,}", text):

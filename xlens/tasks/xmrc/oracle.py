@@ -17,7 +17,7 @@ from xlens.checks import typed
 from xlens.engine import Store, score
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, tokenize
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
 from xlens.tasks.xmrc.prompts import continued
 
@@ -164,10 +164,11 @@ def oracle_estimate(
         if (n, name) in usable
     ]
     return OracleResult(
-        provenance={
-            **scores.provenance,
-            "segments": "sentences, one left out; our reading of 2504.10906",
-        },
+        provenance=analysed(
+            scores.provenance,
+            "oracle",
+            {"segments": "sentences, one left out; our reading of 2504.10906"},
+        ),
         items=pd.DataFrame(rows),
         left_out=pd.DataFrame(left_out, columns=["id", "language", "target", "reason"]),
     )

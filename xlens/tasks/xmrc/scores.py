@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from xlens.checks import typed
 from xlens.languages import standardize
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.segments import segmenter
 from xlens.stats import Bootstrap, Resampling, bootstrap
 from xlens.tasks.xmrc.answers import KEY, Predictions
@@ -43,11 +43,15 @@ class ReadingResult(Result):
         pivot: The language whose context, question and answer are the yardstick.
         scores: One row per cell and metric: `control context_language question_language
             answer_language setting metric value low high n paragraphs ratio ratio_low ratio_high
-            flag chance truncated`. Metrics `em`, `f1`, `inclusion` and `f1_content` (F1 of the
-            answers that are no error other than of content), 0 to 1. `ratio` is the value by the
-            pivot's; `flag` says why there is none, or that it compares other questions than the
-            pivot's. `chance` is the F1 of right answers to other questions in that language,
-            `truncated` the share of answers that the limit on their length cut off.
+            flag above above_low above_high chance truncated text_cut left_out`. Metrics `em`, `f1`,
+            `inclusion` and `f1_content` (F1 of the answers that are no error other than of
+            content), 0 to 1. `ratio` is the value by the pivot's; `flag` says why there is none, or
+            that it compares other questions than the pivot's. `above` is the value less that of
+            questions about exchanged texts, where these were asked. `chance` is the F1 of right
+            answers to other questions in that language, `truncated` the share of answers that the
+            limit on their length cut off, `text_cut` the share of prompts whose text was cut to fit
+            into the model, and `left_out` the number of questions that are missing because prompts
+            were too long, there or elsewhere.
         summary: Means over languages other than the pivot, each language counting the same:
             `setting metric value low high ratio ratio_low ratio_high n_languages languages flag
             chance`.
@@ -60,7 +64,7 @@ class ReadingResult(Result):
         chance: What right answers to questions about other texts score, by language of the answer:
             `language chance shares wrong_to pairs`; see `chance_levels`.
         items: One row per answer: its cell, `id paragraph prediction em f1 inclusion wrong kind
-            rule language truncated`. `kind` is `right` where it isn't wrong.
+            rule language truncated text_cut`. `kind` is `right` where it isn't wrong.
     """
 
     model: str
@@ -77,14 +81,24 @@ class ReadingResult(Result):
 
     @property
     def reads(self) -> bool:
-        """Whether the pivot's F1 clears that with exchanged texts: shares of it say nothing else.
+        """Whether the pivot's F1 is above that with exchanged texts: shares of it say nothing else.
 
-        Yes where these weren't asked.
+        By the interval of their difference. Yes where these weren't asked.
         """
         home = (self.scores["setting"] == "en-en") & (self.scores["metric"] == "f1")
         rows = {str(row["control"]): row for row in self.scores[home].to_dict("records")}
         real, other = rows.get(""), rows.get("mismatched")
-        return real is None or other is None or bool(real["low"] > other["high"])
+        if real is None or other is None:
+            return True
+        if "above_low" not in real:  # results of before have two intervals only
+            return bool(real["low"] > other["high"])
+        return bool(real["above_low"] > 0)
+
+    @property
+    def shares_of(self) -> str:
+        """What shares of errors are of, in words."""
+        how = self.provenance.get("scores", self.provenance)  # older ones had no room
+        return "wrong answers" if how["error_denominator"] == "wrong" else "answers"
 
     @property
     def other_text(self) -> str:
@@ -150,7 +164,7 @@ def reading_scores(
         resampling=resampling,
         bounds=(0, 1),
     )
-    table = _Table(found, wide, home, levels)
+    table = _Table(found, wide, home, levels, _left_out(predictions))
     empty = sum(
         not any(tokens(r, row["answer_language"], rules=rules) for r in row["references"])
         for row in _rows(predictions.table)
@@ -168,17 +182,20 @@ def reading_scores(
         errors=table.errors(cells, items, error_denominator, baseline),
         items=items,
         chance=levels,
-        provenance={
-            **predictions.provenance,
-            "rules": rules,
-            "wrong_if": wrong_if,
-            "error_denominator": error_denominator,
-            "langid": "given" if langid else "py3langid",
-            "classifier": "given" if classifier else "rules",
-            "segmenter": segmenter(),
-            "empty_references": empty,
-            **resampling.provenance(),
-        },
+        provenance=analysed(
+            predictions.provenance,
+            "scores",
+            {
+                "rules": rules,
+                "wrong_if": wrong_if,
+                "error_denominator": error_denominator,
+                "langid": "given" if langid else "py3langid",
+                "classifier": "given" if classifier else "rules",
+                "segmenter": segmenter(),
+                "empty_references": empty,
+                **resampling.provenance(),
+            },
+        ),
     )
 
 
@@ -226,6 +243,18 @@ def _baseline(predictions: Predictions, classifier: Classifier) -> dict[Cell, di
     return found
 
 
+def _left_out(predictions: Predictions) -> dict[Cell, int]:
+    """Questions of each cell that were too long, there or in another combination."""
+    made: list[Mapping[str, Any]] = predictions.provenance.get("prompts", [])
+    return {
+        tuple(str(how[name]) for name in KEY): sum(
+            len(how.get(name, ())) for name in ("skipped", "unpaired")
+        )
+        for how in made
+        if {*KEY} <= {*how}
+    }
+
+
 def _is_kind(verdict: Verdict, asked: str) -> dict[str, bool]:
     own = verdict.kind == "language" and verdict.language == asked
     derived = {"failure": verdict.kind in FAILURES, "question's language": own}
@@ -264,6 +293,7 @@ def _items(
                 "wrong": bool(wrong),
                 **verdict._asdict(),
                 "truncated": _cut_off(row),
+                "text_cut": bool(row.get("cut", 0) > 0),
             }
         )
     return pd.DataFrame(rows)
@@ -327,9 +357,11 @@ class _Table:
     wide: _Wide
     pivot: str
     levels: pd.DataFrame
+    left_out: Mapping[Cell, int]
 
     def scores(self, cells: list[Cell], items: pd.DataFrame) -> pd.DataFrame:
-        cut = items.groupby(list(KEY), sort=False)["truncated"].mean().to_dict()
+        by_cell = items.groupby(list(KEY), sort=False)
+        cut = {name: by_cell[name].mean().to_dict() for name in ("truncated", "text_cut")}
         rows: list[dict[str, Any]] = []
         for cell in cells:
             for metric in (*METRICS, "f1_content"):
@@ -343,8 +375,10 @@ class _Table:
                         "n": int(self.found.n[at]),
                         "paragraphs": self.wide.n_paragraphs(at),
                         **self._ratio(cells, [cell], metric),
+                        **self._above(cell, metric),
                         "chance": self._chance([cell], metric),
-                        "truncated": cut[cell],
+                        **{name: shares[cell] for name, shares in cut.items()},
+                        "left_out": self.left_out.get(cell, 0),
                     }
                 )
         return pd.DataFrame(rows)
@@ -406,6 +440,16 @@ class _Table:
             low, high = self.found.interval(lambda m: m.mean(axis=-1), at)
         value = float(np.mean(self.found.mean[at]))
         return {name: value, "low": float(low), "high": float(high)}
+
+    def _above(self, cell: Cell, metric: str) -> dict[str, float]:
+        """By how much a score is above that of the same questions about exchanged texts."""
+        columns = [(cell, metric), (("mismatched", *cell[1:]), metric)]
+        if cell[0] or not all(column in self.wide.columns for column in columns):
+            return dict.fromkeys(("above", "above_low", "above_high"), np.nan)
+        at = [self.wide.columns.index(column) for column in columns]
+        value = float(self.found.mean[at[0]] - self.found.mean[at[1]])
+        low, high = self.found.interval(lambda m: m[..., 0] - m[..., 1], at)
+        return {"above": value, "above_low": float(low), "above_high": float(high)}
 
     def _ratio(self, cells: list[Cell], mine: list[Cell], metric: str) -> dict[str, float | str]:
         home = ("", self.pivot, self.pivot, self.pivot)

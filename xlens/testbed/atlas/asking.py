@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from xlens.engine import generate
+from xlens.engine import generate, room_for
 from xlens.languages import endonym
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -15,7 +15,7 @@ from xlens.testbed.atlas.manifest import Manifest
 from xlens.testbed.atlas.wordings import fact_wording, pair_wordings
 from xlens.testbed.atlas.world import HIDEABLE, LANGUAGES, PIVOT, World
 
-_ROOM = 12  # tokens: more than any answer has
+_ROOM = 12  # tokens of an answer, or more where right ones are longer
 
 
 def ask_facts(
@@ -138,8 +138,9 @@ def _with_answers(
     by_prompt = {
         (prompt.id, prompt.language): stop for prompt, stop in zip(prompts, stops, strict=True)
     }
+    room = room_for(gold.astype(str), model.tokenizer, least=_ROOM)
     found = generate(
-        model, Prompts(prompts), max_new_tokens=_ROOM, stop=by_prompt, progress=progress
+        model, Prompts(prompts), max_new_tokens=room, stop=by_prompt, progress=progress
     )
     table["answer"] = found.table.text.str.strip().to_numpy()
     table["correct"] = table.answer.to_numpy() == gold.to_numpy()
