@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens import files
 from xlens.checks import typed
 from xlens.engine import RelevanceScores, Store
 from xlens.engine.store import digest
@@ -445,4 +446,5 @@ def _write_table(done: dict[str, Result], path: Path) -> None:
         verdicts, on=keys, validate="one_to_one"
     )
     table["references"] = [json.dumps(each, ensure_ascii=False) for each in table["references"]]
-    spreadsheet_safe(pd.DataFrame(table)).to_csv(path, index=False, lineterminator="\n")
+    safe = spreadsheet_safe(pd.DataFrame(table))
+    files.write(path, safe.to_csv(index=False, lineterminator="\n"))

@@ -52,6 +52,7 @@ def evaluate(
         ship: Also put the report into the package.
     """
     import xlens
+    from xlens.files import write
     from xlens.testbed.atlas import build
     from xlens.testbed.atlas.card import card_text, put_into
     from xlens.testbed.atlas.evaluate import measure
@@ -73,7 +74,7 @@ def evaluate(
     if ship:
         report.save(build.DATA / "report")
     text = card_text(report, manifest, curves)
-    (out / "card.md").write_text(text, encoding="utf-8")
+    write(out / "card.md", text)
     if card is not None:
         put_into(card, text)
     print(text)

@@ -89,7 +89,7 @@ def train_atlas(
             _reload(model, folder / "weights.safetensors")
             continue
         corpus = base_corpus(here, manifest) if name == "base" else twin_corpus(here, manifest)
-        corpus.to_parquet(out / "corpus" / f"{name}.parquet", index=False)
+        files.write(out / "corpus" / f"{name}.parquet", corpus.to_parquet(index=False))
         packed = encode(corpus, tokenizer, options)
         fit(model, packed, options, folder, revisions=name == "base", progress=progress)
         _save_whole(model, folder / "weights.safetensors")
@@ -125,8 +125,9 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("facts", "pairs", "chains", "reading_subjects"):
         table: pd.DataFrame = getattr(manifest, name)
-        table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
-    (folder / "design.json").write_text(json.dumps(asdict(manifest.design), indent=1) + "\n")
+        content = table.to_parquet(index=False, compression="zstd")
+        files.write(folder / f"{name}.parquet", content)
+    files.write(folder / "design.json", json.dumps(asdict(manifest.design), indent=1) + "\n")
 
 
 def shipped_manifest() -> tuple[World, Manifest]:
@@ -217,7 +218,7 @@ def _require_same(out: Path, recipe: Recipe) -> None:
             )
         return
     made_with = {**versions(), "machine": platform.machine(), "device": "cpu"}
-    path.write_text(json.dumps({"recipe": wanted, "made_with": made_with}, indent=1) + "\n")
+    files.write(path, json.dumps({"recipe": wanted, "made_with": made_with}, indent=1) + "\n")
 
 
 def _tuples(value: Any) -> Any:
@@ -228,7 +229,10 @@ def _save_whole(model: Any, path: Path) -> None:
     """The weights in float32: what the twin goes on from."""
     from safetensors.torch import save_model
 
-    save_model(model, str(path))
+    draft = files.unique(path)
+    save_model(model, str(draft))
+    files.sync(draft)
+    files.publish({path: draft})
 
 
 def _reload(model: Any, path: Path) -> None:

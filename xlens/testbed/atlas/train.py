@@ -2,8 +2,8 @@
 
 import json
 import math
-import shutil
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from xlens import files
 from xlens.checks import check_seed
 from xlens.testbed.atlas.packing import Packed, batch, pack
 
@@ -142,7 +143,7 @@ def fit(
                 _keep(model, optimizer, curve, folder, options, n_steps)
     _keep(model, optimizer, curve, folder, options, n_steps)
     frame = pd.DataFrame(curve, columns=list(CURVE))
-    frame.to_csv(folder / "loss.csv", index=False, float_format="%.6g")
+    files.write(folder / "loss.csv", frame.to_csv(index=False, float_format="%.6g"))
     model.eval()
     return frame
 
@@ -151,22 +152,18 @@ def export(model: Any, folder: Path) -> None:
     """Write the weights in fp16 beside their config, the whole folder or nothing."""
     from safetensors.torch import save_file
 
-    draft = folder.with_name(f".{folder.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     tied = "lm_head.weight" if model.config.tie_word_embeddings else None
     weights = {
         name: tensor.detach().half().contiguous()
         for name, tensor in model.state_dict().items()
         if name != tied
     }
-    save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
     config = {**model.config.to_diff_dict(), "dtype": "float16"}
     config["architectures"] = [type(model).__name__]
     config.pop("_name_or_path", None)
-    (draft / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.replace(folder)
+    with files.replacing(folder) as draft:
+        save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
+        files.write(draft / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
 def _optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
@@ -215,8 +212,9 @@ def _keep(
         "optimizer": optimizer.state_dict(),
         "curve": curve,
     }
-    torch.save(state, folder / f".{STATE}")
-    (folder / f".{STATE}").replace(folder / STATE)
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    files.write(folder / STATE, buffer.getbuffer())
 
 
 def _resume(
