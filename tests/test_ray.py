@@ -178,9 +178,6 @@ def test_errors_come_back_as_they_are(model, tmp_path):
 
 
 def test_a_folder_that_workers_can_not_write(model, tmp_path, monkeypatch):
-    def elsewhere(worker, request, how, folder, *given):
-        return write(worker, request, how, folder.parent / "nowhere" / folder.name, *given)
-
     pool = executors.on_ray._Pool
     give, seen = pool.give, []
 
@@ -192,7 +189,6 @@ def test_a_folder_that_workers_can_not_write(model, tmp_path, monkeypatch):
         finally:
             task.entry.path = real
 
-    write = None
     monkeypatch.setattr(pool, "give", misled)
     shared = Ray(workers=1, cpus=1, shared=True)
     with pytest.raises(ValueError, match=r"can't write to .*: it does not see"):

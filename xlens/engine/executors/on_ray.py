@@ -126,6 +126,8 @@ class Ray:
             pool.model = None
         except BaseException:
             close()
+            for task in tasks:  # also what was on its way from a worker to the disk
+                task.entry.release(task.shard)
             raise
 
 
