@@ -1,5 +1,7 @@
 """What changes a model's computation stands in the store's key, or keeps the store away."""
 
+import contextlib
+import copy
 import functools
 import sys
 import threading
@@ -9,7 +11,13 @@ import kit
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionMaskInterface
 
+import xlens
 from xlens.engine import (
     Store,
     generate,
@@ -21,7 +29,8 @@ from xlens.engine import (
     score_variants,
 )
 from xlens.engine.interventions import add, intervene
-from xlens.models.computation import computation, foreign
+from xlens.models.computation import computation, precision
+from xlens.models.foreign import foreign
 from xlens.prompts import Prompt, Prompts
 
 PROMPTS = Prompts(Prompt(t, "en", t) for t in ("The dog sleeps", "Where is", "The book is on the"))
@@ -111,8 +120,6 @@ def config(model):
 
 
 def config_of_a_block(model):
-    import copy
-
     model.blocks[1].self_attn.config = copy.deepcopy(model.config)
     model.blocks[1].self_attn.config._attn_implementation = "eager"
 
@@ -135,8 +142,40 @@ def adapter(model):
     model.hf_model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
 
 
+def forward_of_another_known_class(model):
+    model.blocks[1].input_layernorm.__class__ = type("LlamaRMSNorm", (nn.Identity,), {})
+    model.blocks[1].input_layernorm.__class__.__module__ = type(model.blocks[1]).__module__
+
+
+def places_of_weights(model):
+    weight = model.blocks[1].mlp.down_proj.weight
+    weight.data.copy_(weight.data.flip(0))  # torch counts no writes through .data
+
+
+def tied(model):
+    model.blocks[0].mlp.down_proj.weight = model.blocks[1].mlp.down_proj.weight
+
+
+def parametrised(model):
+    class Double(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    parametrize.register_parametrization(model.blocks[0].mlp.down_proj, "weight", Double())
+
+
+def made_in_inference_mode(model):
+    with torch.inference_mode():
+        model.blocks[0].mlp.down_proj.weight.mul_(3)
+
+
+def halves(model):
+    model.hf_model.half()
+
+
 CHANGES = [buffer, plain_tensor, epsilon, scaling, config, config_of_a_block, attention]
-CHANGES += [activation, function]
+CHANGES += [activation, function, forward_of_another_known_class, places_of_weights, tied]
+CHANGES += [parametrised, made_in_inference_mode, halves]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -209,6 +248,39 @@ def test_matrix_precision_is_in_the_key_and_in_the_provenance(tmp_path):
     finally:
         torch.set_float32_matmul_precision("highest")
     assert passes and found.provenance["precision"] == {"float32_matmul": "medium"}
+
+
+@pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
+def test_the_newer_way_to_set_matrix_precision_counts_too(backend, tmp_path):
+    matrices = getattr(torch.backends, backend).matmul
+    model, before = kit.fresh("llama"), matrices.fp32_precision
+    harvested(model, store=tmp_path)
+    try:
+        matrices.fp32_precision = "tf32" if backend == "cuda" else "bf16"
+        harvested(model, store=tmp_path)
+    finally:
+        matrices.fp32_precision = before
+    assert len(Store(tmp_path).entries()) == 2
+
+
+def test_kernels_of_attention_that_are_switched_off_are_in_the_key():
+    before = precision()
+    with sdpa_kernel(SDPBackend.MATH):
+        assert precision() == before | {"sdpa_without": ["flash", "mem_efficient", "cudnn"]}
+
+
+@pytest.mark.parametrize("set_default", [torch.set_default_device, torch.device])
+def test_a_default_device_is_refused_with_what_to_do(set_default):
+    model = kit.fresh("llama")
+    context = set_default("meta")
+    try:
+        with context or contextlib.nullcontext():
+            with pytest.raises(ValueError, match=r"with torch.device\('cpu'\)"):
+                harvested(model)
+            with torch.device("cpu"):
+                harvested(model)
+    finally:
+        torch.set_default_device(None)
 
 
 @pytest.mark.parametrize("run", ALL)
@@ -300,8 +372,106 @@ def own_attention(model):
     return lambda: setattr(model.config, "_attn_implementation", "sdpa")
 
 
+def forward_of_one_named_as_before(model):
+    mlp = model.blocks[0].mlp
+    before = mlp.forward
+
+    @functools.wraps(before)
+    def forward(x):
+        return before(x) * 2
+
+    mlp.forward = forward
+    return lambda: delattr(mlp, "forward")
+
+
+def forward_of_torch(model):
+    mlp = model.blocks[0].mlp
+    mlp.forward = nn.Identity.forward.__get__(mlp)
+    return lambda: delattr(mlp, "forward")
+
+
+def call_of_a_class(model):
+    kind = type(model.blocks[0].mlp)
+    kind.__call__ = lambda self, x: nn.Module.__call__(self, x) * 2
+    return lambda: delattr(kind, "__call__")
+
+
+def function_of_torch(model):
+    before = nn.functional.scaled_dot_product_attention
+    nn.functional.scaled_dot_product_attention = lambda *a, **k: before(*a, **k) * 2
+    return lambda: setattr(nn.functional, "scaled_dot_product_attention", before)
+
+
+def one_function_of_torch_for_another(model):
+    before = nn.functional.silu
+    nn.functional.silu = nn.functional.softsign
+    return lambda: setattr(nn.functional, "silu", before)
+
+
+def partial_in_the_file(model):
+    source = sys.modules[type(model.blocks[0]).__module__]
+    before = source.apply_rotary_pos_emb
+
+    def rotated(times, q, k, *args, **kwargs):
+        return before(q * times, k, *args, **kwargs)
+
+    source.apply_rotary_pos_emb = functools.partial(rotated, 2)
+    return lambda: setattr(source, "apply_rotary_pos_emb", before)
+
+
+def function_mode(model):
+    class Doubling(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            return out * 2 if func is nn.functional.linear else out
+
+    return entered(Doubling())
+
+
+def dispatch_mode(model):
+    class Doubling(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            return out * 2 if func is torch.ops.aten.silu.default else out
+
+    return entered(Doubling())
+
+
+def entered(mode):
+    mode.__enter__()
+    return lambda: mode.__exit__(None, None, None)
+
+
+def own_mask(model):
+    masks = AttentionMaskInterface._global_mapping
+    before = masks["sdpa"]
+    masks["sdpa"] = lambda *args, **kwargs: None  # nothing is hidden by padding
+    return lambda: masks.__setitem__("sdpa", before)
+
+
+def compiled(model):
+    mlp = model.blocks[0].mlp
+
+    def backend(graph, _examples):
+        return lambda *args: tuple(2 * out for out in graph(*args))
+
+    mlp.compile(backend=backend)
+    return lambda: setattr(mlp, "_compiled_call_impl", None)
+
+
+def written_in_a_session(model):
+    space = {"__name__": "session", "nn": nn}
+    exec("class Double(nn.Module):\n    def forward(self, x):\n        return x * 2", space)
+    mlp = model.blocks[0].mlp
+    before, mlp.act_fn = mlp.act_fn, space["Double"]()
+    return lambda: setattr(mlp, "act_fn", before)
+
+
 FOREIGN = [user_hook, user_pre_hook, everywhere, forward_of_one, forward_of_a_class]
 FOREIGN += [function_of_the_file, own_attention]
+MORE = [forward_of_one_named_as_before, forward_of_torch, call_of_a_class, function_of_torch]
+MORE += [one_function_of_torch_for_another, partial_in_the_file, function_mode, dispatch_mode]
+MORE += [own_mask, compiled, written_in_a_session]
 
 
 @pytest.mark.parametrize("place", FOREIGN)
@@ -326,6 +496,31 @@ def test_what_others_placed_keeps_the_store_away_with_one_warning(run, place, tm
     assert torch.equal(run(model, store=tmp_path), plain)
 
 
+@pytest.mark.parametrize("place", MORE)
+def test_all_that_computes_for_a_model_is_looked_at(place, tmp_path, caplog):
+    model = kit.fresh("llama")
+    plain = harvested(model, store=tmp_path)
+    remove = place(model)
+    try:
+        changed = harvested(model)
+        assert not torch.allclose(changed, plain, atol=1e-3) or place is own_mask
+        caplog.clear()
+        assert torch.equal(harvested(model, store=tmp_path), changed)
+        said = [r for r in caplog.records if "without the store" in r.getMessage()]
+        assert len(said) == 1 and len(Store(tmp_path).entries()) == 1
+    finally:
+        remove()
+    assert not foreign(model.hf_model)
+
+
+def test_what_torch_compile_leaves_in_a_file_concerns_no_other_model():
+    model = kit.fresh("llama")
+    model.body.layers[0].mlp = torch.compile(model.blocks[0].mlp, backend="eager")
+    harvested(model)
+    assert foreign(model.hf_model)
+    assert not foreign(kit.fresh("llama").hf_model)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_hooks_of_accelerate_and_transformers_are_known(family):
     from accelerate import dispatch_model
@@ -336,6 +531,62 @@ def test_hooks_of_accelerate_and_transformers_are_known(family):
     dispatch_model(model.hf_model, {"": "cpu"}, force_hooks=True)
     assert "forward" in vars(model.hf_model)
     assert not foreign(model.hf_model)
+
+
+# --- parts that xlens keeps hold of ---
+
+
+def swapped(model):
+    layers = model.body.layers
+    layers[0], layers[1] = layers[1], layers[0]
+
+
+def cut(model):
+    del model.body.layers[1]
+
+
+def another_norm(model):
+    model.body.norm = copy.deepcopy(model.body.norm)
+
+
+def another_unembedding(model):
+    model.hf_model.set_output_embeddings(nn.Linear(model.d_model, model.d_vocab, bias=False))
+
+
+def softcap(model):
+    model.config.final_logit_softcapping = 2.0
+
+
+def scale(model):
+    model.config.logits_scaling = 2.0
+
+
+def another_config(model):
+    model.hf_model.config = copy.deepcopy(model.config)
+
+
+SURGERY = {swapped: "blocks", cut: "blocks changed .3 then, 2 now", another_norm: "final norm"}
+SURGERY |= {another_unembedding: "unembedding", softcap: "soft-cap", scale: "scale"}
+SURGERY |= {another_config: "config object"}
+
+
+@pytest.mark.parametrize("change", SURGERY)
+def test_a_model_whose_parts_were_replaced_is_to_be_loaded_again(change):
+    model = kit.fresh({softcap: "gemma2", scale: "granite"}.get(change, "llama"))
+    change(model)
+    for run in (harvested, scored):
+        with pytest.raises(ValueError, match=f"its {SURGERY[change]}.*xlens.load"):
+            run(model)
+    again = xlens.load(model.hf_model, model.tokenizer)
+    assert torch.isfinite(harvested(again)).all()
+
+
+def test_the_vocabulary_knows_tokens_that_were_added_since():
+    model = kit.fresh("llama")
+    before = model.vocab
+    assert model.vocab is before
+    model.tokenizer.add_special_tokens({"eos_token": model.tokenizer.convert_ids_to_tokens(5)})
+    assert 5 in model.vocab.special
 
 
 # --- threads ---

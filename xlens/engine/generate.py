@@ -148,6 +148,8 @@ class GenerateRequest(Request):
             "max_new_tokens": self.max_new_tokens,
             "stops": digest(self.stops),
             "eos": self.eos,
+            # Writes the text, and so finds the stop strings.
+            "tokenizer": self.subject.provenance["tokenizer"],
         }
 
     def part(self, start: int, stop: int) -> Self:

@@ -18,7 +18,7 @@ from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.request import Execution, Request
 from xlens.engine.store import Entry, Store
 from xlens.models import HookedModel
-from xlens.models.computation import foreign
+from xlens.models.foreign import foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
 from xlens.results import versions
 

@@ -1,40 +1,36 @@
-"""What a model computes with besides its weights, and what changes it that cannot be named.
+"""What a model computes with besides its weights: what a store's key says of it.
 
-Stored results are found again by a key. Whatever decides the numbers stands in it (`computation`);
-what can't be named, such as the user's own hooks, is `foreign`: nothing is then stored or found.
+Stored results are found again by a key, and whatever decides the numbers stands in it. What can't
+be named, such as the user's own hooks, is `xlens.models.foreign`.
 """
 
 import inspect
 import json
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from xlens.models.fingerprint import config_text
 from xlens.models.tree import walk
 
-# Whose hooks and forwards change nothing that a key doesn't say: weights fetched from elsewhere,
-# outputs recorded, adapters (their state is attributes and parameters of modules).
-_KNOWN = frozenset({"torch", "transformers", "accelerate", "peft", "safetensors", "xlens"})
 # Attributes that say where a model lies or came from, and what a pass leaves behind.
 _IDLE = frozenset(
     {*vars(nn.Module()), "forward", "_old_forward", "_hf_hook", "hf_device_map", "name_or_path"}
     | {"_is_hf_initialized", "warnings_issued", "max_seq_len_cached", "is_gradient_checkpointing"}
     | {"gradient_checkpointing", "_output_capturing_hooks_installed"}
 )
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
+# Whose files are as they were released.
+_RELEASED = frozenset({"torch", "transformers", "accelerate", "peft", "xlens"})
 _around: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
 
 
@@ -53,11 +49,24 @@ def computation(hf_model: nn.Module) -> dict[str, Any]:
     }
 
 
-def precision() -> dict[str, str]:
-    """How exactly torch multiplies matrices; said only where it departs from fp32 in full."""
-    found = {"float32_matmul": torch.get_float32_matmul_precision()}
+def precision() -> dict[str, Any]:
+    """How exactly torch multiplies matrices; said further only where it departs from the usual."""
+    backends: Any = torch.backends
+    set_now = {k: str(getattr(backends, k).matmul.fp32_precision) for k in ("cuda", "mkldnn")}
+    try:
+        found: dict[str, Any] = {"float32_matmul": torch.get_float32_matmul_precision()}
+    except RuntimeError:  # set through `fp32_precision`, and the two differ
+        found = {"float32_matmul": set_now}
+    else:
+        usual = {"none", "ieee"}
+        if found["float32_matmul"] == "highest" and not {*set_now.values()} <= usual:
+            found = {"float32_matmul": set_now}
     if torch.get_default_dtype() != torch.float32:
         found["default_dtype"] = str(torch.get_default_dtype())
+    kernels = ("flash", "mem_efficient", "math", "cudnn")
+    off = [k for k in kernels if not getattr(torch.backends.cuda, f"{k}_sdp_enabled")()]
+    if off:
+        found["sdpa_without"] = off
     return found
 
 
@@ -77,39 +86,6 @@ def around(hf_model: nn.Module) -> list[Any]:
     return list(_around.get(hf_model, ()))
 
 
-def foreign(hf_model: nn.Module) -> list[str]:
-    """What changes the model's passes and can't stand in a key, in words; empty for nothing."""
-    found = [f"a hook on all modules ({_named(h)})" for h in _hooks(torch_module, _GLOBAL_HOOKS)]
-    stack = torch.overrides._get_current_function_mode_stack()  # pyright: ignore[reportPrivateUsage]
-    modes = [m for m in stack if _package(type(m).__module__) != "torch"]
-    found += [f"the torch function mode {type(mode).__name__}" for mode in modes]
-    classes = dict[type[nn.Module], str]()
-    for name, module in walk(hf_model):
-        where = name or type(module).__name__
-        classes.setdefault(type(module), where)
-        held = vars(module)
-        # Each call comes by here: what is nearly always empty is asked in the cheapest way.
-        if any(map(held.__getitem__, _HOOKS)):
-            hooks = _hooks(module, _HOOKS)
-            found += [f"a hook ({_named(h)}) on {where}" for h in hooks if not _is_known(h)]
-        if "_hf_hook" in held:
-            found += [
-                f"accelerate's {type(hook).__name__} on {where}"
-                for hook in _placements(held["_hf_hook"])
-                if _package(type(hook).__module__) not in _KNOWN
-            ]
-        for method, function in held.items():
-            if callable(function):
-                own = inspect.isfunction(getattr(type(module), method, None))
-                if own and not _is_known(function):
-                    found.append(f"{where}.{method} replaced by {_named(function)}")
-    for kind in classes:
-        found += _replaced(kind)
-    for source in {kind.__module__ for kind in classes}:
-        found += _patched(sys.modules.get(source))
-    return [*found, *_attention(hf_model)]
-
-
 def attention_of(hf_model: nn.Module) -> str | None:
     """The attention implementation that is set now."""
     return getattr(hf_model.config, "_attn_implementation", None)
@@ -124,7 +100,8 @@ def _modules(hf_model: nn.Module) -> str:
     for name, module in walk(hf_model):
         rotary = _varying(module)
         said: dict[str, Any] = {
-            "": [name, f"{type(module).__module__}.{type(module).__qualname__}"]
+            "": [name, f"{type(module).__module__}.{type(module).__qualname__}"],
+            "forward": _whose(type(module).forward),
         }
         for attribute, value in vars(module).items():
             if attribute in _IDLE or attribute in rotary:
@@ -193,118 +170,66 @@ def tensor_digest(tensor: Tensor) -> str:
 # --- code ---
 
 
+def package_of(module: str) -> str:
+    """The package of a module's dotted name."""
+    return module.partition(".")[0]
+
+
+def named_source(source: str) -> bool:
+    """Whether code of this module can be told from other code: by a version or by its file."""
+    return _distribution(source) is not None or _file(source) is not None
+
+
 def _code(hf_model: nn.Module) -> dict[str, str]:
     """Versions of the packages whose modules compute; of code outside of any, a digest."""
     import transformers
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     found = {"torch": torch.__version__, "transformers": transformers.__version__}
     for source in {type(module).__module__ for _, module in walk(hf_model)}:
-        package = _package(source)
+        package = package_of(source)
         if package not in found:
-            found[source if package == "transformers_modules" else package] = _version(source)
+            found[package if _distribution(source) else source] = _version(source)
+    attention: Any = ALL_ATTENTION_FUNCTIONS.get(attention_of(hf_model))
+    if attention is not None:  # its name in the config may stand for another's function
+        found["attention"] = _whose(attention)
     return dict(sorted(found.items()))
 
 
 def _version(source: str) -> str:
-    from importlib import metadata
-
-    package = _package(source)
+    package, version = package_of(source), _distribution(source)
     if package == "xlens":
         return "xlens"  # its own changes are told by the epoch of the key
-    try:
-        return metadata.version(metadata.packages_distributions()[package][0])
-    except (KeyError, metadata.PackageNotFoundError):
-        pass
-    file = getattr(sys.modules.get(source), "__file__", None)
-    if file is None or not Path(file).is_file():
-        return "unknown"
-    # Code that comes with a checkpoint imports what lies beside it.
-    beside = Path(file).parent.glob("*.py") if package == "transformers_modules" else [Path(file)]
+    file = _file(source)
+    if file is None or package in _RELEASED:
+        return version or "unknown"
+    # Code that comes with a checkpoint imports what lies beside it; a package that is worked on
+    # keeps its version.
+    beside = file.parent.glob("*.py") if version is None else [file]
     whole = blake2b(digest_size=16)
     for path in sorted(beside):
         whole.update(path.name.encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()
+    return f"{version or ''} {whole.hexdigest()}".strip()
 
 
-# --- what others placed ---
+def _distribution(source: str) -> str | None:
+    """The version of the package that brought a module, if one did."""
+    from importlib import metadata
+
+    package = package_of(source)
+    if package in _RELEASED:
+        return str(getattr(sys.modules.get(package), "__version__", "")) or None
+    try:
+        return metadata.version(metadata.packages_distributions()[package][0])
+    except (KeyError, metadata.PackageNotFoundError):
+        return None
 
 
-def _hooks(owner: Any, names: tuple[str, ...]) -> Iterator[Any]:
-    for name in names:
-        yield from getattr(owner, name).values()
+def _file(source: str) -> Path | None:
+    file = getattr(sys.modules.get(source), "__file__", None)
+    return Path(file) if file is not None and Path(file).is_file() else None
 
 
-def _placements(hook: Any) -> Iterator[Any]:
-    if hook is not None:
-        yield hook
-    for inner in getattr(hook, "hooks", ()):
-        yield from _placements(inner)
-
-
-def _function(what: Any) -> Any:
-    """The function behind a partial, a bound method, or decorators."""
-    while True:
-        inner = getattr(what, "func", None) or getattr(what, "__func__", None)
-        inner = inner or getattr(what, "__wrapped__", None)
-        if inner is None:
-            return what
-        what = inner
-
-
-def _home(what: Any) -> str:
-    """The package in which a callable was written, whatever it calls itself."""
-    function = _function(what)
-    if isinstance(function, FunctionType):
-        return _package(str(function.__globals__.get("__name__")))
-    return _package(type(function).__module__ if not inspect.isroutine(function) else "torch")
-
-
-def _is_known(what: Any) -> bool:
-    return _home(what) in _KNOWN
-
-
-def _replaced(kind: type[nn.Module]) -> list[str]:
-    """A class whose forward was written somewhere else than the class."""
-    for owner in kind.__mro__:
-        step = vars(owner).get("forward")
-        if step is None:
-            continue
-        allowed = {_package(owner.__module__), *_KNOWN, "contextlib", "functools"}
-        while isinstance(step, FunctionType):
-            if _package(str(step.__globals__.get("__name__"))) not in allowed:
-                return [f"{kind.__name__}.forward replaced by {_named(step)}"]
-            step = getattr(step, "__wrapped__", None)
-        return []
-    return []
-
-
-def _patched(source: ModuleType | None) -> list[str]:
-    """Functions of a model's own file that were written elsewhere (fused kernels)."""
-    if source is None or _package(source.__name__) != "transformers":
-        return []
-    functions = [(k, v) for k, v in vars(source).items() if isinstance(v, FunctionType)]
-    return [
-        f"{source.__name__}.{name} replaced by {_named(function)}"
-        for name, function in functions
-        if (home := _home(function)) not in _KNOWN and home not in sys.stdlib_module_names
-    ]
-
-
-def _attention(hf_model: nn.Module) -> list[str]:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    name = attention_of(hf_model)
-    registered: Any = ALL_ATTENTION_FUNCTIONS
-    function = registered.get(name)
-    if function is None or _is_known(function):
-        return []
-    return [f"the attention implementation {name!r} ({_named(function)})"]
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _named(what: Any) -> str:
-    function = _function(what)
-    return f"{getattr(function, '__qualname__', type(function).__name__)}, {_home(what)}"
+def _whose(function: Any) -> str:
+    function = inspect.unwrap(function)
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"

@@ -1,6 +1,7 @@
 """Hashes that name a model and a tokenizer, whatever file they came from."""
 
 import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any
@@ -9,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from xlens.models.adapters import states
+from xlens.models.tree import parameters
 
 # Where a model was loaded from and what loaded it do not change what it computes.
 _VOLATILE = frozenset(
     {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype"}
 )
+
+_SMALL = 32 * 2**10  # bytes up to which a checksum is quicker than sums
+_ROW = 64
 
 
 class Fingerprint:
@@ -21,18 +26,24 @@ class Fingerprint:
 
     The weights are hashed again only when a tensor was replaced or written to. PyTorch counts
     writes, but not those through `.data` or in inference mode; a sum over the bits shows them too
-    (0.03 s per GB where the hash takes a second), unless it only moves numbers about.
+    (0.03 s per GB where the hash takes a second), unless numbers only change places among
+    neighbours, within half a kilobyte.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._seen: tuple[Any, ...] | None = None
+        self._config = ("", "")
         self._value = ""
 
     def __call__(self) -> str:
         """32 hexadecimal digits."""
-        tensors = dict(self._model.named_parameters())  # tied weights occur once
-        config = config_text(self._model.config)  # as it is now: some of it is read at run time
+        tensors = parameters(self._model)
+        # As it is now: some of it is read at run time. Spelling it out copies it, so only after
+        # its attributes changed.
+        if (raw := repr(vars(self._model.config))) != self._config[0]:
+            self._config = raw, config_text(self._model.config)
+        config = self._config[1]
         adapters = json.dumps([*states(self._model)])  # on or off, and how strong
         state = (
             config,
@@ -89,9 +100,13 @@ def _version(tensor: Tensor) -> int:
 
 def _bit_sum(tensor: Tensor) -> int:
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    whole = len(flat) // 8 * 8  # eight bytes at a time: 50 times faster than one by one
+    if len(flat) <= _SMALL and flat.device.type == "cpu":
+        return zlib.crc32(flat.numpy().data)
+    whole = len(flat) // (8 * _ROW) * 8 * _ROW
     rest = int(flat[whole:].sum()) if whole < len(flat) else 0
-    return int(flat[:whole].view(torch.int64).sum()) + rest
+    # Eight bytes at a time: 50 times faster than one by one. Each row counts by its place.
+    rows = flat[:whole].view(torch.int64).reshape(-1, _ROW).sum(1)
+    return int(rows.mul_(torch.arange(1, len(rows) + 1, device=flat.device)).sum()) + rest
 
 
 def _tensor_hash(tensor: Tensor) -> bytes:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from xlens.checks import check_seed
-from xlens.models import families
 from xlens.models.adapters import summary
 from xlens.models.attention import ensure_complete
-from xlens.models.computation import around, attention_of, foreign, precision
+from xlens.models.computation import around, attention_of, precision
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
+from xlens.models.foreign import foreign
 from xlens.models.hf import context_length, require_weights
-from xlens.models.passes import evaluating
-from xlens.models.readout import Readout, output_options
+from xlens.models.parts import Parts
+from xlens.models.passes import evaluating, require_host
+from xlens.models.readout import Readout
 from xlens.models.tree import tensors
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
@@ -38,7 +39,6 @@ class HookedModel:
         name: What results call the model.
         weights_note: Where the weights come from, honestly: "Q4_K_M, dequantised".
         origin: Further provenance (revision, digest, licence).
-        vocab: The tokenizer's items as bytes and labels.
         readout: Final norm, `W_U`, soft-cap and scale.
         family: Where its parts are, from `xlens.models.families`.
         blocks: The transformer blocks, in order.
@@ -62,22 +62,26 @@ class HookedModel:
         self.name = name
         self.weights_note = weights_note
         self.origin = dict(origin or {})
-        self.config: Any = hf_model.config
         require_weights(hf_model)
-        self.family, self.blocks, ln_final = families.recognised(hf_model)
-        unembed = hf_model.get_output_embeddings()  # type: ignore[operator]
-        if unembed is None:
-            raise ValueError(
-                f"{type(hf_model).__name__} has no unembedding (get_output_embeddings() is None); "
-                "xlens reads causal language models. Load it with AutoModelForCausalLM."
-            )
-        softcap, scale = output_options(self.config)
-        self._fingerprint = Fingerprint(hf_model)
+        parts = Parts.of(hf_model)
+        self.config, self.family, self.blocks = parts.config, parts.family, parts.blocks
+        hashed = Fingerprint(hf_model)
+
+        def fingerprint() -> str:
+            require_weights(hf_model)
+            parts.require_same(hf_model)
+            return hashed()
+
+        self._fingerprint = fingerprint
         self._tokenizer_hash = TokenizerHash(tokenizer)
         self.readout = Readout(
-            ln_final, unembed, softcap=softcap, logit_scale=scale, fingerprint=self._fingerprint
+            parts.ln_final,
+            parts.unembed,
+            softcap=parts.softcap,
+            logit_scale=parts.logit_scale,
+            fingerprint=fingerprint,
         )
-        self.vocab = Vocabulary(tokenizer, self.readout.d_vocab)
+        self._vocab: tuple[str, Vocabulary] | None = None
         self._whole: set[str | None] = set()  # attention implementations that leave nothing out
 
     def __repr__(self) -> str:
@@ -132,10 +136,18 @@ class HookedModel:
         """Hash of architecture, configuration and every weight; changes when a weight does.
 
         Raises:
-            ValueError: weights that have been offloaded since, or lie on the meta device.
+            ValueError: weights that have been offloaded since, or lie on the meta device; or
+                blocks, final norm or unembedding replaced since the model was loaded.
         """
-        require_weights(self.hf_model)
         return self._fingerprint()
+
+    @property
+    def vocab(self) -> Vocabulary:
+        """The tokenizer's items as bytes and labels; told anew when tokens were added."""
+        now = self._tokenizer_hash()
+        if self._vocab is None or self._vocab[0] != now:
+            self._vocab = now, Vocabulary(self.tokenizer, self.d_vocab)
+        return self._vocab[1]
 
     @property
     def ends(self) -> Ends:
@@ -207,9 +219,11 @@ class HookedModel:
         `begins_with` counts the prompts by their first token, `text` where it is no special one.
 
         Raises:
-            ValueError: weights that are not there, or an attention implementation, set since the
-                model was loaded, that leaves something out.
+            ValueError: weights that are not there; parts replaced, or an attention implementation
+                set, since the model was loaded, where it leaves something out; torch making tensors
+                elsewhere than on the host.
         """
+        require_host()
         fingerprint = self.fingerprint
         self.ensure_attention()
         name = self.tokenizer.convert_ids_to_tokens

@@ -63,3 +63,17 @@ def evaluating(hf_model: nn.Module) -> Generator[None]:
         finally:
             for module in training:
                 module.training = True
+
+
+def require_host() -> None:
+    """Refuse a default device of torch: what xlens makes on the host would be made there.
+
+    Raises:
+        ValueError: one is set.
+    """
+    if (device := torch.get_default_device()).type != "cpu":
+        raise ValueError(
+            f"torch makes new tensors on {device} (torch.set_default_device, or inside `with "
+            "torch.device(...)`), where xlens counts on the host; the model may lie anywhere. Call "
+            "xlens inside `with torch.device('cpu'):`, or set the default back."
+        )

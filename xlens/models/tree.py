@@ -19,6 +19,18 @@ def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         left += [(prefix + key, inner) for key, inner in inside if inner is not None]
 
 
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    """By name, as `named_parameters`: what is tied occurs once, by its first name."""
+    found, seen = dict[str, Tensor](), set[int]()
+    for name, module in walk(model):
+        prefix = f"{name}." if name else ""
+        for key, tensor in vars(module)["_parameters"].items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[prefix + key] = tensor
+    return found
+
+
 def tensors(model: nn.Module, *kinds: str) -> Iterator[Tensor]:
     """What the modules hold, without names; what is shared, as often as it is held.
 
