@@ -261,7 +261,9 @@ def test_deeper_is_told_from_the_interval_and_against_random_tokens(mine, random
 
     def gap(which):
         low, value, high = mine if which is found else random
-        return pd.DataFrame([{"language": ALL, "gap": value, "low": low, "high": high}])
+        one = {"language": "en", "gap": 9.0, "low": 8.0, "high": 9.5}
+        pooled = {"language": ALL, "gap": value, "low": low, "high": high}
+        return pd.DataFrame([one, pooled, one])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading_inside, "depth_gap", gap)

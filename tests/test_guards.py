@@ -14,7 +14,7 @@ from xlens.consistency import dissociation
 from xlens.lens import TargetSets
 from xlens.lens.controls import shuffled_pairs
 from xlens.report.sentences import pair_sentences, verdict
-from xlens.stats import Resampling
+from xlens.stats import Resampling, bootstrap
 from xlens.studies.leaderboard import leaderboard
 
 FEW = Resampling(draws=50)
@@ -74,6 +74,31 @@ def test_languages_count_the_same_on_the_leaderboard_however_many_their_question
     assert pair["f1_post"] == pytest.approx(1 / n) and pair["f1_base"] == 0
     assert pair["difference"] == pytest.approx(1 / n)
     assert pair["low"] <= 1 / n <= pair["high"]
+
+
+def test_the_interval_of_a_pair_gives_each_language_the_same_weight():
+    """Russian has half the questions: by their number, or its inverse, it would lie elsewhere."""
+    base, post = planted("m", {}), planted("m-it", {"ru": 11})
+    odd = [result.items["id"].str.endswith("1") for result in (base, post)]
+    kept = [
+        replace(result, items=result.items[(result.items["question_language"] != "ru") | ~second])
+        for result, second in zip((base, post), odd, strict=True)
+    ]
+    right = kept[1].items.query("question_language == 'ru' and control == ''")["f1"]
+    assert len(right) == 6 and right.mean() == 1
+    some = {"m": kept[0], "m-it": kept[1]}
+    rows = some["m-it"].items
+    rows.loc[right.index[-1], "f1"] = 0.0
+    (pair,) = leaderboard(some, pairs=[("m", "m-it")], resampling=FEW).pairs.to_dict("records")
+    assert pair["difference"] == pytest.approx(5 / 6 / 3)
+    # The other two languages are the same in both models: all that varies is a third of Russian.
+    every = rows[rows["question_language"] == "de"].sort_values("id")
+    mine = every["id"].map(rows[rows["question_language"] == "ru"].set_index("id")["f1"])
+    found = bootstrap(
+        mine.to_numpy(float)[:, None], clusters=every["paragraph"], resampling=FEW, bounds=(-1, 1)
+    )
+    third = found.interval(lambda means: means[..., 0] / 3, [0])
+    assert (pair["low"], pair["high"]) == pytest.approx(tuple(map(float, third)))
 
 
 def test_a_permutation_p_is_never_zero():

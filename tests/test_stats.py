@@ -109,3 +109,8 @@ def test_clusters_of_unequal_size_weigh_their_prompts():
     assert set(np.round(boot.draws[:, 0], 6)) == {0.0, 0.25, 1.0}
     with pytest.raises(ValueError, match="5 prompts but 4 clusters"):
         bootstrap(values, clusters=["a"] * 4)
+
+
+def test_a_test_has_the_level_that_the_interval_leaves():
+    assert Resampling().level == pytest.approx(0.05)
+    assert Resampling(confidence=0.9).level == pytest.approx(0.1)

@@ -10,6 +10,7 @@ import torch
 import tiny
 import xlens
 from xlens.lens import LensResult, target_sets
+from xlens.report.sentences import used
 from xlens.studies import LensStudy, check_pair, latent_language, study_pair
 from xlens.tasks.words import kind_of
 
@@ -271,6 +272,19 @@ def test_demonstrations_never_show_the_answer(source, target):
         assert not shown & {given[prompt.id].casefold(), asked[prompt.id].casefold()}
         assert prompt.text.endswith('"') and prompt.text.count("\n") == 4
         assert asked[prompt.id] not in prompt.text[stop:]
+
+
+def test_items_that_the_labels_give_away_are_counted_like_the_others(model):
+    words = xlens.cldr_words(["ru", "zh-Hans", "en"], ["language"])
+    study = replace(STUDY, reading="first", shots=1)
+    pairing = latent_language._Pairing(model, words, "ru", "zh-Hans", study, "translation")
+    counts = pairing.survival().set_index("reason")["n"].to_dict()
+    named = {"language/ru", "language/zh"}  # 'Русский: …', '中文: …'
+    assert counts["named by a label"] >= 2 and not named & set(pairing.candidates.ids)
+    assert counts["offered"] == len(words) == len(pairing.candidates) + len(pairing.dropped)
+    reasons = {why: n for why, n in counts.items() if why not in ("offered", "kept")}
+    assert counts["offered"] == counts["kept"] + sum(reasons.values())
+    assert f"named by a label {counts['named by a label']}" in used(counts, "words")
 
 
 # --- resuming ---

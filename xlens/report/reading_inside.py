@@ -84,7 +84,7 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
 
 def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling) -> list[str]:
     """Whether the text lies deeper than the question, and deeper than random tokens of both."""
-    gap = depth_gap(depth, resampling=resampling).iloc[0]
+    gap = _pooled(depth, resampling)
     if math.isnan(gap["gap"]):
         return []
     if math.isnan(gap["low"]):
@@ -96,12 +96,17 @@ def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling
     else:
         where = "isn't told apart from the question in depth"
     said = f"By it the text {where}: the difference is {_layers(gap)} layers"
-    null = None if control is None else depth_gap(control, resampling=resampling).iloc[0]
+    null = None if control is None else _pooled(control, resampling)
     if null is None or math.isnan(null["gap"]):
         return [f"{said}."]
     beyond = gap["low"] > null["high"] or gap["high"] < null["low"]
     doubt = "" if beyond else ", within the intervals the same"
     return [f"{said} (of as many random tokens: {_layers(null)}{doubt})."]
+
+
+def _pooled(depth: DepthResult, resampling: Resampling) -> pd.Series:
+    """By how much the text lies deeper, all languages together."""
+    return depth_gap(depth, resampling=resampling).set_index("language").loc[ALL]
 
 
 def _layers(row: Mapping[Any, Any] | pd.Series, name: str = "gap") -> str:
