@@ -19,6 +19,8 @@ from xlens.tasks.xmrc import (
     settings,
 )
 
+SETTINGS = ["en-en", "en-x", "x-x"]
+
 
 def result_of(names, right: int, *, control: bool = False, model: str = "m") -> ReadingResult:
     """A model that answers the first questions right, the rest in one wrong way or another."""
@@ -45,6 +47,18 @@ def result_of(names, right: int, *, control: bool = False, model: str = "m") -> 
 @pytest.fixture(scope="module")
 def result() -> ReadingResult:
     return result_of(["en-en", "en-x", "x-x"], 8, control=True, model="tiny <b>")
+
+
+def with_chance(result: ReadingResult) -> ReadingResult:
+    """As if right answers to other questions scored, in each language differently."""
+    levels = {"en": 0.02, "de": 0.05, "ru": 0.08, "zh-Hans": 0.15}
+    cells, means = result.scores, result.summary.set_index("setting")
+    by_setting = {"en-en": 0.02, "en-x": 0.02, "x-x": 0.09}
+    return replace(
+        result,
+        scores=cells.assign(chance=cells["answer_language"].map(levels)),
+        summary=means.assign(chance=means.index.map(by_setting)).reset_index(),
+    )
 
 
 def test_bars_stand_where_their_languages_are(result):
@@ -74,6 +88,7 @@ def test_bars_stand_where_their_languages_are(result):
 
 
 def test_chance_stands_across_each_bar(result):
+    result = with_chance(result)
     fig = figures.reading_bars(result)
     table = result.scores[(result.scores["metric"] == "f1") & (result.scores["control"] == "")]
     lines = {round((s.x0 + s.x1) / 2, 3): (s.y0, s.y1) for s in fig.layout.shapes}
@@ -122,7 +137,7 @@ def test_errors_are_stacked_to_one(result):
 
 
 def test_models_are_compared_by_their_ratios(result):
-    other = result_of(["en-en", "en-x", "x-x"], 11, model="better")
+    result, other = map(with_chance, (result, result_of(SETTINGS, 11, model="better")))
     fig = figures.ratio_scatter([result, other])
     dots = [trace for trace in fig.data if trace.mode == "markers"]
     assert [dot.name for dot in dots] == ["tiny &lt;b&gt;", "better"]
@@ -134,6 +149,7 @@ def test_models_are_compared_by_their_ratios(result):
     for way, dot, made in zip(ways, dots, (result, other), strict=True):
         rows = made.summary[made.summary["metric"] == "f1"].set_index("setting")
         chance = rows["chance"] / rows.loc["en-en", "value"]
+        assert chance["x-x"] > chance["en-x"] > 0
         assert list(way.x) == pytest.approx([chance["x-x"], dot.x[0]])
         assert list(way.y) == pytest.approx([chance["en-x"], dot.y[0]])
     lone = result_of(["en-en", "en-x"], 5)
@@ -153,9 +169,11 @@ def test_the_matrix_has_every_pair():
                 & (made.scores["metric"] == "f1")
             ]
             assert heat.z[i][j] == row["value"].iloc[0]
-    levels = dict(zip(made.chance["language"], made.chance["chance"], strict=True))
-    assert list(figures.reading_matrix(made).layout.yaxis.ticktext) == [
-        f"{tag}<br>chance {levels[tag]:.2f}" for tag in heat.y
+    assert list(figures.reading_matrix(with_chance(made)).layout.yaxis.ticktext) == [
+        "en<br>chance 0.02",
+        "de<br>chance 0.05",
+        "ru<br>chance 0.08",
+        "zh-Hans<br>chance 0.15",
     ]
 
 
