@@ -259,7 +259,7 @@ three = st.tuples(*[st.integers(-2, 2)] * 3).map(lambda t: tuple(sorted(t)))
 def test_deeper_is_told_from_the_interval_and_against_random_tokens(mine, random):
     found, control = depth({"en": EN}), depth({"en": DE})
 
-    def gap(which):
+    def gap(which, **_):
         low, value, high = mine if which is found else random
         one = {"language": "en", "gap": 9.0, "low": 8.0, "high": 9.5}
         pooled = {"language": ALL, "gap": value, "low": low, "high": high}
@@ -285,7 +285,7 @@ def test_deeper_is_told_from_the_interval_and_against_random_tokens(mine, random
 
 def test_a_depth_of_few_prompts_is_not_called_the_same(monkeypatch):
     none = pd.DataFrame([{"language": ALL, "gap": 2.0, "low": np.nan, "high": np.nan}])
-    monkeypatch.setattr(reading_inside, "depth_gap", lambda _: none)
+    monkeypatch.setattr(reading_inside, "depth_gap", lambda _, **__: none)
     said = phase_findings({"depth": depth({"en": EN})})[-1]
     assert "can't be told apart" in said and "nan" not in said
 

@@ -106,7 +106,8 @@ def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling
 
 def _pooled(depth: DepthResult, resampling: Resampling) -> pd.Series:
     """By how much the text lies deeper, all languages together."""
-    return depth_gap(depth, resampling=resampling).set_index("language").loc[ALL]
+    gaps = depth_gap(depth, resampling=resampling)
+    return gaps[gaps["language"] == ALL].iloc[0]
 
 
 def _layers(row: Mapping[Any, Any] | pd.Series, name: str = "gap") -> str:
