@@ -56,7 +56,12 @@ def result(
                 strict=True,
             )
         )
-        more = {"truncated": (cut or {}).get(setting, 0.0), "n": 20, "paragraphs": 10}
+        more = {
+            "truncated": (cut or {}).get(setting, 0.0),
+            "text_cut": 0.0,
+            "n": 20,
+            "paragraphs": 10,
+        }
         for metric in ("f1", "em"):
             rows.append({"control": "", **cell, **numbers, **more, "metric": metric})
             tag = next((t for t in CELLS[setting] if t != "en"), "en")
