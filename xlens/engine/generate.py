@@ -170,6 +170,7 @@ class GenerateRequest(Request):
         return {"n": torch.tensor(len(table))}, table
 
 
+@typed
 def room_for(texts: Iterable[str], tokenizer: Any = None, *, least: int = 1) -> int:
     """A limit on new tokens that cuts off none of these texts: scripts differ threefold in tokens.
 
