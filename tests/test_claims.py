@@ -133,7 +133,11 @@ def test_too_few_prompts_for_intervals_are_no_finding(base, name, where):
         n = int(none.landmark(name)["n"])
         assert verdict(found).startswith(f"{n} prompts are too few for intervals")
         assert "phase" not in verdict(found)
-    shown = landmarks(base["translation"], source_peak_prob=(0.9, np.nan, np.nan))
+    shown = landmarks(
+        base["translation"],
+        source_peak_prob=(0.9, np.nan, np.nan),
+        source_over_pivot=(0.6, np.nan, np.nan),
+    )
     said = " ".join(pair_sentences({**base, "translation": shown}))
     assert "more than, though of too few prompts for intervals, its English translation" in said
 
