@@ -24,7 +24,8 @@ from xlens.models.tree import walk
 # outputs recorded, adapters (their state is attributes and parameters of modules).
 _KNOWN = frozenset({"torch", "transformers", "accelerate", "peft", "safetensors", "xlens"})
 _LIBRARIES = frozenset({"accelerate", "peft", "xlens"})
-_DECORATORS = frozenset({"contextlib", "functools", "typing_extensions"})
+# What these put around a function hands on what it got.
+_DECORATORS = frozenset({"contextlib", "functools", "typing_extensions", "jaxtyping", "beartype"})
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 # What dynamo leaves in the file of a module that it compiled; nothing else calls it.
