@@ -521,6 +521,16 @@ def test_what_torch_compile_leaves_in_a_file_concerns_no_other_model():
     assert not foreign(kit.fresh("llama").hf_model)
 
 
+def test_torch_may_wrap_a_function_of_its_own_when_more_of_it_is_imported(monkeypatch):
+    model = kit.fresh("llama")
+    code = (lambda seed: None).__code__
+    again = types.FunctionType(code, {"__name__": "torch.random"}, "manual_seed")
+    monkeypatch.setattr(torch, "manual_seed", again)
+    assert not foreign(model.hf_model)
+    monkeypatch.setattr(torch, "manual_seed", torch.seed)
+    assert foreign(model.hf_model) == ["torch.manual_seed replaced by seed, torch"]
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_hooks_of_accelerate_and_transformers_are_known(family):
     from accelerate import dispatch_model
