@@ -61,6 +61,19 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
+# Built like families that are tried in the quick suite; a test that takes every family tries
+# these in `make test-all`.
+_MORE_OF_A_KIND = frozenset({"mistral", "qwen2", "qwen3", "olmo2", "glm4", "phi3"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        called = getattr(item, "callspec", None)
+        if called is not None and called.params.get("family") in _MORE_OF_A_KIND:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("real"):
         for name in mark.args or ("gemma",):

@@ -145,7 +145,10 @@ def test_yaml_means_what_it_says(tmp_path: Path, capsys):
         ("lens: " + "{a: " * 2000, "nested too deeply"),
         ("lens: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("lens: {n_items: " + "9" * 5000 + "}", "limit"),
-        ("".join(f"k{n}: 1\n" for n in range(3000)), "'k0', 'k1', 'k10', 'k100', 'k1000': options stand"),
+        (
+            "".join(f"k{n}: 1\n" for n in range(3000)),
+            "'k0', 'k1', 'k10', 'k100', 'k1000': options stand",
+        ),
         ("lens: {task: " + "v" * 300_000 + "}", "Invalid value"),
         ("[1, 2]: 3", "unhashable"),
         ('lens: "\0"', "unacceptable character"),

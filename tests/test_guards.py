@@ -95,7 +95,10 @@ def test_the_interval_of_a_pair_gives_each_language_the_same_weight():
     every = rows[rows["question_language"] == "de"].sort_values("id")
     mine = every["id"].map(rows[rows["question_language"] == "ru"].set_index("id")["f1"])
     found = bootstrap(
-        mine.to_numpy(float)[:, None], clusters=every["paragraph"].tolist(), resampling=FEW, bounds=(-1, 1)
+        mine.to_numpy(float)[:, None],
+        clusters=every["paragraph"].tolist(),
+        resampling=FEW,
+        bounds=(-1, 1),
     )
     third = found.interval(lambda means: means[..., 0] / 3, [0])
     assert (pair["low"], pair["high"]) == pytest.approx(tuple(map(float, third)))

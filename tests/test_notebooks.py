@@ -121,7 +121,11 @@ def test_a_notebook_runs_on_a_tiny_model(path, model, tmp_path):
     assert all(figure["data"] and figure["layout"]["title"]["text"] for figure in drawn)
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, **named)
+@pytest.mark.parametrize(
+    "path",
+    [EXPERIMENTS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in EXPERIMENTS[1:])],
+    **named,
+)
 def test_an_experiment_runs_small(path, model, tmp_path):
     """Its own script and config, all options of which must exist, with the size turned down."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))

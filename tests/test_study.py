@@ -398,6 +398,7 @@ def test_too_few_words_are_left(model, words, harvests):
 # --- a real model ---
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_gemma_from_german_to_russian():
     """English words rise inside and Russian ones win at the end, in Gemma 3 270M."""
