@@ -21,7 +21,7 @@ from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.store import Parts, Store, digest
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
-from xlens.models import HookedModel
+from xlens.models import HookedModel, Vocabulary
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
 
@@ -197,6 +197,7 @@ class _Text:
 
     Attributes:
         model: Whose tokens they are.
+        vocab: Of the model.
         stops: What ends it.
         eos: Tokens that end it.
         room: Most tokens.
@@ -207,6 +208,7 @@ class _Text:
     """
 
     model: HookedModel
+    vocab: Vocabulary
     stops: tuple[str, ...]
     eos: frozenset[int]
     room: int
@@ -238,15 +240,15 @@ class _Text:
         return self.reason is None
 
     def _stopped(self, token: int) -> bool:
-        if token in self.model.vocab.special:
+        if token in self.vocab.special:
             # It writes nothing, but can be named: '<end_of_turn>'.
             return self.model.tokenizer.convert_ids_to_tokens(token) in self.stops
         before = len(self.written)
-        if self.model.vocab.kind == "plain":  # its pieces do not simply follow each other
+        if self.vocab.kind == "plain":  # its pieces do not simply follow each other
             self.written = self.model.tokenizer.decode(self.ids, skip_special_tokens=True).encode()
             before = 0
         else:
-            self.written += self.model.vocab.pieces[token] or b""
+            self.written += self.vocab.pieces[token] or b""
         ends = [s.encode() for s in self.stops]
         # A match is new: it ends in what was just written.
         places = [self.written.find(end, max(0, before - len(end) + 1)) for end in ends]
@@ -272,14 +274,14 @@ def _run(
     same: dict[tuple[Tokens, tuple[str, ...]], list[int]] = {}
     for i, each in enumerate(zip(codes, stops, strict=True)):
         same.setdefault(each, []).append(i)
-    cached = shares_prefixes(model)
+    cached, vocab = shares_prefixes(model), model.vocab
     found: dict[int, _Text] = {}
     kept: dict[str, Tensor] = {}
     if parts is not None:
         kept = {"ids": torch.full((1, len(tokens), room), -1)}
         parts.restore(sorted(parts.done), kept, _own_rows)
         for i in sorted(parts.done):
-            found[i] = _Text(model, stops[i], eos, room, tokens[i].prompt)
+            found[i] = _Text(model, vocab, stops[i], eos, room, tokens[i].prompt)
             for token in kept["ids"][0, i].tolist():
                 if token < 0 or not found[i].take(token):
                     break
@@ -295,7 +297,7 @@ def _run(
         def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
             note(left, sum(lengths[i] for i in left))
             firsts = [owners[i][0] for i in left]
-            texts = [_Text(model, stops[i], eos, room, tokens[i].prompt) for i in firsts]
+            texts = [_Text(model, vocab, stops[i], eos, room, tokens[i].prompt) for i in firsts]
             job = Job(
                 model,
                 [tokens[i].ids for i in firsts],

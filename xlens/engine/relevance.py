@@ -143,7 +143,7 @@ def relevance(
                 "prompt": range(len(tokens)),
                 "position": request.ends,
                 "token": ids,
-                "label": [model.vocab.label(i) for i in ids],
+                "label": list(map(model.vocab.label, ids)),
                 "value": values.tolist(),
             }
         ),
@@ -310,7 +310,8 @@ def _first_token(model: HookedModel, text: str) -> int:
             f"Target {text!r} has no token that {model.name} could predict; give a longer text or "
             "a token id."
         )
-    written = b"".join(model.vocab.pieces[i] or b"" for i in cut)
+    pieces = model.vocab.pieces
+    written = b"".join(pieces[i] or b"" for i in cut)
     if written == b" " + text.encode():
         # Llama's kind puts a space before every text, now and then as a part of its first word:
         # what the text begins with inside a prompt shows behind a line break.

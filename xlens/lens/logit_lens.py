@@ -180,8 +180,9 @@ def shared_tables(
     top = grid(activations.layers, ids, k=range(1, read.top_ids.shape[-1] + 1))
     tokens = read.top_ids.numpy().ravel()
     distinct, where = np.unique(tokens, return_inverse=True)
-    texts = [model.vocab.text(int(t)) for t in distinct]
-    labels = np.array([model.vocab.label(int(t)) for t in distinct], dtype=object)
+    vocab = model.vocab
+    texts = [vocab.text(int(t)) for t in distinct]
+    labels = np.array([vocab.label(int(t)) for t in distinct], dtype=object)
     tongues = np.array(identify_tokens(texts, languages), dtype=object)
     top["token"] = tokens
     top["label"] = labels[where]

@@ -93,9 +93,15 @@ def word_tokens(model: HookedModel, word: str, reading: Reading = "prefixes") ->
     one form first (`xlens.text.form`), and prefixes are those of what the tokenizer's normaliser
     makes of it.
     """
+    return _tokens_of(model, model.vocab, word, reading)
+
+
+def _tokens_of(
+    model: HookedModel, vocab: Vocabulary, word: str, reading: Reading
+) -> tuple[int, ...]:
     if reading == "first":
-        return _first_tokens(model, form(word))
-    return _prefix_tokens(model.vocab, model.vocab.written(word))
+        return _first_tokens(model, vocab, form(word))
+    return _prefix_tokens(vocab, vocab.written(word))
 
 
 def _prefix_tokens(vocab: Vocabulary, word: str) -> tuple[int, ...]:
@@ -107,11 +113,11 @@ def _prefix_tokens(vocab: Vocabulary, word: str) -> tuple[int, ...]:
     return tuple(sorted(found - vocab.spare_bytes))
 
 
-def _first_tokens(model: HookedModel, word: str) -> tuple[int, ...]:
+def _first_tokens(model: HookedModel, vocab: Vocabulary, word: str) -> tuple[int, ...]:
     found: set[int] = set()
     for text in (word, " " + word):
         ids = model.tokenizer(text, add_special_tokens=False, return_attention_mask=False)
-        pieces = [i for i in ids["input_ids"] if (model.vocab.pieces[i] or b"").strip()]
+        pieces = [i for i in ids["input_ids"] if (vocab.pieces[i] or b"").strip()]
         found.update(pieces[:1])
     return tuple(sorted(found))
 
@@ -164,12 +170,12 @@ def target_sets(
         )
     if twice := sorted({str(i) for i in words.index[words.index.duplicated()]}):
         raise ValueError(f"Item ids must be unique; {twice[0]!r} has several rows of words.")
-    others = tuple(c for c in extra if c not in main)
+    others, vocab = tuple(c for c in extra if c not in main), model.vocab
     kept: dict[str, dict[str, tuple[int, ...]]] = {}
     dropped: list[dict[str, str]] = []
     for item, row in words.iterrows():
         texts = {c: row[c] for c in (*main, *others) if isinstance(row[c], str) and row[c]}
-        sets = {c: frozenset(word_tokens(model, w, reading)) for c, w in texts.items()}
+        sets = {c: frozenset(_tokens_of(model, vocab, w, reading)) for c, w in texts.items()}
         problem = _problem(main, texts, sets, collisions)
         if problem is not None:
             dropped.append({"id": str(item), "reason": problem[0], "detail": problem[1]})

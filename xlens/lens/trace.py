@@ -28,12 +28,12 @@ def trace(
     acts = harvest(model, [prompt], slots="all", prepend_bos=prepend_bos, progress=False)
     read = stream(model.readout, acts.slot("all").values, top_k=1, statistics=("entropy",))
     assert read.entropy is not None
-    tokens = [int(t) for t in acts.meta["tokens"][0]]
+    tokens, label = [int(t) for t in acts.meta["tokens"][0]], model.vocab.label
     cells = grid(acts.layers, [prompt.id] * len(tokens)).drop(columns="id")
     cells = cells.rename(columns={"prompt": "pos"})
     best = read.top_ids[..., 0].numpy().ravel()
     cells["token"] = best
-    cells["label"] = [model.vocab.label(int(t)) for t in best]
+    cells["label"] = [label(int(t)) for t in best]
     cells["prob"] = np.exp(read.top_logprobs[..., 0].numpy().ravel())
     cells["entropy"] = read.entropy.numpy().ravel()
     return TraceResult(
@@ -43,7 +43,7 @@ def trace(
             {
                 "pos": range(len(tokens)),
                 "token": tokens,
-                "label": [model.vocab.label(t) for t in tokens],
+                "label": [label(t) for t in tokens],
             }
         ),
         n_layers=model.n_layers,

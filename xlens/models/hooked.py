@@ -143,11 +143,18 @@ class HookedModel:
 
     @property
     def vocab(self) -> Vocabulary:
-        """The tokenizer's items as bytes and labels; told anew when tokens were added."""
+        """The tokenizer's items as bytes and labels; told anew when tokens were added.
+
+        To see that none were takes up to a third of a millisecond: loops ask for it once.
+        """
+        return self._known_tokenizer()[1]
+
+    def _known_tokenizer(self) -> tuple[str, Vocabulary]:
+        """The tokenizer's hash and its vocabulary, both as of now."""
         now = self._tokenizer_hash()
         if self._vocab is None or self._vocab[0] != now:
             self._vocab = now, Vocabulary(self.tokenizer, self.d_vocab)
-        return self._vocab[1]
+        return self._vocab
 
     @property
     def ends(self) -> Ends:
@@ -227,14 +234,15 @@ class HookedModel:
         fingerprint = self.fingerprint
         self.ensure_attention()
         name = self.tokenizer.convert_ids_to_tokens
-        special, ends = self.vocab.special, self.ends  # asked once: it takes a run of the tokenizer
+        (tokenizer, vocab), ends = self._known_tokenizer(), self.ends  # once: each takes its time
+        special = vocab.special
         firsts = Counter(str(name(t.ids[0])) if t.ids[0] in special else "text" for t in tokens)
         return {
             "model": self.name,
             "architecture": type(self.hf_model).__name__,
             "weights": self.weights_note or str(self.dtype),
             "fingerprint": fingerprint,
-            "tokenizer": self._tokenizer_hash(),
+            "tokenizer": tokenizer,
             "prepends_bos": self._prepends(ends),
             "left_off": name(list(ends.after)),
             **({"begins_with": dict(sorted(firsts.items()))} if firsts else {}),
