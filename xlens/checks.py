@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, wraps
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
@@ -164,17 +165,20 @@ def typed(function: Callable[P, T]) -> Callable[P, T]:
     Raises:
         WrongType: from the function: another type, with the argument's name and what is accepted.
     """
-    signature = inspect.signature(function)
+    by_place = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            return function(*args, **kwargs)  # Python's own message names the function
-        for name, argument in arguments_of(function).items():
-            if name in given:
-                argument.check(given[name])
+        known = arguments_of(function)
+        # Not by `Signature.bind`, which takes longer than all checks. Too many arguments, too few
+        # and unknown ones are left to the call, whose own message names the function.
+        for name, value in chain(zip(by_place, args, strict=False), kwargs.items()):
+            if name in known:
+                known[name].check(value)
         return function(*args, **kwargs)
 
     checked.__dict__["is_typed"] = True  # for the test that all public functions are

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from xlens import files
-from xlens.checks import typed
 
 HEADER = "result.json"
 FORMAT = 1
@@ -172,7 +171,6 @@ def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**quoted).rename(columns=safe)
 
 
-@typed
 def jsonable(value: Any) -> Any:
     """`value` as plain JSON values; tuples become lists, NumPy scalars Python numbers."""
     if isinstance(value, Mapping):
@@ -186,7 +184,6 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-@typed
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result."""
     return dict(_versions())

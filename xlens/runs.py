@@ -41,7 +41,6 @@ _OWN = ("config.yaml", "results", "figures", "plotly.min.js", "report.html", "pr
 _DRAFT = ".xlens-"
 
 
-@typed
 def describe_run(**known: Any) -> dict[str, Any]:
     """Provenance of the running command: its line, package versions, platform, start (UTC).
 
