@@ -168,6 +168,21 @@ def test_the_oracle_is_told_with_the_chance_of_its_sentences(hits):
     assert f"in {clear} of 1 combinations" in said
 
 
+def test_the_oracle_is_told_by_the_intervals_that_were_asked_for():
+    rows = [
+        {"id": f"q{n}", "paragraph": str(n), "language": "en", "target": "right answer"}
+        | {"hit": n < 12, "chance": 0.5, "longest": False}
+        for n in range(20)
+    ]
+    found = OracleResult(provenance={}, items=pd.DataFrame(rows), left_out=pd.DataFrame())
+    for confidence, clear in ((0.3, 1), (0.99, 0)):
+        how = Resampling(confidence=confidence)
+        assert int((found.summary(resampling=how)["above_low"] > 0).sum()) == clear
+        scores = replace(result(), provenance={"scores": how.provenance()})
+        (said,) = oracle_findings({"oracle": found, "scores": scores})
+        assert f"in {clear} of 1 combinations" in said
+
+
 # tables ------------------------------------------------------------------------------------------
 
 

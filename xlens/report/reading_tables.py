@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.languages import english_names
-from xlens.report.reading_inside import phase_findings
+from xlens.report.reading_inside import intervals_of, phase_findings
 from xlens.report.sentences import listed
 from xlens.report.tables import interval, number
 from xlens.results import Result
@@ -167,7 +167,7 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     if not isinstance(found, OracleResult):
         return []
     means = found.items.groupby("target", sort=False)[["hit", "chance", "longest"]].mean()
-    cells = found.summary()
+    cells = found.summary(resampling=intervals_of(parts))
     told: list[str] = []
     for target, row in means.iterrows():
         lows = cells.loc[cells["target"] == target, "above_low"]
