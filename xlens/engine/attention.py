@@ -22,7 +22,7 @@ from xlens.engine.progress import token_bar
 from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.states import prompt_table
 from xlens.engine.store import Parts, Store, digest
-from xlens.engine.stored import answered, made_by
+from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
@@ -129,10 +129,7 @@ def attention(
         executor=executor,
     )
     with answered(model, [request], how) as entries:
-        if entries is None:
-            shards = [request.compute(model, how)[0]]
-        else:
-            shards = [entries[0].read(n) for n in range(request.shards)]
+        shards = tensors_of(model, request, how, entries)
         came = made_by(entries)
     return AttentionMass(
         **{name: torch.cat([part[name] for part in shards]).numpy() for name in _Out.names()},

@@ -1,6 +1,6 @@
 """Run a plan to its end; out of memory halves the token budget and goes on."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 from xlens.engine.halving import Note, until_done
 from xlens.engine.plan import Batch, Tokens, plan
@@ -13,9 +13,11 @@ from xlens.models.sites import Point
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
 
 
-def pass_budget(model: HookedModel, asked: int | None) -> int:
-    """Most tokens in a pass: what was asked for, or what suits the model's device."""
-    return asked or TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
+def pass_budget(
+    model: HookedModel, asked: int | None, usual: Mapping[str, int] = TOKEN_BUDGET
+) -> int:
+    """Most tokens in a pass: what was asked for, or what is usual on the model's device."""
+    return asked or usual.get(model.device.type, usual["cpu"])
 
 
 def run_all(

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xlens.checks import typed
+from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor
 from xlens.engine.gather import REDUCED
 from xlens.engine.halving import Note, until_done
@@ -24,7 +25,7 @@ from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
 from xlens.engine.states import prompt_table
 from xlens.engine.store import Parts, Store
-from xlens.engine.stored import answered, made_by
+from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
 from xlens.results import analysed
@@ -119,10 +120,7 @@ def relevance(
     )
     how = Execution(token_budget=token_budget, store=store, progress=progress, executor=executor)
     with answered(model, [request], how) as entries:
-        if entries is None:
-            shards = [request.compute(model, how)[0]]
-        else:
-            shards = [entries[0].read(n) for n in range(request.shards)]
+        shards = tensors_of(model, request, how, entries)
         came = made_by(entries)
     values = torch.cat([shard["values"] for shard in shards])
     whole = torch.cat([shard["relevance"] for shard in shards], 1)
@@ -200,8 +198,8 @@ class RelevanceRequest(Request):
 
     def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
         """`[layer, token]` of all prompts side by side, and the scalars."""
-        fits = TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
-        scores, values = _run(model, self, how.token_budget or fits, how.progress, parts)
+        budget = pass_budget(model, how.token_budget, TOKEN_BUDGET)
+        scores, values = _run(model, self, budget, how.progress, parts)
         return {"relevance": torch.cat(scores, 1), "values": values}, self.meta
 
 

@@ -142,6 +142,15 @@ def _entries(
     return entries
 
 
+def tensors_of(
+    model: HookedModel, request: Request, how: Execution, entries: Sequence[Entry] | None
+) -> list[Mapping[str, torch.Tensor]]:
+    """What the shards of `answered`'s only request hold; computed here where nothing is kept."""
+    if entries is None:
+        return [request.compute(model, how)[0]]
+    return [entries[0].read(number) for number in range(request.shards)]
+
+
 def kept_in(store: Store | str | Path | None, model: HookedModel) -> Store | None:
     """The store to look in and write to; None, with a warning, where what runs has no name."""
     if store is None:
