@@ -78,13 +78,12 @@ def check_fields(instance: Any) -> None:
 
 
 def _wrong_field(owner: str, name: str, value: Any, error: Any, accepted: str) -> WrongType:
-    part = next((p for p in error["loc"] if isinstance(p, int)), None)
+    at, _ = _place(name, error)
     fix = ""
     if isinstance(value, str) and "tuple" in accepted:
         fix = f"Write [{value!r}]."
     elif isinstance(error["input"], bool):
         fix = "Where YAML made a truth value of it (yes, no, on, off), write it in quotes."
-    at = name if part is None else f"{name}[{part}]"
     return wrong_type(f"{owner}.{at}", error["input"], accepted, fix)
 
 
@@ -148,11 +147,10 @@ class Argument:
                 raise self._wrong(value, problem.errors()[0]) from None
 
     def _wrong(self, value: Any, error: Any) -> WrongType:
-        part = next((p for p in error["loc"] if isinstance(p, int)), None)
-        at = self.name if part is None else f"{self.name}[{part}]"
+        at, inside = _place(self.name, error)
         alone = isinstance(value, str) and "Sequence[str]" in self.accepted
         fix = f"Write [{value!r}]." if alone else ""
-        found = value if part is None else error["input"]
+        found = error["input"] if inside else value
         return wrong_type(f"{at} of {self.owner}", found, self.accepted, fix)
 
 
@@ -209,6 +207,12 @@ def refuse_text(what: str, asked: object) -> None:
     """
     if isinstance(asked, str):
         raise wrong_type(what, asked, f"a sequence of {what}", f"Write [{asked!r}].")
+
+
+def _place(name: str, error: Any) -> tuple[str, bool]:
+    """Where pydantic found it, `name` or `name[2]`, and whether that is inside the value."""
+    part = next((p for p in error["loc"] if isinstance(p, int)), None)
+    return (name, False) if part is None else (f"{name}[{part}]", True)
 
 
 def _unpacked(value: Any) -> Any:

@@ -1,20 +1,21 @@
 """`xlens choices`: the same questions in many languages, into a run directory and a report."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from xlens.cli.common import counted, load_model, open_run
 from xlens.cli.options import Loading
-from xlens.consistency import ConsistencyResult, consistency, option_scores
+from xlens.consistency import ConsistencyResult
 from xlens.engine import Scores, Store
 from xlens.languages import standardize_all
 from xlens.lengths import By
 from xlens.report import write_report
 from xlens.report.choices import PANEL, SCORES, STUDY, findings
 from xlens.report.sentences import used
-from xlens.results import Result, analysed
+from xlens.results import Result
+from xlens.studies.latent_process import panel_of
 from xlens.studies.options import Intervals
 from xlens.studies.parts import identity, run_parts
 from xlens.tasks.choices import FACTS, Choices, cldr_choices, read_choices, score_choices
@@ -88,8 +89,7 @@ def choices_job(
     def panel() -> ConsistencyResult:
         made = done[SCORES]
         assert isinstance(made, Scores)
-        found = consistency(option_scores(made, asked.gold, by=by), resampling=intervals.resampling)
-        return replace(found, provenance=analysed(made.provenance, PANEL, found.provenance))
+        return panel_of(made, asked.gold, by=by, resampling=intervals.resampling)
 
     run_parts(
         {SCORES: scores, PANEL: panel},

@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from xlens.served import ServedModel, served_generate
 from xlens.studies.options import ReadingStudy
 from xlens.studies.parts import identity, load_part, run_parts
 from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
+from xlens.tasks.items import content
 from xlens.tasks.xmrc import (
     Combination,
     OracleResult,
@@ -429,10 +429,9 @@ def _made_from(
 
 
 def _asked_of(reading: ReadingSet, study: ReadingStudy) -> dict[str, Any]:
-    text = json.dumps(reading.frame.to_dict("list"), ensure_ascii=False)
     return {
         "reading": reading.source,
-        "digest": blake2b(text.encode(), digest_size=16).hexdigest(),
+        "digest": content(reading.frame),
         "study": jsonable(asdict(study)),
     }
 

@@ -4,7 +4,7 @@ The questions of arXiv 2505.13141, asked of any parallel multiple-choice items: 
 options inside, and steering, each with its controls, and saved as soon as it is done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from xlens.consistency import (
     option_scores,
 )
 from xlens.consistency.dissociation import FEWEST
-from xlens.engine import Store, harvest
+from xlens.engine import Scores, Store, harvest
 from xlens.languages import standardize
 from xlens.lengths import By
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed, jsonable
+from xlens.stats import Resampling
 from xlens.steering import SteeringResult
 from xlens.studies.options import Intervals
 from xlens.studies.parts import identity, run_parts
@@ -95,6 +96,14 @@ class ProcessStudy(Intervals):
             object.__setattr__(self, "steering", mine)
 
 
+def panel_of(
+    scores: Scores, gold: Mapping[str, int], *, by: By, resampling: Resampling
+) -> ConsistencyResult:
+    """Accuracy and agreement of scored options, with the provenance of their scores."""
+    found = consistency(option_scores(scores, gold, by=by), resampling=resampling)
+    return replace(found, provenance=analysed(scores.provenance, "consistency", found.provenance))
+
+
 @typed
 def planned_parts(choices: Choices, study: ProcessStudy) -> tuple[str, ...]:
     """What can be asked of these items; wrong requests show before a model is loaded.
@@ -156,12 +165,7 @@ def study_process(
 
     def ask() -> Result:
         scores = score_choices(model, asked, **shown, **kept)
-        panel = consistency(
-            option_scores(scores, asked.gold, by=study.by), resampling=study.resampling
-        )
-        return replace(
-            panel, provenance=analysed(scores.provenance, "consistency", panel.provenance)
-        )
+        return panel_of(scores, asked.gold, by=study.by, resampling=study.resampling)
 
     def states() -> Any:
         prompts: list[Prompt] = [
