@@ -128,6 +128,15 @@ def attention(model):
     model.hf_model.set_attn_implementation("eager")
 
 
+def attention_of_the_same_function(model):
+    # Its name also says which masks it gets: here none.
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register("sdpa_unmasked", sdpa_attention_forward)
+    model.hf_model.set_attn_implementation("sdpa_unmasked")
+
+
 def activation(model):
     model.blocks[1].mlp.act_fn = nn.Tanh()
 
@@ -174,6 +183,7 @@ def halves(model):
 
 
 CHANGES = [buffer, plain_tensor, epsilon, scaling, config, config_of_a_block, attention]
+CHANGES += [attention_of_the_same_function]
 CHANGES += [activation, function, forward_of_another_known_class, places_of_weights, tied]
 CHANGES += [parametrised, made_in_inference_mode, halves]
 

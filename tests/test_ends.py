@@ -78,3 +78,17 @@ def test_a_target_that_stands_behind_no_space_is_not_given_one():
         ).targets
         first, second = (model.vocab.pieces[i] for i in targets["token"])
         assert b"dog".startswith(first) and b" dog".startswith(second) and second[:1] == b" "
+
+
+def test_a_warning_names_what_the_prompt_holds_and_nothing_else(caplog):
+    model = kit.fresh("gemma3")
+    words = model.tokenizer
+    marks = [(mark, words.convert_tokens_to_ids(mark)) for mark in ("<pad>", "<bos>")]
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<pad> <bos> $A", special_tokens=marks
+    )
+    (once,) = model.tokenize(asked(f"<bos>{TEXT}"))
+    assert words.convert_ids_to_tokens(list(once.ids[:3]))[:2] == ["<pad>", "<bos>"]
+    assert once.ids == model.tokenize(asked())[0].ids
+    (told,) = [r.getMessage() for r in caplog.records if "hold" in r.getMessage()]
+    assert "prompts hold <bos> themselves" in told

@@ -490,6 +490,8 @@ def test_refused_before_the_model_runs(family_dir, monkeypatch):
     for how, message in cases:
         with pytest.raises(ValueError, match=message):
             run(model, asked, **how)
+    with pytest.raises(ValueError, match="Two prompts share the id 'shared' in 'fr'"):
+        generate(model, [*asked, asked[0]], progress=False)
     assert not ran
 
 

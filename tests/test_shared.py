@@ -121,6 +121,20 @@ def test_a_prefix_longer_than_the_sliding_window(family_dir):
     assert kit.relative_error(got.slot("all").values, wanted.slot("all").values) < 2e-5
 
 
+def test_padding_after_a_prefix_that_nearly_fills_the_context(family_dir):
+    model = kit.model(family_dir("gpt2"))  # each position is a row of a table
+    long, short = tiny.TEXT["ru"] * 2, tiny.TEXT["en"][:160]
+    count = lambda text: len(model.tokenize([Prompt(text, "ru", "x")])[0])  # noqa: E731
+    long = next(t for n in range(1, len(long)) if count(t := long[:n]) == model.n_ctx - 1)
+    texts = [long + "!", long + "?", short + tiny.TEXT["de"][:40], short + tiny.TEXT["fr"][:60]]
+    prompts = [Prompt(text, "ru", text) for text in texts]
+    (batch,) = plan([t.ids for t in model.tokenize(prompts)], 2048)
+    assert batch.groups[0].prefix == model.n_ctx - 1 and len(batch.passes) == 1
+    got = harvest(model, prompts, slots="all", progress=False).slot("all").values
+    wanted = harvest(model, prompts, slots="all", share_prefixes=False, progress=False)
+    assert kit.relative_error(got, wanted.slot("all").values) < 2e-5
+
+
 def test_a_mean_over_a_span_that_a_shared_prefix_cuts(family_dir):
     model = kit.model(family_dir("llama"))
     head, same = "The dog sleeps in the house. We drink cold water. ", "January is the first month "

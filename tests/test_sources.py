@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import tiny
+import xlens
 from xlens.models import hub, wheels
 from xlens.models.sources import KnownModel, Source, known_models, load_hf, resolve
 
@@ -272,6 +273,17 @@ def test_a_hub_id(revision, cached_on_hub):
     model, tokenizer = load_hf(source)
     assert same_logits(model, tiny.model("gpt2"))
     assert tokenizer("Hund")["input_ids"] == tiny.tokenizer("gpt2")("Hund")["input_ids"]
+
+
+def test_a_revision_is_loaded_and_not_the_newest(cached_on_hub):
+    newer = "89abcdef" * 5
+    shutil.copytree(cached_on_hub / "snapshots" / COMMIT, cached_on_hub / "snapshots" / newer)
+    tiny.model("gpt2", n_layer=1).save_pretrained(cached_on_hub / "snapshots" / newer)
+    (cached_on_hub / "refs" / "main").write_text(newer)
+    for revision, n_layer in (("v1", 3), (COMMIT, 3), (None, 1), (newer, 1)):
+        model, _ = load_hf(resolve("org/mini", revision=revision))
+        assert model.config.n_layer == n_layer
+    assert xlens.load("org/mini", revision="v1").provenance()["revision"] == COMMIT
 
 
 def test_a_revision_that_is_not_there(cached_on_hub):

@@ -325,7 +325,10 @@ def test_a_truncated_shard_is_computed_again_with_a_warning(
 
 def test_a_quick_look_does_not_read_the_bytes(store: Store, whole: Entry) -> None:
     change(whole.path / TENSORS, lambda b: flipped(b, -1))
-    assert store.verify(full=False).ok and not store.verify().ok
+    quick, full = store.verify(full=False), store.verify()
+    assert quick.ok and not full.ok and quick.shards == full.shards == 3
+    written = [p for p in whole.path.iterdir() if p.suffix in (".safetensors", ".parquet")]
+    assert quick.size == sum(p.stat().st_size for p in written)
     assert set(whole.read(1, verify="size")) == set(tensors(1))
 
 
@@ -514,7 +517,10 @@ def test_a_claim_divides_the_work(store: Store) -> None:
     entry.write(0, tensors(0))
     assert not entry.claim(0)
     assert store.entries()[0].in_use
-    assert store.prune(keep_bytes=0).in_use[0].id == entry.id
+    later = fill(store.entry({"another": "entry"}, shards=2))
+    pruned = store.prune(keep_bytes=0)  # what is in use is passed over, and the next looked at
+    found = [[info.id for info in infos] for infos in (pruned.in_use, pruned.removed)]
+    assert found == [[entry.id], [later.id]]
 
 
 @pytest.mark.parametrize(

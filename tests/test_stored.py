@@ -51,6 +51,16 @@ def test_the_same_values_and_no_second_computation(model, tmp_path):
     same(first, second)
 
 
+@pytest.mark.parametrize("site", ["resid", "z"])
+def test_a_single_point(site, model, tmp_path):
+    asked = {"layers": [1], "site": site, "progress": False}
+    plain = harvest(model, parallel(), **asked)
+    for _ in range(2):
+        kept = harvest(model, parallel(), store=tmp_path, **asked)
+        same(plain, kept, exactly=False)
+        assert (kept.site, kept.n_heads) == (site, plain.n_heads)
+
+
 def test_slices_and_parts(model, tmp_path):
     kept = harvest_to_store(model, parallel(), tmp_path, slots=SLOTS, progress=False)
     assert len(kept.bounds) > 3
