@@ -19,7 +19,7 @@ ROOT = Path(xlens.__file__).parent
 # Names that stand beside the model's, each a room of its own or what was asked.
 BESIDE = {
     *("made_from", "prompts", "subspaces", "interventions", "versions", "kept_dtype", "slot"),
-    *("weights_by", "tokens", "cost", "fingerprint", "stop"),
+    *("tokens", "cost", "fingerprint", "stop"),
 }
 # Where the verbs of the engine say how a model was run; all else analyses that.
 VERBS = ("engine", "served")

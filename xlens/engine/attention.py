@@ -3,6 +3,8 @@
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,11 +29,15 @@ from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.hooks import instead
+from xlens.models.kernels import Given, NotTheseWeights, showing
 from xlens.models.sites import Keep, Point, n_heads
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import Result
 
 SHARD_PROMPTS = 256  # prompts whose attention a kill loses at most
+# Of rows and queries of a pass, their weights `[n, head, key]` in fp32.
+_Weights = Callable[[Tensor, Tensor], Tensor]
+_See = Callable[[int, int, _Weights], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +85,10 @@ def attention(
 ) -> AttentionMass:
     """Read how much each head looks at named spans from one position.
 
-    Weights are those of the family's own eager attention (rotary, norms of queries and keys,
-    soft-cap, window, sinks and the keys of shared prefixes included), reduced inside the pass.
+    Worked out for this position alone, from what the attention kernel is given (rotary, norms of
+    queries and keys, soft-cap, window, sinks and the keys of shared prefixes included), and held
+    against what it makes of it. Families that call no kernel (BLOOM, MPT, Falcon, GPT-J, GPT-Neo,
+    CodeGen, XGLM) are asked for their own weights.
 
     Args:
         model: From `xlens.load`.
@@ -97,7 +105,8 @@ def attention(
         executor: Where it runs, as for `harvest`.
 
     Raises:
-        ValueError: an unknown span, slot or block; a family whose attention gives no weights.
+        ValueError: an unknown span, slot or block; a family whose attention has no one weight for
+            each token (DiffLlama, linear attention), or does something unknown to it.
         MemoryError: a single prompt doesn't fit in memory.
     """
     names = (spans,) if isinstance(spans, str) else tuple(spans)
@@ -137,7 +146,7 @@ def attention(
         layers=blocks,
         prompts=prompt_table(tokens),
         slot=str(at),
-        provenance={**request.subject.provenance, "weights_by": "eager", **came},
+        provenance={**request.subject.provenance, **came},
     )
 
 
@@ -170,7 +179,7 @@ class AttentionRequest(Request):
         out = _Out.of(len(ids), len(self.layers), n_heads(model), len(self.spans))
         run = _Run(self.looks, found.owners, out)
         bar = token_bar("attention", self.tokens, how.progress)
-        with _weights(model, self.layers, run.see), bar as advance:
+        with _looking(model, self.layers, run.see), bar as advance:
             run_all(
                 model,
                 found.sequences,
@@ -235,8 +244,8 @@ class _Run:
 
         return nothing
 
-    def see(self, number: int, weights: Tensor) -> None:
-        """The weights `[batch, head, query, key]` of one block in one pass."""
+    def see(self, number: int, n_keys: int, weights: _Weights) -> None:
+        """One block in one pass."""
         if self.seats is None:
             return
         places = [
@@ -247,7 +256,6 @@ class _Run:
         ]
         if not places:
             return
-        n_keys = weights.shape[-1]
         inside = torch.zeros(len(places), len(self.wanted[0].spans), n_keys, dtype=torch.bool)
         for i, (prompt, _row, _at, first, index) in enumerate(places):
             # The pass's own tokens are the last keys; what it shares ends right before them,
@@ -256,9 +264,11 @@ class _Run:
             for j, span in enumerate(self.wanted[prompt].spans):
                 keys = [own + index + p - first if p >= first else own - (first - p) for p in span]
                 inside[i, j, [k for k in keys if k >= 0]] = True
-        rows, queries = (torch.tensor([place[k] for place in places]) for k in (1, 2))
-        picked = weights[rows.to(weights.device), :, queries.to(weights.device)].float()
-        mask = inside.to(weights.device)
+        # The same text in several prompts is one row of the pass.
+        queries = torch.tensor([(row, query) for _, row, query, *_ in places])
+        unique, which = queries.unique(dim=0, return_inverse=True)
+        of_each = weights(*unique.T)
+        picked, mask = of_each[which.to(of_each.device)], inside.to(of_each.device)
         spread = rearrange(picked, "n head key -> n head 1 key")
         mass = (spread * rearrange(mask, "n span key -> n 1 span key")).sum(-1)
         best = picked.argmax(-1)  # [n, head]
@@ -292,38 +302,76 @@ def _blocks(model: HookedModel, layers: str | int | Sequence[int]) -> tuple[int,
 
 
 @contextmanager
-def _weights(
-    model: HookedModel, blocks: Sequence[int], see: Callable[[int, Tensor], None]
-) -> Generator[None]:
-    """Inside, attention is eager, and `see` gets each block's weights."""
+def _looking(model: HookedModel, blocks: Sequence[int], see: _See) -> Generator[None]:
+    """Inside, `see` gets the weights of each block, by its number among `blocks`."""
     path = model.family.attention
     assert path is not None
-
-    def watched(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def wrap(usual: Callable[..., Any]) -> Callable[..., Any]:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                output = usual(*args, **kwargs)
-                parts = output[1:] if isinstance(output, tuple) else ()
-                found = [x for x in parts if isinstance(x, Tensor) and x.ndim == 4]
-                if not found:
-                    raise ValueError(
-                        f"The attention of {model.name} ({model.family.name}) gives no weights: "
-                        "load it with attn_implementation='eager'."
-                    )
-                see(number, found[0])
-                return output
-
-            return forward
-
-        return wrap
-
-    hf_model: Any = model.hf_model
-    before = hf_model.config._attn_implementation
+    watched = {
+        model.blocks[block].get_submodule(path): _Watched(model, block, partial(see, number))
+        for number, block in enumerate(blocks)
+    }
+    seen = {module: each.given for module, each in watched.items()}
     with model.evaluating(), ExitStack() as stack:
-        if before != "eager":
-            hf_model.set_attn_implementation("eager")
-            stack.callback(hf_model.set_attn_implementation, before)
-        for number, block in enumerate(blocks):
-            module = model.blocks[block].get_submodule(path)
-            stack.enter_context(instead(module, watched(number)))
+        stack.enter_context(showing(model.hf_model, seen))
+        for module, each in watched.items():
+            stack.enter_context(instead(module, each.forward))
         yield
+
+
+class _Watched:
+    """One block's attention: what its kernel is given, or the weights that it gives itself."""
+
+    def __init__(
+        self, model: HookedModel, block: int, see: Callable[[int, _Weights], None]
+    ) -> None:
+        self.name = f"The attention of block {block} of {model.name} ({model.family.name})"
+        self.see = see
+        self.kernels = 0
+
+    def given(self, given: Given) -> None:
+        """The kernel was called."""
+        self.kernels += 1
+        if self.kernels > 1:
+            raise ValueError(f"{self.name} is made of several: it has no one weight per token.")
+        try:
+            self.see(given.n_keys, given.weights)
+        except NotTheseWeights as problem:
+            raise ValueError(f"{self.name} can't be told: {problem}.") from None
+
+    def forward(self, usual: Callable[..., Any]) -> Callable[..., Any]:
+        """The module's forward, which may go another way than by a kernel."""
+        telling = "output_attentions" in signature(usual).parameters
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            self.kernels = 0
+            if telling:
+                kwargs["output_attentions"] = True
+            output = usual(*args, **kwargs)
+            if self.kernels == 0:
+                self._own(output)
+            return output
+
+        return forward
+
+    def _own(self, output: Any) -> None:
+        parts = output[1:] if isinstance(output, tuple) else ()
+        found = [x for x in parts if isinstance(x, Tensor) and _is_pattern(x, output[0])]
+        if found:
+            self.see(found[0].shape[-1], partial(_picked, found[0]))
+            return
+        raise ValueError(
+            f"{self.name} gives no weights. If the model was loaded for flash attention, load it "
+            "with attention='eager'."
+        )
+
+
+def _is_pattern(weights: Tensor, output: Tensor) -> bool:
+    """Whether these are weights `[batch, head, query, key]`: what linear attention gives is not."""
+    if weights.ndim != 4 or (weights.shape[0], weights.shape[2]) != output.shape[:2]:
+        return False
+    last = weights[:, :, -1].float()
+    return bool((last >= 0).all()) and bool(((last.sum(-1) - 1).abs() < 0.02).all())
+
+
+def _picked(weights: Tensor, rows: Tensor, queries: Tensor) -> Tensor:
+    return weights[rows.to(weights.device), :, queries.to(weights.device)].float()

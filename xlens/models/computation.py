@@ -29,6 +29,8 @@ _IDLE = frozenset(
     | {"_is_hf_initialized", "warnings_issued", "max_seq_len_cached", "is_gradient_checkpointing"}
     | {"gradient_checkpointing", "_output_capturing_hooks_installed"}
 )
+# Before the name of an attention kernel while what it is given is looked at (`kernels`).
+LOOKED = "xlens_"
 # Whose files are as they were released.
 _RELEASED = frozenset({"torch", "transformers", "accelerate", "peft", "xlens"})
 _around: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
@@ -88,7 +90,12 @@ def around(hf_model: nn.Module) -> list[Any]:
 
 def attention_of(hf_model: nn.Module) -> str | None:
     """The attention implementation that is set now."""
-    return getattr(hf_model.config, "_attn_implementation", None)
+    return _usual(getattr(hf_model.config, "_attn_implementation", None))
+
+
+def _usual(attention: str | None) -> str | None:
+    """The same kernel's name where nobody looks."""
+    return attention and attention.removeprefix(LOOKED)
 
 
 # --- modules, their attributes and buffers ---
@@ -112,7 +119,7 @@ def _modules(hf_model: nn.Module) -> str:
                 if id(value) not in configs:  # most modules hold the model's own
                     configs[id(value)] = len(configs)
                     # The model's own attention stands in the key by its name.
-                    own = None if value is hf_model.config else value._attn_implementation
+                    own = None if value is hf_model.config else _usual(value._attn_implementation)
                     whole.update(f"{config_text(value)} {own}".encode())
                 said[attribute] = ["config", configs[id(value)]]
             else:
