@@ -155,6 +155,8 @@ def test_a_flipped_bit_is_found_by_the_full_check(tiny_file):
     converted.verify(Path(source.location))  # the size is right
     with pytest.raises(ValueError, match=r"model\.safetensors.* SHA-256"):
         converted.verify(Path(source.location), full=True)
+    assert resolve(tiny_file, progress=False) == source
+    converted.verify(Path(source.location), full=True)  # made again
 
 
 def cut(folder: Path) -> None:

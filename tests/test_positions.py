@@ -117,6 +117,19 @@ def test_generation_follows_transformers_across_the_boundary(kind):
     assert list(same.table["tokens"]) == list(got)
 
 
+def test_only_what_may_cross_the_boundary_is_continued_alone():
+    model = loaded("longrope llama")
+    near = [Prompt(_BASE[:n], "en", str(n)) for n in range(20, 24)]
+    with kit.passes(model) as passes:
+        generate(model, near, max_new_tokens=8, progress=False)
+    assert len(passes) < 16 and max(passes) == 4
+    crossing = [PROMPTS[0]]
+    wanted = generate(model, crossing, max_new_tokens=9, progress=False).table["tokens"][0]
+    model.hf_model.set_attn_implementation("eager")  # which reads the mask as it is
+    again = generate(model, crossing, max_new_tokens=9, progress=False).table["tokens"][0]
+    assert again == wanted
+
+
 def test_what_ran_before_does_not_count():
     model = loaded("dynamic llama")
     wanted = harvest(loaded("dynamic llama"), PROMPTS, progress=False).get("last")

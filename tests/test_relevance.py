@@ -17,6 +17,7 @@ from xlens import Prompt, Prompts
 from xlens.engine import rules
 from xlens.engine.relevance import RelevanceScores, relevance
 from xlens.engine.rules import ATTNLRP, CP_LRP, Rule
+from xlens.engine.rules.backward import with_constant_denominators
 
 MODULE = import_module("xlens.engine.relevance")  # the package may name the function alike
 CLOSE = 1e-4  # relative to the largest score of a prompt, fp32; measured: 5e-6
@@ -780,3 +781,20 @@ def test_an_architecture_that_needs_more_than_its_config():
     linear.forward = torch.no_grad()(linear.forward)
     with pytest.raises(ValueError, match=r"through torch.nn.modules.linear.Linear"):
         rules.check(model, rules.GRADIENT)
+
+
+@pytest.mark.parametrize("weight", [True, False])
+@pytest.mark.parametrize("kind", [nn.RMSNorm, nn.LayerNorm])
+def test_a_norm_of_torch_is_itself_and_its_denominator_a_constant(kind, weight):
+    norm = kind(6, elementwise_affine=weight)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = with_constant_denominators(norm.forward)(x)
+    torch.testing.assert_close(out, norm(x))
+    upper = torch.arange(18.0).reshape(3, 6)
+    (got,) = torch.autograd.grad(out, x, upper)
+    centred = x - x.mean(-1, keepdim=True) if kind is nn.LayerNorm else x
+    size = (centred.square().mean(-1, keepdim=True) + (norm.eps or 1e-7)).sqrt().detach()
+    plain = centred / size * (norm.weight if weight else 1.0)
+    torch.testing.assert_close(got, torch.autograd.grad(plain, x, upper)[0])

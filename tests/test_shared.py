@@ -89,8 +89,9 @@ def test_identical_prompts_run_once(family_dir):
     assert torch.equal(acts.get("last")[0], acts.get("last")[19])
 
 
-def test_a_cache_that_cannot_be_trusted_is_not_used(caplog):
-    model = kit.fresh("llama")
+@pytest.mark.parametrize("window", [None, 90])  # the texts that are tried are as long as windows
+def test_a_cache_that_cannot_be_trusted_is_not_used(window, caplog):
+    model = kit.fresh("llama") if window is None else kit.fresh("mistral", sliding_window=window)
 
     def wrong(module, args, kwargs):
         # As if the family forgot where it was: with a cache, positions start again at zero.

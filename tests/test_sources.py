@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from hashlib import sha256
 from pathlib import Path
 
@@ -431,6 +432,10 @@ def test_the_table_of_packages_is_sound():
     for wheel in wheels.WHEELS:
         assert len(wheel.digest) == 64
         assert wheels.find_wheel(wheel.name.upper()) is wheel
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    asked = {line.split("==")[0] for line in project["project"]["optional-dependencies"]["gemma"]}
+    parts = wheels.find_wheel("gemma-3-270m").parts
+    assert {p.split("/")[0].replace("_", "-") for p in parts} == {a for a in asked if "part" in a}
 
 
 def test_listing_models_is_quick():

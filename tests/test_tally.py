@@ -20,6 +20,8 @@ def asked():
     head = tiny.TEXT["en"][:80]
     prompts = [Prompt(head + tiny.TEXT["fr"][: 5 * n], "en", f"a{n}") for n in range(4)]
     prompts += [Prompt(head, "fr", "b"), Prompt(head, "en", "b"), Prompt(head, "en", "c")]
+    other = tiny.TEXT["en"][30:]  # of another length: it stands beside padding
+    prompts += [Prompt(other + end, "en", end) for end in ("Wo", "Wer ist")]
     return Prompts([*prompts, *kit.mixed()[:5]])
 
 

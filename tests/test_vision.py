@@ -126,6 +126,23 @@ def test_a_model_that_looks_ahead_is_refused():
         check_causal(HookedModel(own, tiny.sentencepiece(), name="paligemma"))
 
 
+@pytest.mark.parametrize(("size", "told"), [(1.0, r"by [2-6]\S* standard"), (1e-6, None)])
+def test_how_far_a_model_looks_ahead_is_told_in_the_logits_own_size(size, told):
+    model = kit.fresh("llama", initializer_range=0.05)
+    spread = float(kit.logits(model, [1, 2, 3]).std())
+
+    def longer(_module, _args, out):  # by 4 for the 4 tokens that follow
+        out.logits = out.logits + size * spread * out.logits.shape[1]
+        return out
+
+    model.hf_model.register_forward_hook(longer)
+    if told:
+        with pytest.raises(ValueError, match=told):
+            check_causal(model)
+    else:
+        assert 1e-6 < check_causal(model) < 2e-5
+
+
 def test_a_class_that_writes_no_text_is_refused_with_the_reason(tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = AutoConfig.for_model("t5", d_model=32, d_kv=8, num_layers=1, num_heads=2)
