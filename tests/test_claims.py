@@ -15,8 +15,9 @@ from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, con
 from xlens.languages import english_name, english_names
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.choices import findings
+from xlens.report.pair import landmark_table
 from xlens.report.process import language_names, process_findings
-from xlens.report.sentences import summarised
+from xlens.report.sentences import landmark_value, named, summarised
 from xlens.results import analysed
 from xlens.runs import RunDirectory
 from xlens.steering import SteeringResult
@@ -175,7 +176,16 @@ def test_the_output_and_the_controls_are_told_with_their_own_numbers(base):
     high = base["shuffled"].curves.copy()
     high.loc[3, "mean"] = 0.44
     other = {**base, "shuffled": replace(base["shuffled"], curves=high)}
-    assert "mean exceeds 0.44 with shuffled words" in " ".join(pair_sentences(other))
+    told = " ".join(pair_sentences(other))
+    assert "the highest mean of any language is 0.44 with shuffled words" in told
+
+
+def test_differences_keep_their_sign_in_the_table(base):
+    first = landmarks(base["translation"], source_over_pivot=(-0.2, -0.3, -0.1))
+    html = landmark_table({**base, "translation": first}, named([first]))
+    assert "-0.200 [-0.300, -0.100]" in html
+    (row,) = [r for _, r in first.landmarks.iterrows() if r["name"] == "source_over_pivot"]
+    assert landmark_value(row) == "-0.200"
 
 
 def test_pairs_of_one_run_that_differ_in_script_only_read_as_two(tmp_path):
@@ -343,10 +353,18 @@ def test_what_stays_with_accuracy_out_is_the_same_that_was_there(rows):
     (said,) = process_findings({"dissociation": found})
     before = {n for n, row in enumerate(rows) if row[0] < 0.05}
     after = {n for n, row in enumerate(rows) if row[1] < 0.05}
-    stay = re.search(r"(\d+) of the (\d+) stay", said)
-    assert (int(stay[1]), int(stay[2])) == (len(before & after), len(before))
-    new = re.search(r"(\d+) others of", said)
-    assert (int(new[1]) if new else 0) == len(after - before)
+    assert f"{len(before) or 'none'} {'have' if len(before) > 1 else 'has'} p < 0.05" in said
+    stay = re.search(r"(\d+) of the (\d+) (stays?)\b", said)
+    assert bool(stay) == bool(before)
+    if stay:
+        assert (int(stay[1]), int(stay[2])) == (len(before & after), len(before))
+        assert stay[3] == ("stays" if len(before & after) == 1 else "stay")
+        new = re.search(r"(\d+) others? of \d+ (has|have) it", said)
+        assert (int(new[1]) if new else 0) == len(after - before)
+        assert not new or new[2] == ("has" if len(after - before) == 1 else "have")
+    else:
+        new = re.search(r"taken out, (none|\d+) (has|have) it, of", said)
+        assert new[1] == str(len(after) or "none")
     strongest = {n for n, row in enumerate(rows) if row[2] == max(r[2] for r in rows)}
     assert {int(n) for n in re.findall(r"cosine at layer (\d+)", said)} == strongest
 
@@ -364,13 +382,25 @@ def test_a_correlation_that_turns_round_does_not_stay():
         )
         return process_findings({"dissociation": found})[0]
 
-    assert "1 of the 1 stay." in told((0.8, 0.7))
-    assert "0 of the 1 stay; 1 others" in told((0.8, -0.7))
+    assert "1 of the 1 stays." in told((0.8, 0.7))
+    assert "0 of the 1 stay; 1 other of 1 has it." in told((0.8, -0.7))
     assert "0 of the 1 stay; of 1 nothing can be told" in told((0.8, np.nan), (np.nan, np.nan))
     assert "negative" not in told((0.8, 0.7))
     assert ", 1 of them negative;" in told((0.8, 0.7), (-0.9, -0.7))
-    assert ", all of them negative;" in told((-0.9, -0.7))
+    assert ", all of them negative;" in told((-0.9, -0.7), (-0.9, -0.7))
+    assert "1 has p < 0.05" in told((-0.9, -0.7)) and ", a negative one;" in told((-0.9, -0.7))
     assert "nothing varies" in told((np.nan, np.nan))
+
+
+def test_the_strongest_of_many_is_judged_as_the_strongest():
+    row = {"layer": 1, "measure": "cosine", "metric": "spearman", "kind": "value", "rho": 0.9}
+    row |= {"p": 0.01, "p_adjusted": 0.3, "null_low": -0.5, "null_high": 0.5, "n_pairs": 6}
+    found = Dissociation(
+        provenance={}, table=pd.DataFrame([row]), languages=("en", "de"), n_permutations=9
+    )
+    (said,) = process_findings({"dissociation": found})
+    assert "cosine at layer 1 (rho 0.90, p 0.300 as the strongest of all)" in said
+    assert "p 0.01" not in said
 
 
 changes = st.tuples(st.sampled_from([0.001, 0.05, np.nan]), st.sampled_from([-0.1, 0.0, 0.1]))
@@ -406,7 +436,7 @@ def test_languages_that_steering_changes_are_those_whose_test_says_so(rows):
         assert (languages_in(both[0]) if both else set()) == sure & blind
     assert f"changes by {np.mean([c for _, c in real]):+.3f} on average" in said
     assert f"random directions by {np.mean([c for _, c in random]):+.3f}" in said
-    assert "adjusted for the 4 languages" in said
+    assert "adjusted for the 4 languages looked at, it" in said
 
 
 def steered(test):

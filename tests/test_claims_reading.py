@@ -27,6 +27,7 @@ from xlens.stats import Resampling
 from xlens.studies.context_retrieval import TWIN
 from xlens.studies.leaderboard import BY_CHANCE, leaderboard
 from xlens.tasks.xmrc import OracleResult, ReadingResult
+from xlens.wording import percent
 
 quick = settings(max_examples=25, deadline=None)
 shares = st.integers(0, 4).map(lambda n: n / 4)
@@ -147,10 +148,10 @@ def test_errors_of_language_are_held_against_right_answers(low, baseline, of):
     kinds = {"content": (4, 16, 0.1, 0.0), "language": (8, 16, low, baseline)}
     found = result(errors={"x-x": kinds | {"failure": (2, 16, 0.1, 0.0)}}, of=of)
     said = said_of(found, f"Of 16 {'wrong ' if of == 'wrong' else ''}answers in x-x")
-    assert "25% are wrong in what they say, 50% in another language" in said and "12% no" in said
-    assert f"other questions, {baseline:.0%} would count so" in said
+    assert "25 % are wrong in what they say, 50 % in another language" in said and "12 % no" in said
+    assert f"other questions, {percent(baseline)} would count so" in said
     above = "in Simplified Chinese)" if low > baseline else "in no language)"
-    assert f"the interval lies above that {above}" in said
+    assert f"the interval lies above its own language's share of these {above}" in said
 
 
 @quick
@@ -163,7 +164,9 @@ def test_the_oracle_is_told_with_the_chance_of_its_sentences(hits):
     ]
     found = OracleResult(provenance={}, items=pd.DataFrame(rows), left_out=pd.DataFrame())
     (said,) = oracle_findings({"oracle": found})
-    assert f"the right answer in {np.mean(hits):.0%} (chance 25%, longest sentence 50%;" in said
+    assert (
+        f"the right answer in {percent(np.mean(hits))} (chance 25 %, longest sentence 50 %;" in said
+    )
     clear = int((found.summary()["above_low"] > 0).sum())
     assert f"in {clear} of 1 combinations" in said
 

@@ -112,6 +112,25 @@ def test_undefined_layers_are_nan_and_few_languages_are_tried_in_all_orders(tmp_
         dissociation_curves(found, ["x"])
 
 
+def test_the_strongest_of_many_layers_has_a_p_of_its_own():
+    """Where nothing is, the smallest of many p is below 0.05 far more often than one in twenty."""
+    single, whole = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        layers = {f"l{n}": symmetric(rng) for n in range(8)}
+        found = dissociation(
+            similarity(**layers), panel(symmetric(rng), rng.random(len(TAGS))),
+            metrics=("spearman",), n_permutations=199,
+        ).table  # fmt: skip
+        rows = found[found["kind"] == "value"]
+        assert (rows["p_adjusted"] >= rows["p"]).all()
+        assert rows["p_adjusted"].idxmin() == rows["rho"].abs().idxmax()
+        single.append(rows["p"].min())
+        whole.append(rows["p_adjusted"].min())
+    assert np.mean(np.array(single) < 0.05) > 0.2
+    assert np.mean(np.array(whole) < 0.05) <= 0.12
+
+
 def test_refuses():
     rng = np.random.default_rng(3)
     result = panel(symmetric(rng), rng.random(len(TAGS)))

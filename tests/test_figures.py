@@ -123,7 +123,7 @@ def test_curves_say_what_they_show(summary):
     fig = figures.language_curves(summary)
     assert "Translation from German to Russian" in fig.layout.title.text
     assert "8 prompts" in fig.layout.title.text
-    assert "95% interval" in fig.layout.title.text
+    assert "95 % interval" in fig.layout.title.text
     assert fig.layout.xaxis2.title.text == "residual point (0 = embedding, 6 = after last block)"
     assert fig.layout.xaxis2.tickvals[-1] == 6
     assert tuple(fig.layout.yaxis2.range) == (0, 1)

@@ -109,11 +109,11 @@ def test_a_lens_run_is_drawn_anew_without_running_again(gpt2, monkeypatch):
     few = ["--n-items", "5", "--n-controls", "2", "--controls", "shuffled"]
     assert run(*line, "run", *few, "--draws", "40") == 0
     first = Path("run/report.html").read_text(encoding="utf-8")
-    assert "95% bootstrap intervals" in first
+    assert "95 % bootstrap intervals" in first
     monkeypatch.setattr("xlens.studies.latent_language.harvest", None)
     assert run(*line, "run", *few, "--draws", "40", "--confidence", "0.5") == 0
     second = Path("run/report.html").read_text(encoding="utf-8")
-    assert "50% bootstrap intervals" in second
+    assert "50 % bootstrap intervals" in second
     assert RunDirectory.open("run").resampling == Resampling(draws=40, confidence=0.5)
     assert run("report", "run") == 0
     assert Path("run/report.html").read_text(encoding="utf-8") == second

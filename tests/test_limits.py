@@ -21,6 +21,7 @@ from xlens.stats import Resampling
 from xlens.studies.leaderboard import leaderboard
 from xlens.tasks.xmrc import ReadingPrompts, answer_questions, mismatched, reading_scores
 from xlens.tasks.xmrc.metrics import chance_levels
+from xlens.wording import percent
 
 FEW = Resampling(draws=20)
 # The same answer: letters of one byte, of three, and of three without words.
@@ -83,12 +84,12 @@ def test_texts_that_were_cut_stand_in_every_cell(stories):
     parts = {"scores": result}
     head, rows = score_head(parts), score_rows(parts)
     assert head[8] == "text cut" and {len(row) for row in rows} == {len(head)}
-    assert [row[8] for row in rows if row[1] == "ru"] == [f"{(n // 2) / n:.0%}"]
+    assert [row[8] for row in rows if row[1] == "ru"] == [percent((n // 2) / n)]
     (said,) = [s for s in reading_findings(parts) if "Texts were cut" in s]
     assert "in 1 of 4 combinations" in said and "most in en-ru-en" in said
     # The leaderboard has their mean over languages; and where nothing is cut, no column.
     titles, (row,) = leaderboard_rows(leaderboard({"m": result}))
-    assert row[titles.index("text cut")] == f"{(n // 2) / n / 3:.0%}"
+    assert row[titles.index("text cut")] == percent((n // 2) / n / 3)
     whole = reading_scores(planted(asked(stories, ["en-en", "en-x"]), gold), resampling=FEW)
     assert "text cut" not in score_head({"scores": whole})
     assert not [s for s in reading_findings({"scores": whole}) if "Texts were cut" in s]

@@ -74,7 +74,7 @@ def test_relevance_with_its_depth():
     assert list(named(fig, "question")[0].y) == [1, 1, 1, 1, 0, 0]
     (mark,) = named(fig, "context: depth")
     assert (mark.x[0], mark.y[0], mark.marker.symbol) == (5, 2, "diamond")
-    assert "cumulative, 95%" in text(fig)
+    assert "cumulative, 95 %" in text(fig)
 
 
 def test_depth_is_drawn_prompt_by_prompt():

@@ -206,7 +206,7 @@ def test_sentences_are_left_out_for_right_and_own_answers(folder):
     head, rows = oracle_rows(parts["oracle"])
     assert head[:4] == ["text", "question", "answer", "target"] and rows[0][-1] == "2"
     (said,) = [s for s in reading_findings(parts) if "left out in turn" in s]
-    assert "the right answer in" in said and "chance 33%" in said
+    assert "the right answer in" in said and "chance 33 %" in said
 
 
 def test_a_chat_is_found_by_its_template(folder):

@@ -143,7 +143,7 @@ def test_the_page_shows_the_numbers_behind_the_figures(html, run):
     peak, final = summary.landmark("pivot_peak_prob"), summary.landmark("final_target_prob")
     for row in (peak, final):
         assert f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in text
-    assert "95% bootstrap intervals" in text
+    assert "95 % bootstrap intervals" in text
 
 
 def test_one_color_per_language_in_the_whole_report(html):
@@ -222,7 +222,7 @@ def test_a_phase_above_the_controls_is_told_with_its_numbers():
     assert f"highest, {peak['value']:.2f} [{peak['low']:.2f}, {peak['high']:.2f}]" in text
     assert "at residual point 4 [4, 4] of 6" in text
     assert "Russian leads for good from point 5 [5, 5] on." in text
-    assert "Controls: no language's mean exceeds 0.010 with shuffled words" in text
+    assert "Controls: the highest mean of any language is 0.010 with shuffled words" in text
 
 
 def test_no_phase_where_the_interval_reaches_the_control():
@@ -270,8 +270,8 @@ def test_a_crossover_in_few_resamples_is_a_weak_finding():
     marks = found["translation"].landmarks.copy()
     marks.loc[marks["name"] == "crossover_layer", "share_of_draws"] = 0.6
     found["translation"] = replace(found["translation"], landmarks=marks)
-    assert verdict(found).endswith("in 60% of the resamples only: a weak finding.")
-    assert "(in 60% of the resamples)" in " ".join(pair_sentences(found))
+    assert verdict(found).endswith("in 60 % of the resamples only: a weak finding.")
+    assert "(in 60 % of the resamples)" in " ".join(pair_sentences(found))
 
 
 def test_another_pivot_is_named():

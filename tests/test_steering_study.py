@@ -12,10 +12,12 @@ import xlens
 from xlens.engine import generate, room_for
 from xlens.figures import languages_said
 from xlens.prompts import Prompt, Prompts
+from xlens.stats import holm
 from xlens.steering import SteeringResult, SteeringVectors, SubspaceRemoval, sweep
 from xlens.studies import SteeringStudy, steer_choices
 from xlens.studies.steering_effects import choose, effects, items_table, summarised
 from xlens.tasks.choices import cldr_choices
+from xlens.wording import percent
 
 PROMPTS = Prompts([Prompt(f"Der Hund {i * 7}", "de", str(i)) for i in range(6)])
 
@@ -168,6 +170,25 @@ def test_summaries_pair_items_and_average_a_controls_draws():
     assert np.isnan(found.loc[("v", "transfer"), "value"])
 
 
+def test_changes_are_adjusted_for_methods_as_well_as_languages():
+    rng = np.random.default_rng(0)
+    items = pd.DataFrame(
+        [
+            {"language": tag, "vector": tag, "condition": c, "id": str(i), "accuracy": rng.random()}
+            | {"consistency": 0.0, "transfer": np.nan, "same_wrong": 0.0, "gold_nll": 1.0}
+            for tag in ("de", "fr", "ru")
+            for c in ("none", "v", "w", "v, random 0", "w, random 0")
+            for i in range(20)
+        ]
+    )
+    table = summarised(items)
+    table = table[table["metric"] == "accuracy"]
+    for family in (["v", "w"], ["v, random", "w, random"]):
+        mine = table[table["condition"].isin(family)]
+        assert len(mine) == 6
+        assert mine["p_adjusted"].to_numpy() == pytest.approx(holm(mine["p"].to_numpy()))
+
+
 def test_ties_go_to_the_weaker_push_and_the_lower_layer():
     rows = [("none", "", 0.0, 0.5, 0.1), ("v", "4", 1.0, 0.6, 0.2), ("v", "3", 2.0, 0.6, 0.2)]
     rows += [("v", "12", 1.0, 0.6, 0.2), ("v", "2", 1.0, 0.6, 0.1), ("w", "2-3", -1.0, 0.4, 0.9)]
@@ -227,7 +248,7 @@ def test_the_study_keeps_its_items_apart_and_reports_every_control(model, choice
     for row in said.itertuples():
         assert row.truncated == cut[row.language, row.condition]
     names = languages_said(found).data[0].y
-    assert any(f"({cut.max():.0%} cut off)" in name for name in names)
+    assert any(f"({percent(cut.max())} cut off)" in name for name in names)
     assert said.groupby(["language", "condition"])["share"].sum().tolist() == pytest.approx([1] * 8)
     surface = found.surface("lda", "accuracy", "fr")
     assert list(surface.index) == ["1", "1-2"] and list(surface.columns) == [1.0]

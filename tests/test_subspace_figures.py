@@ -11,6 +11,7 @@ from xlens import figures, subspace
 from xlens.figures import theme
 from xlens.stats import Resampling
 from xlens.testbed.planted import planted_activations
+from xlens.wording import percent
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,8 @@ def test_maps_show_every_item_mean_and_spread(places):
     assert [t.name for t in fig.data if t.showlegend].count("Deutsch (de)") == 1
     apart = places.separation.query("layer == 3 and where == 'map' and kind == 'value'")
     assert (
-        f"{apart['mean'].item():.0%} between languages (shuffled" in fig.layout.annotations[1].text
+        f"{percent(apart['mean'].item())} between languages (shuffled"
+        in fig.layout.annotations[1].text
     )
     assert (fig.layout.yaxis.scaleanchor, fig.layout.yaxis2.scaleanchor) == ("x", "x2")
     with pytest.raises(ValueError, match=r"No layers \[9\] on this map"):

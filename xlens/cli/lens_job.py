@@ -14,11 +14,12 @@ from xlens.figures.export import STATIC
 from xlens.languages import standardize
 from xlens.prompts import TooFewItems
 from xlens.report import write_report
-from xlens.report.sentences import layer, probability, used
+from xlens.report.sentences import landmark_value, used
 from xlens.runs import pair_name
 from xlens.studies.latent_language import PairStudy, check_pair, study_pair
 from xlens.studies.options import DRAWN, LensStudy
 from xlens.tasks.words import KINDS, WordList, cldr_words, read_words
+from xlens.wording import number_of
 
 
 def lens_job(
@@ -142,7 +143,7 @@ def _own_words(
     found = read_words(path, languages=_columns(columns), **policies)
     for reason in ("repeated", "missing"):
         if n := found.dropped.loc[found.dropped["reason"] == reason, "id"].nunique(dropna=False):
-            print(f"{path.name}: rows of {n} items are left out, {reason}.")
+            print(f"{path.name}: rows of {number_of(n, 'item')} are left out, {reason}.")
     found.require(languages)
     return found.select(kinds=kinds) if kinds else found
 
@@ -164,10 +165,10 @@ def _headline(done: PairStudy, study: LensStudy) -> str:
     summary = done.conditions[study.task].summary(resampling=study.resampling)
     table: pd.DataFrame = summary.landmarks
     shown = [
-        f"{row['name'].replace('_', ' ')} "
-        + (layer if row["name"].endswith("layer") else probability)(row["value"])
-        for _, row in table.iterrows()
+        f"{row['name'].replace('_', ' ')} {landmark_value(row)}" for _, row in table.iterrows()
     ]
     n = int(table["n"].iloc[0])
     left = used(counted(done.survival), "words")
-    return (f"      {left}\n" if left else "") + f"      {n} words; " + ", ".join(shown)
+    return (
+        (f"      {left}\n" if left else "") + f"      {number_of(n, 'word')}; " + ", ".join(shown)
+    )

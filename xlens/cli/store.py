@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App
 
 from xlens.cli.options import Switch
+from xlens.wording import number_of
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")
 _UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
@@ -32,18 +33,20 @@ def ls(*, root: Path | None = None) -> None:
     for entry in entries:
         state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
         verb, model = entry.about["verb"] or "?", entry.about["model"] or "?"
-        prompts = "?" if entry.about["prompts"] is None else f"{entry.about['prompts']:,}"
+        n = entry.about["prompts"]
+        prompts = "? prompts" if n is None else number_of(n, "prompt")
         tags = ", ".join(entry.about["languages"] or ())
         languages = f" ({tags})" if tags else ""
-        layers = "" if entry.about["layers"] is None else f", {entry.about['layers']} layers"
+        n_layers = entry.about["layers"]
+        layers = "" if n_layers is None else f", {number_of(n_layers, 'layer')}"
         epoch, old = entry.about["epoch"], ""
         if entry.problem is None and epoch != EPOCH:
             old = f", of epoch {epoch or 'none'}: never served (prune --old)"
         print(
             f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {_age(now - entry.used):>8}  {state:8}  "
-            f"{verb}  {model}  {prompts} prompts{languages}{layers}{old}"
+            f"{verb}  {model}  {prompts}{languages}{layers}{old}"
         )
-    print(f"{len(entries)} entries in {store.root}")
+    print(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
 
 
 @app.command

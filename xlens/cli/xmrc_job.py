@@ -35,6 +35,7 @@ from xlens.studies import ReadingStudy, check_reading, study_reading
 from xlens.studies.context_retrieval import TABLE, combinations, planned_reading, saved_reading
 from xlens.studies.leaderboard import find_pairs
 from xlens.tasks.xmrc import ReadingSet, download_reading, read_reading
+from xlens.wording import number_of
 
 Policy = Literal["error", "drop"]
 SEEN = "model.json"
@@ -221,12 +222,14 @@ def _tell(parts: dict[str, Result], place: Path) -> None:
     print(*reading_findings(parts), sep="\n")
     reasons = parts["predictions"].to_frame()["reason"]
     if n := int((reasons == REFUSED).sum()):
-        print(f"{n} of {len(reasons)} prompts were refused by the server: empty answers.")
+        told = number_of(len(reasons), "prompt")
+        print(f"Refused by the server, so that the answer is empty: {n} of {told}.")
     print(f"Answers: {(place / TABLE).resolve()}\n", flush=True)
 
 
 def _rank(run: RunDirectory, done: dict[str, dict[str, Result]]) -> None:
     board = compared(run, done)
     if board is not None:
-        print(f"Models by F1 in {board.setting}, the mean over languages\n")
+        setting = scores_of(next(iter(done.values()))).setting_name(board.setting)
+        print(f"Models by F1 in {setting}, the mean over languages\n")
         print(text_table(*leaderboard_rows(board)))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from math import factorial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,11 @@ class Dissociation(Result):
 
     Attributes:
         table: One row per layer, similarity measure, consistency metric and kind: `layer measure
-            metric kind rho p null_low null_high n_pairs`. `rho` is Spearman's; `p` and the null's
-            middle 95 % come from permuting the languages of one of the two matrices (Mantel's
-            test), since pairs that share a language are not independent.
+            metric kind rho p p_adjusted null_low null_high n_pairs`. `rho` is Spearman's;
+            `p` and the null's middle 95 % come from permuting the languages of one of the two
+            matrices (Mantel's test), since pairs that share a language are not independent.
+            `p_adjusted` is over all layers and measures of a metric and kind: how often the
+            strongest of them is as strong, under the same permutations.
         languages: Whose pairs.
         n_permutations: Behind each p.
     """
@@ -95,7 +98,9 @@ def dissociation(
     accuracy = panel.languages.set_index("language").loc[tags, "accuracy"].to_numpy(float)
     pair_accuracy = (accuracy[first] + accuracy[second]) / 2
     outside = {metric: _symmetric(panel, metric, tags)[first, second] for metric in metrics}
-    rows: list[dict[str, object]] = []
+    drawn = len(orders) < factorial(len(tags))
+    strongest = {(m, kind): np.zeros(len(orders)) for m in outside for kind in KINDS}
+    rows: list[dict[str, Any]] = []
     for (layer, measure), mine in similarity.groupby(["layer", "measure"], sort=False):
         alike = _matrix(mine, tags)
         permuted = alike[orders[:, first], orders[:, second]]
@@ -105,9 +110,8 @@ def dissociation(
                 null = _spearman(permuted, values, control)
                 rho = _spearman(alike[first, second][None], values, control)[0]
                 low, high = middle(null) if np.isfinite(rho) else (np.nan, np.nan)
-                # The identity is among all orders; among drawn ones it is added.
-                beyond = (np.abs(null) >= abs(rho) - 1e-12).sum()
-                drawn = len(orders) < factorial(len(tags))
+                most = strongest[metric, kind]
+                np.fmax(most, np.abs(null), out=most)
                 rows.append(
                     {
                         "layer": layer,
@@ -115,20 +119,29 @@ def dissociation(
                         "metric": metric,
                         "kind": kind,
                         "rho": rho,
-                        "p": (beyond + drawn) / (len(orders) + drawn)
-                        if np.isfinite(rho)
-                        else np.nan,
+                        "p": _share_beyond(np.abs(null), rho, drawn),
                         "null_low": float(low),
                         "null_high": float(high),
                         "n_pairs": len(first),
                     }
                 )
+    for row in rows:
+        most = strongest[row["metric"], row["kind"]]
+        row["p_adjusted"] = _share_beyond(most, row["rho"], drawn)
+    columns = ["layer", "measure", "metric", "kind", "rho", "p", "p_adjusted"]
     return Dissociation(
         provenance=analysed(panel.provenance, "dissociation", {"seed": seed}),
-        table=pd.DataFrame(rows),
+        table=pd.DataFrame(rows, columns=[*columns, "null_low", "null_high", "n_pairs"]),
         languages=tuple(tags),
         n_permutations=len(orders),
     )
+
+
+def _share_beyond(null: Float[np.ndarray, " draw"], rho: float, drawn: bool) -> float:
+    """How often chance does as well; the identity is among all orders, and added to drawn ones."""
+    if not np.isfinite(rho):
+        return float("nan")
+    return float(((null >= abs(rho) - 1e-12).sum() + drawn) / (len(null) + drawn))
 
 
 def _orders(n: int, most: int, rng: np.random.Generator) -> Int[np.ndarray, "draw language"]:

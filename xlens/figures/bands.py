@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from xlens.checks import typed
 from xlens.figures import theme
 from xlens.lens.result import LensSummary
+from xlens.wording import number_of, percent, range_of
 
 CHANCE = "thin dotted: the same states, read for other prompts' words"
 # Smaller shares are drawn together, as the code of arXiv 2504.04264 does.
@@ -153,17 +154,21 @@ def in_order(tags: set[str], colors: Mapping[str, str]) -> list[str]:
     return [*(t for t in colors if t in tags), *sorted(tags - set(colors))]
 
 
+def shaded(confidence: float) -> str:
+    """What a band around a curve is."""
+    return f"shaded: {percent(confidence, whole=False)} interval of the mean"
+
+
 def sample_note(summary: LensSummary) -> str:
     """How many prompts a figure shows and what its shading means."""
-    return f"{count(summary)} prompts · shaded: {summary.confidence:.0%} interval of the mean"
+    return f"{number_of(count(summary), 'prompt')} · {shaded(summary.confidence)}"
 
 
 def samples_note(summaries: Mapping[str, LensSummary]) -> str:
     """As `sample_note`, for several summaries."""
     counts = [count(s) for s in summaries.values()]
-    span = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     confidence = next(iter(summaries.values())).confidence
-    return f"{span} prompts each · shaded: {confidence:.0%} interval of the mean"
+    return f"{range_of(counts, 'prompt')} each · {shaded(confidence)}"
 
 
 def count(summary: LensSummary) -> int:

@@ -10,6 +10,7 @@ from xlens.figures import bands, theme
 from xlens.lengths import WORDS
 from xlens.stats import Resampling
 from xlens.tasks.choices import LatentOptions
+from xlens.wording import range_of
 
 _LINES = (
     (("share", "{pivot} options", 0), ("share_control", "control: another item's", 1)),
@@ -70,12 +71,11 @@ def latent_share(result: LatentOptions, *, resampling: Resampling = Resampling()
     for row, title in enumerate(_TITLES, start=1):
         fig.update_yaxes(range=[0, 1], row=row)
         fig.update_yaxes(title_text=title.format(pivot=pivot), row=row, col=1)
-    n = int(table["n"].max())
     return theme.finish(
         fig,
         title="Which language's options does a layer favour?",
         notes=[
-            f"at most {n} items · options compared {WORDS[result.by]} · shaded: "
+            f"{range_of(table['n'], 'item')} · options compared {WORDS[result.by]} · shaded: "
             f"{resampling.percent} interval of the mean · dotted: guessing"
         ],
         height=440,

@@ -87,7 +87,7 @@ def dissociation_curves(
     fig.update_yaxes(title_text="rho over pairs", col=1)
     notes = [
         f"{len(result.languages)} languages, {int(table['n_pairs'].iloc[0])} pairs",
-        "filled: p < 0.05 by permuted languages",
+        "filled: p < 0.05 by permuted languages, each point by itself",
     ]
     if kind == "accuracy_out":
         notes.append("the languages' accuracy taken out")

@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lens.result import LensSummary
+from xlens.wording import number_of
 
 _STATES = {
     "entropy": "entropy (bits)",
@@ -143,7 +144,7 @@ def composition_bars(
         title="Languages of the most probable tokens",
         notes=[
             theme.task_words(summary.task, summary.source, summary.target, names),
-            f"{bands.count(summary)} prompts · unknown: no language could be told",
+            f"{number_of(bands.count(summary), 'prompt')} · unknown: no language could be told",
         ],
         height=280,
         legend=[theme.language_label(tag) for tag in tags],

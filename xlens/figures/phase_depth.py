@@ -13,6 +13,7 @@ from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
 from xlens.phases.stability import INDICES
 from xlens.stats import Resampling
+from xlens.wording import number_of, percent
 
 _ROW = 190
 """Height of a small plot with its title, in pixels."""
@@ -65,13 +66,13 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
         bands.layer_axis(fig, depth.n_layers, title=False, ticks=5, **place)
     fig.update_xaxes(title_text="residual point (0 = embedding)", row=rows)
     fig.update_yaxes(title_text="relevance", col=1)
-    reading = f"{depth.options['reading']}, {depth.options['share']:.0%}"
+    reading = f"{depth.options['reading']}, {percent(depth.options['share'])}"
     return theme.finish(
         fig,
         title="Relevance of the segments by layer",
         notes=[
-            f"{depth.table['prompt'].nunique()} prompts · shaded: {how.percent} interval of "
-            "the mean",
+            f"{number_of(depth.table['prompt'].nunique(), 'prompt')} · "
+            f"{bands.shaded(how.confidence)}",
             f"diamonds: mean major relevance depth ({reading}) with its interval",
         ],
         height=_ROW * rows,
@@ -134,10 +135,9 @@ def depth_by_language(
     fig.update_xaxes(type="category")
     fig.update_yaxes(range=[-0.02, 1.05])
     fig.update_yaxes(title_text="depth (share of the blocks)", col=1)
-    n = int(depth.table["prompt"].nunique())
-    how = depth.options
+    n, how = number_of(depth.table["prompt"].nunique(), "prompt"), depth.options
     notes = [
-        f"{n} prompts · {how['reading']} reading at {how['share']:.0%}, {how['sign']}",
+        f"{n} · {how['reading']} reading at {percent(how['share'])}, {how['sign']}",
         "line: median, dashed: mean, box: middle half",
     ]
     notes += ["grey: random spans of the same length"] if control is not None else []

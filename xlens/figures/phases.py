@@ -13,6 +13,7 @@ from xlens.figures import bands, theme
 from xlens.phases.compare import PairedCurves, PairedEffects
 from xlens.phases.curves import ALL, KINDS, CurveSummary
 from xlens.phases.detect import PhaseResult
+from xlens.wording import percent, range_of
 
 _ROW = 190
 """Height of a small plot with its title, in pixels."""
@@ -88,11 +89,11 @@ def phase_curves(
         lowest = i + columns >= len(names)
         bands.layer_axis(fig, curves.n_layers, title=False, ticks=5, **place)
         fig.update_xaxes(title_text=_POINTS if lowest else None, **place)
-    most = int(max(table["n"].max() for table in tables))
-    notes = [f"{most} prompts" + _of_language(language)]
+    counts = [n for table in tables for n in table["n"]]
+    notes = [range_of(counts, "prompt") + _of_language(language)]
     if phases is not None:
         notes += [phases.verdict(language), "vertical: this evidence's boundary with its interval"]
-    notes.append(f"shaded: {curves.confidence:.0%} interval of the mean")
+    notes.append(bands.shaded(curves.confidence))
     return theme.finish(
         fig,
         title="Question encoding, then answer retrieval",
@@ -213,8 +214,8 @@ def paired_curves(
         title=f"{first} and {second}",
         notes=[
             "right less wrong answer" + _of_language(language),
-            f"difference: {second} less {first}, {paired.confidence:.0%} interval; filled: "
-            "significant",
+            f"difference: {second} less {first}, {percent(paired.confidence, whole=False)} "
+            "interval; filled: significant",
         ],
         height=_ROW * len(names),
         legend=list(paired.names),
@@ -271,9 +272,9 @@ def paired_effects(paired: PairedEffects, *, language: str = ALL) -> go.Figure:
         fig,
         title=f"{paired.effect.capitalize()}: {first} and {second}",
         notes=[
-            " · ".join([f"{int(table['n'].max())} prompts{_of_language(language)}", *made]),
-            f"difference: {second} less {first}, {paired.confidence:.0%} interval; filled: "
-            "significant",
+            " · ".join([range_of(table["n"], "prompt") + _of_language(language), *made]),
+            f"difference: {second} less {first}, {percent(paired.confidence, whole=False)} "
+            "interval; filled: significant",
         ],
         height=_EFFECT,
         legend=[*paired.names, *(["control"] if len(known) else [])],

@@ -13,6 +13,7 @@ from xlens.figures import theme
 from xlens.languages import english_name
 from xlens.stats import Resampling
 from xlens.tasks.xmrc import ERRORS, ReadingResult
+from xlens.wording import range_of
 
 _METRICS = {
     "f1": "token F1",
@@ -95,9 +96,10 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     )
     fig.update_xaxes(title="language")
     fig.update_yaxes(title_text=_METRICS[metric], rangemode="tozero")
-    n, paragraphs = _range(real["n"]), _range(real["paragraphs"])
+    asked = range_of(real["n"], "question")
+    paragraphs = range_of(real["paragraphs"], "paragraph")
     percent = Resampling.of(result.provenance).percent
-    notes = [f"{n} questions on {paragraphs} paragraphs · whiskers: {percent} interval"]
+    notes = [f"{asked} on {paragraphs} · whiskers: {percent} interval"]
     notes += [f"grey lines: the same questions, {result.other_text}"] if len(control) else []
     if real["chance"].notna().any():
         notes.append("dotted: by chance, right answers to other questions")
@@ -155,7 +157,7 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     )
     fig.update_yaxes(autorange="reversed", showgrid=False, type="category", title="text")
     fig.update_xaxes(showgrid=False, type="category", title="question")
-    notes = [f"{_METRICS[metric]} · {_range(table['n'])} questions"]
+    notes = [f"{_METRICS[metric]} · {range_of(table['n'], 'question')}"]
     if table["chance"].notna().any():
         by_text = table.groupby("context_language")["chance"].first()
         ticks = [f"{tag}<br>chance {by_text[tag]:.2f}" for tag in rows]
@@ -191,7 +193,7 @@ def error_bars(result: ReadingResult) -> go.Figure:
         cols=len(settings),
         shared_yaxes=True,
         column_widths=widths,
-        subplot_titles=settings,
+        subplot_titles=[result.setting_name(setting) for setting in settings],
         horizontal_spacing=0.03,
     )
     fig.update_annotations(font_size=12)
@@ -354,12 +356,6 @@ def _add_levels(
         if math.isfinite(level):
             ends = {"x0": x - half, "x1": x + half, "y0": level, "y1": level}
             fig.add_shape(type="line", line={"width": 2, **line}, **ends, **place)
-
-
-def _range(numbers: pd.Series) -> str:
-    """`12`, or `10 to 12` where combinations have different numbers."""
-    low, high = int(numbers.min()), int(numbers.max())
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _interval(table: pd.DataFrame, color: str) -> dict[str, object]:

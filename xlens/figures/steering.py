@@ -9,6 +9,7 @@ from xlens.checks import typed
 from xlens.figures import theme
 from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
+from xlens.wording import number_of, percent, range_of
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -96,13 +97,13 @@ def steering_surface(result: SteeringResult, metric: str = "accuracy") -> go.Fig
             "colorbar": {"thickness": 10},
         }
     )
-    n = int(result.dev["n"].max())
+    n = number_of(int(result.dev["n"].max()), "development item")
     target = theme.language_label(result.target)
     name = _NAMES[metric].format(target=target)
     return theme.finish(
         fig,
         title=f"Steering towards {target}: change in {name}",
-        notes=[f"{n} development items a language, mean over languages", "frame: chosen"],
+        notes=[f"{n} a language, mean over languages", "frame: chosen"],
         height=max(180, _CELL * len(next(iter(surfaces.values())))),
         subtitles=True,
     )
@@ -185,13 +186,12 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     )
     fig.update_xaxes(nticks=4)
     fig.update_layout(hovermode="closest")
-    n, percent = int(result.test["n"].max()), Resampling.of(result.provenance).percent
+    n = number_of(int(result.test["n"].max()), "test item")
+    level = Resampling.of(result.provenance).percent
     return theme.finish(
         fig,
         title=f"What steering towards {target} changes",
-        notes=[
-            f"{n} test items, on which nothing was chosen · bars: {percent} interval of the change"
-        ],
+        notes=[f"{n}, on which nothing was chosen · bars: {level} interval of the change"],
         height=max(240, 22 * len(pairs) * len(conditions) // 2),
         legend=[method_name(c) for c in conditions],
         subtitles=True,
@@ -218,7 +218,7 @@ def languages_said(result: SteeringResult) -> go.Figure:
     cut = table.groupby(["language", "condition"])["truncated"].first().to_dict()
     names = [
         f"{theme.language_label(tag)}, {'no steering' if c == 'none' else method_name(c)}"
-        + (f" ({cut[tag, c]:.0%} cut off)" if cut.get((tag, c)) else "")
+        + (f" ({percent(cut[tag, c])} cut off)" if cut.get((tag, c)) else "")
         for tag, c in bars
     ]
     fig = go.Figure()
@@ -238,7 +238,7 @@ def languages_said(result: SteeringResult) -> go.Figure:
     return theme.finish(
         fig,
         title="In which language does the steered model go on?",
-        notes=[f"{int(table['n'].max())} prompts each, identified by py3langid"],
+        notes=[f"{range_of(table['n'], 'prompt')} each, identified by py3langid"],
         height=max(200, 24 * len(bars)),
         legend=[theme.language_label(tag) for tag in said],
     )

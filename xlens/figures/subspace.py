@@ -10,6 +10,7 @@ from xlens.figures import bands, theme
 from xlens.subspace.distances import DISTANCES
 from xlens.subspace.pairs import KINDS, LanguagePairs
 from xlens.subspace.probe import FEATURES, LanguageProbe
+from xlens.wording import percent
 
 _ROW = 210
 """Height of a small plot with its title, in pixels."""
@@ -105,7 +106,8 @@ def pair_curves(
         fig.update_xaxes(title_text=_POINTS if lowest else None, **place)
     notes = [f"{theme.language_label(pivot)} with each other language"]
     notes += [KINDS[kind]] if kind != "value" else []
-    notes += [_sample(pairs), f"shaded: {pairs.confidence:.0%} interval; grey: controls' range"]
+    level = percent(pairs.confidence, whole=False)
+    notes += [_sample(pairs), f"shaded: {level} interval; grey: controls' range"]
     return theme.finish(
         fig,
         title="How alike languages are, layer by layer",
@@ -241,7 +243,8 @@ def probe_curves(probe: LanguageProbe) -> go.Figure:
     notes = [f"{len(probe.languages)} languages, held-out items · grey line: chance"]
     if probe.estimator:
         notes.append(f"subspace: {probe.estimator}")
-    notes.append(f"{POOLED.get(probe.pooling, probe.pooling)} · shaded: {probe.confidence:.0%}")
+    level = percent(probe.confidence, whole=False)
+    notes.append(f"{POOLED.get(probe.pooling, probe.pooling)} · shaded: {level} interval")
     return theme.finish(
         fig, title="Can the language be read?", notes=notes, height=320, legend=names
     )

@@ -11,6 +11,7 @@ from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.figures.subspace import POOLED, spaced
 from xlens.subspace.maps import LanguageMap
+from xlens.wording import percent
 
 _SIDE = 250
 """Height of a small map, in pixels."""
@@ -222,18 +223,14 @@ def _corner(result: LanguageMap, layer: int) -> dict[str, Any]:
 
 def _shown(result: LanguageMap, layer: int) -> str:
     shares = result.axes[result.axes["layer"] == layer].sort_values("axis")["explained"]
-    return f"shows {_percent(float(shares.sum(skipna=False)))} of variance"
+    return f"shows {percent(float(shares.sum(skipna=False)))} of variance"
 
 
 def _apart(result: LanguageMap, layer: int) -> str:
     table = result.separation
     table = table[(table["layer"] == layer) & (table["where"] == "map")].set_index("kind")["mean"]
-    value, shuffled = (_percent(float(table.get(k, math.nan))) for k in ("value", "shuffled"))
+    value, shuffled = (percent(float(table.get(k, math.nan))) for k in ("value", "shuffled"))
     return f"{value} between languages (shuffled {shuffled})"
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 def _checked(

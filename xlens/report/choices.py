@@ -17,6 +17,7 @@ from xlens.report.tables import figure, interval, number, paragraph, table
 from xlens.report.ways import ways_html, ways_sentences
 from xlens.runs import RunDirectory
 from xlens.stats import Resampling
+from xlens.wording import percent
 
 STUDY = "choices"
 PANEL, SCORES = "consistency", "scores"
@@ -161,7 +162,7 @@ def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
             names[row["language"]],
             interval(row, "accuracy"),
             f"{row['chance']:.2f}",
-            f"{row['ties']:.0%}",
+            percent(row["ties"]),
             str(row["n"]),
         ]
         for row in panel.languages.to_dict("records")

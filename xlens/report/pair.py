@@ -18,6 +18,7 @@ from xlens.figures.theme import task_words
 from xlens.lens.result import LensSummary
 from xlens.report.sentences import landmark, pair_sentences, verdict, with_interval
 from xlens.report.tables import figure, language, table
+from xlens.wording import percent
 
 _FIRST = ("translation", "cloze", "repetition")
 _NEXT = ("shuffled", "random-init", "repetition")
@@ -73,9 +74,7 @@ def pair_section(
     drawn = "".join(
         figure(
             figure_block(fig, name, label=_alt(name, conditions, names)),
-            _CAPTIONS[name.removeprefix(f"{key}-")].format(
-                pivot=names[summary.pivot], target=names[summary.target]
-            ),
+            _caption(name.removeprefix(f"{key}-"), conditions, names),
         )
         for name, fig in figures.items()
     )
@@ -84,6 +83,15 @@ def pair_section(
         f'<span class="own">{own}</span></h2>\n'
         f'<p class="verdict">{escape(verdict(conditions, names=names))}</p>\n{drawn}'
         f"{landmark_table(conditions, names)}</section>\n"
+    )
+
+
+def _caption(kind: str, conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
+    """What a figure shows, and what the controls are of those that were run."""
+    summary = next(iter(conditions.values()))
+    more = [words for name, words in _OF_CONTROLS.get(kind, {}).items() if name in conditions]
+    return " ".join([_CAPTIONS[kind], *more]).format(
+        pivot=names[summary.pivot], target=names[summary.target]
     )
 
 
@@ -109,16 +117,14 @@ def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, st
         cells: list[str] = []
         for one in conditions.values():
             row = landmark(one, name)
-            cells.append(
-                "–" if row is None else with_interval(row, of_layers=name.endswith("layer"))
-            )
+            cells.append("–" if row is None else with_interval(row))
         rows.append([label, *cells])
     rows.append(["prompts", *(str(int(s.landmarks["n"].max())) for s in conditions.values())])
     head = [condition_label(name, control=i > 0) for i, name in enumerate(conditions)]
-    interval = f"{summary.confidence:.0%} bootstrap intervals over prompts"
+    level = percent(summary.confidence, whole=False)
     return table(
-        f"Landmarks with {interval}. Points run from 0 (embedding) to {summary.n_layers} (after "
-        "the last block).",
+        f"Landmarks with {level} bootstrap intervals over prompts. Points run from 0 (embedding) "
+        f"to {summary.n_layers} (after the last block).",
         ["", *head],
         rows,
     )
@@ -138,16 +144,10 @@ def _alt(name: str, conditions: Mapping[str, LensSummary], names: Mapping[str, s
 _CAPTIONS = {
     "curves": (
         "Mean probability that the model is about to say the word in each language, read from "
-        "every layer with the logit lens; above, the entropy of the whole distribution. Thin "
-        "dotted lines: the same states read for other prompts' words, what each language gets by "
-        "chance. A dotted upright line marks where {target} takes the lead from {pivot} for good, "
-        "if it does."
+        "every layer with the logit lens; above, the entropy of the whole distribution. A dotted "
+        "upright line marks where {target} takes the lead from {pivot} for good, if it does."
     ),
-    "controls": (
-        "The same reading for the result and its controls, on one scale. Shuffled words: the same "
-        "states, read for other prompts' words. Random weights: the same prompts through an "
-        "untrained model of the same shape. Repetition: {target} words only repeated."
-    ),
+    "controls": "The same reading for the result and its controls, on one scale.",
     "composition": (
         "Languages of the tokens that each layer holds most probable. A guess from single tokens: "
         "short ones often belong to no one language and count as unknown."
@@ -156,4 +156,16 @@ _CAPTIONS = {
         "Entropy: how many choices are open. KL: how far the layer's distribution is from the "
         "output's. Token energy: how much of the state lies where tokens are written."
     ),
+}
+_OF_CONTROLS = {
+    "curves": {
+        "shuffled": "Thin dotted lines: the same states read for other prompts' words, what each "
+        "language gets by chance."
+    },
+    "controls": {
+        "shuffled": "Shuffled words: the same states, read for other prompts' words.",
+        "random-init": "Random weights: the same prompts through an untrained model of the same "
+        "shape.",
+        "repetition": "Repetition: {target} words only repeated.",
+    },
 }

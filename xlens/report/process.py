@@ -41,6 +41,7 @@ from xlens.steering import EFFECTS, SteeringResult
 from xlens.studies.latent_process import PARTS
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
 from xlens.tasks.choices import LatentOptions
+from xlens.wording import number_of
 
 MARK = "probe"  # a result that only these runs have
 PART_WORDS = {"latent": "options inside", "dissociation": "the test whether the two go together"}
@@ -222,31 +223,48 @@ def _dissociated(found: Dissociation) -> str:
     before, after = (_cells(rows[rows["p"] < LEVEL]) for rows in (raw, out))
     strength = raw["rho"].abs()
     best = raw[strength == strength.max()].to_dict("records")
-    which = " and ".join(f"{r['measure'].replace('_', ' ')} at layer {r['layer']:g}" for r in best)
     against = sum(sign < 0 for *_, sign in before)
+    combinations = number_of(len(raw), "combination")
     said = (
-        f"Similarity inside and consistency of answers, over {int(best[0]['n_pairs'])} pairs of "
-        f"languages: of {len(raw)} combinations of layer and measure, {len(before)} have p < 0.05 "
-        f"by permuted languages (about {LEVEL * len(raw):.0f} would by chance, were they "
-        f"independent){_signs(len(before), against)}; the strongest is {which}, "
-        + " and ".join(f"rho {r['rho']:.2f}, p {r['p']:.3f}" for r in best)
-        + "."
+        "Similarity inside and consistency of answers, over "
+        f"{number_of(int(best[0]['n_pairs']), 'pair')} of languages: of {combinations} of layer "
+        f"and measure, {_have(len(before))} p < 0.05 by permuted languages (by chance "
+        f"{LEVEL * len(raw):.2g} would, on average){_signs(len(before), against)}; the strongest "
+        f"{'is' if len(best) == 1 else 'are'} {' and '.join(map(_correlation, best))}."
     )
     if not (found.table["kind"] == "accuracy_out").any():
         return said
     told = {cell[:2] for cell in _cells(out)}
     untold = sum(cell[:2] not in told for cell in before)
-    stay = [f"{len(before & after)} of the {len(before)} stay"]
+    stays = "stays" if len(before & after) == 1 else "stay"
+    stay = [f"{len(before & after)} of the {len(before)} {stays}"] if before else []
     stay += [f"of {untold} nothing can be told then"] if untold else []
-    if new := len(after - before):
-        stay.append(f"{new} others of {len(out)} have it then")
+    new = len(after - before)
+    if new and before:
+        stay.append(f"{number_of(new, 'other')} of {len(out)} {'has' if new == 1 else 'have'} it")
+    elif not before:
+        stay.append(f"{_have(new)} it, of {len(out)}")
     return f"{said} With accuracy taken out, {'; '.join(stay)}."
+
+
+def _have(n: int) -> str:
+    return f"{n or 'none'} {'have' if n > 1 else 'has'}"
+
+
+def _correlation(row: Mapping[Any, Any]) -> str:
+    """Where, how strong, and how sure: the strongest of many is judged as such."""
+    said = f"{row['measure'].replace('_', ' ')} at layer {row['layer']:g} (rho {row['rho']:.2f}, p "
+    among = row.get("p_adjusted", math.nan)  # older results have none
+    own = f"{row['p']:.3f}"
+    return f"{said}{own})" if math.isnan(among) else f"{said}{among:.3f} as the strongest of all)"
 
 
 def _signs(n: int, against: int) -> str:
     """Which way correlations go, as more of the one need not go with more of the other."""
     if not against:
         return ""
+    if n == 1:
+        return ", a negative one"
     return f", {'all' if against == n else against} of them negative"
 
 
@@ -261,6 +279,9 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
     target = names[result.target]
     own = result.test[result.test["language"] != result.target]
     accuracy = own[own["metric"] == "accuracy"]
+    looked_at = f"the {number_of(accuracy['language'].nunique(), 'language')} looked at"
+    if len(result.chosen) > 1:
+        looked_at += f" and the {len(result.chosen)} methods"
     for row in result.chosen.to_dict("records"):
         method = str(row["method"])
         mine, random = (
@@ -276,8 +297,8 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
             f"Steering towards {target} by {method.replace('_', ' ')} (layer {row['band']}, "
             f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
             f"{mine['change'].mean():+.3f} on average, with random directions by "
-            f"{random['change'].mean():+.3f}; adjusted for the {len(mine)} languages looked at, it "
-            f"rises in {listed(names, rises)} and falls in {listed(names, falls)}"
+            f"{random['change'].mean():+.3f}; adjusted for {looked_at}, it rises in "
+            f"{listed(names, rises)} and falls in {listed(names, falls)}"
             f"{''.join(f'; {text}' for text in alike)}."
         )
     return said

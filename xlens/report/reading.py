@@ -30,6 +30,7 @@ from xlens.languages import english_name
 from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
 from xlens.report.reading_inside import correlation_rows, intervals_of, phase_rows, stability_rows
 from xlens.report.reading_tables import (
+    controls_of,
     has_settings,
     leaderboard_rows,
     oracle_rows,
@@ -49,6 +50,7 @@ from xlens.studies.context_retrieval import ORACLE, PARTS, TABLE
 from xlens.studies.leaderboard import RULE, Leaderboard, find_pairs, leaderboard
 from xlens.tasks.xmrc import OracleResult, Predictions, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
+from xlens.wording import number_of
 
 MARK = "predictions"
 """A result that only these runs have."""
@@ -56,10 +58,8 @@ COMMAND = "xmrc"
 _PLOTLY = "../plotly.min.js"
 _EXAMPLES = 8
 _URL = re.compile(r"@https?://.*$")
-_BARS = (
-    "Token F1 by language and setting, with intervals over paragraphs. Grey lines: the same "
-    "questions with another text. Only what stands above them was read."
-)
+_BARS = "Token F1 by language and setting, with intervals over paragraphs."
+_OTHER = " Grey lines: the same questions with another text. Only what stands above them was read."
 _CAPTIONS = {
     "f1": _BARS,
     "matrix": "Token F1 for every language of the text (rows) and of the question (columns); "
@@ -75,7 +75,7 @@ _CAPTIONS = {
     "boundaries": "The boundary that each kind of evidence points at, with its interval; open "
     "markers are not significant.",
     "relevance": "How much the tokens of the question and of the text matter for the right "
-    "answer's first token, by layer (shaded: interval); diamonds: the layer by which 95 % of "
+    "answer's first token, by layer (shaded: interval); diamonds: the layer by which most of "
     "it is reached, on average.",
     "depth": "That layer for every question. Grey, the control: random words of the prompt, as "
     "many as the segment has; where there is none, no place was left for them.",
@@ -119,7 +119,7 @@ def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
         [
             f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
             _opening(next(iter(models.values()))),
-            *([] if board is None else [_board(board, scatter)]),
+            *([] if board is None else [_board(board, scatter, next(iter(models.values())))]),
             *(_section(model, parts, figures) for model, parts in models.items()),
             _steadiness(models),
             reproduce(run, made_by),
@@ -232,6 +232,10 @@ def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
 def _opening(parts: Mapping[str, Result]) -> str:
     tag = scores_of(parts).pivot
     pivot = english_name(tag, variant=True)
+    asked = controls_of(parts)
+    beside = ["answers to the same questions about <em>another text</em>"] * ("mismatched" in asked)
+    beside += ["answers without a model"] * bool(set(asked) - {"mismatched"})
+    unread = f"What needs no reading stands beside: {', and '.join(beside)}. " if beside else ""
     return (
         "<p>A model reads a paragraph and answers a question about it with a few words of the "
         f"paragraph. <strong>{tag}-{tag}</strong>: text, question and right answer are in {pivot}. "
@@ -241,17 +245,16 @@ def _opening(parts: Mapping[str, Result]) -> str:
         "<p><strong>Exact match</strong> is the share of answers that are exactly right but for "
         "case, punctuation and articles; <strong>F1</strong> gives part of a point for sharing "
         "words with the right answer, from 0 to 1. Brackets hold "
-        f"{intervals_of(parts).percent} intervals, by resampling paragraphs. What needs no reading "
-        "stands beside: answers to the same questions about "
-        "<em>another text</em>, and answers without a model. The prompts, the rules for "
-        "errors and the tests inside are this project's own: compare with numbers from elsewhere "
-        "with care.</p>"
+        f"{intervals_of(parts).percent} intervals, by resampling paragraphs. {unread}The prompts, "
+        "the rules for errors and the tests inside are this project's own: compare with numbers "
+        "from elsewhere with care.</p>"
     )
 
 
-def _board(board: Leaderboard, scatter: Figure | None) -> str:
+def _board(board: Leaderboard, scatter: Figure | None, parts: Mapping[str, Result]) -> str:
     what = {"en-x": "text in the pivot's language, question in another", "x-x": "all in another"}
-    setting = f"{board.setting} ({what[board.setting]})" if board.setting in what else board.setting
+    name = scores_of(parts).setting_name(board.setting)
+    setting = f"{name} ({what[board.setting]})" if board.setting in what else name
     html = '<section id="leaderboard">\n<h2>Leaderboard</h2>\n'
     caption = (
         f"Sorted by F1 in {setting}, the mean over languages. Another text: F1 with exchanged "
@@ -267,16 +270,16 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
     html += table(caption, *leaderboard_rows(board))
     if len(board.pairs):
         caption = (
-            f"Base and post-trained models side by side, in {board.setting}, on the questions that "
+            f"Base and post-trained models side by side, in {name}, on the questions that "
             f"both answered. {RULE}"
         )
         html += table(caption, *pair_rows(board))
     html += table(
-        f"F1 by language, {board.setting}. By chance: right answers to other questions.",
+        f"F1 by language, {name}. By chance: right answers to other questions.",
         *wide_rows(board.languages, "language", "f1"),
     )
     caption = (
-        f"Shares of the wrong answers by kind, {board.setting}, all languages together. In "
+        f"Shares of the wrong answers by kind, {name}, all languages together. In "
         "brackets: how often the same rules say so of right answers to other questions."
     )
     html += table(caption, *wide_rows(board.errors, "kind", "share", "baseline"))
@@ -292,15 +295,19 @@ def _board(board: Leaderboard, scatter: Figure | None) -> str:
 def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figure]) -> str:
     result = scores_of(parts)
     sentences = "".join(f"<li>{escape(s)}</li>\n" for s in reading_findings(parts))
+    unread = "On the right F1 of what needs no reading. " if controls_of(parts) else ""
     caption = (
-        f"Answers of {result.model}: scores of every combination of languages. On the right F1 of "
-        "what needs no reading; by chance, F1 of right answers to other questions in that "
-        "language, which differs between languages; cut off, answers ended by the limit on their "
-        "length; a share of a score that is no better than that is left out."
+        f"Answers of {result.model}: scores of every combination of languages. {unread}By chance: "
+        "F1 of right answers to other questions in that language, which differs between languages. "
+        "Cut off: answers ended by the limit on their length. Shares of the F1 in "
+        f"{result.pivot}-{result.pivot} are left out where that is no better than with another "
+        "text."
     )
+    captions = dict(_CAPTIONS)
+    captions["f1"] += _OTHER if "mismatched" in controls_of(parts) else ""
     blocks = [
         figure(figure_block(figures[key], key, label=words), words)
-        for name, words in _CAPTIONS.items()
+        for name, words in captions.items()
         if (key := f"{model}-{name}") in figures
     ]
     return (
@@ -321,14 +328,28 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
     form = "turns of a chat" if chat else "plain prompts"
     if made.get("endpoint"):
         form = f"{made['api']} at {made['endpoint']}"
-    said = [f"Asked as {form}, with {' or '.join(map(str, shots))} demonstrations"]
+    how_many = (
+        number_of(shots[0], "demonstration")
+        if len(shots) == 1
+        else (f"{' or '.join(map(str, shots)) or 'no'} demonstrations")
+    )
+    said = [f"Asked as {form}, with {how_many}"]
     for name, word in (("skipped", "left out"), ("truncated", "cut")):
         if n := sum(len(each.get(name, [])) for each in how):
-            said.append(f"{n} prompts that were too long were {word}")
+            prompts = number_of(n, "prompt that was", "prompts that were")
+            said.append(f"{prompts} too long {'was' if n == 1 else 'were'} {word}")
     if n := sum(len(each.get("unpaired", [])) for each in how):
-        said.append(f"so were {n} prompts whose question was too long in another combination")
+        prompts = number_of(n, "prompt")
+        said.append(
+            f"so {'was' if n == 1 else 'were'} {prompts} whose question was too long in another "
+            "combination"
+        )
     if n := made.get("refused"):
-        said.append(f"{n} requests were refused by the server and count as empty answers")
+        refused = number_of(n, "request was", "requests were")
+        said.append(
+            f"{refused} refused by the server and {'counts as an' if n == 1 else 'count as'} empty "
+            f"{'answer' if n == 1 else 'answers'}"
+        )
     if tokens := made.get("tokens"):
         counts = [f"{tokens[way]:,} {way}" for way in ("in", "out") if tokens.get(way) is not None]
         price = "" if made.get("cost") is None else f", cost {made['cost']:,.4f}"

@@ -23,6 +23,7 @@ from xlens.results import Result
 from xlens.stats import Resampling
 from xlens.studies.context_retrieval import TWIN
 from xlens.tasks.xmrc import ReadingResult
+from xlens.wording import number_of, percent
 
 _PARAGRAPHS = 6
 """Fewer can't give a p below 0.05 by sign flips, after correction."""
@@ -51,8 +52,9 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
         n = int(phases.provenance["detector"]["n_clusters"])
         if n < _PARAGRAPHS:
             said.append(
-                f"Only {n} paragraphs were looked at inside, too few for the test: no p can be "
-                f"below {0.5**n:.2g}. Raise --n-phases to {2 * _PARAGRAPHS} or more."
+                f"Only {number_of(n, 'paragraph was', 'paragraphs were')} looked at inside, too "
+                f"few for the test: no p can be below {0.5**n:.2g}. Raise --n-phases to "
+                f"{2 * _PARAGRAPHS} or more."
             )
     if isinstance(curves, Curves):
         used = np.isfinite(curves.values).any(axis=2).sum(axis=1)
@@ -62,9 +64,10 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
             least, most = int(used.min()), int(used.max())
             span = f"{least}" if least == most else f"{least} to {most}"
             said.append(
-                f"Of {whole} prompts, {span} say something, by kind of "
-                f"evidence (fewest: {', '.join(few)}): in the others the right and the wrong "
-                "answer begin with the same token, or the states of the other question don't fit."
+                f"Of {number_of(whole, 'prompt')}, {span} {'says' if most == 1 else 'say'} "
+                f"something, by kind of evidence (fewest: {', '.join(few)}): in the others the "
+                "right and the wrong answer begin with the same token, or the states of the other "
+                "question don't fit."
             )
     if isinstance(depth, DepthResult):
         how = intervals_of(parts)
@@ -75,11 +78,19 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
             for name, found in _depths(depth, how).items()
         ]
         said.append(
-            f"Relevance depth, the layer by which 95 % of a segment's relevance is reached, of "
-            f"{depth.n_layers}: {', '.join(told)}."
+            f"Relevance depth, the layer {_reached(depth)}, of {depth.n_layers}: {', '.join(told)}."
         )
         said += _gap(depth, control if isinstance(control, DepthResult) else None, how)
     return said
+
+
+def _reached(depth: DepthResult) -> str:
+    """What a depth is, by the options that it was read with."""
+    share = percent(depth.options["share"], whole=False)
+    if depth.options["reading"] == "cumulative":
+        return f"by which {share} of a segment's relevance is reached"
+    place = f"{100 * depth.options['share']:g}th percentile"
+    return f"that is the last whose relevance reaches the {place} of all layers'"
 
 
 def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling) -> list[str]:
@@ -99,8 +110,11 @@ def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling
     null = None if control is None else _pooled(control, resampling)
     if null is None or math.isnan(null["gap"]):
         return [f"{said}."]
-    beyond = gap["low"] > null["high"] or gap["high"] < null["low"]
-    doubt = "" if beyond else ", within the intervals the same"
+    doubt = ""
+    if any(math.isnan(row[end]) for row in (gap, null) for end in ("low", "high")):
+        doubt = ", of too few prompts to be told apart"
+    elif gap["low"] <= null["high"] and gap["high"] >= null["low"]:
+        doubt = ", within the intervals the same"
     return [f"{said} (of as many random tokens: {_layers(null)}{doubt})."]
 
 
@@ -120,16 +134,20 @@ def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:
     rows: list[list[str]] = []
     names = _names(found.phases["language"])
     for row in found.phases.to_dict("records"):
-        places = [
-            "–"
-            if math.isnan(row[edge])
-            else f"{row[edge]:g} [{row[f'{edge}_low']:g}, {row[f'{edge}_high']:g}]"
-            for edge in ("question", "answer")
-        ]
+        places = [_place(row, edge) for edge in ("question", "answer")]
         tag = str(row["language"])
         verdict = "two phases" if row["found"] else f"none found: {row['why']}"
-        rows.append([names[tag], *places, f"{row['p']:.2g}", verdict])
+        p = "–" if math.isnan(row["p"]) else f"{row['p']:.2g}"
+        rows.append([names[tag], *places, p, verdict])
     return ["question in", "question handed over", "answer retrieved", "p", "structure"], rows
+
+
+def _place(row: Mapping[Any, Any], edge: str) -> str:
+    """A boundary and its interval; a dash for what there isn't."""
+    if math.isnan(row[edge]):
+        return "–"
+    ends = [row[f"{edge}_low"], row[f"{edge}_high"]]
+    return f"{row[edge]:g}" + ("" if any(map(math.isnan, ends)) else " [{:g}, {:g}]".format(*ends))
 
 
 def stability_rows(found: StabilityResult) -> tuple[list[str], list[list[str]]]:

@@ -17,6 +17,7 @@ from xlens.stats import Resampling
 from xlens.studies.leaderboard import Leaderboard, language_of
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
+from xlens.wording import percent, range_of
 
 HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 by chance")
 CUTS = {"truncated": "cut off", "text_cut": "text cut"}
@@ -36,7 +37,7 @@ def score_head(parts: Mapping[str, Result]) -> list[str]:
         *HEAD,
         *(CUTS[name] for name in _cuts(result.scores)),
         f"F1 of {result.pivot}-{result.pivot}",
-        *(CONTROLS[name] for name in _controls(parts)),
+        *(CONTROLS[name] for name in controls_of(parts)),
     ]
 
 
@@ -60,14 +61,14 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
     for cell in dict.fromkeys(key[1:4] for key in by_cell if not key[0]):
         em, f1 = (by_cell["", *cell, metric] for metric in ("em", "f1"))
         controls: list[str] = []
-        for name in _controls(parts):
+        for name in controls_of(parts):
             if name == "mismatched":
                 value = by_cell.get((name, *cell, "f1"), {}).get("value", math.nan)
             else:
                 value = baselines[name].get((*cell, "f1"), math.nan)
             controls.append(number(value))
         left = _ratio(f1) if reads else "–"
-        beside = [number(f1["chance"]), *(f"{f1[name]:.0%}" for name in _cuts(result.scores))]
+        beside = [number(f1["chance"]), *(percent(f1[name]) for name in _cuts(result.scores))]
         rows.append([*cell, str(f1["n"]), interval(em), interval(f1), *beside, left, *controls])
     for setting in dict.fromkeys(result.summary["setting"]):
         mine = result.summary[result.summary["setting"] == setting]
@@ -77,8 +78,8 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
         left = _ratio(by["f1"]) if reads else "–"
         beside = [number(by["f1"]["chance"]), *("" for _ in _cuts(result.scores))]
         shown = [interval(by["em"]), interval(by["f1"]), *beside, left]
-        what = f"mean of {setting.replace('en', result.pivot)}"
-        rows.append([what, "", "", "", *shown, *("" for _ in _controls(parts))])
+        what = f"mean of {result.setting_name(setting)}"
+        rows.append([what, "", "", "", *shown, *("" for _ in controls_of(parts))])
     return rows
 
 
@@ -172,9 +173,9 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     for target, row in means.iterrows():
         lows = cells.loc[cells["target"] == target, "above_low"]
         told.append(
-            f"the {target} in {row['hit']:.0%} (chance {row['chance']:.0%}, longest sentence "
-            f"{row['longest']:.0%}; above chance, by the interval, in {int((lows > 0).sum())} of "
-            f"{len(lows)} combinations of languages)"
+            f"the {target} in {percent(row['hit'])} (chance {percent(row['chance'])}, longest "
+            f"sentence {percent(row['longest'])}; above chance, by the interval, in "
+            f"{int((lows > 0).sum())} of {len(lows)} combinations of languages)"
         )
     return [
         "Of all sentences left out in turn, the one that holds the answer matters most for "
@@ -198,7 +199,7 @@ def leaderboard_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
             number(row["ratio"]),
             f"{number(row['f1_pivot'])} ({number(row['chance_pivot'])})",
             *(number(row[name]) for name in ("control", "chance")),
-            *(f"{row[name]:.0%}" for name in cuts),
+            *(percent(row[name]) for name in cuts),
             str(row["n"]) + ("" if row["n"] == row["common"] else f" ({row['common']} of all)"),
         ]
         for row in board.table.to_dict("records")
@@ -256,7 +257,8 @@ def has_settings(result: ReadingResult) -> bool:
     return bool(result.scores["setting"].isin(SETTINGS).any())
 
 
-def _controls(parts: Mapping[str, Result]) -> list[str]:
+def controls_of(parts: Mapping[str, Result]) -> list[str]:
+    """Which of `CONTROLS` were asked."""
     there = (scores_of(parts).scores["control"] == "mismatched").any()
     return [name for name in CONTROLS if name in parts or (name == "mismatched" and there)]
 
@@ -287,11 +289,11 @@ def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:
     f1 = result.scores[result.scores["metric"] == "f1"]
     other = f1[f1["control"] == "mismatched"]
     said: list[str] = []
-    if len(other):
-        top = max(other.to_dict("records"), key=lambda row: row["value"])
+    if other["value"].notna().any():
+        top = max(other.dropna(subset="value").to_dict("records"), key=lambda row: row["value"])
         said.append(
             f"With {result.other_text} F1 is {other['value'].mean():.2f} on average and at most "
-            f"{interval(top)} ({int(other['n'].max())} questions a combination): "
+            f"{interval(top)} ({range_of(other['n'], 'question')} a combination): "
             "that much is known, guessed or looks like an answer, and was not read."
         )
     for name, what in (("first-sentence", "the text's first sentence"), ("random-span", "words")):
@@ -320,7 +322,7 @@ def _cut(result: ReadingResult) -> list[str]:
         which = " and ".join("-".join(_cell(row)) for row in most.to_dict("records"))
         said.append(
             f"{what} in {len(there)} of {len(cells)} combinations of text, question and answer, "
-            f"most in {which} ({most[name].iloc[0]:.0%}): {so}."
+            f"most in {which} ({percent(most[name].iloc[0])}): {so}."
         )
     return said
 
@@ -335,9 +337,9 @@ def _wrong(result: ReadingResult, names: Mapping[str, str]) -> list[str]:
         if not whole:
             continue
         n = {str(kind): int(rows["n"].sum()) for kind, rows in mine.groupby("kind")}
-        share = {kind: f"{count / whole:.0%}" for kind, count in n.items()}
+        share = {kind: percent(count / whole) for kind, count in n.items()}
         said.append(
-            f"Of {whole} {what} in {setting.replace('en', result.pivot)}, {share['content']} are "
+            f"Of {whole} {what} in {result.setting_name(setting)}, {share['content']} are "
             f"wrong in what they say, {share['language']} in another language"
             f"{_of_golds(mine, result.pivot, names)}, and {share['failure']} no answer (gibberish, "
             "refusal, blank)."
@@ -355,8 +357,8 @@ def _of_golds(errors: pd.DataFrame, pivot: str, names: Mapping[str, str]) -> str
     cells = golds[golds["low"] > golds["baseline"]].to_dict("records")
     above = dict.fromkeys(language_of(row, pivot) for row in cells)
     return (
-        f" (of right answers to other questions, {so:.0%} would count so; the interval lies above "
-        f"that in {listed(names, above)})"
+        f" (of right answers to other questions, {percent(so)} would count so; the interval lies "
+        f"above its own language's share of these in {listed(names, above)})"
     )
 
 

@@ -1,7 +1,7 @@
 """What the numbers of a language pair say, in plain words and no stronger than they are."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
@@ -9,6 +9,7 @@ from xlens.checks import typed
 from xlens.languages import english_names
 from xlens.lens.result import LensResult, LensSummary
 from xlens.stats import Resampling
+from xlens.wording import number_of, percent
 
 _TINY = "below 0.001"
 NULLS = {"shuffled": "with shuffled words", "random-init": "with random weights"}
@@ -56,13 +57,30 @@ def landmark(summary: LensSummary, name: str) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
-def with_interval(row: pd.Series, *, of_layers: bool = False) -> str:
-    """A landmark as `0.28 [0.24, 0.33]`; layers as `13 [12, 14]`."""
-    write = layer if of_layers else _short
-    value = layer(row["value"]) if of_layers else probability(row["value"])
-    if math.isnan(row["low"]) or math.isnan(row["high"]) or _tiny(row, of_layers):
+def landmark_value(row: pd.Series) -> str:
+    """A landmark: a probability, a layer, or the difference of two probabilities with its sign."""
+    return _writer(row)(row["value"])
+
+
+def with_interval(row: pd.Series) -> str:
+    """A landmark as `0.28 [0.24, 0.33]`; layers as `13 [12, 14]`, differences as `-0.120 […]`."""
+    write, value = _writer(row), landmark_value(row)
+    if math.isnan(row["low"]) or math.isnan(row["high"]):
         return value
+    if write is probability:
+        if probability(row["high"]) == _TINY:
+            return value
+        write = _short
     return f"{value} [{write(row['low'])}, {write(row['high'])}]"
+
+
+def _writer(row: pd.Series) -> Callable[[float], str]:
+    name = str(row["name"])
+    return _signed if "_over_" in name else layer if name.endswith("_layer") else probability
+
+
+def _signed(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:+.3f}"
 
 
 @typed
@@ -91,8 +109,8 @@ def verdict(
         )
     if (few := _too_few(conditions)) is not None:
         return (
-            f"{few} prompts are too few for intervals, so it can't be told whether the probability "
-            f"of {pivot} words is more than chance."
+            f"{number_of(few, 'prompt is', 'prompts are')} too few for intervals, so it can't be "
+            f"told whether the probability of {pivot} words is more than chance."
         )
     missing = undone(conditions)
     said = _on_the_way(summary, pivot, target, reached, done=not missing)
@@ -113,8 +131,10 @@ def undone(conditions: Mapping[str, LensSummary]) -> str:
     if final is None:
         return ""
     if more is not None and not more["low"] > 0:
-        by = f"{more['value']:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]"
-        return f"are no more probable than {NULLS['shuffled']} ({by}), within the interval"
+        return (
+            f"are no more probable than {NULLS['shuffled']} ({with_interval(more)}), within the "
+            "interval"
+        )
     for name, words in NULLS.items():
         row = landmark(conditions[name], "final_target_prob") if name in conditions else None
         paired = name == "shuffled" and more is not None
@@ -159,8 +179,8 @@ def _on_the_way(
     share = float(crossover.get("share_of_draws", 1.0))
     if share < summary.confidence:
         return (
-            f"{above} and lead before {target} ones do, though in {share:.0%} of the resamples "
-            "only: a weak finding."
+            f"{above} and lead before {target} ones do, though in {percent(share)} of the "
+            "resamples only: a weak finding."
         )
     article = "an" if pivot[:1] in "AEIOU" else "a"
     return f"{above} and lead before {target} ones do: {article} {pivot} phase."
@@ -187,13 +207,13 @@ def pair_sentences(
     if peak is not None and at is not None:
         said.append(
             f"The mean probability of the {pivot} word is highest, {with_interval(peak)}, at "
-            f"residual point {with_interval(at, of_layers=True)} of {summary.n_layers}."
+            f"residual point {with_interval(at)} of {summary.n_layers}."
         )
     shown, where = landmark(summary, "source_peak_prob"), landmark(summary, "source_peak_layer")
     if shown is not None and where is not None and peak is not None:
         said.append(
             f"The {names[summary.source]} word of the prompt itself peaks at "
-            f"{with_interval(shown)}, at point {with_interval(where, of_layers=True)}: "
+            f"{with_interval(shown)}, at point {with_interval(where)}: "
             f"{_against(shown, peak, landmark(summary, 'source_over_pivot'))} its {pivot} "
             "translation."
         )
@@ -211,7 +231,7 @@ def pair_sentences(
     tops = {words: conditions[name].curves for name, words in NULLS.items() if name in conditions}
     if tops:
         highest = [f"{probability(t['mean'].max())} {words}" for words, t in tops.items()]
-        said.append(f"Controls: no language's mean exceeds {', '.join(highest)}, at any point.")
+        said.append(f"Controls: the highest mean of any language is {', '.join(highest)}.")
     return said
 
 
@@ -270,10 +290,10 @@ def _too_few(conditions: Mapping[str, LensSummary]) -> int | None:
 def _crossover(row: pd.Series, pivot: str, target: str) -> str:
     share = float(row.get("share_of_draws", 1.0))
     if math.isnan(row["value"]):
-        seen = f", and in {share:.0%} of the resamples there is one" if share > 0 else ""
+        seen = f", and in {percent(share)} of the resamples there is one" if share > 0 else ""
         return f"There is no point from which on {target} leads after {pivot} did{seen}."
-    rare = f" (in {share:.0%} of the resamples)" if share < 0.995 else ""
-    return f"{target} leads for good from point {with_interval(row, of_layers=True)} on{rare}."
+    rare = f" (in {percent(share)} of the resamples)" if share < 1 else ""
+    return f"{target} leads for good from point {with_interval(row)} on{rare}."
 
 
 def _target_leads(summary: LensSummary, at: float) -> bool:
@@ -283,10 +303,6 @@ def _target_leads(summary: LensSummary, at: float) -> bool:
 
 def _first(conditions: Mapping[str, LensSummary]) -> LensSummary:
     return next(iter(conditions.values()))
-
-
-def _tiny(row: pd.Series, of_layers: bool) -> bool:
-    return not of_layers and probability(row["high"]) == _TINY
 
 
 def _short(value: float) -> str:

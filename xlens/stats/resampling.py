@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from xlens.checks import check_fields, typed
 from xlens.stats.draws import generator
 from xlens.stats.intervals import interval
+from xlens.wording import percent
 
 DEFAULT_CLUSTER = "paragraph"
 
@@ -56,7 +57,7 @@ class Resampling:
     @property
     def percent(self) -> str:
         """The confidence in words: `95 %`."""
-        return f"{100 * self.confidence:g} %"
+        return percent(self.confidence, whole=False)
 
     @property
     def level(self) -> float:

@@ -88,8 +88,8 @@ def summarised(
     """Means over items and paired changes against no steering, with intervals and tests.
 
     The draws of a control are one condition: their items' values are averaged first. `p` is of the
-    change, against random signs of the items' own; `p_adjusted` is Holm's over the languages that a
-    condition was looked at in.
+    change, against random signs of the items' own; `p_adjusted` is Holm's over all languages and
+    methods that were looked at, each control among its like.
     """
     names = items["condition"].str.replace(r" \d+$", "", regex=True)
     keys = ["language", "vector", "condition"]
@@ -133,7 +133,8 @@ def summarised(
                 }
             )
     table = pd.DataFrame(rows)
-    by = ["condition", "metric", table["language"] == table["vector"]]
+    control = table["condition"].str.partition(",")[2]
+    by = [control, "metric", table["language"] == table["vector"]]
     for _, mine in table.groupby(by, sort=False):
         table.loc[mine.index, "p_adjusted"] = holm(mine["p"].to_numpy(float))
     return table

@@ -100,6 +100,10 @@ class ReadingResult(Result):
         how = self.provenance.get("scores", self.provenance)  # older ones had no room
         return "wrong answers" if how["error_denominator"] == "wrong" else "answers"
 
+    def setting_name(self, setting: str) -> str:
+        """A setting with its own pivot: `de-x` where that is German."""
+        return "-".join(self.pivot if part == "en" else part for part in setting.split("-"))
+
     @property
     def other_text(self) -> str:
         """What exchanged texts are: of another article, where that is known of all of them."""

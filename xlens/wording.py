@@ -1,0 +1,43 @@
+"""How shares and counts are said, in figures, reports and on the terminal alike."""
+
+from collections.abc import Iterable
+from typing import SupportsInt
+
+
+def percent(share: float, *, whole: bool = True) -> str:
+    """A share in words: `95 %`, and a dash for none.
+
+    Rounded it is never called nothing or everything where it is neither: `<1 %`, `>99 %`.
+
+    Args:
+        share: Of 1.
+        whole: Round to whole percents; else as it is, as one says of a confidence: `97.5 %`.
+    """
+    if share != share:
+        return "–"
+    if not whole:
+        return f"{100 * share:g} %"
+    rounded = f"{100 * share:.0f}"
+    if rounded == "0" and share > 0:
+        return "<1 %"
+    if rounded == "100" and share < 1:
+        return ">99 %"
+    return f"{rounded} %"
+
+
+def number_of(n: int, noun: str, plural: str | None = None) -> str:
+    """`1 prompt`, `2 prompts`.
+
+    Args:
+        n: How many.
+        noun: Of one.
+        plural: Of several, where it isn't the noun with an s.
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def range_of(counts: Iterable[SupportsInt], noun: str) -> str:
+    """`12 prompts`, or `10 to 12 prompts` where there are different numbers of them."""
+    whole = [int(n) for n in counts]
+    least, most = min(whole), max(whole)
+    return number_of(most, noun) if least == most else f"{least:,} to {number_of(most, noun)}"
