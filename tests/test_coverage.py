@@ -103,9 +103,9 @@ def test_correlations_without_a_link(n_models, unit):
         found, scores = made_up(rng, n_models=n_models)
         table = correlate(found, scores, unit=unit, resampling=Resampling(draws=200)).table
         for row in table.to_dict("records"):
-            out[row["coefficient"]] += not row["low"] <= 0 <= row["high"]
+            out[row["coefficient"]] += bool(row["low"] > 0 or row["high"] < 0)
     print(f"correlations of {n_models} models by {unit}, without a link: {out} of 200 exclude 0")
-    assert max(out.values()) <= 20  # 5 % and two standard errors of 200
+    assert max(out.values()) <= 16  # 5 % and two standard errors of 200
 
 
 @pytest.mark.slow
@@ -126,8 +126,8 @@ def test_right_answers_together(accuracy):
             found[kind][0] += panel.dependence["p_adjusted"].item() < 0.05
             found[kind][1] += bool((lift["low"] > lift["control_high"]).all())
     print(f"accuracy {accuracy}: exact test and two intervals, of 200: {found}")
-    assert found["none"][0] <= 20
-    assert found["some"][0] > 2 * found["some"][1] and found["some"][0] > 100
+    assert found["none"][0] <= 16  # 3 and 4 were seen
+    assert found["some"][0] > 3 * found["some"][1] and found["some"][0] > 170  # 189, and 32 or 40
 
 
 def lens_result(curves, rng, n, noise):

@@ -115,7 +115,7 @@ def test_undefined_layers_are_nan_and_few_languages_are_tried_in_all_orders(tmp_
 def test_the_strongest_of_many_layers_has_a_p_of_its_own():
     """Where nothing is, the smallest of many p is below 0.05 far more often than one in twenty."""
     single, whole = [], []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         layers = {f"l{n}": symmetric(rng) for n in range(8)}
         found = dissociation(
@@ -124,7 +124,8 @@ def test_the_strongest_of_many_layers_has_a_p_of_its_own():
         ).table  # fmt: skip
         rows = found[found["kind"] == "value"]
         assert (rows["p_adjusted"] >= rows["p"]).all()
-        assert rows["p_adjusted"].idxmin() == rows["rho"].abs().idxmax()
+        strongest = rows.loc[rows["rho"].abs().idxmax()]
+        assert strongest["p_adjusted"] == rows["p_adjusted"].min()
         single.append(rows["p"].min())
         whole.append(rows["p_adjusted"].min())
     assert np.mean(np.array(single) < 0.05) > 0.2

@@ -9,7 +9,14 @@ from xlens.wording import number_of, percent, range_of
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(0, "0 %"), (0.001, "<1 %"), (0.25, "25 %"), (0.996, ">99 %"), (1, "100 %"), (np.nan, "–")],
+    [
+        (0.0, "0 %"),
+        (0.001, "<1 %"),
+        (0.25, "25 %"),
+        (0.996, ">99 %"),
+        (1.0, "100 %"),
+        (np.nan, "–"),
+    ],
 )
 def test_a_share_is_called_nothing_or_everything_only_where_it_is(share, said):
     assert percent(share) == said

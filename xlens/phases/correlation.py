@@ -73,8 +73,9 @@ def correlate(
 
     The pivot is no point and has no part in a mean: asked and read in one language, it has nothing
     to lose. Cells are not independent, neither those of a model nor those of a language. Intervals
-    therefore resample whole models, or the languages where there is one model, on Fisher's scale:
-    of four to twenty models that differ at random, at most one in nineteen leaves out 0 at 95 %.
+    therefore resample whole models, or the languages where there is one model, on Fisher's scale.
+    A correlation of ±1 has none: no resample moves it. docs/statistics.md says how often intervals
+    leave out 0 where nothing goes with anything.
 
     Args:
         stabilities: By model.
@@ -116,7 +117,7 @@ def correlate(
                 values = _correlations(x, y, rows.weights[:, groups], ranked)
                 # On Fisher's scale, where errors do not depend on the correlation.
                 ends = rows.interval(_stretched(values), resampled, resampling.confidence)
-                low, high = np.tanh(ends)
+                low, high = np.tanh(ends) if abs(value) < 1 - 1e-9 else (np.nan, np.nan)
             else:
                 xs, ys = (np.stack([p.drawn[side] for p in mine], axis=1) for side in (0, 1))
                 drawn = _correlations(xs, ys, np.ones_like(x), ranked)
