@@ -272,6 +272,20 @@ def made_up(rng, *, n_models=12, n_languages=8):
     return found, pd.DataFrame(rows)
 
 
+def test_an_order_that_no_resample_moves_has_no_interval():
+    """Of four models one in twelve is in one exact order, or its reverse, by chance alone."""
+    seen = set()
+    for seed in range(30):
+        found, scores = made_up(np.random.default_rng(seed), n_models=4)
+        how = {"unit": "models", "resampling": Resampling(draws=20)}
+        table = phases.correlate(found, scores, **how).table.set_index("coefficient")
+        row = table.loc["spearman"]
+        exact = abs(row["value"]) > 1 - 1e-9
+        assert np.isnan(row["low"]) == np.isnan(row["high"]) == exact
+        seen.add(exact)
+    assert seen == {True, False}
+
+
 def test_languages_of_a_model_are_not_many_models():
     """Where nothing goes with anything, the interval should hold 0 in 19 of 20 cases."""
     rng = np.random.default_rng(0)
