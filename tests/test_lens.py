@@ -13,7 +13,13 @@ import tiny
 import xlens
 from xlens import Activations, LensResult, LensSummary, Prompt, Prompts, harvest, logit_lens
 from xlens.activations import SlotValues
-from xlens.lens import identify_tokens, logit_lenses, shuffled_pairs, target_sets
+from xlens.lens import (
+    identify_tokens,
+    logit_lenses,
+    shuffled_pairs,
+    target_sets,
+    whole_word_lens,
+)
 from xlens.lens.targets import word_tokens
 from xlens.stats import Resampling
 
@@ -308,6 +314,15 @@ def test_without_the_last_layer_there_is_no_divergence(model, targets):
 
 
 # --- bad input ---
+
+
+def test_a_pivot_without_words_is_refused(model, targets):
+    for pivot in ("xx", "de", ""):
+        with pytest.raises(ValueError, match=rf"pivot is '{pivot}', and the words .* zh-Hans, en"):
+            logit_lens(planted(model, targets, DETOUR), model, targets, pivot=pivot)
+    with pytest.raises(ValueError, match="pivot is 'de', and the words to be read are en, fr"):
+        words = pd.DataFrame({"en": ["dog"], "fr": ["chien"]}, index=["1"])
+        whole_word_lens(model, Prompts([Prompt("a", "en", "1")]), words, pivot="de")
 
 
 def test_states_of_another_model_are_refused(model, targets, family_dir):

@@ -270,6 +270,22 @@ def test_a_device_map_is_passed_on(family_dir):
         xlens.load(tiny.model("gpt2"), tiny.tokenizer("gpt2"), device_map="auto")
 
 
+@pytest.mark.parametrize(
+    ("device_map", "said"),
+    [
+        ({"xx": "cpu"}, r"names 'xx', which GPT2LMHeadModel has not.*'transformer', 'lm_head'"),
+        ({"transformer.h.9": "cpu", "": "cpu"}, r"names 'transformer\.h\.9'"),
+        ({"transformer.h.0": "cpu"}, r"of 28 weights not where they go, .*'transformer\.wte"),
+        ({}, "of 40 weights not where they go"),
+        ({"": 1.5}, r"device_map\[''\] is 1\.5"),
+        ({"": "xx"}, "device='xx' cannot be used on this machine"),
+    ],
+)
+def test_a_device_map_names_what_there_is(family_dir, device_map, said):
+    with pytest.raises(ValueError, match=said):
+        xlens.load(family_dir("gpt2"), device_map=device_map)
+
+
 def test_weights_that_lie_elsewhere_are_refused():
     made = tiny.model("gpt2").to("meta")
     with pytest.raises(ValueError, match="off the devices that compute"):

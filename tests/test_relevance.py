@@ -1,7 +1,6 @@
 """Relevance: what autograd and the paper's rules say, for every prompt as if it were alone."""
 
 import copy
-import inspect
 from importlib import import_module
 
 import kit
@@ -558,7 +557,6 @@ def test_the_users_model_is_as_before(family, rule, fails):
     ("options", "message"),
     [
         ({"rule": "lrp"}, r"Unknown rule 'lrp'; accepted are 'gradient', 'attnlrp', 'cp-lrp'"),
-        ({"scalar": "loss"}, r"Unknown scalar 'loss'.*'logit' and 'logprob'"),
         ({"targets": [1, 2]}, r"one target per prompt.*got 2 targets for 1 prompts"),
         ({"targets": "cat"}, r"targets of relevance: 'cat' .* Write \['cat'\]"),
         ({"targets": [800]}, r"Target 800 is no token id of .*ids are 0 to 799"),
@@ -579,11 +577,9 @@ def test_bad_input_is_refused_before_the_model_runs(options, message, family_dir
     model = kit.model(family_dir("gpt2"))
     runs = []
     handle = model.hf_model.transformer.wte.register_forward_hook(lambda *_: runs.append(1))
-    # The tests' shape checker would refuse this one first.
-    call = inspect.unwrap(relevance) if "scalar" in options else relevance
     prompts = Prompts([Prompt("The dog sleeps", "en", "item 7")])
     with pytest.raises(ValueError, match=message):
-        call(model, prompts, progress=False, **{"targets": [3], **options})
+        relevance(model, prompts, progress=False, **{"targets": [3], **options})
     handle.remove()
     assert not runs
 

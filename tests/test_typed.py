@@ -66,6 +66,28 @@ def test_no_argument_is_anything(name, argument, hint):
 
 
 @pytest.mark.parametrize(
+    ("name", "argument", "hint"), [cell for cell in CELLS if "one of " in cell[2].accepted]
+)
+def test_only_the_words_of_a_literal_are_taken(name, argument, hint):
+    words = re.findall(r"'([^']+)'", hint.accepted)
+    assert len(words) > 1
+    with pytest.raises(WrongType, match=rf"^{argument} of \w+: 'no such' .* one of '{words[0]}'"):
+        hint.check("no such")
+    for word in words:
+        hint.check(word)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "hint"), [cell for cell in CELLS if cell[1] == "seed"]
+)
+def test_a_seed_is_one(name, argument, hint):
+    for wrong in (-1, 2**63, -(10**30)):
+        with pytest.raises(ValueError, match=r"seed is -?\d+.*from 0 to"):
+            hint.check(wrong)
+    hint.check(0)
+
+
+@pytest.mark.parametrize(
     ("hint", "wrong"),
     [
         (int, [True, 1.5, "1", [1]]),

@@ -98,11 +98,8 @@ def _adapters(kind: type) -> dict[str, tuple[Any, str]]:
         # Pydantic configures its own kinds of class by themselves.
         own = is_dataclass(cast(object, hint))
         config = None if own else ConfigDict(arbitrary_types_allowed=True)
-        said = getattr(hint, "__name__", "") if get_origin(hint) is None else ""
-        if get_origin(hint) is Literal:
-            said = "one of " + ", ".join(map(repr, get_args(hint)))
         adapter: Any = TypeAdapter(hint, config=config)
-        found[field.name] = adapter, said or str(hint)
+        found[field.name] = adapter, _words(hint)
     return found
 
 
@@ -134,6 +131,7 @@ class Argument:
 
         Raises:
             WrongType: it has another.
+            ValueError: it is a seed, and none that every source of chance takes.
         """
         from pydantic import ValidationError
 
@@ -145,6 +143,8 @@ class Argument:
                 self.adapter.validate_python(_unpacked(value), strict=True)
             except ValidationError as problem:
                 raise self._wrong(value, problem.errors()[0]) from None
+        if self.name == "seed" and value is not None:
+            check_seed(value)
 
     def _wrong(self, value: Any, error: Any) -> WrongType:
         at, inside = _place(self.name, error)
@@ -157,8 +157,9 @@ class Argument:
 def typed(function: Callable[P, T]) -> Callable[P, T]:
     """Refuse arguments of another type than the signature's, before anything runs.
 
-    As `check_fields`: a text is no sequence of texts, a truth value no number. Arrays and callables
-    are left to the function, and so are the words of a `Literal` and a text for an `Iterable`.
+    As `check_fields`: a text is no sequence of texts, a truth value no number, and of a `Literal`
+    only its words are taken. Arrays and callables are left to the function, and so is a text for an
+    `Iterable`.
 
     Raises:
         WrongType: from the function: another type, with the argument's name and what is accepted.
@@ -233,7 +234,7 @@ def _checkable(hint: Any) -> Any:
     if hint is Path:
         return str | InstanceOf[_PATH]
     if origin is Literal:
-        return Union[tuple({type(part) for part in parts})]  # noqa: UP007
+        return hint
     if origin in (Union, UnionType, Iterable, Collection, *_HOLDERS):
         inner = tuple(part if part is ... else _checkable(part) for part in parts)
         if None in inner:
@@ -250,6 +251,10 @@ def _checkable(hint: Any) -> Any:
 
 
 def _words(hint: Any) -> str:
-    """A hint as one writes it: `Sequence[str] | None`."""
+    """A hint as one writes it, `Sequence[str] | None`; the words of a `Literal` by themselves."""
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType) and "Literal[" in str(hint):
+        return ", ".join(map(_words, get_args(hint)))
     text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
     return re.sub(r"(?:\w+\.)+(\w+)", r"\1", text).replace("NoneType", "None")

@@ -28,8 +28,9 @@ def ls(*, root: Path | None = None) -> None:
     from xlens.engine.store import EPOCH, Store
 
     store = Store(root)
-    entries = sorted(store.entries(), key=lambda e: str(e.used), reverse=True)
+    entries = store.entries()
     now = datetime.now(UTC)
+    lines: list[str] = []
     for entry in entries:
         state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
         verb, model = entry.about["verb"] or "?", entry.about["model"] or "?"
@@ -42,11 +43,12 @@ def ls(*, root: Path | None = None) -> None:
         epoch, old = entry.about["epoch"], ""
         if entry.problem is None and epoch != EPOCH:
             old = f", of epoch {epoch or 'none'}: never served (prune --old)"
-        print(
+        lines.append(
             f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {_age(now - entry.used):>8}  {state:8}  "
             f"{verb}  {model}  {prompts}{languages}{layers}{old}"
         )
-    print(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
+    lines.append(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
+    print(*lines, sep="\n")
 
 
 @app.command

@@ -96,8 +96,6 @@ def relevance(
     read = _position(at)
     if not points or not parts:
         raise ValueError("relevance needs at least one layer and one slot.")
-    if scalar not in ("logit", "logprob"):
-        raise ValueError(f"Unknown scalar {scalar!r}; accepted are 'logit' and 'logprob'.")
     items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     ids = _target_ids(model, targets, len(items))
     named = (slot.span for slot in (read, *parts))

@@ -1,6 +1,6 @@
 """`logit_lens`: cached activations and target sets in, a `LensResult` out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,8 @@ def logit_lens(
         progress: Show a bar.
 
     Raises:
-        ValueError: activations of another model, prompts without target sets, a ragged slot.
+        ValueError: activations of another model, prompts without target sets, a pivot of which
+            there is no target set, a ragged slot.
     """
     every = logit_lenses(
         activations,
@@ -82,12 +83,13 @@ def logit_lenses(
     if not kept.dense:
         raise ValueError(f"logit_lens reads one row per prompt; slot {slot!r} has several.")
     ids = list(activations.meta["id"])
+    languages = dict.fromkeys(x for sets in targets.values() for x in sets.all_languages)
+    require_pivot(pivot, languages)
     wanted = {name: sets.tensor(ids) for name, sets in targets.items()}
     size = max(w.shape[-1] for w in wanted.values())
     together = torch.cat([pad(w, (0, size - w.shape[-1]), value=-1) for w in wanted.values()], 1)
     read = stream(model.readout, kept.values, targets=together, top_k=top_k, progress=progress)
     energy = token_energy(model.readout, kept.values).numpy()
-    languages = dict.fromkeys(x for sets in targets.values() for x in sets.all_languages)
     states, top = shared_tables(activations, model, read, energy, list(languages))
     results: dict[str, LensResult] = {}
     first = 0
@@ -132,6 +134,19 @@ def _word_rows(
     rows["rank"] = np.where(sizes == 0, np.nan, rank).ravel()
     rows["n_tokens"] = sizes.ravel()
     return rows
+
+
+def require_pivot(pivot: str, languages: Collection[str]) -> None:
+    """See that there are words in the language suspected inside.
+
+    Raises:
+        ValueError: there are none: nothing would be said about it.
+    """
+    if pivot not in languages:
+        raise ValueError(
+            f"pivot is {pivot!r}, and the words to be read are {', '.join(languages)}: give one of "
+            "these, or that language's words too (of target_sets, extra=)."
+        )
 
 
 def one_task(activations: Activations) -> dict[str, str]:

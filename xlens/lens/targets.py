@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -152,15 +152,9 @@ def target_sets(
         collisions: `drop` (as in the paper) or `subtract`.
 
     Raises:
-        ValueError: another reading or treatment of collisions, a column that isn't there, fewer
-            than one language, an item twice, or nothing left at all.
+        ValueError: a column that isn't there, fewer than one language, an item twice, or nothing
+            left at all.
     """
-    for name, given, words_of in (
-        ("reading", reading, get_args(Reading)),
-        ("collisions", collisions, get_args(Collisions)),
-    ):
-        if given not in words_of:
-            raise ValueError(f"{name} is {given!r}; accepted are {', '.join(words_of)}.")
     main = tuple(languages or [c for c in words.columns if c not in set(extra)])
     missing = [c for c in (*main, *extra) if c not in words.columns]
     if missing or not main:

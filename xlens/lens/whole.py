@@ -10,7 +10,7 @@ from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
 from xlens.engine.stream import stream
 from xlens.lens.energy import token_energy
-from xlens.lens.logit_lens import grid, one_task, shared_tables
+from xlens.lens.logit_lens import grid, one_task, require_pivot, shared_tables
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -49,9 +49,10 @@ def whole_word_lens(
         progress: Show bars.
 
     Raises:
-        ValueError: a prompt's id without a word in some language.
+        ValueError: a prompt's id without a word in some language, or no words of the pivot.
     """
     languages = list(words.columns)
+    require_pivot(pivot, languages)
     asked = words.reindex([p.id for p in prompts])
     gaps = asked[asked.isna().any(axis=1)]
     if len(gaps):

@@ -63,14 +63,19 @@ def load_model(
     target = checked_device(device)
     auto = "AutoModelForCausalLM"
     if "gguf_file" not in options:
-        auto = _auto_class(
-            load_config(
-                location,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-                local_files_only=local_files_only,
-            )
+        config = load_config(
+            location,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=local_files_only,
         )
+        auto = _auto_class(config)
+        if isinstance(device_map, Mapping):
+            with quietly(), explained("the model", location, options), torch.device("meta"):
+                outline = getattr(transformers, auto).from_config(
+                    config, trust_remote_code=trust_remote_code
+                )
+            check_device_map(device_map, outline)
     with quietly(), explained("the model", location, options):
         model, report = getattr(transformers, auto).from_pretrained(
             str(location),
@@ -228,6 +233,42 @@ def checked_device(device: str | torch.device) -> torch.device:
             "Use 'cpu', or leave it out to take the GPU if there is one."
         ) from error
     return target
+
+
+def check_device_map(device_map: Mapping[str, Any], outline: nn.Module) -> None:
+    """Refuse a map whose names or places there aren't, or that leaves weights without a place.
+
+    Args:
+        device_map: Device by module name; "" is the whole model.
+        outline: The model without its weights.
+
+    Raises:
+        ValueError: it is such a map; says which name, and which there are.
+    """
+    for name, place in device_map.items():
+        if isinstance(place, bool) or not isinstance(place, str | int | torch.device):
+            raise ValueError(
+                f"device_map[{name!r}] is {place!r}; accepted is a device, such as 'cpu', 'cuda:0' "
+                "or 0."
+            )
+        if place != "disk":  # what it would leave there is counted when it is loaded
+            checked_device(f"cuda:{place}" if isinstance(place, int) else place)
+    modules = dict(outline.named_modules())
+    modules |= dict(outline.named_parameters()) | dict(outline.named_buffers())
+    first = ", ".join(repr(name) for name, _ in outline.named_children())
+    if unknown := [name for name in device_map if name not in modules]:
+        raise ValueError(
+            f"device_map names {unknown[0]!r}, which {type(outline).__name__} has not. It has "
+            f"{first} and what is within them; '' is the whole model."
+        )
+    within = tuple(f"{name}." for name in device_map)
+    if "" not in device_map and (
+        left := [n for n, _ in outline.named_parameters() if not f"{n}.".startswith(within)]
+    ):
+        raise ValueError(
+            f"device_map says of {len(left)} weights not where they go, the first is {left[0]!r}: "
+            f"name all of {first}, or '' for the rest of the model."
+        )
 
 
 def _require_loaded(model: nn.Module, device_map: str | Mapping[str, Any]) -> None:

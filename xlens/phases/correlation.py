@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -251,9 +251,6 @@ def _check(
 ) -> None:
     if not stabilities:
         raise ValueError("correlate needs the stability of at least one model; got none.")
-    for name, given, accepted in (("over", over, get_args(Over)), ("unit", unit, get_args(Unit))):
-        if given not in accepted:
-            raise ValueError(f"{name} is {given!r}; accepted are {list(accepted)}.")
     if unit == "models" and len(stabilities) < 3:
         raise ValueError(
             f"unit='models' correlates models, at least three; got {list(stabilities)}. "

@@ -1,17 +1,19 @@
 """The list of a store's entries, which remembers what it saw: a hundred thousand in seconds.
 
-What was read of an entry stands in `.index.json` with the dates of its folder, journal and
-manifest, and is read again when one of them is another. The index may be deleted at any time.
+What was read of an entry stands in `.index.json` with the dates of its folder and of its manifest
+or journal, and is read again when one of them is another. The index may be deleted at any time.
+Names stay plain strings as long as they can: a hundred thousand paths alone take a second.
 """
 
+import gc
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xlens import files
 from xlens.engine.store.errors import StoreError, command
@@ -19,40 +21,61 @@ from xlens.engine.store.journal import JOURNAL, MANIFEST, Contents, contents_of,
 from xlens.engine.store.reports import EntryInfo
 
 _INDEX = ".index.json"
-_FORMAT = 2
+_FORMAT = 3
+_ABOUT = ("verb", "model", "prompts", "languages", "epoch", "layers")
 # A change within the resolution of a file's date doesn't show: what is so new isn't remembered.
 _SETTLED_NS = 2 * 10**9
 
 
-def listing(root: Path, folders: Iterable[Path]) -> list[EntryInfo]:
-    """What is to be told of each entry, in the order of the folders."""
+def listing(root: Path, names: Iterable[str]) -> list[EntryInfo]:
+    """What is to be told of each entry, in the order of the names of their folders."""
+    with _without_collecting():
+        return _listed(root, names)
+
+
+def _listed(root: Path, names: Iterable[str]) -> list[EntryInfo]:
     known = _remembered(root)
     seen: dict[str, Any] = {}
     infos: list[EntryInfo] = []
     new = False
     young = time.time_ns() - _SETTLED_NS
-    for path in folders:
+    inside = os.path.join(root, "")
+    for name in names:
         try:
-            stamp = _stamp(path)
+            stamp = _stamp(inside + name)
         except OSError:  # pruned this moment
             continue
-        found = known.get(path.name)
-        if found is None or found["stamp"] != stamp:
+        found = known.get(name)
+        if found is None or found[0] != stamp:
             try:
-                found = {"stamp": stamp, **_look(path)}
+                looked = _look(root / name)
             except FileNotFoundError:
                 continue
+            found = stamp, *looked
             new = True
         if max(stamp) < young:
-            seen[path.name] = found
-        infos.append(_info(path, found))
+            seen[name] = found
+        infos.append(_info(root, name, *cast(Any, found)))
     if new or len(seen) < len(known):
         with suppress(OSError):  # it only saves time
-            files.write(root / _INDEX, json.dumps({"format": _FORMAT, "entries": seen}))
+            index = {"format": _FORMAT, "entries": seen}
+            files.write(root / _INDEX, json.dumps(index, separators=(",", ":")))
     return infos
 
 
-def _remembered(root: Path) -> Mapping[str, Any]:
+@contextmanager
+def _without_collecting() -> Generator[None]:
+    """No search for cycles meanwhile: millions of new objects hold none, and set it off."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def _remembered(root: Path) -> Mapping[str, Sequence[Any]]:
     try:
         index = json.loads((root / _INDEX).read_bytes())
         return index["entries"] if index["format"] == _FORMAT else {}
@@ -60,19 +83,25 @@ def _remembered(root: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _stamp(path: Path) -> list[int]:
-    """Dates of folder, journal and manifest; 0 for what isn't there."""
-    folder = os.fspath(path)
-    stamp = [os.stat(folder).st_mtime_ns]
-    for name in (JOURNAL, MANIFEST):
-        try:
-            stamp.append(os.stat(f"{folder}/{name}").st_mtime_ns)
-        except (FileNotFoundError, NotADirectoryError):
-            stamp.append(0)
-    return stamp
+def _stamp(folder: str) -> list[int]:
+    """Dates of folder, manifest and, while there is none, journal; 0 for what isn't there."""
+    finished = _changed(f"{folder}/{MANIFEST}")
+    return [
+        os.stat(folder).st_mtime_ns,
+        finished,
+        0 if finished else _changed(f"{folder}/{JOURNAL}"),
+    ]
 
 
-def _look(path: Path) -> dict[str, Any]:
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _look(path: Path) -> tuple[Any, ...]:
+    """What `_info` tells of an entry, after its stamp: JSON values in its order."""
     contents, problem = Contents(), None
     try:
         contents = contents_of(path)
@@ -83,42 +112,46 @@ def _look(path: Path) -> dict[str, Any]:
     # A manifest holds neither dates nor names that people give.
     begun = contents if contents.created else read_journal(path / JOURNAL)
     key = contents.head.get("key") or {}
-    about = {
-        "verb": key.get("kind"),
-        "model": begun.about.get("model") or str(key.get("fingerprint") or "")[:12] or None,
-        "prompts": begun.about.get("prompts"),
-        "languages": begun.about.get("languages"),
-        "epoch": key.get("epoch"),
-        "layers": len(key["layers"]) if isinstance(key.get("layers"), list) else None,
-    }
+    about = (
+        key.get("kind"),
+        begun.about.get("model") or str(key.get("fingerprint") or "")[:12] or None,
+        begun.about.get("prompts"),
+        begun.about.get("languages"),
+        key.get("epoch"),
+        len(key["layers"]) if isinstance(key.get("layers"), list) else None,
+    )
     with os.scandir(path) as listed:
         sizes = {item.name: item.stat().st_size for item in listed}
-    return {
-        "about": about,
-        "shards": contents.head.get("shards"),
-        "done": len(contents.records),
-        "size": sum(sizes.values()),
-        "created": begun.created,
-        "claims": any(name.endswith(".claim") for name in sizes),
-        "problem": problem,
-    }
+    claims = any(name.endswith(".claim") for name in sizes)
+    size, done = sum(sizes.values()), len(contents.records)
+    return about, contents.head.get("shards"), done, size, begun.created, claims, problem
 
 
-def _info(path: Path, found: Mapping[str, Any]) -> EntryInfo:
-    folder, journalled, finished = found["stamp"]
-    created = found["created"]
+def _info(
+    root: Path,
+    name: str,
+    stamp: list[int],
+    about: Sequence[Any],
+    shards: int | None,
+    done: int,
+    size: int,
+    created: str | None,
+    claims: bool,
+    problem: str | None,
+) -> EntryInfo:
+    folder, finished, journalled = stamp
     return EntryInfo(
-        id=path.name,
-        path=path,
-        about=found["about"],
-        shards=found["shards"],
-        done=found["done"],
+        id=name,
+        root=root,
+        about=dict(zip(_ABOUT, about, strict=True)),
+        shards=shards,
+        done=done,
         complete=finished > 0,
-        size=found["size"],
+        size=size,
         created=None if created is None else datetime.fromisoformat(created),
-        used=datetime.fromtimestamp((max(journalled, finished) or folder) / 1e9, UTC),
-        in_use=found["claims"] and in_use(path, files.Watch()),
-        problem=found["problem"],
+        used=datetime.fromtimestamp((finished or journalled or folder) / 1e9, UTC),
+        in_use=claims and in_use(root / name, files.Watch()),
+        problem=problem,
     )
 
 

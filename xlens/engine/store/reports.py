@@ -17,9 +17,9 @@ class EntryInfo:
 
     Attributes:
         id: 32 hexadecimal digits.
-        path: Its folder.
-        about: What a list shows of it: `verb`, `model`, `prompts`, `layers`, `epoch`, each None
-            if it isn't known.
+        root: The store's folder.
+        about: What a list shows of it: `verb`, `model`, `prompts`, `languages`, `layers`, `epoch`,
+            each None if it isn't known.
         shards: How many it has when whole; None if that can't be read.
         done: Shards that were written.
         complete: Whether it was finished; `verify` tells whether its files still are as they were.
@@ -31,7 +31,7 @@ class EntryInfo:
     """
 
     id: str
-    path: Path
+    root: Path
     about: Mapping[str, Any]
     shards: int | None
     done: int
@@ -41,6 +41,11 @@ class EntryInfo:
     used: datetime
     in_use: bool
     problem: str | None
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.root / self.id
 
     @cached_property
     def key(self) -> Mapping[str, Any] | None:

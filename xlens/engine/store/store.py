@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,8 +112,8 @@ class Store:
     def entries(self) -> list[EntryInfo]:
         """Every entry, the last used first."""
         with explained("listing the entries", self.root):
-            infos = listing(self.root, self._folders())
-        return sorted(infos, key=lambda info: (info.used, info.id), reverse=True)
+            infos = listing(self.root, self._names())
+        return sorted(infos, key=attrgetter("used", "id"), reverse=True)
 
     def verify(
         self, id: str | None = None, *, full: bool = True, repair: bool = False
@@ -217,9 +218,11 @@ class Store:
 
     # --- inside ---
 
+    def _names(self) -> list[str]:
+        return sorted(filter(_ID.fullmatch, os.listdir(self.root))) if self.root.is_dir() else []
+
     def _folders(self) -> Iterator[Path]:
-        if self.root.is_dir():
-            yield from sorted(p for p in self.root.iterdir() if _ID.fullmatch(p.name))
+        yield from (self.root / name for name in self._names())
 
     def _find(self, id: str) -> Path:
         found = [path for path in self._folders() if path.name.startswith(id)]

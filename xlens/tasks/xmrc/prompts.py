@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from xlens.checks import typed
 from xlens.languages import named_in, standardize, written
@@ -102,8 +102,6 @@ def reading_prompts(
     n = (0 if chat else SHOTS) if shots is None else shots
     shown = _shown(form, reading, pool or reading, n, per_text, seed)
     counted = chat if tokenizer is None else tokenizer
-    if too_long not in get_args(TooLong):
-        raise ValueError(f"too_long={too_long!r}: accepted are {', '.join(get_args(TooLong))}.")
     if limit is not None and (counted is None or limit < 1):
         raise ValueError(
             f"limit={limit} needs at least 1 token and a tokenizer to count them: give tokenizer=."
