@@ -90,6 +90,12 @@ def test_nested_beginnings_are_shared_where_that_saves_most():
     assert Group(130, (0, 1, 2)) in groups
 
 
+def test_beginnings_nested_without_end():
+    sequences = [tuple(range(n)) for n in range(1, 1_300)]  # each begins the next
+    batches = plan(sequences, 10_000)
+    assert sorted(m for b in batches for m in b.members) == list(range(len(sequences)))
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="token_budget is 0"):
         plan([(1,)], 0)

@@ -60,7 +60,7 @@ def test_best_and_forms_of_candidates(family_dir):
     for other in (each, by_id):
         np.testing.assert_array_equal(same.table["logprob"], other.table["logprob"])
     best = same.best()
-    assert list(best["id"]) == ["1", "2", "3"]
+    assert list(best["id"]) == ["1", "2", "3"] and list(best) == list(same.table)
     for row in best.itertuples():
         assert row.logprob == same.table[same.table["id"] == row.id]["logprob"].max()
     with pytest.raises(ValueError, match="accepted are 'logprob', 'mean_logprob', 'byte_"):

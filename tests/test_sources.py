@@ -292,6 +292,28 @@ def test_a_revision_that_is_not_there(cached_on_hub):
         resolve("org/mini", revision="v2")
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("GatedRepoError", "asks you to accept terms first"),
+        ("RevisionNotFoundError", "has no branch, tag or commit 'v9'"),
+        ("RepositoryNotFoundError", "There is no model 'org/none' on the hub, or it is private"),
+        ("EntryNotFoundError", "has no config.json: it holds no checkpoint"),
+        ("HfHubHTTPError", "The hub did not give 'org/none' at revision 'v9'"),
+    ],
+)
+def test_what_the_hub_answers_is_told(kind, told, monkeypatch):
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        kinds = getattr(huggingface_hub.errors, kind)
+        raise kinds.__new__(kinds)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(ValueError, match=told):
+        resolve("org/none", revision="v9")
+
+
 def test_a_half_downloaded_model(cached_on_hub):
     (cached_on_hub / "snapshots" / COMMIT / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"cannot load the model of 'org/mini'"):

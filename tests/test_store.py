@@ -22,7 +22,15 @@ from safetensors.torch import load_file
 from test_store_crash import flipped, intercepted
 
 from xlens import files
-from xlens.engine.store import DamagedShardError, Entry, Store, StoreError, digest, entry_id
+from xlens.engine.store import (
+    DamagedShardError,
+    Entry,
+    Store,
+    StoreError,
+    digest,
+    entry_id,
+    journal,
+)
 from xlens.engine.store import store as store_module
 from xlens.files import owners
 
@@ -340,6 +348,34 @@ def test_a_torn_last_line_of_the_journal_is_passed_over(store: Store, tail: byte
     again = store.entry(KEY, shards=3)
     assert again.done == {0}
     assert same(fill(again).read(2), tensors(2))
+
+
+@pytest.mark.parametrize("number", [3, 700])
+def test_a_journal_with_a_shard_that_the_entry_does_not_have(store: Store, number: int) -> None:
+    entry = store.entry(KEY, shards=3)
+    entry.write(0, tensors(0), rows(0))
+    record = vars(journal.read_journal(entry.path / "journal.jsonl").records[0])
+    journal.write_event(entry.path / "journal.jsonl", "shard", record=record | {"shard": number})
+    assert store.entry(KEY, shards=3).done == {0} and store.entries()[0].done == 1
+
+
+def test_who_waits_for_shards_says_for_which(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = store.entry(KEY, shards=3)
+    parent = owners._owner(os.getppid())
+    with mock.patch.object(owners, "_owner", lambda _: parent):
+        assert entry.claim(0) and entry.claim(2)
+        other = Store(store.root).entry(KEY, shards=3)
+    entry._waiting._since -= 2  # as if it had waited for longer
+    late = threading.Timer(0.2, lambda: [other.write(n, tensors(n)) for n in (0, 2)])
+    late.start()
+    with mock.patch.object(entry._waiting, "reset"):
+        for shard in entry.todo(poll=0.02):
+            entry.write(shard, tensors(shard))
+    late.join()
+    line = next(r.getMessage() for r in caplog.records if "Waiting" in r.getMessage())
+    assert "shards 0, 2 of store entry" in line and f"process {os.getppid()}" in line
 
 
 def test_a_journal_that_lost_its_beginning_is_mended_by_a_run(store: Store) -> None:

@@ -1,7 +1,9 @@
 """Public functions refuse arguments of the wrong type before anything runs."""
 
+import dataclasses
 import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
 
@@ -154,3 +156,16 @@ def test_a_text_is_no_sequence_of_texts(tmp_path):
     acts = xlens.harvest(model, PROMPTS, **QUIET)
     with pytest.raises(ValueError, match=r"languages.*'de'"):
         acts.select(languages="de")
+
+
+def test_what_is_handed_out_is_frozen():
+    found = 0
+    for each in pkgutil.walk_packages(xlens.__path__, "xlens."):
+        module = importlib.import_module(each.name)
+        for name, kind in vars(module).items():
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                assert name.startswith("_") or kind.__dataclass_params__.frozen, (
+                    f"{each.name}.{name}"
+                )
+                found += 1
+    assert found > 150
