@@ -29,7 +29,7 @@ import os
 
 import xlens
 from xlens import figures
-from xlens.studies import LensStudy, study_pair
+from xlens.studies import LensStudy
 
 model = xlens.load(os.environ.get("XLENS_NOTEBOOK_MODEL", "gemma-3-270m"))
 print(model)
@@ -131,19 +131,13 @@ summary.landmarks.round(2)
 #   word of that language gets.
 # - **random-init**: the same prompts through a model of the same shape that never learned a thing.
 #
-# `study_pair` runs a pair with its controls; `xlens lens` and `xlens demo` do the same and write a
+# `xlens.run` runs a pair with its controls; `xlens lens` and `xlens demo` do the same and write a
 # report.
 
 # %%
-study = study_pair(
-    model,
-    words,
-    "de",
-    "ru",
-    study=LensStudy(n_items=n_items, n_controls=min(16, n_items)),
-    progress=False,
-)
-summaries = {name: result.summary() for name, result in study.conditions.items()}
+study = LensStudy(pairs=("de:ru",), n_items=n_items, n_controls=min(16, n_items))
+done = xlens.run(study, model, data=words, progress=False)
+summaries = {name: done[f"de_ru/summary-{name}"] for name in study.conditions}
 figures.controls(summaries)
 
 # %% [markdown]

@@ -32,7 +32,7 @@ from xlens.consistency import consistency, dissociation, option_scores
 from xlens.engine.interventions import intervene
 from xlens.prompts import Prompts
 from xlens.steering import SubspaceRemoval, steering_vectors
-from xlens.studies import SteeringStudy, steer_choices
+from xlens.studies import SteeringStudy
 from xlens.subspace import (
     LSAR,
     LayerWise,
@@ -133,14 +133,14 @@ figures.dissociation_curves(together, ["cka_unbiased", "cosine_centred"])
 # %% [markdown]
 # ## Pushing towards English
 #
-# `steer_choices` divides the items in three: vectors are estimated on the first part, the layer and
+# `SteeringStudy` divides the items in three: vectors are estimated on the first part, the layer and
 # the strength chosen on the second, and the third, which chose nothing, is what is reported.
 # Beside each method: random directions of the same length, and vectors of shuffled languages.
 
 # %%
 study = SteeringStudy(
-    methods=("mean_difference",),
-    bands=tuple(sorted({model.n_layers // 3, model.n_layers // 2, model.n_layers - 2})),
+    steer=("mean_difference",),
+    layers=tuple(sorted({model.n_layers // 3, model.n_layers // 2, model.n_layers - 2})),
     strengths=(1.0, 4.0),
     n_estimate=max(few, 10),
     n_dev=max(few // 2, 5),
@@ -148,7 +148,7 @@ study = SteeringStudy(
     n_outputs=few // 4,
     shots=2,
 )
-steered = steer_choices(model, choices, study=study, progress=False)
+steered = xlens.run(study, model, data=choices, progress=False)["items/steering"]
 print(steered.chosen.to_string(index=False))
 figures.steering_surface(steered)
 

@@ -1,5 +1,8 @@
 """beartype as jaxtyping's import hook applies it: to functions and methods one by one."""
 
+import builtins
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +10,20 @@ from beartype import beartype
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`beartype`, less `Self`: it has no meaning to beartype before the class is made."""
+    """`beartype`, less `Self`: it has no meaning to beartype before the class is made.
+
+    Nor have names that a light module imports for type checkers only.
+    """
     hints = getattr(function, "__annotations__", {})
     for name, hint in hints.items():
-        if "typing.Self" in repr(hint):
+        if "typing.Self" in repr(hint) or not _known(hint, function):
             hints[name] = Any
     return beartype(function)
+
+
+def _known(hint: Any, function: Callable[..., Any]) -> bool:
+    """Whether every name that a hint quotes is there."""
+    quoted = [hint] if isinstance(hint, str) else re.findall(r"ForwardRef\('([^']+)'", repr(hint))
+    own = getattr(inspect.unwrap(function), "__globals__", {})
+    names = {name for text in quoted for name in re.findall(r"(?<![\w.])[A-Z]\w*", text)}
+    return all(name in own or hasattr(builtins, name) for name in names)

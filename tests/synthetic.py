@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 
 from xlens.lens.result import LensResult, TraceResult
+from xlens.runs import RunDirectory
+from xlens.studies.steps.latent_language import Survival, summarised
 
 MODEL = {"model": "made-up", "weights": "Q4_K_M, dequantised", "dtype": "float32"}
 
@@ -91,3 +93,14 @@ def trace_result(n_layers: int = 3) -> TraceResult:
         tokens=pd.DataFrame({"pos": range(5), "token": range(5), "label": tokens}),
         n_layers=n_layers,
     )
+
+
+def save_pair(
+    run: RunDirectory, pair: str, conditions: dict[str, LensResult], survival: pd.DataFrame
+) -> None:
+    """A pair's parts, as a study of a model called made-up saves them."""
+    for name, result in conditions.items():
+        result.save(run.result_folder("made-up", f"{pair}/{name}"))
+        summary = summarised(name, conditions)
+        summary.save(run.result_folder("made-up", f"{pair}/summary-{name}"))
+    Survival(provenance={}, table=survival).save(run.result_folder("made-up", f"{pair}/survival"))

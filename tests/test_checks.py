@@ -11,11 +11,9 @@ from xlens import stats
 from xlens.checks import WrongType
 from xlens.cli import main
 from xlens.cli.plain_yaml import read_yaml
-from xlens.cli.serving import Serving
 from xlens.prompts import Prompt, Prompts, choose_demonstrations
-from xlens.studies.latent_process import ProcessStudy
-from xlens.studies.options import LensStudy, ReadingStudy
-from xlens.studies.steering import SteeringStudy
+from xlens.studies import LensStudy, ProcessStudy, ReadingStudy, SteeringStudy
+from xlens.studies.serving import Serving
 from xlens.testbed.planted import planted_activations
 
 STUDIES = (LensStudy, ReadingStudy, SteeringStudy, ProcessStudy, Serving)
@@ -38,8 +36,8 @@ def test_every_field_of_every_study_is_checked(study):
 @pytest.mark.parametrize(
     ("study", "given", "said"),
     [
-        (SteeringStudy, {"methods": "lda"}, r"'lda' \(str\) given; .*Write \['lda'\]"),
-        (SteeringStudy, {"languages": "de"}, r"Write \['de'\]"),
+        (SteeringStudy, {"steer": "lda"}, r"'lda' \(str\) given; .*Write \['lda'\]"),
+        (SteeringStudy, {"steer_languages": "de"}, r"Write \['de'\]"),
         (LensStudy, {"controls": "shuffled"}, r"Write \['shuffled'\]"),
         (LensStudy, {"n_items": 12.7}, "12.7 .float."),
         (LensStudy, {"n_items": "40"}, "'40' .str."),
@@ -47,7 +45,7 @@ def test_every_field_of_every_study_is_checked(study):
         (LensStudy, {"pivot": None}, "None .NoneType."),
         (ReadingStudy, {"questions": (False,)}, r"questions\[0\]: False.*YAML"),
         (ReadingStudy, {"oracle": "yes"}, "'yes' .str. given; accepted is bool"),
-        (SteeringStudy, {"bands": (1.5,)}, r"bands\[0\]: 1.5"),
+        (SteeringStudy, {"layers": (1.5,)}, r"layers\[0\]: 1.5"),
     ],
 )
 def test_types_are_not_bent(study, given, said):
@@ -56,7 +54,7 @@ def test_types_are_not_bent(study, given, said):
 
 
 def test_what_means_the_same_is_taken():
-    study = SteeringStudy(bands=[1, [2, 3]], strengths=[1, np.float64(2)], seed=np.int64(3))
+    study = SteeringStudy(layers=[1, "2-3"], strengths=[1, np.float64(2)], seed=np.int64(3))
     assert study.bands == (1, (2, 3)) and study.strengths == (1, 2) and type(study.seed) is int
     assert issubclass(WrongType, TypeError) and issubclass(WrongType, ValueError)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import lens_result, study
+from synthetic import lens_result, save_pair, study
 from test_report import CONFIG, PROVENANCE
 
 from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, consistency
@@ -17,10 +17,11 @@ from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.choices import findings
 from xlens.report.pair import landmark_table
 from xlens.report.process import language_names, process_findings
-from xlens.report.sentences import landmark_value, named, summarised
+from xlens.report.sentences import landmark_value, named
 from xlens.results import analysed
 from xlens.runs import RunDirectory
 from xlens.steering import SteeringResult
+from xlens.studies.steps.latent_language import summarised
 
 quick = settings(max_examples=60, deadline=None)
 shares = st.integers(0, 4).map(lambda n: n / 4)  # few values, so that ties and bounds are met
@@ -191,10 +192,8 @@ def test_differences_keep_their_sign_in_the_table(base):
 def test_pairs_of_one_run_that_differ_in_script_only_read_as_two(tmp_path):
     run = RunDirectory.create(tmp_path, CONFIG, PROVENANCE)
     for target in ("zh-Hans", "zh-Hant"):
-        for name, result in study("de", target).items():
-            result.save(run.result_folder(f"de_{target}", name))
         rows = [{"pair": target, "reason": why, "n": 9} for why in ("offered", "kept")]
-        run.save_survival(f"de_{target}", pd.DataFrame(rows))
+        save_pair(run, f"de_{target}", study("de", target), pd.DataFrame(rows))
     html = write_report(run).read_text(encoding="utf-8")
     for name in ("Simplified Chinese", "Traditional Chinese"):
         assert f"German → {name}" in html and f"{name} leads for good" in html

@@ -18,11 +18,12 @@ import yaml
 
 import tiny
 import xlens
-from xlens import Store
-from xlens.cli import commands, lens_job, main
+from xlens import Store, results
+from xlens.cli import main
 from xlens.consistency import ConsistencyResult
 from xlens.lens import LensResult
 from xlens.runs import RunDirectory
+from xlens.studies.steps import latent_language
 
 ROOT = Path(__file__).parent.parent
 CONDITIONS = {"translation", "shuffled", "random-init", "repetition"}
@@ -143,15 +144,16 @@ def test_the_run_directory(finished, gpt2):
         *("config.yaml", "provenance.json", "results", "figures", "plotly.min.js", "report.html")
     }
     for pair in ("ru_zh-Hans", "de_ru"):
-        folder = finished / "results" / pair
-        assert {p.name for p in folder.iterdir()} == {*CONDITIONS, "survival.parquet"}
-        results = {name: LensResult.load(folder / name) for name in CONDITIONS}
-        main_result = results["translation"]
+        folder = finished / "results" / "tiny-gpt2" / pair
+        summaries = {f"summary-{name}" for name in CONDITIONS}
+        assert {p.name for p in folder.iterdir()} == {*CONDITIONS, *summaries, "survival"}
+        found = {name: LensResult.load(folder / name) for name in CONDITIONS}
+        main_result = found["translation"]
         assert (main_result.source, main_result.target) == tuple(pair.split("_"))
         assert main_result.rows["id"].nunique() == 3
-        assert results["random-init"].rows["id"].nunique() == 2
+        assert found["random-init"].rows["id"].nunique() == 2
         assert main_result.provenance["weights"] == "float32 safetensors"
-        survival = pd.read_parquet(folder / "survival.parquet")
+        survival = results.load(folder / "survival").to_frame()
         assert list(survival.columns) == ["pair", "reason", "n"]
         for kind in ("curves", "controls", "composition", "states"):
             assert (finished / "figures" / f"{pair}-{kind}.html").is_file()
@@ -194,7 +196,7 @@ def test_one_pair_where_it_goes_and_again(run, gpt2, tmp_path):
     with tokens_seen() as first:
         done = run(*command)
     assert done.code == 0
-    folder = tmp_path / "runs" / "lens-tiny-gpt2-ru_zh-hans"
+    folder = tmp_path / "runs" / "lens-tiny-gpt2-ru_zh-Hans"
     assert f"Report: {folder / 'report.html'}" in done.out
     assert "[1/1] ru → zh-Hans" in done.out
     assert "3 words; " in done.out and "nan" not in done.out
@@ -207,32 +209,31 @@ def test_one_pair_where_it_goes_and_again(run, gpt2, tmp_path):
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     with tokens_seen() as second:
         assert run(*command).code == 0
-    assert sum(second) == at_load(gpt2)
+    assert sum(second) == 0  # the model isn't even loaded
     after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert after == before  # report.html among them
 
 
 def test_a_run_killed_between_pairs_goes_on(run, gpt2, finished, monkeypatch):
     command = ("lens", gpt2, "--pairs", *PAIRS, *FEW, "--out", "killed")
-    real, calls = lens_job.study_pair, []
+    real = latent_language._steps
 
-    def killed(model, words, source, target, **options):
-        calls.append(source)
-        if len(calls) == 2:
+    def killed(model, twin, words, source, *rest):
+        if source == "de":
             raise KeyboardInterrupt
-        return real(model, words, source, target, **options)
+        return real(model, twin, words, source, *rest)
 
-    monkeypatch.setattr(lens_job, "study_pair", killed)
+    monkeypatch.setattr(latent_language, "_steps", killed)
     done = run(*command)
     assert done.code == 130
     assert "goes on where it was" in done.err and "Traceback" not in done.err
     assert not Path("killed/report.html").exists()
-    monkeypatch.setattr(lens_job, "study_pair", real)
+    monkeypatch.setattr(latent_language, "_steps", real)
     shutil.rmtree("cache")
-    first = {p: p.stat().st_mtime_ns for p in Path("killed/results/ru_zh-Hans").rglob("*.parquet")}
+    done = Path("killed/results/tiny-gpt2/ru_zh-Hans").rglob("*.parquet")
+    first = {p: p.stat().st_mtime_ns for p in done}
     assert run(*command).code == 0
-    kept = [p for p, time in first.items() if p.stat().st_mtime_ns == time]
-    assert len(kept) == len(first) - 1  # all but the survival table, which is written again
+    assert first and all(p.stat().st_mtime_ns == time for p, time in first.items())
     assert tables(Path("killed")) == tables(finished)
     assert (
         readable(Path("killed/report.html")).split("How to reproduce")[0].split("Run started")[0]
@@ -250,8 +251,8 @@ def test_the_written_config_makes_the_same_run(run, finished):
     assert run("--config", finished / "config.yaml", "lens", *options, "--out", "less").code == 0
     config = yaml.safe_load(Path("less/config.yaml").read_text(encoding="utf-8"))["lens"]
     assert (config["pairs"], config["n_items"], config["seed"]) == (["de:ru"], 2, 0)
-    assert set(p.name for p in Path("less/results/de_ru").iterdir()) == {
-        *("translation", "shuffled", "survival.parquet")
+    assert set(p.name for p in Path("less/results/tiny-gpt2/de_ru").iterdir()) == {
+        *("translation", "shuffled", "survival", "summary-translation", "summary-shuffled")
     }
 
 
@@ -298,7 +299,8 @@ def test_other_weights_in_the_same_folder_are_not_served_old_results(run, tmp_pa
 def test_readings_and_tasks(run, gpt2, options, expected):
     done = run("lens", gpt2, *ONE, *FEW, *options, "--out", "r")
     assert done.code == 0
-    saved = {p.parent.name: LensResult.load(p.parent) for p in Path("r").rglob("result.json")}
+    parts = RunDirectory.open("r").parts("tiny-gpt2")
+    saved = {n.split("/")[1]: p for n, p in parts.items() if isinstance(p, LensResult)}
     assert set(saved) == expected
     first = saved.get("translation") or saved["repetition"]
     asked = dict(zip(options[::2], options[1::2], strict=False))
@@ -311,7 +313,7 @@ def test_cloze(run, gpt2):
     few = ("--kinds", "month", "weekday", "--n-items", "3", "--controls", "shuffled")
     done = run("lens", gpt2, *ONE, "--task", "cloze", *few, "--out", "c")
     assert done.code == 0
-    result = LensResult.load("c/results/ru_zh-Hans/cloze")
+    result = LensResult.load("c/results/tiny-gpt2/ru_zh-Hans/cloze")
     assert (result.task, result.source, result.target) == ("cloze", "zh-Hans", "zh-Hans")
     assert "task: cloze" in readable(Path("c/report.html"))
 
@@ -332,7 +334,7 @@ def test_own_words(run, gpt2):
     few = ("--n-items", "4", "--n-controls", "2")
     command = ("lens", gpt2, "--from", "de", "--to", "ru", "--words", "words.tsv", *few)
     assert run(*command, "--out", "own").code == 0
-    result = LensResult.load("own/results/de_ru/translation")
+    result = LensResult.load("own/results/tiny-gpt2/de_ru/translation")
     assert set(result.rows["id"]) < {line.split("\t")[0] for line in WORDS.splitlines()[1:]}
     assert "words.tsv" in json.loads(Path("own/provenance.json").read_text())["words"]
     # The same command after an edit asks for something else.
@@ -347,8 +349,9 @@ def test_pairs_without_words_are_listed_and_the_others_read(run, gpt2):
     done = run("lens", gpt2, "--pairs", "de:fr", "de:ru", "fr:ru", *few, "--out", "own")
     assert done.code == 0, done.err
     assert "Left out, without enough words: de_fr, fr_ru." in done.out
-    assert list(RunDirectory.open("own").results()) == ["de_ru"]
-    assert list(RunDirectory.open("own").left_out()) == ["de_fr", "fr_ru"]
+    parts = RunDirectory.open("own").parts("tiny-gpt2")
+    assert {name.rpartition("/")[0] for name in parts} == {"", "de_ru"}
+    assert parts["left-out"].to_frame()["what"].tolist() == ["de_fr", "fr_ru"]
     page = Path("own/report.html").read_text("utf-8")
     assert "Which pairs could not be asked" in page and "de → fr" in page
     # Asked for alone, or with nothing else that can be asked, it is an error.
@@ -361,13 +364,12 @@ def test_pairs_without_words_are_listed_and_the_others_read(run, gpt2):
 
 
 def test_demo_on_a_tiny_gemma(run, gemma3, monkeypatch):
-    monkeypatch.setattr(commands, "DEMO_KINDS", ("weekday",))  # fewer prompts to build
-    few = ("--n-items", "2", "--n-controls", "2", "--controls", "shuffled")
+    few = ("--kinds", "weekday", "--n-items", "2", "--n-controls", "2", "--controls", "shuffled")
     done = run("demo", "--model", gemma3, *few)
     assert done.code == 0
     page = Path("runs/demo/report.html").resolve()
     assert done.out.rstrip().endswith(f"Report: {page}")
-    assert {p.name for p in Path("runs/demo/results").iterdir()} == {
+    assert {p.name for p in Path("runs/demo/results/tiny-gemma3").iterdir() if p.is_dir()} == {
         *("fr_zh-Hans", "de_ru", "ru_zh-Hans", "zh-Hans_fr")
     }
     assert Path("runs/demo/figures/all-pairs.html").is_file()
@@ -376,7 +378,7 @@ def test_demo_on_a_tiny_gemma(run, gemma3, monkeypatch):
     # Its config is one of `demo`: replayed elsewhere, every option of it is known.
     one = ("--pairs", "ru:zh-Hans")
     assert run("--config", "runs/demo/config.yaml", "demo", *one, "--out", "one").code == 0
-    path = "results/ru_zh-Hans/translation/rows.parquet"
+    path = "results/tiny-gemma3/ru_zh-Hans/translation/rows.parquet"
     assert pd.read_parquet(Path("runs/demo", path)).equals(pd.read_parquet(Path("one", path)))
 
 
@@ -466,12 +468,12 @@ def test_choices_into_a_report(run, gpt2, monkeypatch, tmp_path):
     done = run(*command)
     assert done.code == 0, done.err
     assert "chance is 0.33" in done.out and done.out.strip().endswith("report.html")
-    saved = ConsistencyResult.load("asked/results/choices/consistency")
+    saved = ConsistencyResult.load("asked/results/tiny-gpt2/items/consistency")
     assert list(saved.languages["language"]) == ["en", "de", "ar"]
     assert set(saved.languages["n"]) == {8}
     page = Path("asked/report.html").read_text(encoding="utf-8")
     assert page.count("data-figure=") == 5 and "permuted items" in page and "n_items: 8" in page
-    monkeypatch.setattr(importlib.import_module("xlens.cli.choices_job"), "score_choices", None)
+    monkeypatch.setattr("xlens.tasks.choices.score_choices", None)
     before = {p: p.read_bytes() for p in Path("asked").rglob("*") if p.is_file()}
     assert run(*command).code == 0  # nothing runs again
     assert run("report", "asked").code == 0
@@ -517,7 +519,7 @@ def never_loaded(monkeypatch):
     def load(*_args, **_options):
         pytest.fail("the model was loaded before the input was checked")
 
-    monkeypatch.setattr("xlens.cli.common.load", load)
+    monkeypatch.setattr("xlens.studies.loading.Loading.load", load)
 
 
 @pytest.mark.usefixtures("never_loaded")
@@ -525,7 +527,7 @@ def never_loaded(monkeypatch):
     ("command", "said"),
     [
         # commands and options
-        (("nosuch",), ("nosuch", "demo, lens, choices, process")),
+        (("nosuch",), ("nosuch", "choices, demo, lens, process")),
         (("lens",), ("--model",)),
         ((*LENS, "--nitems", "5"), ("--nitems", "--n-items")),
         ((*LENS, "--n-items", "many"), ("--n-items", "'many'|\"many\"", "int")),
@@ -600,7 +602,7 @@ def never_loaded(monkeypatch):
         # --config
         (("--config", "nosuch.yaml", "lens"), ("'nosuch.yaml'", "YAML")),
         (("--config", "option.yaml", "lens"), ("nitems", "option.yaml", "--n-items")),
-        (("--config", "command.yaml", "lens"), ("'lense'", "demo, lens, choices, process")),
+        (("--config", "command.yaml", "lens"), ("'lense'", "choices, demo, lens, process")),
         (("--config", "list.yaml", "lens"), ("'list.yaml'", "no options", "command's name")),
         (("--config", "broken.yaml", "lens"), ("'broken.yaml'", "YAML", "line 1")),
         (("--config", "latin.yaml", "lens"), ("'latin.yaml'", "UTF-8")),

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import shlex
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import pytest
 
 import tiny
 import xlens
-from xlens.cli import app, commands, questions, store
+from xlens.cli import app, commands, store
+from xlens.studies import find_studies
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +57,10 @@ def shown_commands() -> list[tuple[str, str]]:
     ]
     for page, text in TEXT.items():
         texts += [(page, found) for found in re.findall(r"`(xlens [^`]+)`", _FENCE.sub("", text))]
-    for module in (commands, questions, store):
+    for name, kind in find_studies().items():
+        help = inspect.cleandoc(kind.__doc__ or "")
+        texts += [(f"help of {name}", text) for _, text in _FENCE.findall(help)]
+    for module in (commands, store):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 help = "\n".join(line.strip() for line in (function.__doc__ or "").splitlines())

@@ -15,7 +15,7 @@ from xlens.lens import TargetSets
 from xlens.lens.controls import shuffled_pairs
 from xlens.report.sentences import pair_sentences, verdict
 from xlens.stats import Resampling, bootstrap
-from xlens.studies.leaderboard import leaderboard
+from xlens.studies.steps.leaderboard import leaderboard
 
 FEW = Resampling(draws=50)
 

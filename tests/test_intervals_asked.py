@@ -1,6 +1,5 @@
 """Intervals are drawn as a study, a YAML file or a command line asks, and results say how."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from xlens.cli import app, main
 from xlens.consistency import ConsistencyResult
 from xlens.runs import RunDirectory
 from xlens.stats import Resampling
-from xlens.studies.options import Intervals
 
 ASKED = {"draws": 37, "confidence": 0.8, "seed": 3, "clusters": "id"}
 LINE = [word for name, value in ASKED.items() for word in (f"--{name}", str(value))]
@@ -22,6 +20,7 @@ COMMANDS = {
     "lens": ["m", "--from", "de", "--to", "fr"],
     "choices": ["m", "--languages", "en", "de"],
     "process": ["m", "--languages", "en", "de"],
+    "steer": ["m", "--languages", "en", "de"],
     "xmrc": ["m"],
 }
 
@@ -29,15 +28,14 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_draws_takes_them(command):
     _, bound, _ = app.parse_args([command, *COMMANDS[command], *LINE], exit_on_error=False)
-    (given,) = [v for v in bound.arguments.values() if isinstance(v, Intervals)]
+    (given,) = [v for v in bound.arguments.values() if isinstance(v, studies.Study)]
     assert given.resampling == Resampling(**ASKED)
 
 
 def test_every_study_has_them():
-    every = [getattr(studies, name) for name in studies.__all__ if name.endswith("Study")]
-    asked = [kind for kind in every if inspect.isclass(kind) and kind is not studies.PairStudy]
-    assert len(asked) == 4
-    for kind in asked:
+    asked = studies.find_studies()
+    assert len(asked) == 6
+    for kind in asked.values():
         assert kind(**ASKED).resampling == Resampling(**ASKED)
         for name, value, said in (
             ("draws", 0, "at least 1"),
@@ -46,10 +44,6 @@ def test_every_study_has_them():
         ):
             with pytest.raises(ValueError, match=said):
                 kind(**{name: value})
-    # A study of steering inside another one draws as that does.
-    steering = studies.SteeringStudy(n_test=7)
-    inner = studies.ProcessStudy(**ASKED, steering=steering).steering
-    assert inner.resampling == Resampling(**ASKED) and inner.n_test == 7
 
 
 def test_what_was_drawn_by_is_read_from_a_provenance():
@@ -87,7 +81,7 @@ def test_a_yaml_file_reaches_the_numbers_and_the_page(gpt2, capsys):
     asked = {"choices": {"model": str(gpt2), "items": "items.jsonl", "shots": 0, **ASKED}}
     Path("mine.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     assert run("--config", "mine.yaml", "choices", "--out", "asked") == 0
-    panel = ConsistencyResult.load("asked/results/choices/consistency")
+    panel = ConsistencyResult.load("asked/results/tiny-gpt2/items/consistency")
     assert Resampling.of(panel.provenance) == Resampling(**ASKED)
     assert ASKED.items() <= RunDirectory.open("asked").config["choices"].items()
     page = Path("asked/report.html").read_text(encoding="utf-8")
@@ -95,7 +89,7 @@ def test_a_yaml_file_reaches_the_numbers_and_the_page(gpt2, capsys):
     asked["choices"]["confidence"] = 0.95
     Path("mine.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     assert run("--config", "mine.yaml", "choices", "--out", "wider") == 0
-    wider = ConsistencyResult.load("wider/results/choices/consistency").languages
+    wider = ConsistencyResult.load("wider/results/tiny-gpt2/items/consistency").languages
     assert (
         (wider["high"] - wider["low"]) > (panel.languages["high"] - panel.languages["low"])
     ).all()
@@ -110,7 +104,7 @@ def test_a_lens_run_is_drawn_anew_without_running_again(gpt2, monkeypatch):
     assert run(*line, "run", *few, "--draws", "40") == 0
     first = Path("run/report.html").read_text(encoding="utf-8")
     assert "95 % bootstrap intervals" in first
-    monkeypatch.setattr("xlens.studies.latent_language.harvest", None)
+    monkeypatch.setattr("xlens.studies.steps.latent_language.harvest", None)
     assert run(*line, "run", *few, "--draws", "40", "--confidence", "0.5") == 0
     second = Path("run/report.html").read_text(encoding="utf-8")
     assert "50 % bootstrap intervals" in second

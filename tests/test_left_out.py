@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from xlens.cli import main
-from xlens.cli.lens_job import _columns
 from xlens.report.process import left_out
 from xlens.report.sentences import used
 from xlens.studies import LensStudy
-from xlens.studies.latent_language import check_pair
+from xlens.studies.lens import columns_of
+from xlens.studies.steps.latent_language import check_pair
 from xlens.tasks.words import WordList, cldr_words, translation_prompts
 
 WORDS = WordList(
@@ -50,11 +50,11 @@ def test_languages_outside_cldr_need_a_name_and_can_have_one():
 
 
 def test_columns_by_name_or_in_order():
-    assert _columns(()) is None
-    assert _columns(("en", "fr")) == ["en", "fr"]
-    assert _columns(("English word:en", "a:b:fr")) == {"English word": "en", "a:b": "fr"}
+    assert columns_of(()) is None
+    assert columns_of(("en", "fr")) == ["en", "fr"]
+    assert columns_of(("English word:en", "a:b:fr")) == {"English word": "en", "a:b": "fr"}
     with pytest.raises(ValueError, match="NAME:TAG for every column"):
-        _columns(("x:en", "fr"))
+        columns_of(("x:en", "fr"))
 
 
 def test_what_can_be_used_is_a_sentence():
@@ -71,7 +71,6 @@ def test_what_can_be_used_is_a_sentence():
     [
         ("process x --languages de fr --layers 3", "--layers without --steer"),
         ("process x --languages de fr --strengths 2", "--strengths without --steer"),
-        ("process x --items mine.jsonl --languages de fr", "--items has only others"),
         ("process x --languages de fr --steer lda", "Steering is to 'en'"),
         ("process x --items a/m.jsonl b/m.jsonl", "two of these are called 'm'"),
         ("choices x --languages de fr --layout xcopa", "name it with --items"),

@@ -11,7 +11,7 @@ from xlens.lengths import WAYS, compared, known_ways
 from xlens.report.choices import findings
 from xlens.report.ways import ways_html
 from xlens.stats import Resampling
-from xlens.studies.steering_effects import items_table
+from xlens.studies.steps.steering_effects import items_table
 from xlens.tasks.choices.latent import item_shares
 
 FEW = Resampling(draws=20)

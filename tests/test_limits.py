@@ -18,7 +18,7 @@ from xlens.report.reading_tables import (
     score_rows,
 )
 from xlens.stats import Resampling
-from xlens.studies.leaderboard import leaderboard
+from xlens.studies.steps.leaderboard import leaderboard
 from xlens.tasks.xmrc import ReadingPrompts, answer_questions, mismatched, reading_scores
 from xlens.tasks.xmrc.metrics import chance_levels
 from xlens.wording import percent

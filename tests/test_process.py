@@ -1,18 +1,17 @@
-"""`study_process` and `xlens process`: every part is saved, resumed, reported and refused."""
+"""`ProcessStudy` and `xlens process`: every part is saved, resumed, reported and refused."""
 
 import re
-from dataclasses import replace
 
 import kit
 import pytest
+from studied import study_process
 
 from xlens.cli import main
 from xlens.report import write_report
 from xlens.report.process import process_findings
 from xlens.runs import RunDirectory
 from xlens.stats import Resampling
-from xlens.studies import ProcessStudy, SteeringStudy, planned_parts, study_process
-from xlens.studies.latent_process import left_out_parts
+from xlens.studies import ProcessStudy
 from xlens.tasks.choices import cldr_choices
 
 LANGUAGES = ["en", "de", "fr", "sw"]
@@ -28,11 +27,18 @@ def choices():
     return cldr_choices(LANGUAGES, seed=0)
 
 
-STEERING = SteeringStudy(
-    bands=(1,), strengths=(1.0,), n_estimate=6, n_dev=3, n_test=3, n_controls=1, n_outputs=1
-)
+PUSHED = {"layers": (1,), "strengths": (1.0,), "n_estimate": 6, "n_dev": 3, "n_test": 3}
 STUDY = ProcessStudy(
-    n_items=6, n_latent=5, shots=1, steering=STEERING, draws=60, confidence=0.9, clusters="id"
+    n_items=6,
+    n_latent=5,
+    shots=1,
+    steer=("mean_difference",),
+    **PUSHED,
+    n_controls=1,
+    n_outputs=1,
+    draws=60,
+    confidence=0.9,
+    clusters="id",
 )
 DRAWN = Resampling(60, 0.9, 0, "id")
 OPTIONS = [
@@ -58,30 +64,31 @@ def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
     sentences = process_findings(found)
     assert any("pairs of languages" in s for s in sentences)
     assert any("by mean difference (layer 1, strength 1" in s for s in sentences)
-    (tmp_path / "latent" / "result.json").unlink()  # as a kill would leave it
-    monkeypatch.setattr("xlens.studies.latent_process.score_choices", None)
-    monkeypatch.setattr("xlens.studies.latent_process.steer_choices", None)
+    (saved,) = tmp_path.glob("results/*/items/latent/result.json")
+    saved.unlink()  # as a kill would leave it
+    monkeypatch.setattr("xlens.studies.steps.latent_process.score_choices", None)
+    monkeypatch.setattr("xlens.studies.steps.steering.steer_choices", None)
     again = study_process(model, choices, study=STUDY, folder=tmp_path, progress=False)
     assert again["consistency"].to_frame().equals(found["consistency"].to_frame())
     assert again["latent"].to_frame().equals(found["latent"].to_frame())
     other = ProcessStudy(n_items=5, n_latent=5, shots=1)
-    with pytest.raises(ValueError, match="another model, other items or another study"):
+    with pytest.raises(ValueError, match=r"another config: it differs in process\.clusters"):
         study_process(model, choices, study=other, folder=tmp_path, progress=False)
 
 
 def test_what_the_items_do_not_allow_is_left_out(choices):
     without = choices.select(languages=["de", "fr", "sw"])
-    asked = replace(STUDY, steering=None)
-    assert planned_parts(without, asked) == ("consistency", "similarity", "probe", "map")
-    assert left_out_parts(without, STUDY) == {
+    asked = ProcessStudy()
+    assert asked.parts_of(without) == ("consistency", "similarity", "probe", "map")
+    assert STUDY.without(without) == {
         "latent": "the items have no en, only de, fr, sw",
         "dissociation": "it needs 4 languages or more, and there are 3",
     }
     # What is asked for is never left out.
     with pytest.raises(ValueError, match=r"to 'en', but .* has de, fr, sw: add that language"):
-        planned_parts(without, ProcessStudy(steering=SteeringStudy()))
+        ProcessStudy(steer=("lda",)).check({"x": without})
     with pytest.raises(ValueError, match="200 are needed"):
-        planned_parts(choices.sample(50), ProcessStudy(steering=SteeringStudy()))
+        ProcessStudy(steer=("lda",)).check({"x": choices.sample(50)})
     with pytest.raises(ValueError, match="at least 5"):
         ProcessStudy(n_items=2)
 
@@ -124,7 +131,7 @@ def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
 def test_the_command_refuses_before_it_loads(tmp_path, capsys):
     for options, message in (
         (["--languages", "en"], "two"),
-        (["--languages", "en", "de", "--steer", "x"], "accepted are"),
+        (["--languages", "en", "de", "--steer", "x"], "Choose from"),
         (["--languages", "en", "de", "--steer", "lda", "--layers", "a-b"], "give a layer"),
         (["--items", "missing.jsonl"], "missing.jsonl"),
     ):

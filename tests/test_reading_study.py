@@ -1,4 +1,4 @@
-"""`study_reading` and `xlens xmrc`: parts are saved, resumed, compared, reported and refused."""
+"""`ReadingStudy` and `xlens xmrc`: parts are saved, resumed, compared, reported and refused."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,11 +10,12 @@ import pytest
 import readings
 import serving
 import yaml
+from studied import study_reading
 
 import tiny
-from xlens.cli import main, xmrc_job
+from xlens.cli import main
 from xlens.report import write_report
-from xlens.report.reading import folder_names, given_pairs
+from xlens.report.reading import write_table
 from xlens.report.reading_inside import correlation_rows, phase_findings, stability_rows
 from xlens.report.reading_tables import (
     oracle_rows,
@@ -25,10 +26,12 @@ from xlens.report.reading_tables import (
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
 from xlens.stats import Resampling
-from xlens.studies import ReadingStudy, check_reading, context_retrieval, study_reading
-from xlens.studies.context_retrieval import combinations, planned_reading
-from xlens.studies.leaderboard import find_pairs, leaderboard
-from xlens.studies.reading_phases import phase_questions
+from xlens.studies import Loading, ReadingStudy
+from xlens.studies.running.places import folder_names
+from xlens.studies.steps import context_retrieval
+from xlens.studies.steps.context_retrieval import check_reading, combinations
+from xlens.studies.steps.leaderboard import find_pairs, given_pairs, leaderboard
+from xlens.studies.steps.reading_phases import phase_questions
 from xlens.tasks.xmrc import (
     Predictions,
     ReadingResult,
@@ -154,7 +157,7 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     asked = SMALL | INSIDE | asdict(drawn)
     study = ReadingStudy(context=("en",), questions=("en", "de"), **asked)
     found = study_reading(model, stories, study=study, folder=tmp_path, progress=False)
-    assert tuple(found) == planned_reading(study)
+    assert tuple(found) == study.plan(stories)
     for name, part in found.items():
         if name not in ("first-sentence", "random-span", "phases-control"):  # no model, or another
             kit.names_its_model(part, model)
@@ -163,6 +166,7 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     answers, scores = found["predictions"], found["scores"]
     assert isinstance(answers, Predictions) and isinstance(scores, ReadingResult)
     assert list(answers.table.groupby("control", sort=False).size()) == [8, 4]
+    write_table(found, tmp_path / "predictions.csv")
     table = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
     assert len(table) == 12 and table["f1"].tolist() == scores.items["f1"].tolist()
     assert json.loads(table["references"][0]) == answers.table["references"][0]
@@ -179,22 +183,24 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     first = score_rows({k: found[k] for k in ("scores", "first-sentence")})
     assert [len(row) for row in first] == [len(row) - 1 for row in rows]  # no random words
 
-    (tmp_path / "depth" / "result.json").unlink()  # as a kill would leave it
+    (saved,) = tmp_path.glob("results/*/depth/result.json")
+    saved.unlink()  # as a kill would leave it
     for name in ("answer_questions", "baseline_predictions"):
         monkeypatch.setattr(context_retrieval, name, None)
     again = study_reading(model, stories, study=study, folder=tmp_path, progress=False)
     assert again["scores"].to_frame().equals(scores.to_frame())
     assert again["depth"].to_frame().equals(found["depth"].to_frame())
     other = replace(study, seed=1)
-    for changed in ((other, stories), (study, stories.select(ids=stories.ids[2:]))):
-        with pytest.raises(ValueError, match="another model, other items or another study"):
+    fewer = stories.select(ids=stories.ids[2:])
+    for changed in ((other, stories, "differs in xmrc.seed"), (study, fewer, r"\(data changed")):
+        with pytest.raises(ValueError, match=changed[2]):
             study_reading(model, changed[1], study=changed[0], folder=tmp_path, progress=False)
 
 
 def test_sentences_are_left_out_for_right_and_own_answers(folder):
     options = SMALL | {"controls": (), "settings": ("en-en", "en-x"), "questions": ("en", "de")}
     study = ReadingStudy(**options, oracle=True, per_paragraph=2)
-    assert planned_reading(study) == ("predictions", "scores", "oracle")
+    assert study.plan(None) == ("predictions", "scores", "oracle")
     parts = study_reading(kit.model(folder), readings.reading_set(), study=study, progress=False)
     assert parts["predictions"].table["paragraph"].nunique() == 2  # two questions on each
     items = parts["oracle"].items
@@ -259,7 +265,7 @@ def test_a_served_model_answers_as_it_does_here(
         study_reading(model, stories, study=study, progress=False)
         for model in (served, kit.model(served_folder))
     )
-    assert tuple(found) == planned_reading(study)
+    assert tuple(found) == study.plan(stories)
     texts = here["predictions"].table["text"]
     assert found["predictions"].table["text"].tolist() == texts.tolist() and texts.nunique() > 4
     assert found["scores"].to_frame().equals(here["scores"].to_frame())
@@ -392,11 +398,11 @@ def test_the_command_reports_and_goes_on(folder, data, tmp_path, capsys, monkeyp
         assert f'id="tiny-gpt2-{name}"' in html
     assert "Leaderboard" not in html and "another article" in html
     config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["xmrc"]
-    assert config["questions"] == ["en", "de", "ru"] and config["model"] == [str(folder)]
+    assert config["questions"] == ["en", "de", "ru"] and config["model"] == str(folder)
     before = (out / "report.html").read_bytes()
     write_report(RunDirectory.open(out))
     assert (out / "report.html").read_bytes() == before
-    monkeypatch.setattr(xmrc_job, "load_model", None)  # nothing is left to do
+    monkeypatch.setattr(Loading, "load", None)  # nothing is left to do
     assert run("--config", out / "config.yaml", "xmrc", "--out", out) == 0
 
 
@@ -412,7 +418,9 @@ def test_several_models_are_compared(folder, data, tmp_path, capsys):
     assert "[2/3]" in said and "Models by F1 in en-x" in said
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Leaderboard" in html and "side by side" in html
-    assert {p.name for p in (out / "results").iterdir()} == {"tiny-gpt2", "tiny-gpt2-2", "other"}
+    assert {p.name for p in (out / "results").iterdir()} == {
+        *("tiny-gpt2", "tiny-gpt2-2", "other", "all-models")
+    }
     assert run("xmrc", folder, folder, "--data", data, *more[:4], "--out", tmp_path / "x") == 2
     assert "named twice" in capsys.readouterr().err
 
@@ -433,7 +441,7 @@ def test_several_models_are_compared(folder, data, tmp_path, capsys):
     ],
 )
 def test_the_command_refuses_before_it_loads(options, message, data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(xmrc_job, "load_model", None)
+    monkeypatch.setattr(Loading, "load", None)
     monkeypatch.delenv("NO_KEY", raising=False)
     given = [str(data) if option == "DATA" else option for option in options]
     assert run("xmrc", "./no-such-model", *given, "--out", tmp_path / "x") == 2

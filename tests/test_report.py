@@ -1,19 +1,21 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from synthetic import MODEL, lens_result, study
+from synthetic import MODEL, lens_result, save_pair, study
 
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.pair import ordered
-from xlens.runs import RunDirectory, pair_name
+from xlens.runs import RunDirectory
 from xlens.stats import Resampling
+from xlens.studies.lens import pair_name
 
 EVIL = "<script>alert('x')</script>"
-CONFIG = {"model": "made-up", "words": f"{EVIL} 花 الزهرة"}
+CONFIG = {"lens": {"model": "made-up", "words": f"{EVIL} 花 الزهرة"}}
 PROVENANCE = {
     "command": f"xlens run --words '{EVIL}'",
     "started": "2026-01-01T00:00:00+00:00",
@@ -55,11 +57,9 @@ class Page(HTMLParser):
 def make_run(folder, **pairs):
     run = RunDirectory.create(folder, CONFIG, PROVENANCE)
     for pair, conditions in pairs.items():
-        for name, result in conditions.items():
-            result.save(run.result_folder(pair, name))
         counts = {"offered": 12, "kept": 8, "shared tokens": 4}
         table = pd.DataFrame({"pair": pair, "reason": list(counts), "n": list(counts.values())})
-        table.to_parquet(run.survival_file(pair))
+        save_pair(run, pair, conditions, table)
     return run
 
 
@@ -190,7 +190,7 @@ def test_the_result_comes_first_and_controls_after_it():
 
 def test_a_run_of_one_result_without_controls(tmp_path):
     run = make_run(tmp_path, de_ru={"translation": lens_result()})
-    run.survival_file("de_ru").unlink()
+    shutil.rmtree(run.result_folder("made-up", "de_ru/survival"))
     text = Page(write_report(run).read_text(encoding="utf-8")).text
     assert "No control was run" in text
     assert "All pairs" not in text

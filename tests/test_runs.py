@@ -4,7 +4,9 @@ import sys
 
 import pytest
 
-from xlens.runs import RunDirectory, describe_run, pair_name
+from xlens import files
+from xlens.runs import RunDirectory, describe_run
+from xlens.studies.lens import pair_name
 
 CONFIG = {"model": "tiny", "languages": ["fr", "zh-Hans"], "words": "花 الزهرة", "n": 3}
 PROVENANCE = {"command": "xlens run", "started": "2026-01-01T00:00:00+00:00", "versions": {"a": 1}}
@@ -127,14 +129,15 @@ def test_open_names_what_is_missing(tmp_path):
 def test_results_lists_finished_ones_sorted(tmp_path):
     run = RunDirectory.create(tmp_path, CONFIG, PROVENANCE)
     assert run.results() == {}
-    for pair, condition in (("fr_ru", "translation"), ("fr_ru", "shuffled"), ("de_ru", "cloze")):
-        folder = run.result_folder(pair, condition)
+    saved = (("m", "fr_ru/translation"), ("m", "fr_ru/shuffled"), ("a", "scores"))
+    for model, part in saved:
+        folder = run.result_folder(model, part)
         folder.mkdir(parents=True)
         (folder / "result.json").write_text("{}")
-    run.result_folder("de_ru", "unfinished").mkdir()
-    assert run.results() == {"de_ru": ("cloze",), "fr_ru": ("shuffled", "translation")}
-    assert run.has_result("de_ru", "cloze")
-    assert not run.has_result("de_ru", "unfinished")
+    run.result_folder("a", "unfinished").mkdir()
+    (run.results_folder / "model.json").write_text("{}")
+    assert run.results() == {"a": ("scores",), "m": ("fr_ru/shuffled", "fr_ru/translation")}
+    assert run.models == ("a", "m")
     assert pair_name("fr", "zh-Hans") == "fr_zh-Hans"
 
 
@@ -146,3 +149,18 @@ def test_describe_run_shows_the_command_without_its_folder(monkeypatch):
     assert known["versions"]["python"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/xlens/__main__.py", "demo"])
     assert describe_run()["command"] == "python -m xlens demo"
+
+
+def test_a_run_of_an_older_xlens_is_refused_with_the_command_that_makes_it_anew(tmp_path):
+    run = RunDirectory.create(tmp_path, CONFIG, PROVENANCE)
+    said = json.loads(run.provenance_file.read_text())
+    del said["sha256"]
+    files.write(run.provenance_file, files.sealed_json({**said, "xlens_run": 2}))
+    for ask in (
+        lambda: RunDirectory.open(tmp_path),
+        lambda: RunDirectory.create(tmp_path, CONFIG, PROVENANCE),
+        lambda: RunDirectory.check(tmp_path, CONFIG),
+    ):
+        with pytest.raises(ValueError, match=r"older xlens.*anew: xlens run --overwrite"):
+            ask()
+    assert RunDirectory.create(tmp_path, CONFIG, PROVENANCE, overwrite=True).config == CONFIG

@@ -13,8 +13,9 @@ import yaml
 from endpoint import Endpoint, Reply, echo, failed, serving
 
 import tiny
-from xlens.cli import main, xmrc_job
+from xlens.cli import main, study_job
 from xlens.report import write_report
+from xlens.studies import Loading
 from xlens.tasks.xmrc import Predictions
 
 pytest.importorskip("openai", reason="the extra [api] is not installed: make install")
@@ -52,7 +53,8 @@ def endpoint() -> Iterator[Endpoint]:
 def run(tmp_path, data, monkeypatch, capsys) -> Run:
     """`xlens xmrc` on these questions, into one folder: exit code, what it said, its errors."""
     monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(xmrc_job, "write_report", lambda run: run.report_file)  # it takes a second
+    # A page takes a second.
+    monkeypatch.setattr(study_job, "write_report", lambda run, **_: run.report_file)
 
     def run(*line: object, out: str = "run") -> tuple[int, str, str]:
         capsys.readouterr()
@@ -89,9 +91,9 @@ def test_questions_that_were_corrected_meanwhile_are_not_mixed_with_old_ones(
     path.write_text(whole.replace("Es war einmal. ", "Es war einmal… "), encoding="utf-8")
     endpoint.script = echo
     endpoint.bodies.clear()
-    monkeypatch.setattr(xmrc_job, "load_model", lambda *how: pytest.fail("loaded"))
+    monkeypatch.setattr(Loading, "load", lambda *how: pytest.fail("loaded"))
     code, _, error = run(*line)
-    assert code == 2 and "digest changed since" in error and "--overwrite" in error
+    assert code == 2 and "data changed since" in error and "--overwrite" in error
     assert endpoint.asked == []
     path.write_text(whole, encoding="utf-8")
     assert run(*line)[0] == 0
@@ -103,14 +105,14 @@ def test_a_checkpoint_that_was_trained_on_is_not_taken_for_the_old_one(run, tmp_
 
     line = plain(make(0))
     loads: list[str] = []
-    real = xmrc_job.load_model
+    real = Loading.load
 
-    def counted(name: str, *how: Any) -> Any:
+    def counted(how: Loading, name: str) -> Any:
         loads.append(name)
-        return real(name, *how)
+        return real(how, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(xmrc_job, "load_model", counted)
+        patch.setattr(Loading, "load", counted)
         assert run(*line)[0] == 0 and len(loads) == 1
         assert run(*line)[0] == 0 and len(loads) == 1  # nothing is left to do
         make(1)
@@ -135,7 +137,7 @@ def test_what_shapes_no_answer_may_change(run, endpoint, tmp_path, monkeypatch):
     assert endpoint.headers[-1]["authorization"] == "Bearer sk-0123456789"
     # All is done: the pair only makes another report.
     asked = len(endpoint.asked)
-    monkeypatch.setattr(xmrc_job, "write_report", write_report)
+    monkeypatch.setattr(study_job, "write_report", write_report)
     assert run(*names, "--pair", ":".join(names))[0] == 0 and len(endpoint.asked) == asked
     assert "side by side" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "pair" in config(tmp_path / "run") and "price_in" not in config(tmp_path / "run")
@@ -180,7 +182,7 @@ def test_refused_prompts_can_count_as_empty_answers(run, endpoint, tmp_path):
     refused = table[table["reason"] == "refused"]
     assert 0 < len(refused) < len(table) == ASKED
     assert refused["question"].str.contains(filtered).all() and set(refused["prediction"]) == {""}
-    assert code == 0 and f"{len(refused)} of {ASKED} prompts were refused by the server" in told
+    assert code == 0 and f"so that the answer is empty: {len(refused)} of {ASKED} prompts" in told
 
 
 # --- refused before anything is asked ---
@@ -208,7 +210,7 @@ def test_a_missing_client_shows_before_a_model_is_loaded(
     run, gpt2, endpoint, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "openai", None)
-    monkeypatch.setattr(xmrc_job, "load_model", None)
+    monkeypatch.setattr(Loading, "load", None)
     code, _, error = run(gpt2, f"m@{endpoint.url}", "--shots", 0)
     assert code == 2 and "xlens-interp[api]" in error and not (tmp_path / "run").exists()
 
@@ -233,7 +235,7 @@ def test_what_only_a_later_model_refuses_shows_before_the_first_is_loaded(
     words.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
     words.save_pretrained(first)
     small = tiny.make("gpt2", tmp_path / "small", n_positions=64)
-    monkeypatch.setattr(xmrc_job, "load_model", None)
+    monkeypatch.setattr(Loading, "load", None)
     code, _, error = run(first, small, *options)
     assert code == 2 and message in error and "small: " in error
     assert not (tmp_path / "run").exists()
@@ -243,7 +245,7 @@ def test_what_only_a_later_model_refuses_shows_before_the_first_is_loaded(
     "option", ["--api-key-env", "--price-in", "--temperature", "--extra-body", "--refused"]
 )
 def test_options_of_endpoints_need_one(run, gpt2, tmp_path, option, monkeypatch):
-    monkeypatch.setattr(xmrc_job, "load_model", None)
+    monkeypatch.setattr(Loading, "load", None)
     value = {"--api-key-env": "sk-abcdef", "--extra-body": "{}", "--refused": "empty"}
     code, said, error = run(*plain(gpt2), option, given := value.get(option, "0.7"))
     assert code == 2 and f"{option} can be given for models behind an endpoint" in error
@@ -269,7 +271,7 @@ def test_a_key_instead_of_its_variables_name_is_written_nowhere(run, endpoint, g
 
 def test_a_model_is_let_go_before_the_next_is_loaded(run, gpt2, tmp_path, monkeypatch):
     (tmp_path / "twin").symlink_to(gpt2)
-    real = xmrc_job.load_model
+    real = Loading.load
     alive: list[int] = []
     before: list[weakref.ref] = []
 
@@ -279,6 +281,6 @@ def test_a_model_is_let_go_before_the_next_is_loaded(run, gpt2, tmp_path, monkey
         before.extend([weakref.ref(model), weakref.ref(model.hf_model)])
         return model
 
-    monkeypatch.setattr(xmrc_job, "load_model", load)
+    monkeypatch.setattr(Loading, "load", load)
     assert run(*plain(gpt2, tmp_path / "twin"))[0] == 0
     assert alive == [0, 0]

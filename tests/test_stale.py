@@ -18,9 +18,9 @@ TAGS = ("en", "de", "ru")
 def here(tmp_path, monkeypatch):
     monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    for job in ("lens", "choices", "process", "xmrc"):  # a page takes a second
-        module = importlib.import_module(f"xlens.cli.{job}_job")
-        monkeypatch.setattr(module, "write_report", lambda run, **_: run.report_file)
+    # A page takes a second.
+    job = importlib.import_module("xlens.cli.study_job")
+    monkeypatch.setattr(job, "write_report", lambda run, **_: run.report_file)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ CHANGES = {
     "question": ("choices", lambda: questions(text="what"), "items"),
     "gold of process": ("process", lambda: questions(gold=1), "items"),
     "question of process": ("process", lambda: questions(text="what"), "items"),
-    "question of a text": ("xmrc", lambda: stories(" really"), "digest"),
+    "question of a text": ("xmrc", lambda: stories(" really"), "data"),
 }
 
 
@@ -126,5 +126,5 @@ def test_another_model_in_the_same_folder(command, what, model, made, capsys):
 def test_code_of_another_epoch(model, capsys, monkeypatch):
     questions()
     assert "ERROR" not in ask("choices", model, capsys)
-    monkeypatch.setattr("xlens.studies.parts.EPOCH", 99)
+    monkeypatch.setattr("xlens.studies.running.kept.EPOCH", 99)
     assert "epoch changed since" in ask("choices", model, capsys)

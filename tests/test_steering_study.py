@@ -14,8 +14,9 @@ from xlens.figures import languages_said
 from xlens.prompts import Prompt, Prompts
 from xlens.stats import holm
 from xlens.steering import SteeringResult, SteeringVectors, SubspaceRemoval, sweep
-from xlens.studies import SteeringStudy, steer_choices
-from xlens.studies.steering_effects import choose, effects, items_table, summarised
+from xlens.studies import SteeringStudy
+from xlens.studies.steps.steering import steer_choices
+from xlens.studies.steps.steering_effects import choose, effects, items_table, summarised
 from xlens.tasks.choices import cldr_choices
 from xlens.wording import percent
 
@@ -213,8 +214,8 @@ def choices():
 
 
 STUDY = SteeringStudy(
-    methods=("mean_difference", "lda", "lsar"),
-    bands=(1, (1, 2)),
+    steer=("mean_difference", "lda", "lsar"),
+    layers=(1, "1-2"),
     strengths=(1.0,),
     removal_strengths=(0.2,),
     n_estimate=10,
@@ -233,12 +234,12 @@ def test_the_study_keeps_its_items_apart_and_reports_every_control(model, choice
     assert {k: len(v) for k, v in parts.items()} == {"estimate": 10, "dev": 4, "test": 5}
     assert set(found.items["id"]) == parts["test"]
     assert set(found.dev["n"]) <= set(range(5))
-    assert list(found.chosen["method"]) == list(STUDY.methods)
-    kinds = [f"{m}{c}" for m in STUDY.methods for c in ("", ", random", ", shuffled")]
+    assert list(found.chosen["method"]) == list(STUDY.steer)
+    kinds = [f"{m}{c}" for m in STUDY.steer for c in ("", ", random", ", shuffled")]
     own = found.test[(found.test["language"] == "de") & (found.test["metric"] == "accuracy")]
     assert list(own["condition"]) == ["none", *kinds]
     harm = found.test[(found.test["language"] == "en") & (found.test["vector"] == "fr")]
-    assert set(harm["condition"]) == {"none", *STUDY.methods}
+    assert set(harm["condition"]) == {"none", *STUDY.steer}
     consistent = harm[(harm["metric"] == "consistency") & (harm["condition"] == "none")]
     assert consistent["value"].item() == pytest.approx(1)
     assert set(found.outputs["id"]) <= parts["test"] and len(found.outputs) == 2 * 2 * 4
@@ -267,8 +268,8 @@ def test_free_continuations_have_the_room_of_the_longest_option(model, choices, 
         seen.add(max_new_tokens)
         return generate(*args, max_new_tokens=1, **how)
 
-    monkeypatch.setattr("xlens.studies.steering.generate", spy)
-    few = replace(STUDY, methods=("mean_difference",), max_new_tokens=None, n_controls=1)
+    monkeypatch.setattr("xlens.studies.steps.steering.generate", spy)
+    few = replace(STUDY, steer=("mean_difference",), max_new_tokens=None, n_controls=1)
     steer_choices(model, choices, study=few, progress=False)
     options = [
         f" {option}"
@@ -282,12 +283,12 @@ def test_free_continuations_have_the_room_of_the_longest_option(model, choices, 
 def test_the_study_refuses_before_it_runs(model, choices):
     with pytest.raises(ValueError, match="needed: 100 to estimate"):
         steer_choices(model, choices.sample(30), progress=False)
-    with pytest.raises(ValueError, match="accepted are"):
-        SteeringStudy(methods=("nothing",))
+    with pytest.raises(ValueError, match="accepted is"):
+        SteeringStudy(steer=("nothing",))
     with pytest.raises(ValueError, match="other than 0"):
         SteeringStudy(strengths=(0.0,))
     with pytest.raises(ValueError, match=r"Steering is to 'sw', but .* has en, de, fr"):
-        steer_choices(model, choices, study=SteeringStudy(target="sw"), progress=False)
+        steer_choices(model, choices, study=SteeringStudy(pivot="sw"), progress=False)
     with pytest.raises(ValueError, match="at least 2"):
         SteeringStudy(n_dev=1)
     with pytest.raises(ValueError, match="a sweep needs"):

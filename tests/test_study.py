@@ -1,4 +1,4 @@
-"""`study_pair`: that its parts are put together as it says, on planted states and a real model."""
+"""`LensStudy`: that its parts are put together as it says, on planted states and a real model."""
 
 import re
 from dataclasses import replace
@@ -6,12 +6,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from studied import study_pair
 
 import tiny
 import xlens
 from xlens.lens import LensResult, target_sets
 from xlens.report.sentences import used
-from xlens.studies import LensStudy, check_pair, latent_language, study_pair
+from xlens.studies import LensStudy
+from xlens.studies.steps import latent_language
+from xlens.studies.steps.latent_language import check_pair
 from xlens.tasks.words import kind_of
 
 STUDY = LensStudy(n_items=8, n_controls=4)
@@ -175,9 +178,7 @@ def test_the_twin_has_other_weights_and_is_reproducible(model, words, done):
     mine = probs(result, 3, "en")[shared]
     assert not (mine - probs(twin, 3, "en")[shared]).abs().lt(1e-9).any()
     only = replace(STUDY, controls=("random-init",))
-    given = study_pair(
-        model, words, "ru", "zh-Hans", study=only, twin=model.random_twin(only.seed), **QUIET
-    )
+    given = study_pair(model, words, "ru", "zh-Hans", study=only, **QUIET)
     assert same(given.conditions["random-init"], twin)
     other = replace(only, seed=1)
     reseeded = study_pair(model, words, "ru", "zh-Hans", study=other, **QUIET)
@@ -312,10 +313,11 @@ def test_a_stopped_study_goes_on(model, words, done, tmp_path, harvests, monkeyp
     monkeypatch.setattr(latent_language, "harvest", stopping)
     with pytest.raises(KeyboardInterrupt):
         study_pair(model, words, "ru", "zh-Hans", study=STUDY, folder=tmp_path, **QUIET)
-    assert {p.name for p in tmp_path.iterdir()} == {"translation", "shuffled"}
+    (pair,) = tmp_path.glob("results/*/ru_zh-Hans")
+    assert {p.name for p in pair.iterdir()} == {"translation", "shuffled", "survival"}
     # Half of a condition's folder, as a crash leaves it, does not count as a result.
-    (tmp_path / "random-init").mkdir()
-    (tmp_path / "random-init" / "rows.parquet").write_bytes(b"half a")
+    (pair / "random-init").mkdir()
+    (pair / "random-init" / "rows.parquet").write_bytes(b"half a")
     monkeypatch.setattr(latent_language, "harvest", counted)
     rest = study_pair(model, words, "ru", "zh-Hans", study=STUDY, folder=tmp_path, **QUIET)
     assert [len(call) for call in harvests] == [8, 4, 4]
@@ -333,7 +335,10 @@ def test_results_of_another_study_are_not_served(model, words, tmp_path, what):
         words = words.select(kinds=["weekday"])
     else:
         study = replace(study, **{what: 3})
-    with pytest.raises(ValueError, match=rf"another study \({what} changed since\): give another"):
+    # What is an option is told by the run's config already.
+    said = {"n_items": "differs in lens.n_items", "seed": "differs in lens.seed"}
+    expected = said.get(what, rf"another study \({what} changed since\): give another")
+    with pytest.raises(ValueError, match=expected):
         study_pair(model, words, "ru", "zh-Hans", study=study, folder=tmp_path, **QUIET)
 
 

@@ -159,7 +159,8 @@ def test_answers_in_another_form(said, right, language):
 
 
 def test_published_rules_warn_of_data_out_of_form(caplog):
-    from xlens.studies.context_retrieval import ReadingStudy, check_reading
+    from xlens.studies import ReadingStudy
+    from xlens.studies.steps.context_retrieval import check_reading
 
     frame = pd.DataFrame(
         [

@@ -6,14 +6,16 @@ import kit
 import numpy as np
 import pytest
 import readings
+from studied import study_reading
 
 from xlens.report.reading import write_reading_report
 from xlens.report.reading_tables import leaderboard_rows, reading_findings, score_rows
 from xlens.results import Result
-from xlens.runs import RunDirectory
+from xlens.runs import ACROSS, RunDirectory
 from xlens.stats import Resampling
-from xlens.studies import ReadingStudy, check_reading, study_reading
-from xlens.studies.leaderboard import leaderboard
+from xlens.studies import ReadingStudy
+from xlens.studies.steps.context_retrieval import check_reading
+from xlens.studies.steps.leaderboard import compared, leaderboard
 from xlens.tasks.xmrc import (
     ReadingResult,
     ReadingSet,
@@ -40,6 +42,8 @@ def page(path, models: dict[str, dict[str, Result]]) -> str:
     for model, parts in models.items():
         for name, part in parts.items():
             part.save(run.result_folder(model, name))
+    if len(models) > 1 and (board := compared(models, ReadingStudy(), {})):
+        board.save(run.result_folder(ACROSS, "leaderboard"))
     return write_reading_report(run).read_text(encoding="utf-8")
 
 
@@ -91,7 +95,8 @@ def test_a_study_whose_combinations_have_no_name(tmp_path):
     found = parts["scores"]
     assert isinstance(found, ReadingResult) and found.summary.empty
     assert list(found.summary.columns) == list(scores("en-en", ["en"]).summary.columns)
-    loaded = ReadingResult.load(tmp_path / "m" / "scores")
+    (saved,) = tmp_path.glob("m/results/*/scores")
+    loaded = ReadingResult.load(saved)
     assert list(loaded.summary.columns) == list(found.summary.columns)
     assert [row[:4] for row in score_rows(parts)] == [
         ["en", "de", "de", "12"],

@@ -46,7 +46,7 @@ _PUBLIC = {
     "reading_scores": "tasks.xmrc",
     "score_variants": "engine",
     "served_generate": "served",
-    "steer_choices": "studies",
+    "run": "studies",
     "steering_vectors": "steering",
     "activations": "",
     "consistency": "",

@@ -2,17 +2,20 @@
 
 A result is a frozen dataclass whose fields are tables (`pandas.DataFrame`), arrays
 (`numpy.ndarray`) or JSON values. It is saved as a folder: `result.json`, which holds the digests of
-the other files, one Parquet file per table, one `arrays.safetensors`.
+the other files, one Parquet file per table, one `arrays.safetensors`. `load` reads any of them.
 """
 
+import importlib
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -38,7 +41,13 @@ class Result:
         provenance: What made this result: model, tokenizer, dtype, seeds, versions, options.
     """
 
+    KINDS: ClassVar[dict[str, type["Result"]]] = {}
+    """Every kind of result whose module was imported, by name."""
     provenance: dict[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        """Kinds are told apart by name alone, as a folder must tell what it holds."""
+        Result.KINDS[cls.__name__] = cls
 
     def to_frame(self) -> pd.DataFrame:
         """The result's main table."""
@@ -73,7 +82,8 @@ class Result:
                 files.write(draft / f"{name}.parquet", _parquet(table))
             if arrays:
                 files.write(draft / _ARRAYS, save(arrays))
-            header = {"format": FORMAT, "type": type(self).__name__, "fields": plain}
+            header = {"format": FORMAT, "type": type(self).__name__}
+            header |= {"module": type(self).__module__, "fields": plain}
             files.seal(draft, HEADER, header)
         return folder
 
@@ -128,6 +138,38 @@ class Result:
             if isinstance(values.get(field.name), list):
                 values[field.name] = tuple(values[field.name])
         return cls(**values)
+
+
+def load(path: str | Path, *, verify: bool = True) -> Result:
+    """Read a saved result of any kind, as what it is.
+
+    Args:
+        path: Its folder.
+        verify: Compare every file with the digest in the header.
+
+    Raises:
+        ValueError: no result there, or of a kind that isn't known here: one of another package,
+            whose module is to be imported first.
+        DamagedError: a file is not what was written; says which. A `ValueError` too.
+    """
+    header = Path(path) / HEADER
+    try:
+        said: Any = json.loads(header.read_bytes())
+        name, module = str(said["type"]), str(said.get("module", ""))
+    except FileNotFoundError:
+        return Result.load(path)  # which says what was expected
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise files.damaged(header, "it can't be read", _AGAIN) from None
+    # Of a file one doesn't import what it likes: only what is ours.
+    if name not in Result.KINDS and module.split(".")[0] == __package__:
+        with suppress(ImportError):
+            importlib.import_module(module)
+    if name not in Result.KINDS:
+        raise ValueError(
+            f"{str(path)!r} holds a {name}, a kind of result that isn't known: import the module "
+            f"that defines it first{module and f' ({module})'}."
+        )
+    return Result.KINDS[name].load(path, verify=verify)
 
 
 def _parquet(table: pd.DataFrame) -> bytes:

@@ -3,15 +3,14 @@
 run/
   config.yaml        the resolved config
   provenance.json    command, versions, platform, device, dates
-  results/<pair>/<condition>/    saved results; results/<pair>/survival.parquet
-  results/left-out.json          pairs that could not be asked, and why
+  results/<model>/<part>/        saved results; parts of a group as <model>/<group>/<part>
+  results/all-models/<part>/     results about several models
   figures/<name>.html, .json     and pictures on request
   plotly.min.js      one copy for all pages
   report.html
 """
 
 import json
-import logging
 import platform
 import shlex
 import shutil
@@ -21,24 +20,26 @@ from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
 import yaml
 
 from xlens import files
 from xlens.checks import typed
-from xlens.results import jsonable, versions
+from xlens.results import HEADER, Result, jsonable, load, versions
 from xlens.stats import Resampling
 
 _MARK = "xlens_run"
-_SEAL = b"xlens_sha256"
-_log = logging.getLogger(__name__)
-_FORMAT = 2  # 1: without digests
+_FORMAT = 3  # 1: without digests; 2: parts not by model
+ACROSS = "all-models"
+"""In place of a model's name, for results about several."""
 _OWN = ("config.yaml", "results", "figures", "plotly.min.js", "report.html", "provenance.json")
 _DRAFT = ".xlens-"
+
+
+class OldRunError(ValueError):
+    """A run directory of an older form."""
 
 
 def describe_run(**known: Any) -> dict[str, Any]:
@@ -96,29 +97,12 @@ class RunDirectory:
         run = cls(Path(path))
         config = _plain(config)
         check_writable(run.path)
-        others = sorted(p.name for p in run.path.iterdir() if not p.name.startswith(_DRAFT))
-        try:
-            marked = _read_mark(run.path)
-        except files.DamagedError:
-            if not overwrite:
-                raise
-            marked = {}  # of a run, which is to be deleted
-        if others and marked is None:
-            raise ValueError(
-                f"{str(path)!r} holds other files ({', '.join(others[:4])}) and is no run "
-                "directory: give a new or an empty folder."
-            )
+        marked = run._marked(config, overwrite, free)
         # The config is written last and deleted first: without it there is nothing to go on with.
         if marked is not None and (overwrite or not run.config_file.is_file()):
             for name in _OWN:
                 _remove(run.path / name)
         elif marked:
-            if changed := [n for n in _differences(run.config, config) if n not in free]:
-                raise ValueError(
-                    f"{str(path)!r} holds a run with another config: it differs in "
-                    f"{', '.join(changed)}. Give another folder, the same config to go on with "
-                    "that run, or delete it first: --overwrite, in Python overwrite=True."
-                )
             provenance = _continued(marked, _plain(provenance))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         with _explained(run.path):
@@ -126,6 +110,56 @@ class RunDirectory:
             files.write(run.provenance_file, files.sealed_json(mark))
             files.write(run.config_file, files.sealed_text(text))
         return run
+
+    @classmethod
+    def check(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        free: Collection[str] = (),
+    ) -> None:
+        """Refuse what `create` would, and leave nothing behind: no folder of a run that can't be.
+
+        Raises:
+            ValueError: as from `create`.
+        """
+        run = cls(Path(path))
+        if run.path.exists():
+            check_writable(run.path)
+            run._marked(_plain(config), overwrite, free)
+        else:
+            # The nearest there is: in it the folder will be made.
+            nearest = next(each for each in run.path.absolute().parents if each.exists())
+            check_writable(nearest, for_=run.path)
+
+    def _marked(
+        self, config: Mapping[str, Any], overwrite: bool, free: Collection[str]
+    ) -> dict[str, Any] | None:
+        """The provenance of the run that is there; None if there is none."""
+        shown = str(self.path)
+        others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(_DRAFT))
+        try:
+            marked = _read_mark(self.path)
+        except (files.DamagedError, OldRunError):
+            if not overwrite:
+                raise
+            return {}  # of a run, which is to be deleted
+        if others and marked is None:
+            raise ValueError(
+                f"{shown!r} holds other files ({', '.join(others[:4])}) and is no run "
+                "directory: give a new or an empty folder."
+            )
+        goes_on = marked and not overwrite and self.config_file.is_file()
+        changed = _differences(self.config, config) if goes_on else []
+        if changed := [name for name in changed if name not in free]:
+            raise ValueError(
+                f"{shown!r} holds a run with another config: it differs in "
+                f"{', '.join(changed)}. Give another folder, the same config to go on with "
+                "that run, or delete it first: --overwrite, in Python overwrite=True."
+            )
+        return marked
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -191,134 +225,74 @@ class RunDirectory:
         """What made the run, as read from `provenance.json`."""
         return _read_mark(self.path) or {}
 
-    def result_folder(self, pair: str, condition: str) -> Path:
-        """Where the result of a pair (`fr_zh-Hans`) and condition (`translation`) is saved."""
-        return self.path / "results" / pair / condition
-
-    def survival_file(self, pair: str) -> Path:
-        """Parquet table `pair reason n`: how many words each filter kept or dropped."""
-        return self.path / "results" / pair / "survival.parquet"
+    @property
+    def command(self) -> str:
+        """The study's name, as on the command line."""
+        return next(iter(self.config), "")
 
     @property
-    def left_out_file(self) -> Path:
-        """Pairs that could not be asked, and why."""
-        return self.path / "results" / "left-out.json"
+    def results_folder(self) -> Path:
+        """Folder of the parts, one below for each model."""
+        return self.path / "results"
 
-    def save_survival(self, pair: str, survival: pd.DataFrame) -> None:
-        """Write `survival_file`, with its digest.
-
-        Raises:
-            OSError: it can't be written.
-        """
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        place, buffer = self.survival_file(pair), pa.BufferOutputStream()
-        columns = pa.Table.from_pandas(survival)
-        seal = {**(columns.schema.metadata or {}), _SEAL: _digest(columns).encode()}
-        parquet.write_table(columns.replace_schema_metadata(seal), buffer)
-        with _explained(self.path):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            files.write(place, buffer.getvalue().to_pybytes())
-
-    def survival(self, pair: str) -> pd.DataFrame | None:
-        """What is in `survival_file`; None if it was not kept.
-
-        Raises:
-            DamagedError: it is not what was written. A `ValueError` too.
-        """
-        from pyarrow import parquet
-
-        place = self.survival_file(pair)
-        if not place.is_file():
-            if pair in self.results():
-                _log.warning(
-                    "%s is missing: the report goes without it until the same command is run again",
-                    place,
-                )
-            return None
-        try:
-            columns = parquet.read_table(place)
-            seal = (columns.schema.metadata or {}).get(_SEAL)
-            found = columns.to_pandas()
-            own = _digest(columns).encode()
-        except Exception as error:  # pyarrow has many words for damage
-            raise files.damaged(place, f"it can't be read ({error})", _again(self.path)) from None
-        if seal is None:
-            _log.warning("%s was written by an older xlens, without digests: not checked", place)
-        elif seal != own:
-            raise files.damaged(place, "it is not what was written", _again(self.path))
-        return found
-
-    def save_left_out(self, reasons: Mapping[str, str]) -> None:
-        """Note which pairs could not be asked, and why; none removes the note.
-
-        Raises:
-            OSError: it can't be written.
-        """
-        with _explained(self.path):
-            if reasons:
-                self.left_out_file.parent.mkdir(parents=True, exist_ok=True)
-                files.write(self.left_out_file, files.sealed_json(reasons, sort=False))
-            else:
-                self.left_out_file.unlink(missing_ok=True)
-
-    def left_out(self) -> dict[str, str]:
-        """Why pairs could not be asked, by pair.
-
-        Raises:
-            DamagedError: it is not what was written. A `ValueError` too.
-        """
-        path = self.left_out_file
-        if not path.is_file():
-            return {}
-        return files.unsealed_json(path, path.read_bytes(), _again(self.path))
-
-    def has_result(self, pair: str, condition: str) -> bool:
-        """Whether this result was saved to its end."""
-        return (self.result_folder(pair, condition) / "result.json").is_file()
+    def result_folder(self, model: str, part: str) -> Path:
+        """Where a model's part is saved: `translation`, or `fr_zh-Hans/translation` of a group."""
+        return self.results_folder / model / part
 
     def results(self) -> dict[str, tuple[str, ...]]:
-        """Names of the saved conditions by pair, both sorted."""
+        """Names of the saved parts by model, in order; of several models under `ACROSS`."""
         found: dict[str, list[str]] = {}
-        for header in sorted(self.path.glob("results/*/*/result.json")):
-            if files.is_draft(header.parent):  # of a process that was killed
-                continue
-            found.setdefault(header.parent.parent.name, []).append(header.parent.name)
-        return {pair: tuple(conditions) for pair, conditions in found.items()}
+        for header in sorted(self.results_folder.glob(f"**/{HEADER}")):
+            model, *part = header.parent.relative_to(self.results_folder).parts
+            if part and not any(map(files.is_draft, [header.parent, *header.parents])):
+                found.setdefault(model, []).append("/".join(part))
+        return {model: tuple(parts) for model, parts in found.items()}
+
+    def parts(self, model: str) -> dict[str, Result]:
+        """The saved parts of a model, or those `ACROSS` models, each as what it is.
+
+        Raises:
+            DamagedError: one is not what was written. A `ValueError` too.
+        """
+        names = self.results().get(model, ())
+        for path in sorted((self.results_folder / model).glob("*/**/*")):
+            # Saving swaps whole folders: what lies in one without a header was whole before.
+            header, draft = path.parent / HEADER, any(map(files.is_draft, path.parents))
+            if path.is_file() and not draft and not header.is_file():
+                raise files.damaged(header, "it is missing", _again(self.path))
+        return {name: load(self.results_folder / model / name) for name in names}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Folders of the models that have parts, sorted."""
+        return tuple(model for model in self.results() if model != ACROSS)
 
 
 @typed
-def pair_name(source: str, target: str) -> str:
-    """Name of a language pair's folder: `fr_zh-Hans`."""
-    return f"{source}_{target}"
-
-
-@typed
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, *, for_: Path | None = None) -> None:
     """Make `folder`, or say before any work why it can't be written.
+
+    Args:
+        folder: A folder.
+        for_: What is to be made in it, for the error; None: itself.
 
     Raises:
         ValueError: it is a file, or not writable.
     """
+    shown = str(for_ or folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=_DRAFT):
             pass
     except (FileExistsError, NotADirectoryError):
         raise ValueError(
-            f"{str(folder)!r} is, or lies below, a file: give the name of a folder."
+            f"{shown!r} is, or lies below, a file: give the name of a folder."
         ) from None
     except OSError as error:
         raise ValueError(
-            f"Can't write to {str(folder)!r} ({error.strerror}): give a folder that you may "
+            f"Can't write to {shown!r} ({error.strerror}): give a folder that you may "
             "write to, on a disk with space left."
         ) from None
-
-
-def _digest(columns: Any) -> str:
-    """The digest of a table's values."""
-    return sha256(json.dumps(columns.to_pydict()).encode()).hexdigest()
 
 
 def _read_mark(folder: Path) -> dict[str, Any] | None:
@@ -340,6 +314,12 @@ def _read_mark(folder: Path) -> dict[str, Any] | None:
     unsealed = found.get(_MARK) == _FORMAT and b'"sha256": ' not in raw
     if unsealed or (_MARK not in found and _configured(folder)):
         raise files.damaged(path, "its mark or its digest is gone", _again(folder))
+    if found.get(_MARK, _FORMAT) < _FORMAT:
+        command = str(found.get("command") or "the same command")
+        raise OldRunError(
+            f"{str(folder)!r} was written by an older xlens, whose parts lie elsewhere. Make the "
+            f"run anew: {command} --overwrite"
+        )
     return found if _MARK in found else None
 
 

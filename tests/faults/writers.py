@@ -12,6 +12,7 @@ import torch
 from xlens.activations import Activations, SlotValues
 from xlens.results import Result
 from xlens.runs import RunDirectory
+from xlens.studies.steps.latent_language import Survival
 from xlens.subspace import LSAR, LayerWise
 
 PAIR = "en_de"
@@ -95,15 +96,16 @@ def save_run(n: int, folder: Path) -> None:
     """A run and what is in it; a run of something else gives way to it."""
     config = {"lens": {"n_items": n, "model": "tiny"}}
     run = RunDirectory.create(folder, config, {"started": "now", "n": n}, overwrite=True)
-    run.save_survival(PAIR, pd.DataFrame({"reason": ["kept", "short"], "n": [n, 3]}))
-    result(n).save(run.result_folder(PAIR, "translation"))
+    table = pd.DataFrame({"pair": PAIR, "reason": ["kept", "short"], "n": [n, 3]})
+    Survival(provenance={}, table=table).save(run.result_folder("tiny", f"{PAIR}/survival"))
+    result(n).save(run.result_folder("tiny", f"{PAIR}/translation"))
 
 
 def read_run(folder: Path) -> Any:
     run = RunDirectory.open(folder)
     conditions = run.results()
-    survival = run.survival(PAIR)
-    found = Found.load(run.result_folder(PAIR, "translation"))
+    parts = run.parts("tiny")
+    survival, found = parts[f"{PAIR}/survival"].to_frame(), parts[f"{PAIR}/translation"]
     return run.config, run.provenance["n"], conditions, survival, found
 
 
@@ -112,7 +114,7 @@ def same_run(read: Any, n: int) -> bool:
     return (
         config == {"lens": {"n_items": n, "model": "tiny"}}
         and made == n
-        and conditions == {PAIR: ("translation",)}
+        and conditions == {"tiny": (f"{PAIR}/survival", f"{PAIR}/translation")}
         and survival is not None
         and survival["n"].tolist() == [n, 3]
         and survival["reason"].tolist() == ["kept", "short"]

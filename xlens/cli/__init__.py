@@ -11,9 +11,11 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from xlens import __version__
-from xlens.cli import commands, questions, store
+from xlens.cli import commands, store
 from xlens.cli.options import DEFAULT
+from xlens.cli.studies import command_of
 from xlens.records import surrogate
+from xlens.studies import find_studies
 
 app = App(
     name="xlens",
@@ -28,11 +30,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 app.meta.suppress_keyboard_interrupt = False
-app.command(commands.demo)
-app.command(commands.lens)
-app.command(questions.choices)
-app.command(questions.process)
-app.command(questions.xmrc)
+for study in find_studies().values():
+    app.command(command_of(study))
 app.command(commands.trace)
 app.command(commands.harvest)
 app.command(commands.models)

@@ -1,139 +1,12 @@
 """The commands. Everything heavy is imported inside, so that `--help` answers at once."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cyclopts import Parameter
+from xlens.cli.options import Flat
+from xlens.studies.loading import Loading
 
-from xlens.cli.options import LOADING, Flat, Loading, Switch
-from xlens.studies import LensStudy
-
-DEMO_PAIRS = ("fr:zh-Hans", "de:ru", "ru:zh-Hans", "zh-Hans:fr")
-# Currency names repeat the country's name in most languages: left out where words are few.
-DEMO_KINDS = ("territory", "language", "month", "weekday", "unit")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoStudy(LensStudy):
-    """Fewer items than `lens` reads: the demo is for the first minutes."""
-
-    n_items: int = 60
-    n_controls: int = 24
-
-
-LENS, DEMO = LensStudy(), DemoStudy()
-
-
-def demo(
-    *,
-    model: str = "gemma-3-270m",
-    pairs: tuple[str, ...] = DEMO_PAIRS,
-    study: Annotated[DemoStudy, Flat] = DEMO,
-    loading: Annotated[Loading, Flat] = LOADING,
-    out: Path = Path("runs/demo"),
-    overwrite: Annotated[bool, Switch] = False,
-) -> None:
-    """Read a real multilingual model through the logit lens and write a report.
-
-    Gemma 3 270M translates words between languages that are not English; the report shows
-    whether English appears inside, layer by layer, with the controls beside. About 3 minutes on
-    two CPU cores.
-
-    ```
-    xlens demo
-    xlens demo --pairs ja:ar hi:de --n-items 50
-    ```
-
-    Args:
-        model: As for `xlens lens`.
-        pairs: Language pairs SOURCE:TARGET.
-        study: What is asked of each pair.
-        loading: How the model is loaded.
-        out: Folder of the run. The same command goes on with a stopped run.
-        overwrite: Delete an earlier run there first.
-    """
-    from xlens.cli.lens_job import lens_job
-
-    lens_job(
-        command="demo",
-        model=model,
-        pairs=pairs,
-        study=study,
-        kinds=DEMO_KINDS,
-        loading=loading,
-        out=out,
-        overwrite=overwrite,
-    )
-
-
-def lens(
-    model: str,
-    *,
-    source: Annotated[str | None, Parameter(name="--from")] = None,
-    target: Annotated[str | None, Parameter(name="--to")] = None,
-    pairs: tuple[str, ...] = (),
-    study: Annotated[LensStudy, Flat] = LENS,
-    words: Path | None = None,
-    columns: tuple[str, ...] = (),
-    repeats: Literal["error", "first"] = "error",
-    missing: Literal["error", "drop", "keep"] = "error",
-    kinds: tuple[str, ...] = (),
-    loading: Annotated[Loading, Flat] = LOADING,
-    static: tuple[str, ...] = (),
-    out: Path | None = None,
-    overwrite: Annotated[bool, Switch] = False,
-) -> None:
-    """Which language's word is the model about to say, layer by layer?
-
-    ```
-    xlens lens gemma-3-270m --from fr --to zh-Hans
-    xlens lens ./my-checkpoint --pairs de:ru ru:ar --kinds territory month
-    xlens lens google/gemma-3-270m --from fr --to hi --words my-words.tsv --reading whole
-    xlens lens ./my-checkpoint --from fr --to tlh --words my-words.tsv --names.tlh "tlhIngan Hol"
-    ```
-
-    Args:
-        model: Hub id, folder, `.gguf` file, or a name from `xlens models`.
-        source: Language of the word shown, a BCP-47 tag.
-        target: Language asked for.
-        pairs: Several pairs SOURCE:TARGET instead of --from and --to.
-        study: What is asked of each pair.
-        words: Your own word list (TSV, CSV or JSON Lines with language tags as column names).
-        columns: What the columns of --words are where they aren't named by tags: NAME:TAG of each,
-            or, in a file without a row of names, the tags in order.
-        repeats: Rows of --words that repeat an item: an error, or all but the first left out.
-        missing: Rows of --words that lack a word: an error, left out, or kept for the pairs of
-            languages that they have words in.
-        kinds: Which of the built-in words (CLDR): territory language currency month weekday unit.
-        loading: How the model is loaded.
-        static: Pictures to write beside the pages: png svg pdf (needs the extra `static`).
-        out: Folder of the run; default `runs/lens-MODEL-PAIRS`.
-        overwrite: Delete an earlier run there first.
-    """
-    from xlens.cli.lens_job import lens_job
-
-    if (source is None) != (target is None) or bool(pairs) == (source is not None):
-        given = {"--from": source, "--to": target, "--pairs": pairs}
-        shown = " and ".join(name for name, value in given.items() if value) or "none of them"
-        raise ValueError(f"Give either --from and --to, or --pairs SOURCE:TARGET …; got {shown}.")
-    chosen = pairs or (f"{source}:{target}",)
-    name = "-".join(["lens", Path(model).name, *(pair.replace(":", "_") for pair in chosen)])
-    lens_job(
-        command="lens",
-        model=model,
-        pairs=chosen,
-        study=study,
-        words=words,
-        columns=columns,
-        repeats=repeats,
-        missing=missing,
-        kinds=kinds,
-        loading=loading,
-        static=static,
-        out=out or Path("runs") / name,
-        overwrite=overwrite,
-    )
+LOADING = Loading()
 
 
 def trace(
@@ -158,7 +31,6 @@ def trace(
         out: Also write the table as a page (HTML and JSON) into this folder.
         loading: How the model is loaded.
     """
-    from xlens.cli.common import load_model
     from xlens.figures import trace_table, trace_text, write_figure
     from xlens.lens import trace as read
     from xlens.prompts.prompt import UNDETERMINED, Prompt
@@ -169,7 +41,7 @@ def trace(
         raise ValueError(f"--last is {last}; give the number of positions to print, 1 or more.")
     if out is not None:
         check_writable(out)
-    result = read(load_model(model, loading), prompt)
+    result = read(loading.load(model), prompt)
     print(trace_text(result.last(last)))
     if out is not None:
         print(write_figure(trace_table(result), out, "trace")[0])
@@ -212,7 +84,6 @@ def harvest(
         out: Folder for the activations (`xlens.Activations.load` reads it).
     """
     from xlens.activations import known_site
-    from xlens.cli.common import load_model
     from xlens.engine import Store
     from xlens.engine import harvest as run
     from xlens.prompts import parse_slot, read_prompts
@@ -224,7 +95,7 @@ def harvest(
     known_site(site)
     check_writable(out)
     activations = run(
-        load_model(model, loading),
+        loading.load(model),
         asked,
         layers=layers or "all",
         slots=slots,
@@ -248,7 +119,7 @@ def models(*, verify: bool = False) -> None:
     Args:
         verify: Read every converted model whole and compare it with its digests instead.
     """
-    from xlens.cli.common import models_table, verify_models
+    from xlens.cli.models_table import models_table, verify_models
 
     if verify:
         verify_models()

@@ -3,8 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from cyclopts import Parameter, Token, convert
 
@@ -31,41 +30,3 @@ def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]])
 Flat = Parameter(name="*")
 # Of every command: several values after one option (--controls shuffled repetition).
 DEFAULT = Parameter(consume_multiple=True, negative_iterable=(), converter=strictly)
-Switch = Parameter(negative=())
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How a model is loaded, and where it runs.
-
-    Attributes:
-        dtype: Of the weights; the readout is fp32 in any case.
-        revision: Branch, tag or commit of a hub id.
-        trust_remote_code: Run code that comes with the checkpoint.
-        attention: What computes attention: eager, sdpa, …; default what suits the model.
-        adapter: A LoRA or another adapter of peft on the model: its folder or hub id.
-        merge: Fold the adapter into the weights.
-        executor: Where it runs: local; ray (a cluster that RAY_ADDRESS names, else this machine) or
-            ray://HOST:PORT, also with ?workers=N&cpus=N&gpus=N&shared=yes (the extra `ray`).
-    """
-
-    dtype: Dtype = "float32"
-    revision: str | None = None
-    trust_remote_code: Annotated[bool, Switch] = False
-    attention: str | None = None
-    adapter: str | None = None
-    merge: Annotated[bool, Switch] = False
-    executor: str = "local"
-
-    def options(self) -> dict[str, Any]:
-        """As a run records it: of what runs began without, only what is given.
-
-        Where it runs is left out: a run may be taken up again elsewhere.
-        """
-        kept = ("dtype", "revision", "trust_remote_code")
-        given = {name: value for name, value in asdict(self).items() if name in kept or value}
-        return {name: value for name, value in given.items() if name != "executor"}
-
-
-LOADING = Loading()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App
 
-from xlens.cli.options import Switch
+from xlens.studies.study import Switch
 from xlens.wording import number_of
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")

@@ -42,7 +42,7 @@ def steering_surface(result: SteeringResult, metric: str = "accuracy") -> go.Fig
     items say (`steering_effects`).
 
     Args:
-        result: From `xlens.studies.steer_choices`.
+        result: From a `SteeringStudy`.
         metric: One of `xlens.steering.EFFECTS`.
 
     Raises:
@@ -118,7 +118,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     item.
 
     Args:
-        result: From `xlens.studies.steer_choices`.
+        result: From a `SteeringStudy`.
     """
     table = result.test[result.test["condition"] != "none"]
     metrics = [m for m in EFFECTS if m in set(table["metric"])]
@@ -203,7 +203,7 @@ def languages_said(result: SteeringResult) -> go.Figure:
     """Languages of free continuations, by language of the prompt and method.
 
     Args:
-        result: From `xlens.studies.steer_choices`; with some outputs.
+        result: From a `SteeringStudy`; with some outputs.
 
     Raises:
         ValueError: nothing was continued.

@@ -1,6 +1,6 @@
 """The report of a run: one page that opens from disk, with the controls beside the results."""
 
-from xlens.report.build import write_report
+from xlens.report.build import page_of, write_report
 from xlens.report.sentences import pair_sentences, verdict
 
-__all__ = ["pair_sentences", "verdict", "write_report"]
+__all__ = ["page_of", "pair_sentences", "verdict", "write_report"]

@@ -1,80 +1,130 @@
 """The page of a run of `xlens choices`: do the answers agree across languages?"""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from xlens import files
 from xlens.consistency import METRICS, ConsistencyResult
-from xlens.figures import agreement_matrix, figure_block, page, write_figures
+from xlens.figures import Figure, agreement_matrix, figure_block, page, write_figures
 from xlens.languages import english_names
+from xlens.report.grouped import Group, groups
 from xlens.report.reproduce import reproduce
 from xlens.report.sentences import listed, used
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, interval, number, paragraph, table
 from xlens.report.ways import ways_html, ways_sentences
+from xlens.results import Result
 from xlens.runs import RunDirectory
-from xlens.stats import Resampling
+from xlens.studies.choices import PANEL
 from xlens.wording import percent
 
-STUDY = "choices"
-PANEL, SCORES = "consistency", "scores"
 _PLOTLY = "../plotly.min.js"
 LEVEL = 0.05
 """Of the tests that sentences speak of."""
 _DRAWN = ("rank_c", "spearman", "lift", "jaccard_lift", "same_wrong")
 
 
-def write_choices_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
-    """Draw the figures of a run of multiple-choice questions and write `report.html`.
+def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
+    """Draw the figures of a run of `xlens choices` and write `report.html`.
 
     Args:
-        run: With a saved `ConsistencyResult` under `results/choices/consistency`.
+        run: With the parts of a `ChoicesStudy`.
         static: Pictures to draw as well, any of `png`, `svg`, `pdf`; after the report is written.
 
     Raises:
-        ValueError: no such result.
+        ValueError: no results yet.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    panel = ConsistencyResult.load(run.result_folder(STUDY, PANEL))
-    names = english_names(panel.languages["language"])
-    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in findings(panel))
-    measured = set(panel.pairs["metric"])
-    drawn = {name: agreement_matrix(panel, name) for name in _DRAWN if name in measured}
-    figures = {name.replace("_", "-"): fig for name, fig in drawn.items()}
-    write_figures(figures, run.figures, plotlyjs=_PLOTLY)
-    blocks = [
-        figure(
-            figure_block(fig, name.replace("_", "-"), label=_label(panel, name)),
-            f"{METRICS[name][0].upper()}{METRICS[name][1:]}. On the right the same with the second "
-            "language's items permuted: what unrelated answers of the same accuracy give.",
-        )
-        for name, fig in drawn.items()
-    ]
-    title = f"Do the answers of {panel.provenance.get('model', 'the model')} agree?"
+    found = groups(run)
+    panels = {key: panel for key, group in found.items() if (panel := panel_in(group.parts))}
+    names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
+    figures: dict[str, dict[str, Figure]] = {}
+    for key, panel in panels.items():
+        measured = [name for name in _DRAWN if name in set(panel.pairs["metric"])]
+        start = f"{key}-" if len(panels) > 1 else ""
+        drawn = {f"{start}{m.replace('_', '-')}": agreement_matrix(panel, m) for m in measured}
+        figures[key] = drawn
+    every = {name: fig for drawn in figures.values() for name, fig in drawn.items()}
+    write_figures(every, run.figures, plotlyjs=_PLOTLY)
+    models = listed_models(panel.provenance for panel in panels.values())
+    title = f"Do the answers of {models} agree?"
+    survival = run.provenance.get("survival", {})
     body = "\n".join(
         [
             f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
             "<p>The same multiple-choice questions were asked in several languages; the model's "
             "answer is the option whose text it finds most probable. Intervals are "
-            f"{Resampling.of(panel.provenance).percent}, by resampling items.</p>",
-            '<h2 id="findings">What was found</h2>',
-            f'<ul class="findings">\n{said}</ul>',
-            paragraph(used(run.provenance.get("survival", {}), "items")),
-            f'<section id="accuracy">\n<h2>Accuracy</h2>\n{accuracy_table(panel, names)}'
-            f"{ways_html(panel, names)}</section>",
-            f'<section id="agreement">\n<h2>Agreement</h2>\n{means_table(panel)}{"".join(blocks)}'
-            "</section>",
-            reproduce(run, [panel.provenance]),
+            f"{run.resampling.percent}, by resampling items.</p>",
+            *(
+                _section(found[key], panel, figures[key], names, len(panels) > 1, survival)
+                for key, panel in panels.items()
+            ),
+            reproduce(run, [panel.provenance for panel in panels.values()]),
             "</main>\n",
         ]
     )
     files.write(run.report_file, page(title, body, style=STYLE))
     if static:
-        write_figures(figures, run.figures, static=static, plotlyjs=_PLOTLY)
+        write_figures(every, run.figures, static=static, plotlyjs=_PLOTLY)
     return run.report_file
+
+
+def panel_in(parts: Mapping[str, Result]) -> ConsistencyResult | None:
+    """The panel of a group, if it is there."""
+    found = parts.get(PANEL)
+    return found if isinstance(found, ConsistencyResult) else None
+
+
+def listed_models(made_by: Iterable[Mapping[str, Any]]) -> str:
+    """The models that results are of."""
+    return " and ".join(dict.fromkeys(str(p.get("model", "the model")) for p in made_by))
+
+
+def told(parts: Mapping[str, Result]) -> list[str]:
+    """What is said of a model's parts in the terminal: the sentences of the page."""
+    panels = {n.rpartition("/")[0]: p for n, p in parts.items() if isinstance(p, ConsistencyResult)}
+    names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
+    said: list[str] = []
+    for group, panel in panels.items():
+        said += [f"{group}:"] if len(panels) > 1 else []
+        said += findings(panel, names=names)
+    return said
+
+
+def _section(
+    group: Group,
+    panel: ConsistencyResult,
+    figures: Mapping[str, Figure],
+    names: Mapping[str, str],
+    several: bool,
+    survival: Mapping[str, Mapping[str, int]],
+) -> str:
+    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in findings(panel, names=names))
+    start = f"{group.key}-" if several else ""
+    measures = {name: name.removeprefix(start).replace("-", "_") for name in figures}
+    blocks = [
+        figure(
+            figure_block(fig, name, label=_label(panel, measures[name])),
+            f"{METRICS[measures[name]][0].upper()}{METRICS[measures[name]][1:]}. On the right the "
+            "same with the second language's items permuted: what unrelated answers of the same "
+            "accuracy give.",
+        )
+        for name, fig in figures.items()
+    ]
+    head = f"{group.key}: what was found" if several else "What was found"
+    return (
+        f'<h2 id="{escape(start)}findings">{escape(head)}</h2>\n'
+        f'<ul class="findings">\n{said}</ul>\n'
+        + paragraph(used(survival.get(group.name, {}), "items"))
+        + f'<section id="{escape(start)}accuracy">\n<h2>Accuracy</h2>\n'
+        f"{accuracy_table(panel, names)}{ways_html(panel, names)}</section>\n"
+        f'<section id="{escape(start)}agreement">\n<h2>Agreement</h2>\n{means_table(panel)}'
+        f"{''.join(blocks)}</section>"
+    )
 
 
 def findings(panel: ConsistencyResult, *, names: Mapping[str, str] | None = None) -> list[str]:

@@ -65,6 +65,7 @@ def pair_section(
     conditions: Mapping[str, LensSummary],
     figures: Mapping[str, Figure],
     names: Mapping[str, str],
+    title: str,
 ) -> str:
     """HTML of a pair's section; `conditions` with the result first, `figures` as drawn for it."""
     summary = next(iter(conditions.values()))
@@ -79,7 +80,7 @@ def pair_section(
         for name, fig in figures.items()
     )
     return (
-        f'<section id="{key}">\n<h2>{escape(pair_title(summary, names))} '
+        f'<section id="{key}">\n<h2>{escape(title)} '
         f'<span class="own">{own}</span></h2>\n'
         f'<p class="verdict">{escape(verdict(conditions, names=names))}</p>\n{drawn}'
         f"{landmark_table(conditions, names)}</section>\n"

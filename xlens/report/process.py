@@ -28,7 +28,14 @@ from xlens.figures import (
     write_figures,
 )
 from xlens.languages import english_names
-from xlens.report.choices import LEVEL, accuracy_table, findings, means_table
+from xlens.report.choices import (
+    LEVEL,
+    accuracy_table,
+    findings,
+    listed_models,
+    means_table,
+)
+from xlens.report.grouped import groups
 from xlens.report.reproduce import reproduce
 from xlens.report.sentences import listed, used
 from xlens.report.style import STYLE
@@ -38,12 +45,12 @@ from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
-from xlens.studies.latent_process import PARTS
+from xlens.studies.process import PARTS
+from xlens.studies.steering import STEERING
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
 from xlens.tasks.choices import LatentOptions
 from xlens.wording import number_of
 
-MARK = "probe"  # a result that only these runs have
 PART_WORDS = {"latent": "options inside", "dissociation": "the test whether the two go together"}
 _CAPTIONS = {
     "agreement": "Agreement of the answers, and of permuted items.",
@@ -62,43 +69,50 @@ _CAPTIONS = {
 }
 
 
-def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
-    """Draw the figures of a run of `xlens process` and write `report.html`.
+def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
+    """Draw the figures of a run of `xlens process` or `xlens steer` and write `report.html`.
 
     Args:
-        run: With results under `results/<items>/<part>`.
+        run: With the parts of a `ProcessStudy` or a `SteeringStudy`.
         static: Pictures to draw as well; after the report is written.
 
     Raises:
         ValueError: no such results.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    sets: dict[str, dict[str, Result]] = {
-        items: {
-            n: kind.load(run.result_folder(items, n)) for n, kind in PARTS.items() if n in parts
-        }
-        for items, parts in run.results().items()
-    }
+    found = groups(run)
+    for group in found.values():
+        group.parts.update({n: group.parts.pop(n) for n in PARTS if n in group.parts})
     figures = {
-        f"{items}-{name}": fig
-        for items, parts in sets.items()
-        for name, fig in _figures(parts, run.resampling).items()
+        f"{key}-{name}": fig
+        for key, group in found.items()
+        for name, fig in _figures(group.parts, run.resampling).items()
     }
     write_figures(figures, run.figures, plotlyjs="../plotly.min.js")
+    sets = {key: group.parts for key, group in found.items()}
     names = language_names(sets.values())
     made_by = [next(iter(parts.values())).provenance for parts in sets.values()]
-    model = made_by[0].get("model", "the model")
-    title = f"Does {model} leave the shared space, and does it matter?"
+    models = listed_models(made_by)
+    does = "Do" if " and " in models else "Does"
+    title = f"{does} {models} leave the shared space, and does it matter?"
+    what = (
+        "The same multiple-choice questions in several languages: do the answers agree, how alike "
+        "are the languages inside, do the two go together, and does pushing the stream help?"
+    )
+    if all([*parts] == [STEERING] for parts in sets.values()):
+        title = f"Does pushing {models} towards another language help?"
+        what = (
+            "The same multiple-choice questions in several languages, asked with the stream pushed "
+            "towards one of them: does accuracy change?"
+        )
     body = "\n".join(
         [
             f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
-            "<p>The same multiple-choice questions in several languages: do the answers agree, how "
-            "alike are the languages inside, do the two go together, and does pushing the stream "
-            "help? Every number has its control beside it; intervals are "
+            f"<p>{what} Every number has its control beside it; intervals are "
             f"{run.resampling.percent}.</p>",
             *(
-                _section(items, parts, figures, _said(run, items), len(sets) > 1, names)
-                for items, parts in sets.items()
+                _section(key, sets[key], figures, _said(run, found[key].name), len(sets) > 1, names)
+                for key in sets
             ),
             reproduce(run, made_by),
             "</main>\n",
@@ -108,6 +122,29 @@ def write_process_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
     if static:
         write_figures(figures, run.figures, static=static, plotlyjs="../plotly.min.js")
     return run.report_file
+
+
+def offered(known: Mapping[str, Any]) -> list[str]:
+    """What of each set of items, and of what could be asked of it, is left out, and why."""
+    return [
+        f"{name}: {said}" if len(known["survival"]) > 1 else said
+        for name, survival in known["survival"].items()
+        for said in left_out(survival, known.get("without", {}).get(name, {}))
+    ]
+
+
+def told(parts: Mapping[str, Result]) -> list[str]:
+    """What is said of a model's parts in the terminal: the sentences of the page."""
+    sets: dict[str, dict[str, Result]] = {}
+    for name, part in parts.items():
+        group, _, kind = name.rpartition("/")
+        sets.setdefault(group, {})[kind] = part
+    names = language_names(sets.values())
+    said: list[str] = []
+    for group, own in sets.items():
+        said += [f"{group}:"] if len(sets) > 1 else []
+        said += process_findings(own, names=names)
+    return said
 
 
 def left_out(survival: Mapping[str, int], without: Mapping[str, str]) -> list[str]:

@@ -1,13 +1,13 @@
 """The page of a run of `xlens xmrc`: how well models read across languages, and where inside."""
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping
 from html import escape
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from xlens import files
 from xlens.figures import (
@@ -39,25 +39,27 @@ from xlens.report.reading_tables import (
     score_head,
     score_rows,
     scores_of,
+    text_table,
     wide_rows,
 )
 from xlens.report.reproduce import reproduce
+from xlens.report.sentences import used
 from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
-from xlens.results import Result
-from xlens.runs import RunDirectory
-from xlens.studies.context_retrieval import ORACLE, PARTS, TABLE
-from xlens.studies.leaderboard import RULE, Leaderboard, find_pairs, leaderboard
+from xlens.results import Result, spreadsheet_safe
+from xlens.runs import ACROSS, RunDirectory
+from xlens.served.generate import REFUSED
+from xlens.studies.reading import BOARD, ORACLE, PARTS
+from xlens.studies.steps.leaderboard import RULE, Leaderboard
 from xlens.tasks.xmrc import OracleResult, Predictions, ReadingResult
+from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.scores import SETTINGS
 from xlens.wording import number_of
 
-MARK = "predictions"
-"""A result that only these runs have."""
-COMMAND = "xmrc"
 _PLOTLY = "../plotly.min.js"
+TABLE = "predictions.csv"
+"""Texts stand in `predictions/table.parquet`."""
 _EXAMPLES = 8
-_URL = re.compile(r"@https?://.*$")
 _BARS = "Token F1 by language and setting, with intervals over paragraphs."
 _OTHER = " Grey lines: the same questions with another text. Only what stands above them was read."
 _CAPTIONS = {
@@ -82,7 +84,7 @@ _CAPTIONS = {
 }
 
 
-def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> Path:
+def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     """Draw the figures of a run of `xlens xmrc` and write `report.html`.
 
     Args:
@@ -94,15 +96,18 @@ def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
     models: dict[str, dict[str, Result]] = {
-        model: {name: PARTS[name].load(run.result_folder(model, name)) for name in parts}
-        for model, parts in run.results().items()
-        if "scores" in parts
+        model: {name: found[name] for name in PARTS if name in found}
+        for model in run.models
+        if "scores" in (found := run.parts(model))
     }
     if not models:
         raise ValueError(
             f"{str(run.path)!r} has no scores yet: the same command goes on where it was."
         )
-    board = compared(run, models) if len(models) > 1 else None
+    for model, parts in models.items():
+        if "predictions" in parts:
+            write_table(parts, run.result_folder(model, TABLE))
+    board = _board_of(run) if len(models) > 1 else None
     figures = {
         f"{model}-{name}": fig
         for model, parts in models.items()
@@ -132,59 +137,50 @@ def write_reading_report(run: RunDirectory, *, static: Collection[str] = ()) -> 
     return run.report_file
 
 
-def compared(run: RunDirectory, models: Mapping[str, Mapping[str, Result]]) -> Leaderboard | None:
-    """The run's models side by side; None where no setting is common to all.
-
-    Pairs of base and post-trained models are those of the config and those by name.
-    """
-    results = {model: scores_of(parts) for model, parts in models.items()}
-    shared = [set(result.summary["setting"]) for result in results.values()]
-    if not set.intersection(*shared):
-        return None
-    config: dict[str, Any] = run.config.get(COMMAND, {})
-    pairs = given_pairs(config.get("pair", []), folder_names(config["model"]))
-    there = [pair for pair in pairs if set(pair) <= set(results)]
-    how = intervals_of(next(iter(models.values())))
-    return leaderboard(results, pairs=find_pairs(list(results), there), resampling=how)
+def offered(known: Mapping[str, Any]) -> list[str]:
+    """How many questions can be used, if not all."""
+    said = used(known["survival"], "questions")
+    return [said] if said else []
 
 
-def folder_names(models: Sequence[str]) -> dict[str, str]:
-    """The folder of each model's results, by what it is called on the command line.
-
-    Raises:
-        ValueError: a model twice.
-    """
-    found: dict[str, str] = {}
-    for model in models:
-        if model in found:
-            raise ValueError(f"The model {model!r} is named twice; name each once.")
-        path = Path(model)
-        name = path.resolve().name if path.exists() else _URL.sub("", model).replace("/", "--")
-        # Figures' files are named after it, too: letters and digits of ASCII first.
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-_.") or "model"
-        taken = set(found.values())
-        more = (f"{name}-{n}" for n in count(2))
-        found[model] = name if name not in taken else next(n for n in more if n not in taken)
-    return found
+def told(parts: Mapping[str, Result]) -> list[str]:
+    """What is said of a model in the terminal: its scores as a table, and the page's sentences."""
+    said = [scores_of(parts).model, "", text_table(score_head(parts), score_rows(parts)), ""]
+    said += reading_findings(parts)
+    reasons = parts["predictions"].to_frame()["reason"]
+    if n := int((reasons == REFUSED).sum()):
+        told = number_of(len(reasons), "prompt")
+        said.append(f"Refused by the server, so that the answer is empty: {n} of {told}.")
+    return [*said, f"Answers: {TABLE}, beside the results of the model.", ""]
 
 
-def given_pairs(texts: Sequence[str], folders: Mapping[str, str]) -> list[tuple[str, str]]:
-    """`BASE:POST` as folders of results; names as on the command line, which may have a colon.
+def ranked(across: Mapping[str, Result], models: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """What is said of several models in the terminal: the leaderboard."""
+    board = across.get(BOARD)
+    if not isinstance(board, Leaderboard):
+        return []
+    setting = scores_of(next(iter(models.values()))).setting_name(board.setting)
+    head = f"Models by F1 in {setting}, the mean over languages"
+    return [head, "", text_table(*leaderboard_rows(board))]
 
-    Raises:
-        ValueError: not two of the models.
-    """
-    found: list[tuple[str, str]] = []
-    for text in texts:
-        parts = text.split(":")
-        cuts = ((":".join(parts[:n]), ":".join(parts[n:])) for n in range(1, len(parts)))
-        pair = next((cut for cut in cuts if set(cut) <= set(folders)), None)
-        if pair is None:
-            raise ValueError(
-                f"--pair {text!r}: give BASE:POST, two of the models {', '.join(folders)}."
-            )
-        found.append((folders[pair[0]], folders[pair[1]]))
-    return found
+
+def _board_of(run: RunDirectory) -> Leaderboard | None:
+    found = run.parts(ACROSS).get(BOARD)
+    return found if isinstance(found, Leaderboard) else None
+
+
+def write_table(parts: Mapping[str, Result], path: Path) -> None:
+    """One row per answer with its scores, for people."""
+    answers, scores = parts["predictions"], parts["scores"]
+    assert isinstance(answers, Predictions) and isinstance(scores, ReadingResult)
+    keys = ["id", *KEY]
+    verdicts = scores.items[[*keys, "em", "f1", "inclusion", "kind", "rule"]]
+    table = answers.table.drop(columns=["context", "question_references"]).merge(
+        verdicts, on=keys, validate="one_to_one"
+    )
+    table["references"] = [json.dumps(each, ensure_ascii=False) for each in table["references"]]
+    safe = spreadsheet_safe(pd.DataFrame(table))
+    files.write(path, safe.to_csv(index=False, lineterminator="\n"))
 
 
 def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
@@ -404,7 +400,7 @@ def _steadiness(models: Mapping[str, Mapping[str, Result]]) -> str:
 
 def _examples(parts: Mapping[str, Result]) -> str:
     """A few answers, right and wrong, of as many combinations as possible."""
-    answers = parts.get(MARK)
+    answers = parts.get("predictions")
     if not isinstance(answers, Predictions):
         return ""
     items = scores_of(parts).items

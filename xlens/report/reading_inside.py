@@ -21,7 +21,7 @@ from xlens.phases.curves import ALL
 from xlens.report.tables import interval
 from xlens.results import Result
 from xlens.stats import Resampling
-from xlens.studies.context_retrieval import TWIN
+from xlens.studies.reading import TWIN
 from xlens.tasks.xmrc import ReadingResult
 from xlens.wording import number_of, percent
 

@@ -14,7 +14,7 @@ from xlens.report.sentences import listed
 from xlens.report.tables import interval, number
 from xlens.results import Result
 from xlens.stats import Resampling
-from xlens.studies.leaderboard import Leaderboard, language_of
+from xlens.studies.steps.leaderboard import Leaderboard, language_of
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 from xlens.wording import percent, range_of

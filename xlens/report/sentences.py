@@ -7,22 +7,12 @@ import pandas as pd
 
 from xlens.checks import typed
 from xlens.languages import english_names
-from xlens.lens.result import LensResult, LensSummary
-from xlens.stats import Resampling
+from xlens.lens.result import LensSummary
 from xlens.wording import number_of, percent
 
 _TINY = "below 0.001"
 NULLS = {"shuffled": "with shuffled words", "random-init": "with random weights"}
 """Controls in which no language's word should become probable."""
-
-
-def summarised(
-    name: str, results: Mapping[str, LensResult], resampling: Resampling = Resampling()
-) -> LensSummary:
-    """The summary of a condition; of a result with what it has over its shuffled words."""
-    null = results.get("shuffled") if name not in NULLS else None
-    same = null is not None and set(results[name].rows["id"]) <= set(null.rows["id"])
-    return results[name].summary(shuffled=null if same else None, resampling=resampling)
 
 
 def used(survival: Mapping[str, int], what: str) -> str:

@@ -18,7 +18,7 @@ EFFECTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SteeringResult(Result):
-    """What steering did. Made by `xlens.studies.steer_choices`.
+    """What steering did. Made by a `SteeringStudy`.
 
     Attributes:
         dev: One row per language, cell and metric, on the items that were chosen on: `language

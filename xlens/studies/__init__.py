@@ -1,24 +1,46 @@
-"""Studies: a task, the core and an analysis put together, controls included."""
+"""Studies: a task, the core and an analysis put together, controls included.
+
+Every module beside this one holds a study, or what several of them share; `xlens.run` runs them.
+"""
+
+import importlib
+import pkgutil
 
 from xlens._lazy import lazy
+from xlens.checks import typed
+from xlens.studies.study import Study
 
 _PUBLIC = {
-    "CONTROLS": "options",
-    "Leaderboard": "leaderboard",
-    "LensStudy": "options",
-    "PairStudy": "latent_language",
-    "ProcessStudy": "latent_process",
-    "ReadingStudy": "options",
+    "ChoicesStudy": "choices",
+    "Kept": "study",
+    "Leaderboard": "steps.leaderboard",
+    "LensStudy": "lens",
+    "Loading": "loading",
+    "Outcome": "running.runner",
+    "ProcessStudy": "process",
+    "ReadingStudy": "reading",
+    "Serving": "serving",
     "SteeringStudy": "steering",
-    "check_pair": "latent_language",
-    "check_reading": "context_retrieval",
-    "check_steering": "steering",
-    "leaderboard": "leaderboard",
-    "planned_parts": "latent_process",
-    "steer_choices": "steering",
-    "study_pair": "latent_language",
-    "study_process": "latent_process",
-    "study_reading": "context_retrieval",
+    "Step": "study",
+    "Study": "study",
+    "Watch": "watch",
+    "run": "running.runner",
 }
-__all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*_PUBLIC, "find_studies"]  # pyright: ignore[reportUnsupportedDunderAll]
 __getattr__, __dir__ = lazy(__name__, _PUBLIC)
+
+
+@typed
+def find_studies() -> dict[str, type[Study]]:
+    """Every study by its command: a new one is a module here, and nothing else."""
+    for module in pkgutil.iter_modules(__path__):
+        if not module.ispkg:  # what computes lies in packages, and isn't needed to show options
+            importlib.import_module(f"{__name__}.{module.name}")
+    found: dict[str, type[Study]] = {}
+    todo: list[type[Study]] = [Study]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if kind.__dict__.get("COMMAND"):
+            found[kind.COMMAND] = kind
+    return dict(sorted(found.items()))

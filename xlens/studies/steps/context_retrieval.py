@@ -5,29 +5,32 @@ exchanged texts and answers without a model beside them; then relevance by layer
 retrieval. Each part is saved as soon as it is done.
 """
 
-import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from xlens import files
 from xlens.checks import typed
-from xlens.engine import RelevanceScores, Store
 from xlens.engine.store import digest
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
-from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
 from xlens.prompts import Prompts
-from xlens.results import Result, jsonable, spreadsheet_safe
+from xlens.results import Result
 from xlens.served import ServedModel, served_generate
-from xlens.studies.options import ReadingStudy
-from xlens.studies.parts import identity, load_part, run_parts
-from xlens.studies.reading_phases import check_phases, phase_parts, phase_prompts, phase_questions
-from xlens.tasks.items import content
+from xlens.served.ask import require_client
+from xlens.served.model import read_key
+from xlens.studies.reading import BASELINES, ORACLE, ReadingStudy
+from xlens.studies.steps.reading_phases import (
+    PhasePrompts,
+    check_phases,
+    phase_prompts,
+    phase_questions,
+    phase_steps,
+)
+from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.xmrc import (
     Combination,
     OracleResult,
@@ -51,25 +54,6 @@ from xlens.tasks.xmrc.answers import KEY, MAX_NEW_TOKENS, answer_limit
 from xlens.tasks.xmrc.metrics import chance_levels, check_rules
 
 _log = logging.getLogger(__name__)
-BASELINES = {"first-sentence": "first sentence", "random-span": "random span"}
-BEHAVIOUR: dict[str, type[Result]] = {
-    "predictions": Predictions,
-    "scores": ReadingResult,
-    **dict.fromkeys(BASELINES, ReadingResult),
-}
-ORACLE = "oracle"
-INSIDE: dict[str, type[Result]] = {
-    "relevance": RelevanceScores,
-    "depth": DepthResult,
-    "depth-control": DepthResult,
-    "curves": Curves,
-    "phases": PhaseResult,
-    "stability": StabilityResult,
-}
-TWIN = "phases-control"
-PARTS = BEHAVIOUR | {ORACLE: OracleResult} | INSIDE | {TWIN: PhaseResult}
-TABLE = "predictions.csv"
-"""One row per answer with its scores, for people; texts stand in `predictions/table.parquet`."""
 _DEFAULT = ("en-en", "en-x", "x-x")
 
 
@@ -157,6 +141,15 @@ def check_reading(
             long for it, or a chat without a template.
     """
     found = _checked_combinations(reading, study)
+    if isinstance(model, ServedModel):
+        if study.phases or study.oracle:
+            raise ValueError(
+                f"{model.model!r} is served and gives text only, so there are no phases to look "
+                "for, and no oracle; leave out --phases and --oracle, or give models that can be "
+                "loaded."
+            )
+        read_key(model)
+        require_client()
     # Whether there will be a chat, which needs no demonstrations, only the model tells.
     shots = study.shots if study.shots is not None or study.chat == "no" else 0
     manner = _Manner(shots) if model is None else _Manner.of(model, study, reading, found)
@@ -184,78 +177,39 @@ def _checked_combinations(reading: ReadingSet, study: ReadingStudy) -> tuple[Com
     return found
 
 
-def planned_reading(study: ReadingStudy) -> tuple[str, ...]:
-    """Names of the parts that `study_reading` gives."""
-    baselines = [name for name in BASELINES if name in study.controls]
-    oracle = [ORACLE] if study.oracle else []
-    twin = [TWIN] if "random-init" in study.controls else []
-    inside = (*INSIDE, *twin) if study.phases else ()
-    return ("predictions", "scores", *baselines, *oracle, *inside)
+def prompts_digest(
+    reading: ReadingSet, study: ReadingStudy, model: HookedModel | ServedModel
+) -> str:
+    """Of all texts that a model will be asked."""
+    found = _checked_combinations(reading, study)
+    _, prompts, exchanged = _questions(
+        reading, found, study, _Manner.of(model, study, reading, found)
+    )
+    return digest([prompt.text for group in (*prompts, *exchanged) for prompt in group])
 
 
-def saved_reading(folder: Path, reading: ReadingSet, study: ReadingStudy) -> dict[str, Result]:
-    """The parts of a model that are saved, as far as one can tell without it.
+def reading_steps(
+    model: HookedModel | ServedModel, reading: ReadingSet, study: ReadingStudy, kept: Kept
+) -> Iterator[Step]:
+    """Ask, score, and look inside: the parts that `ReadingStudy.plan` names.
 
-    Args:
-        folder: Where `study_reading` keeps them.
-        reading: Questions and texts.
-        study: What is asked.
-
-    Raises:
-        ValueError: they were made from other questions, or by another study.
-    """
-    asked = _asked_of(reading, study)
-    return {
-        name: load_part(folder / name, PARTS[name], asked, but=["model", "prompts"])
-        for name in planned_reading(study)
-        if (folder / name / "result.json").is_file()
-    }
-
-
-@typed
-def study_reading(
-    model: HookedModel | ServedModel,
-    reading: ReadingSet,
-    *,
-    study: ReadingStudy | None = None,
-    folder: Path | None = None,
-    store: Store | None = None,
-    progress: bool = True,
-) -> dict[str, Result]:
-    """Ask, score, and look inside.
-
-    Args:
-        model: From `xlens.load`, or a `ServedModel`: then behaviour only.
-        reading: Questions and texts.
-        study: What is asked.
-        folder: Each part is saved there as soon as it is done, and read from there when it is: a
-            stopped study goes on where it was. The answers are in `predictions/table.parquet`, one
-            row per question, and with their scores, without the texts, in `predictions.csv`.
-        store: Where answers and states are kept.
-        progress: Show bars.
-
-    Returns:
-        By name, those of `PARTS` that are asked for: `predictions`, `scores` (a `ReadingResult`),
-        the baselines, and with `study.phases` `relevance`, `depth`, `depth-control` (random spans
-        as long), `curves`, `phases`, `stability` and `phases-control` (random weights).
+    They are `predictions`, `scores` (a `ReadingResult`), the baselines, and with `study.phases`
+    `relevance`, `depth`, `depth-control` (random spans as long), `curves`, `phases`, `stability`
+    and `phases-control` (random weights).
 
     Raises:
-        ValueError: what `check_reading` and the parts refuse; phases of a served model; a folder
-            with results of another model, items or study.
+        ValueError: what `check_reading` refuses; phases of a served model.
         ServedError: a question got no answer; those that came are in the store.
     """
-    study = study or ReadingStudy()
-    if (study.phases or study.oracle) and isinstance(model, ServedModel):
-        raise ValueError(
-            f"{model.model!r} is served and gives text only; phases and the oracle need the model "
-            "itself: load it with xlens.load, or leave them out."
-        )
     found = _checked_combinations(reading, study)
     manner = _Manner.of(model, study, reading, found)
-    kept: dict[str, Any] = {"store": store, "progress": progress}
-    done: dict[str, Result] = {}
     # Prompts are made once for all parts, and before anything runs: some may be too long.
     asked, prompts, exchanged = _questions(reading, found, study, manner)
+    inside: PhasePrompts | None = None
+    if study.phases and isinstance(model, HookedModel):
+        few, pairs = phase_questions(reading, found, study)
+        inside = phase_prompts(_all_prompts(few, reading, pairs, study, manner))
+        check_phases(model, inside, study)
 
     # Of all questions there are: the same for every model, control and sample.
     levels = chance_levels(
@@ -266,7 +220,8 @@ def study_reading(
         rules=study.rules,
     )
 
-    def scored(answers: Predictions) -> ReadingResult:
+    def scored(answers: Result) -> ReadingResult:
+        assert isinstance(answers, Predictions)
         return reading_scores(
             answers,
             rules=study.rules,
@@ -275,37 +230,27 @@ def study_reading(
             resampling=study.resampling,
         )
 
-    def score() -> Result:
-        answers = done["predictions"]
-        assert isinstance(answers, Predictions)
-        return scored(answers)
+    def ask(_: Parts) -> Result:
+        return _ask(model, [*prompts, *exchanged], manner.longest, kept.options)
 
-    run: dict[str, Callable[[], Result]] = {
-        "predictions": lambda: _ask(model, [*prompts, *exchanged], manner.longest, kept),
-        "scores": score,
-    }
+    def baseline(how: Any, _: Parts) -> Result:
+        return scored(baseline_predictions(prompts, how, seed=study.seed))
+
+    yield Step.one("predictions", Predictions, ask)
+    yield Step.one("scores", ReadingResult, lambda done: scored(done["predictions"]))
     for name in BASELINES:
         if name in study.controls:
-            run[name] = _baseline(name, prompts, scored, study.seed)
+            yield Step.one(name, ReadingResult, partial(baseline, BASELINES[name]))
     if study.oracle and isinstance(model, HookedModel):
         ids = set(_sampled(asked, study.n_controls, study).ids)
         some = [Prompts(p for p in group if p.id in ids) for group in prompts]
-        run[ORACLE] = lambda: _oracle(model, some, done["predictions"].to_frame(), kept)
-    if study.phases and isinstance(model, HookedModel):
-        few, pairs = phase_questions(reading, found, study)
-        groups = _all_prompts(few, reading, pairs, study, manner)
-        inside = phase_prompts(groups)
-        check_phases(model, inside, study)
-        run |= phase_parts(model, inside, study, done, **kept)
 
-    def table(name: str) -> None:
-        if folder is not None and name == "scores" and not (folder / TABLE).is_file():
-            _write_table(done, folder / TABLE)
+        def leave_out(done: Parts) -> Result:
+            return _oracle(model, some, done["predictions"].to_frame(), kept.options)
 
-    # Another chat template is another study, with the same weights.
-    texts = [prompt.text for group in (*prompts, *exchanged) for prompt in group]
-    made_from = _made_from(model, reading, study) | {"prompts": digest(texts)}
-    return run_parts(run, PARTS, done, folder=folder, made_from=made_from, after=table)
+        yield Step.one(ORACLE, OracleResult, leave_out)
+    if inside is not None and isinstance(model, HookedModel):
+        yield from phase_steps(model, inside, study, kept)
 
 
 def _questions(
@@ -405,45 +350,3 @@ def _ask(
         provenance={**said.provenance, "tokens": said.tokens, "cost": said.cost},
         more={name: said.table[name].tolist() for name in ("n_tokens", "reason")},
     )
-
-
-def _baseline(
-    name: str,
-    prompts: list[ReadingPrompts],
-    scored: Callable[[Predictions], ReadingResult],
-    seed: int,
-) -> Callable[[], Result]:
-    baseline: Any = BASELINES[name]
-    return lambda: scored(baseline_predictions(prompts, baseline, seed=seed))
-
-
-def _made_from(
-    model: HookedModel | ServedModel, reading: ReadingSet, study: ReadingStudy
-) -> dict[str, Any]:
-    if isinstance(model, ServedModel):
-        known = model.provenance()
-        of: Any = {name: known[name] for name in known if name != "prices"}
-    else:
-        of = identity(model)
-    return {"model": of, **_asked_of(reading, study)}
-
-
-def _asked_of(reading: ReadingSet, study: ReadingStudy) -> dict[str, Any]:
-    return {
-        "reading": reading.source,
-        "digest": content(reading.frame),
-        "study": jsonable(asdict(study)),
-    }
-
-
-def _write_table(done: dict[str, Result], path: Path) -> None:
-    answers, scores = done["predictions"], done["scores"]
-    assert isinstance(answers, Predictions) and isinstance(scores, ReadingResult)
-    keys = ["id", *KEY]
-    verdicts = scores.items[[*keys, "em", "f1", "inclusion", "kind", "rule"]]
-    table = answers.table.drop(columns=["context", "question_references"]).merge(
-        verdicts, on=keys, validate="one_to_one"
-    )
-    table["references"] = [json.dumps(each, ensure_ascii=False) for each in table["references"]]
-    safe = spreadsheet_safe(pd.DataFrame(table))
-    files.write(path, safe.to_csv(index=False, lineterminator="\n"))

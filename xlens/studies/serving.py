@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from xlens.checks import check_fields
@@ -41,6 +41,10 @@ class Serving:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def options(self) -> dict[str, Any]:
+        """As a run records them."""
+        return asdict(self)
 
     def endpoints(self, models: Sequence[str], *, chat: bool) -> dict[str, Any]:
         """The `ServedModel` of each model that is served: those called `NAME@URL`, or all.

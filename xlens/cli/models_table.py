@@ -1,68 +1,8 @@
-"""What several commands share."""
+"""`xlens models`: the table, and the check."""
 
 import textwrap
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
-import torch
-
-from xlens.cli.options import Loading
-from xlens.engine import executors
-from xlens.models import HookedModel, load
 from xlens.models.families import FAMILIES
-from xlens.runs import RunDirectory, describe_run
-
-
-def load_model(source: str, loading: Loading) -> HookedModel:
-    """`xlens.load` with the options of the command line, which also say where it will run."""
-    executors.use(loading.executor)
-    return load(
-        source,
-        dtype=getattr(torch, loading.dtype),
-        revision=loading.revision,
-        trust_remote_code=loading.trust_remote_code,
-        attention=loading.attention,
-        adapter=loading.adapter,
-        merge=loading.merge,
-    )
-
-
-def open_run(
-    out: Path,
-    command: str,
-    options: Mapping[str, Any],
-    *,
-    overwrite: bool,
-    free: Collection[str] = (),
-    **known: Any,
-) -> RunDirectory:
-    """The run directory of a command that runs a model, made or taken up again.
-
-    Args:
-        out: The folder.
-        command: Its name, under which the options stand in the config; None is left out.
-        options: As in the config file, `model` among them.
-        overwrite: Delete an earlier run there first.
-        free: Options that shape no result, and may change when the run is taken up again.
-        known: More for the provenance.
-
-    Raises:
-        ValueError: as `RunDirectory.create`.
-    """
-    config = {command: {name: value for name, value in options.items() if value is not None}}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    provenance = describe_run(model=options["model"], device=device, **known)
-    # A run that has no result yet has nothing to lose: its options can still be mended.
-    empty = not RunDirectory(out).results()
-    names = [f"{command}.{name}" for name in free]
-    return RunDirectory.create(out, config, provenance, overwrite=overwrite or empty, free=names)
-
-
-def counted(survival: pd.DataFrame) -> dict[str, int]:
-    """The number of a survival table by reason, `offered` and `kept` first."""
-    return {str(k): int(n) for k, n in zip(survival["reason"], survival["n"], strict=True)}
 
 
 def verify_models() -> None:

@@ -1,6 +1,6 @@
 """The inside of reading: which questions are looked at, and the parts that come of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,8 @@ from xlens.phases import (
 from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result, analysed
-from xlens.studies.options import FEWEST_PHASES, ReadingStudy
+from xlens.studies.reading import FEWEST_PHASES, INSIDE, TWIN, ReadingStudy
+from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
 from xlens.text import folded
@@ -144,18 +145,12 @@ def check_phases(model: HookedModel, prompts: PhasePrompts, study: ReadingStudy)
         )
 
 
-def phase_parts(
-    model: HookedModel,
-    prompts: PhasePrompts,
-    study: ReadingStudy,
-    done: dict[str, Result],
-    *,
-    store: Any,
-    progress: bool,
-) -> dict[str, Callable[[], Result]]:
-    """What makes each part, in order; later ones read earlier ones from `done`."""
+def phase_steps(
+    model: HookedModel, prompts: PhasePrompts, study: ReadingStudy, kept: Kept
+) -> Iterator[Step]:
+    """What makes each part, in order."""
 
-    def explain() -> Result:
+    def explain(_: Parts) -> Result:
         tokens = answer_tokens(model, prompts.own)[:, 0]
         rows = (tokens >= 0).nonzero()[0]
         found = relevance(
@@ -164,69 +159,78 @@ def phase_parts(
             targets=[int(tokens[i]) for i in rows],
             rule=study.relevance_rule,
             slots=["all", *(f"{name}:{how}" for name in SEGMENTS for how in ("sum", "each"))],
-            store=store,
-            progress=progress,
+            **kept.options,
         )
         left_out = len(prompts.own) - len(rows)
         asked = analysed(found.provenance, "asked", {"left_out": left_out})
         return replace(found, provenance=asked)
 
-    def scores() -> RelevanceScores:
+    def scores(done: Parts) -> RelevanceScores:
         found = done["relevance"]
         assert isinstance(found, RelevanceScores)
         return found
 
-    def curves() -> Curves:
-        found = done["curves"]
-        assert isinstance(found, Curves)
-        return found
-
     size: dict[str, Any] = {"segments": SEGMENTS, "n_layers": model.n_layers}
+    layers: Any = list(study.phase_layers) or "all"
     tags = prompts.own.prompts.languages
     pivot = study.pivot if study.pivot in tags else tags[0]
 
-    def steady() -> StabilityResult:
-        depth = done["depth"]
-        assert isinstance(depth, DepthResult)
-        return stability(depth, scores(), pivot=pivot, resampling=study.resampling)
-
-    def blank() -> PhaseResult:
-        """The same questions in one language through random weights: there is nothing to find."""
-        rows = [i for i, p in enumerate(prompts.own.prompts) if p.language == pivot]
-        causal = [k for k in study.kinds or _PAIRED if KINDS[k].basis == "causal"] or _PAIRED
-        return detect_phases(
-            evidence(
-                model.random_twin(study.seed),
-                prompts.own.take(rows),
-                question=prompts.question.take(rows),
-                context=prompts.context.take(rows),
-                kinds=causal,
-                layers=list(study.phase_layers) or "all",
-                store=store,
-                progress=progress,
-            ),
-            resampling=study.resampling,
-        )
-
-    return {
-        "relevance": explain,
-        "depth": lambda: relevance_depth(scores(), **size, resampling=study.resampling),
-        "depth-control": lambda: random_span_depth(scores(), **size, seed=study.seed),
-        "curves": lambda: evidence(
+    def observe(done: Parts) -> Result:
+        return evidence(
             model,
             prompts.own,
             question=prompts.question,
             context=prompts.context,
             kinds=study.kinds or None,
-            layers=list(study.phase_layers) or "all",
+            layers=layers,
             rule=study.relevance_rule,
-            right=scores(),
-            store=store,
-            progress=progress,
+            right=scores(done),
+            **kept.options,
+        )
+
+    def detect(done: Parts) -> Result:
+        curves = done["curves"]
+        assert isinstance(curves, Curves)
+        return detect_phases(curves, resampling=study.resampling)
+
+    def steady(done: Parts) -> Result:
+        depth = done["depth"]
+        assert isinstance(depth, DepthResult)
+        return stability(depth, scores(done), pivot=pivot, resampling=study.resampling)
+
+    def blank(_: Parts) -> Result:
+        """The same questions in one language through random weights: there is nothing to find."""
+        rows = [i for i, p in enumerate(prompts.own.prompts) if p.language == pivot]
+        causal = [k for k in study.kinds or _PAIRED if KINDS[k].basis == "causal"] or _PAIRED
+        found = evidence(
+            model.random_twin(study.seed),
+            prompts.own.take(rows),
+            question=prompts.question.take(rows),
+            context=prompts.context.take(rows),
+            kinds=causal,
+            layers=layers,
+            **kept.options,
+        )
+        return detect_phases(found, resampling=study.resampling)
+
+    made: dict[str, tuple[type[Result], Callable[[Parts], Result]]] = {
+        "relevance": (RelevanceScores, explain),
+        "depth": (
+            DepthResult,
+            lambda done: relevance_depth(scores(done), **size, resampling=study.resampling),
         ),
-        "phases": lambda: detect_phases(curves(), resampling=study.resampling),
-        "stability": steady,
-    } | ({"phases-control": blank} if "random-init" in study.controls else {})
+        "depth-control": (
+            DepthResult,
+            lambda done: random_span_depth(scores(done), **size, seed=study.seed),
+        ),
+        "curves": (Curves, observe),
+        "phases": (PhaseResult, detect),
+        "stability": (StabilityResult, steady),
+    }
+    for name in INSIDE:
+        yield Step.one(name, *made[name])
+    if "random-init" in study.controls:
+        yield Step.one(TWIN, PhaseResult, blank)
 
 
 def _differ(one: str, other: str, answers: dict[str, dict[str, str]]) -> bool:

@@ -5,9 +5,9 @@ languages that are not the pivot, read through the logit lens for the pivot's wo
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from xlens.engine import Store, harvest
 from xlens.languages import standardize
 from xlens.lens import (
     LensResult,
+    LensSummary,
     TargetSets,
     logit_lenses,
     shuffled_pairs,
@@ -25,11 +26,10 @@ from xlens.lens import (
 )
 from xlens.models import HookedModel
 from xlens.prompts import Prompts, TooFewItems
-from xlens.results import jsonable
-from xlens.stats import generator
-from xlens.studies.options import DRAWN, LensStudy, Task
-from xlens.studies.parts import identity, keep_part, load_part
-from xlens.tasks.items import content
+from xlens.results import Result
+from xlens.stats import Resampling, generator
+from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, pair_name
+from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.words import (
     WordList,
     answers,
@@ -40,95 +40,101 @@ from xlens.tasks.words import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairStudy:
-    """One language pair with its controls.
+class Survival(Result):
+    """How many items were offered and kept, and why others were left out.
 
     Attributes:
-        source: Language of the word shown.
-        target: Language asked for.
-        conditions: Result by condition: the task's own name, then the controls.
-        survival: How many items were offered and kept, and why others were left out: `pair reason
-            n`.
+        table: `pair reason n`.
     """
 
-    source: str
-    target: str
-    conditions: dict[str, LensResult]
-    survival: pd.DataFrame
+    table: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
 
 
-@typed
-def study_pair(
+def pair_steps(model: HookedModel, words: WordList, study: LensStudy, kept: Kept) -> Iterator[Step]:
+    """Every pair with its controls, and what they come to.
+
+    Raises:
+        TooFewItems: from a pair's first step: too few are left.
+    """
+    twin = cache(lambda: model.random_twin(study.seed))  # one for all pairs
+    for source, target in study.each_pair:
+        yield from _steps(model, twin, words, source, target, study, kept)
+
+
+def _steps(
     model: HookedModel,
+    twin: Callable[[], HookedModel],
     words: WordList,
     source: str,
     target: str,
-    *,
-    study: LensStudy | None = None,
-    twin: HookedModel | None = None,
-    folder: Path | None = None,
-    store: Store | None = None,
-    progress: bool = True,
-) -> PairStudy:
-    """Run one language pair and its controls.
-
-    Args:
-        model: From `xlens.load`.
-        words: With columns for source, target and pivot.
-        source: Language of the word shown.
-        target: Language asked for; not the pivot.
-        study: What is asked; see `LensStudy`.
-        twin: The randomly initialised twin, to share it between pairs; made here if needed.
-        folder: Save each condition here as soon as it is done, and load what is already there
-            instead of running it again: a stopped study goes on where it was.
-        store: Keep the states there, for the next study of the same prompts.
-        progress: Show bars.
-
-    Raises:
-        TooFewItems: too few are left.
-        ValueError: what `check_pair` refuses; a folder that holds results of
-            another model, other words or another study.
-    """
-    study = study or LensStudy()
+    study: LensStudy,
+    kept: Kept,
+) -> Iterator[Step]:
+    group = pair_name(source, target)
     source, target = _languages(source, target, study)
-    pairing = _Pairing(model, words, source, target, study, study.task, store=store)
-    prompts = pairing.prompts(study.n_items)
-    few = prompts.ids[: study.n_controls]
 
-    def run_main() -> dict[str, LensResult]:
-        return pairing.read(model, prompts, progress, shuffled="shuffled" in study.controls)
+    @cache
+    def pairing() -> _Pairing:
+        return _Pairing(model, words, source, target, study, study.task, store=kept.store)
 
-    def run_random() -> dict[str, LensResult]:
-        other = twin or model.random_twin(study.seed)
+    @cache
+    def prompts() -> Prompts:
+        return pairing().prompts(study.n_items)
+
+    def named(found: Mapping[str, Result]) -> dict[str, Result]:
+        return {f"{group}/{name}": part for name, part in found.items()}
+
+    def ask(_: Parts) -> Parts:
+        shuffled = "shuffled" in study.controls
+        found = pairing().read(model, prompts(), kept.progress, shuffled=shuffled)
+        table = pairing().survival()
+        table.insert(0, "pair", f"{source} → {target}")
+        return named({**found, SURVIVAL: Survival(provenance=model.provenance(), table=table)})
+
+    def ask_twin(_: Parts) -> Parts:
         # The fingerprint is another, the vocabulary is not: the same target sets hold.
-        read = pairing.read(other, prompts.select(ids=few), progress)
-        return {"random-init": read[study.task]}
+        few = prompts().select(ids=prompts().ids[: study.n_controls])
+        return named({"random-init": pairing().read(twin(), few, kept.progress)[study.task]})
 
-    def run_repetition() -> dict[str, LensResult]:
+    def repeat(_: Parts) -> Parts:
         # The same items where the task's ids are items; cloze asks for its own.
-        within = prompts.ids if study.task == "translation" else None
+        within = prompts().ids if study.task == "translation" else None
         other = _Pairing(
-            model, words, target, target, study, "repetition", within=within, store=store
+            model, words, target, target, study, "repetition", within=within, store=kept.store
         )
-        return {
-            "repetition": other.read(model, other.prompts(study.n_controls), progress)["repetition"]
-        }
+        return named(other.read(model, other.prompts(study.n_controls), kept.progress))
 
-    main = (study.task, *(c for c in ("shuffled",) if c in study.controls))
-    steps: list[tuple[tuple[str, ...], Callable[[], dict[str, LensResult]]]] = [(main, run_main)]
-    if "random-init" in study.controls:
-        steps.append((("random-init",), run_random))
-    if "repetition" in study.controls and study.task != "repetition":
-        steps.append((("repetition",), run_repetition))
-    # What is saved holds no interval: these are drawn anew for each report.
-    asked = {name: value for name, value in asdict(study).items() if name not in DRAWN}
-    made_from = {"model": identity(model), "words": content(words.frame), **jsonable(asked)}
-    conditions: dict[str, LensResult] = {}
-    for names, run in steps:
-        conditions |= _done(folder, names, made_from) or _saved(folder, run(), made_from)
-    survival = pairing.survival()
-    survival.insert(0, "pair", f"{source} → {target}")
-    return PairStudy(source=source, target=target, conditions=conditions, survival=survival)
+    made = {"random-init": ask_twin, "repetition": repeat}
+    first = [name for name in study.conditions if name not in made or name == study.task]
+    kinds: dict[str, type[Result]] = {f"{group}/{name}": LensResult for name in first}
+    yield Step({**kinds, f"{group}/{SURVIVAL}": Survival}, ask)
+    for name in study.conditions:
+        if name not in first:
+            yield Step({f"{group}/{name}": LensResult}, made[name])
+    for name in study.conditions:
+        made = partial(_summary, group, name, study.resampling)
+        yield Step.one(f"{group}/{SUMMARY}{name}", LensSummary, made, derived=True)
+
+
+def _summary(group: str, name: str, resampling: Resampling, done: Parts) -> LensSummary:
+    own = {n.rpartition("/")[2]: part for n, part in done.items() if n.startswith(f"{group}/")}
+    return summarised(name, own, resampling)
+
+
+def summarised(
+    name: str, results: Mapping[str, Result], resampling: Resampling = Resampling()
+) -> LensSummary:
+    """The summary of a condition; of a result with what it has over its shuffled words."""
+    result, null = results[name], results.get("shuffled")
+    assert isinstance(result, LensResult)
+    ids = set(result.rows["id"])
+    if name in NULLS or not isinstance(null, LensResult) or not ids <= set(null.rows["id"]):
+        null = None
+    return result.summary(shuffled=null, resampling=resampling)
 
 
 @typed
@@ -267,21 +273,3 @@ class _Pairing:
             readings["shuffled"] = replace(self.targets, sets=shuffled_pairs(mine, seed=study.seed))
         states = harvest(model, prompts, store=self.store, progress=progress)
         return logit_lenses(states, model, readings, **options)
-
-
-def _done(
-    folder: Path | None, names: tuple[str, ...], made_from: dict[str, Any]
-) -> dict[str, LensResult] | None:
-    """The saved results, if all are there and made from the same model, words and study."""
-    if folder is None or not all((folder / name / "result.json").is_file() for name in names):
-        return None
-    return {name: load_part(folder / name, LensResult, made_from) for name in names}
-
-
-def _saved(
-    folder: Path | None, results: dict[str, LensResult], made_from: dict[str, Any]
-) -> dict[str, LensResult]:
-    return {
-        name: keep_part(result, folder and folder / name, made_from)
-        for name, result in results.items()
-    }

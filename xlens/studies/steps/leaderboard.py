@@ -4,13 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
 
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
+from xlens.studies.reading import ReadingStudy
+from xlens.studies.study import Parts
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.scores import SETTINGS
@@ -134,6 +136,49 @@ def leaderboard(
             columns=["base", "post", "f1_base", "f1_post", "difference", "low", "high", "n"],
         ),
     )
+
+
+def compared(
+    models: Mapping[str, Parts], study: ReadingStudy, folders: Mapping[str, str]
+) -> Leaderboard | None:
+    """A run's models side by side; None where no setting is common to all.
+
+    Pairs of base and post-trained models are those that were named and those by name.
+
+    Args:
+        models: The parts of each, by the name of its folder.
+        study: What was asked.
+        folders: Of the models, by name.
+    """
+    results = {name: part for name, parts in models.items() if _is(part := parts["scores"])}
+    shared = [set(result.summary["setting"]) for result in results.values()]
+    if not set.intersection(*shared):
+        return None
+    pairs = find_pairs(list(results), given_pairs(study.pair, folders))
+    return leaderboard(results, pairs=pairs, resampling=study.resampling)
+
+
+def _is(part: Result) -> TypeGuard[ReadingResult]:
+    return isinstance(part, ReadingResult)
+
+
+def given_pairs(texts: Sequence[str], folders: Mapping[str, str]) -> list[tuple[str, str]]:
+    """`BASE:POST` as folders of results; names as on the command line, which may have a colon.
+
+    Raises:
+        ValueError: not two of the models.
+    """
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        parts = text.split(":")
+        cuts = ((":".join(parts[:n]), ":".join(parts[n:])) for n in range(1, len(parts)))
+        pair = next((cut for cut in cuts if set(cut) <= set(folders)), None)
+        if pair is None:
+            raise ValueError(
+                f"--pair {text!r}: give BASE:POST, two of the models {', '.join(folders)}."
+            )
+        found.append((folders[pair[0]], folders[pair[1]]))
+    return found
 
 
 def language_of(row: Mapping[Any, Any], pivot: str) -> str:

@@ -1,0 +1,83 @@
+"""Runs a study for the command line: tells what happens, writes the page, prints where it is."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlens.engine import Store
+from xlens.figures.export import STATIC
+from xlens.report import page_of, write_report
+from xlens.report.build import NOTHING, Page
+from xlens.results import Result
+from xlens.studies import Loading, Serving, Study, Watch, run
+
+
+class _Telling(Watch):
+    """Prints as a run goes on."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.left: dict[str, str] = {}
+
+    def described(self, known: Mapping[str, Any]) -> None:
+        _print(self.page.offered(known))
+
+    def model(self, name: str, number: int, of: int) -> None:
+        _print([f"[{number}/{of}] {name}"])
+
+    def group(self, name: str, number: int, of: int) -> None:
+        if of > 1 or self.page.group is not NOTHING:
+            _print([f"[{number}/{of}] {name.replace('_', ' → ')}"])
+
+    def group_done(self, name: str, parts: Mapping[str, Result]) -> None:
+        _print(f"      {line}" for line in self.page.group(parts))
+
+    def without(self, name: str, why: str) -> None:
+        self.left[name] = why
+        _print([f"{name.replace('_', ' → ')} is left out: {why}"])
+
+    def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
+        _print(self.page.model(parts))
+
+
+def study_job(
+    *,
+    model: Sequence[str],
+    study: Study,
+    loading: Loading,
+    out: Path | None,
+    overwrite: bool,
+    static: Collection[str] = (),
+    serving: Serving | None = None,
+) -> Path:
+    """Run the study, write the report and print where it is.
+
+    Raises:
+        ValueError: what `xlens.run` refuses, or pictures of an unknown kind.
+    """
+    if unknown := sorted(set(static) - set(STATIC)):
+        raise ValueError(f"Unknown pictures {unknown}; --static takes {', '.join(STATIC)}.")
+    page = page_of(study.COMMAND)
+    telling = _Telling(page)
+    done = run(
+        study,
+        list(model),
+        out=out or Path("runs") / study.title(model),
+        overwrite=overwrite,
+        loading=loading,
+        serving=serving,
+        store=Store(),
+        watch=telling,
+    )
+    assert done.folder is not None
+    _print(page.across(done.across, done.models))
+    written = write_report(done.folder, static=static)
+    if telling.left:
+        print(f"\nLeft out, without enough words: {', '.join(telling.left)}.")
+    print(f"\nReport: {written.resolve()}")
+    return written
+
+
+def _print(lines: Any) -> None:
+    for line in lines:
+        print(line, flush=True)

@@ -1,0 +1,44 @@
+"""The parts of a run as pages take them: by model, and in it by group, such as a pair."""
+
+from dataclasses import dataclass
+
+from xlens.results import Result
+from xlens.runs import RunDirectory
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parts that belong together.
+
+    Attributes:
+        key: Its name in the page: of the group alone where the run has one model.
+        model: The model's folder.
+        name: The group's: `fr_zh-Hans`, or a set of items; empty for parts of none.
+        parts: By their names within the group.
+    """
+
+    key: str
+    model: str
+    name: str
+    parts: dict[str, Result]
+
+
+def groups(run: RunDirectory) -> dict[str, Group]:
+    """The groups of a run by key, as they lie; what was left out is none."""
+    found: dict[str, Group] = {}
+    several = len(run.models) > 1
+    for model in run.models:
+        for name, part in run.parts(model).items():
+            group, _, kind = name.rpartition("/")
+            if not group:
+                continue
+            key = f"{model}-{group}" if several else group
+            if key not in found:
+                found[key] = Group(key, model, group, {})
+            found[key].parts[kind] = part
+    if not found:
+        raise ValueError(
+            f"{str(run.path)!r} has no results yet: run the study to its end first, so that "
+            "results/<model>/<part>/ holds at least one."
+        )
+    return found

@@ -1,0 +1,68 @@
+"""The page of a study that has none of its own: the main table of every part."""
+
+from collections.abc import Collection
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from xlens import files
+from xlens.figures import page
+from xlens.report.reproduce import reproduce
+from xlens.report.style import STYLE
+from xlens.report.tables import paragraph, table
+from xlens.results import Result
+from xlens.runs import ACROSS, RunDirectory
+
+_ROWS = 30
+
+
+def write_plain_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
+    """Write `report.html` of any run.
+
+    Args:
+        run: With at least one result.
+        static: Not used: there are no figures.
+
+    Raises:
+        ValueError: no results yet.
+    """
+    models = [*run.models, *([ACROSS] if ACROSS in run.results() else [])]
+    if not models:
+        raise ValueError(f"{str(run.path)!r} has no results yet: the same command goes on.")
+    parts = {model: run.parts(model) for model in models}
+    made_by = [part.provenance for each in parts.values() for part in each.values()]
+    title = f"xlens {run.command}"
+    sections = [
+        f'<section id="{escape(model)}">\n<h2>{escape(model)}</h2>\n'
+        + "".join(_part(name, part) for name, part in each.items())
+        + "</section>\n"
+        for model, each in parts.items()
+    ]
+    body = "\n".join(
+        [
+            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
+            *sections,
+            reproduce(run, made_by),
+            "</main>\n",
+        ]
+    )
+    files.write(run.report_file, page(title, body, style=STYLE))
+    return run.report_file
+
+
+def _part(name: str, part: Result) -> str:
+    try:
+        frame = part.to_frame()
+    except NotImplementedError:
+        return paragraph(f"{name}: a {type(part).__name__}, which has no table.")
+    shown = frame.head(_ROWS)
+    more = "" if len(frame) <= _ROWS else f" The first {_ROWS} of {len(frame)} rows."
+    rows = [[_cell(value) for value in row] for row in shown.itertuples(index=False, name=None)]
+    return table(f"{name}.{more}", [str(column) for column in shown.columns], rows)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:.4g}"
+    return str(value)

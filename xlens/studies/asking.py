@@ -1,0 +1,152 @@
+"""What studies of multiple-choice questions have in common: where the questions come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from xlens.languages import standardize_all
+from xlens.lengths import By
+from xlens.studies.study import Study
+
+if TYPE_CHECKING:
+    from xlens.tasks.choices import Choices
+
+Layout = Literal["jsonl", "xcopa", "belebele", "global-mmlu", "m-mmlu", "bmlama"]
+CLDR = "cldr"
+OWN = "items"
+"""What the caller's own questions are called, where they come without a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskingStudy(Study):
+    """Questions with options, in several languages.
+
+    Attributes:
+        languages: Of the questions; default all that --items have. CLDR's are to be named.
+        items: Questions of your own: a file, or a folder of them, or LAYOUT:PATH; or `cldr`, facts
+            from CLDR, which is the default. Several are reported beside each other.
+        layout: Of --items that don't name theirs.
+        split: Read files with this in their name (val); default test where there are splits.
+        incomplete: Items that some language lacks, or that differ between languages (some of
+            XCOPA's do): an error, or left out.
+        identical: Items with an option that is the same string in two languages: keep or drop;
+            default keep for --items, drop for facts from CLDR.
+        kinds: Kinds of items; default all.
+        shots: Demonstrations before each question.
+        by: Options are compared by their summed log-probability (lm-eval: acc), or by that per
+            token, per byte (acc_bytes) or per character (acc_norm).
+    """
+
+    languages: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+    layout: Layout = "jsonl"
+    split: str | None = None
+    incomplete: Literal["error", "drop"] = "error"
+    identical: Literal["keep", "drop"] | None = None
+    kinds: tuple[str, ...] = ()
+    shots: int = 2
+    by: By = "logprob"
+
+    FILES_ONLY: ClassVar[Mapping[str, Any]] = {"layout": "jsonl", "split": None}
+    """Options of files, with the value that asks for nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.languages:
+            object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
+
+    def read(self) -> "dict[str, Choices]":
+        """The sets of questions, by name.
+
+        Raises:
+            ValueError: two of one name, options that would be ignored, or what the readers refuse.
+        """
+        sources = self.items or (CLDR,)
+        files = [source for source in sources if source != CLDR]
+        given = {name: getattr(self, name) for name in self.FILES_ONLY}
+        if not files and given != {**self.FILES_ONLY}:
+            shown = " and ".join(f"{name}={value!r}" for name, value in given.items())
+            raise ValueError(f"{shown} are of a file or folder: name it with --items.")
+        found: dict[str, Choices] = {}
+        for source in sources:
+            name, choices = self._read(source)
+            if name in found:
+                raise ValueError(
+                    f"--items {' '.join(self.items)}: two of these are called {name!r} in the "
+                    "report; rename a file."
+                )
+            found[name] = choices
+        return found
+
+    def _read(self, source: str) -> "tuple[str, Choices]":
+        from xlens.tasks.choices import FACTS, cldr_choices, read_choices
+
+        if source == CLDR:
+            if not self.languages:
+                raise ValueError("Name two languages or more: --languages en de sw.")
+            identical = self.identical or "drop"
+            kinds = self.kinds or FACTS
+            tags = list(self.languages)
+            return CLDR, cldr_choices(tags, kinds, seed=self.seed, identical=identical)
+        layout, colon, place = source.partition(":")
+        if not colon or Path(source).exists():
+            layout, place = self.layout, source
+        found = read_choices(
+            Path(place),
+            layout=layout,
+            languages=list(self.languages) or None,
+            split=self.split,
+            incomplete=self.incomplete,
+            identical=self.identical or "keep",
+        )
+        name = layout if layout != "jsonl" else Path(place).stem
+        return name, found.select(kinds=self.kinds) if self.kinds else found
+
+    def digest(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
+        """As `Study.digest`: every question of every set."""
+        from xlens.tasks.items import content
+
+        return {"items": {name: content(choices.frame) for name, choices in data.items()}}
+
+    def described(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
+        """As `Study.described`: where the questions are from, and how many can be used."""
+        counted = {name: choices.survival() for name, choices in data.items()}
+        return {
+            "sources": {name: choices.source for name, choices in data.items()},
+            "survival": {
+                name: {str(k): int(n) for k, n in zip(t["reason"], t["n"], strict=True)}
+                for name, t in counted.items()
+            },
+        }
+
+    def taken(self, data: Any) -> "dict[str, Choices]":
+        """As `Study.taken`: one set, or several by name."""
+        from xlens.checks import wrong_type
+        from xlens.tasks.choices import Choices
+
+        sets = {OWN: data} if isinstance(data, Choices) else data
+        several = isinstance(sets, Mapping) and sets
+        if not several or not all(isinstance(value, Choices) for value in sets.values()):
+            raise wrong_type(
+                f"data of a {type(self).__name__}", data, "Choices, or several by name"
+            )
+        return {
+            str(name): choices.select(languages=self.languages) if self.languages else choices
+            for name, choices in sets.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledStudy(AskingStudy):
+    """Studies that ask some of the questions.
+
+    Attributes:
+        n_items: Most items asked, drawn with seed.
+    """
+
+    n_items: int = 100
+
+    def sampled(self, choices: "Choices") -> "Choices":
+        """The items that are asked."""
+        return choices.sample(min(self.n_items, len(choices)), seed=self.seed)

@@ -1,0 +1,264 @@
+"""`xlens lens`: which language's word is the model about to say, layer by layer?"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from cyclopts import Parameter
+
+from xlens.languages import by_tag, standardize
+from xlens.studies.study import Kept, Step, Study
+
+if TYPE_CHECKING:
+    from xlens.models import HookedModel
+    from xlens.tasks.words import WordList
+
+Task = Literal["translation", "repetition", "cloze"]
+Reading = Literal["prefixes", "first", "whole"]
+Collisions = Literal["drop", "subtract"]
+CONTROLS = ("shuffled", "random-init", "repetition")
+NULLS = ("shuffled", "random-init")
+"""Controls in which no language's word should become probable."""
+SURVIVAL, SUMMARY = "survival", "summary-"
+# Currency names repeat the country's name in most languages: left out where words are few.
+_DEMO_KINDS = ("territory", "language", "month", "weekday", "unit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensStudy(Study):
+    """Which language's word is the model about to say, layer by layer?
+
+    ```
+    xlens lens gemma-3-270m --from fr --to zh-Hans
+    xlens lens ./my-checkpoint --pairs de:ru ru:ar --kinds territory month
+    xlens lens google/gemma-3-270m --from fr --to hi --words my-words.tsv --reading whole
+    xlens lens ./my-checkpoint --from fr --to tlh --words my-words.tsv --names.tlh "tlhIngan Hol"
+    xlens lens gemma-3-270m smollm2-135m-instruct --from fr --to de
+    ```
+
+    Attributes:
+        source: Language of the word shown, a BCP-47 tag.
+        target: Language asked for.
+        pairs: Several pairs SOURCE:TARGET instead of --from and --to.
+        words: Your own word list (TSV, CSV or JSON Lines with language tags as column names).
+        columns: What the columns of --words are where they aren't named by tags: NAME:TAG of each,
+            or, in a file without a row of names, the tags in order.
+        repeats: Rows of --words that repeat an item: an error, or all but the first left out.
+        missing: Rows of --words that lack a word: an error, left out, or kept for the pairs of
+            languages that they have words in.
+        kinds: Which of the built-in words (CLDR): territory language currency month weekday unit.
+        pivot: The language suspected inside.
+        task: `translation`; `repetition` and `cloze` stay within the target language.
+        reading: Token sets (`prefixes`, `first`) or the exact `whole` word.
+        n_items: Most items per pair, drawn with `seed` from those that survive the filter.
+        n_controls: Most items of the controls that need their own forward pass.
+        controls: Which controls run: `shuffled` (the same states, other items' words),
+            `random-init` (the same prompts, a randomly initialised twin), `repetition` (the target
+            language repeated).
+        shots: Demonstrations before each query; None for the task's usual number.
+        top_k: Most probable tokens kept per layer.
+        collisions: Whether items whose sets share a token are dropped or the tokens subtracted.
+        names: What the prompts call a language, by tag, where not as it calls itself; needed for
+            languages outside CLDR (--names.tlh "tlhIngan Hol").
+        seed: Of sampling, demonstrations, shuffling, the twin and intervals.
+    """
+
+    COMMAND: ClassVar[str] = "lens"
+
+    source: Annotated[str | None, Parameter(name=["--from", "--source"])] = None
+    target: Annotated[str | None, Parameter(name=["--to", "--target"])] = None
+    pairs: tuple[str, ...] = ()
+    words: Path | None = None
+    columns: tuple[str, ...] = ()
+    repeats: Literal["error", "first"] = "error"
+    missing: Literal["error", "drop", "keep"] = "error"
+    kinds: tuple[str, ...] = ()
+    pivot: str = "en"
+    task: Task = "translation"
+    reading: Reading = "prefixes"
+    n_items: int = 100
+    n_controls: int = 40
+    controls: tuple[str, ...] = CONTROLS
+    shots: int | None = None
+    top_k: int = 10
+    collisions: Collisions = "drop"
+    names: dict[str, str] = field(default_factory=dict[str, str], hash=False)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "pivot", standardize(self.pivot))
+        object.__setattr__(self, "names", by_tag(self.names, "names"))
+        self._settle_pairs()
+        if unknown := sorted(set(self.controls) - set(CONTROLS)):
+            raise ValueError(f"Unknown controls {unknown}; accepted are {list(CONTROLS)}.")
+        if min(self.n_items, self.n_controls) < 2:
+            raise ValueError(
+                f"n_items is {self.n_items} and n_controls {self.n_controls}; an interval over "
+                "prompts needs at least 2 of each."
+            )
+        if self.top_k < 1 or (self.shots is not None and self.shots < 0):
+            raise ValueError(
+                f"top_k is {self.top_k} and shots {self.shots}; accepted are 1 or more tokens and "
+                "0 or more demonstrations."
+            )
+        if self.words is None and self.columns:
+            raise ValueError(
+                f"--columns {' '.join(self.columns)}: of what file? Give --words as well."
+            )
+
+    def _settle_pairs(self) -> None:
+        """However pairs were given, `pairs` holds them afterwards."""
+        given = {"--from": self.source, "--to": self.target, "--pairs": self.pairs}
+        if (self.source is None) != (self.target is None) or (self.pairs and self.source):
+            shown = " and ".join(name for name, value in given.items() if value)
+            raise ValueError(
+                f"Give either --from and --to, or --pairs SOURCE:TARGET …; got {shown}."
+            )
+        pairs = (f"{self.source}:{self.target}",) if self.source else self.pairs
+        tagged = dict.fromkeys(":".join(_pair(text)) for text in pairs)
+        for name, value in (("source", None), ("target", None), ("pairs", tuple(tagged))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def each_pair(self) -> tuple[tuple[str, str], ...]:
+        """Source and target of every pair.
+
+        Raises:
+            ValueError: no pair.
+        """
+        if not self.pairs:
+            raise ValueError("Give either --from and --to, or --pairs SOURCE:TARGET …; got none.")
+        return tuple(_pair(text) for text in self.pairs)
+
+    def title(self, models: Sequence[str]) -> str:
+        """As `Study.title`: after models and pairs."""
+        called = [Path(model).name for model in models]
+        return "-".join([self.COMMAND, *called, *(pair.replace(":", "_") for pair in self.pairs)])
+
+    def read(self) -> "WordList":
+        """Words of a file, or CLDR's."""
+        from xlens.tasks.words import KINDS, cldr_words, read_words
+
+        pairs = self.each_pair
+        languages = dict.fromkeys([self.pivot, *(tag for pair in pairs for tag in pair)])
+        if self.words is None:
+            return cldr_words(list(languages), self.kinds or KINDS)
+        found = read_words(
+            self.words,
+            languages=columns_of(self.columns),
+            repeats=self.repeats,
+            missing=self.missing,
+        )
+        found.require(languages)
+        return found.select(kinds=self.kinds) if self.kinds else found
+
+    def check(self, data: "WordList", model: Any = None) -> None:
+        """As `Study.check`; a pair without enough words is left out where others have some."""
+        from xlens.prompts import TooFewItems
+        from xlens.studies.steps.latent_language import check_pair
+
+        asked = self.each_pair
+        lacking: list[TooFewItems] = []
+        for source, target in asked:
+            try:
+                check_pair(data, source, target, study=self)
+            except TooFewItems as error:
+                lacking.append(error)
+        if len(lacking) == len(asked):
+            raise lacking[-1]
+
+    def plan(self, data: "WordList") -> tuple[str, ...]:
+        """As `Study.plan`: the conditions of each pair, what was left out, and the summaries."""
+        kinds = [*self.conditions, SURVIVAL, *(SUMMARY + name for name in self.conditions)]
+        return tuple(f"{pair_name(*pair)}/{kind}" for pair in self.each_pair for kind in kinds)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The task's own, and the controls that go with it."""
+        return (self.task, *(c for c in CONTROLS if c in self.controls and c != self.task))
+
+    def digest(self, data: "WordList") -> dict[str, Any]:
+        """As `Study.digest`: every word."""
+        from xlens.tasks.items import content
+
+        return {"words": content(data.frame)}
+
+    def described(self, data: "WordList") -> dict[str, Any]:
+        """As `Study.described`."""
+        dropped = {
+            reason: n
+            for reason in ("repeated", "missing")
+            if (n := data.dropped.loc[data.dropped["reason"] == reason, "id"].nunique(dropna=False))
+        }
+        return {"words": data.source, "n_words": len(data), "dropped": dropped}
+
+    def steps(self, data: "WordList", model: "HookedModel", kept: Kept) -> Iterable[Step]:
+        """As `Study.steps`."""
+        from xlens.studies.steps.latent_language import pair_steps
+
+        return pair_steps(model, data, self, kept)
+
+    def taken(self, data: Any) -> "WordList":
+        """As `Study.taken`."""
+        from xlens.checks import wrong_type
+        from xlens.tasks.words import WordList
+
+        if not isinstance(data, WordList):
+            raise wrong_type("data of a LensStudy", data, "a WordList")
+        data.require(dict.fromkeys([self.pivot, *(t for pair in self.each_pair for t in pair)]))
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoStudy(LensStudy):
+    """Read a real multilingual model through the logit lens and write a report.
+
+    Gemma 3 270M translates words between languages that are not English; the report shows
+    whether English appears inside, layer by layer, with the controls beside. About 3 minutes on
+    two CPU cores.
+
+    ```
+    xlens demo
+    xlens demo --pairs ja:ar hi:de --n-items 50
+    ```
+    """
+
+    COMMAND: ClassVar[str] = "demo"
+    MODEL: ClassVar[str | None] = "gemma-3-270m"
+
+    pairs: tuple[str, ...] = ("fr:zh-Hans", "de:ru", "ru:zh-Hans", "zh-Hans:fr")
+    kinds: tuple[str, ...] = _DEMO_KINDS
+    n_items: int = 60
+    n_controls: int = 24
+
+    def title(self, models: Sequence[str]) -> str:
+        """As `Study.title`."""
+        return self.COMMAND
+
+
+def columns_of(given: Iterable[str]) -> "Mapping[str, str] | list[str] | None":
+    """Columns by name, or in order; None: the first row names them."""
+    given = list(given)
+    named = [text.rpartition(":") for text in given]
+    if all(name and tag for name, _, tag in named):
+        return {name: tag for name, _, tag in named} or None
+    if any(colon for _, colon, _ in named):
+        raise ValueError(
+            f"--columns {' '.join(given)}: write NAME:TAG for every column that is to be read, or "
+            "only tags, in order, for a file without a row of names."
+        )
+    return given
+
+
+def pair_name(source: str, target: str) -> str:
+    """Name of the group of a language pair's parts: `fr_zh-Hans`."""
+    return f"{source}_{target}"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    parts = text.split(":")
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"{text!r} is no language pair; write SOURCE:TARGET, such as fr:zh-Hans.")
+    return standardize(parts[0]), standardize(parts[1])

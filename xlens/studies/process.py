@@ -1,0 +1,95 @@
+"""`xlens process`: is there a shared space, do answers agree, does steering back help?
+
+The questions of arXiv 2505.13141, asked of any parallel multiple-choice items: answers, states,
+options inside, and steering, each with its controls.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from xlens.studies.asking import SampledStudy
+from xlens.studies.steering import STEERING, SteeredStudy, unused
+from xlens.studies.study import Kept, Step
+
+if TYPE_CHECKING:
+    from xlens.models import HookedModel
+    from xlens.tasks.choices import Choices
+
+PARTS = ("consistency", "similarity", "probe", "map", "latent", "dissociation", STEERING)
+FEWEST_LANGUAGES = 4
+"""For the test whether similarity and consistency go together, which is over pairs of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStudy(SampledStudy, SteeredStudy):
+    """Do languages share a space inside, do their answers agree, and does steering help?
+
+    ```
+    xlens process gemma-3-270m --languages en de ru sw
+    xlens process gemma-3-270m --languages en de sw --steer mean_difference --layers 4 8 12-14
+    xlens process gemma-3-270m --items xcopa:data/xcopa mine.jsonl --pivot it
+    ```
+
+    Attributes:
+        incomplete: Items that some language lacks, or that differ between languages (some of
+            XCOPA's do): left out, or an error.
+        pivot: The language suspected inside, and steered to; where the items lack it, options
+            inside are left out, and steering is refused.
+        n_latent: Of these, items whose options are read inside.
+        pooling: How a prompt becomes one state: last, mean, mean_without_first, mean_weighted.
+    """
+
+    COMMAND: ClassVar[str] = "process"
+    FREE: ClassVar[tuple[str, ...]] = ()
+
+    incomplete: Literal["error", "drop"] = "drop"
+    n_latent: int = 30
+    pooling: str = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.n_items, self.n_latent) < 5:
+            raise ValueError(
+                f"n_items is {self.n_items} and n_latent {self.n_latent}; an analysis over items "
+                "needs at least 5 of each."
+            )
+        if not self.steer and (given := unused(self)):
+            shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{shown} without --steer: say which methods to try.")
+
+    def plan(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
+        """As `Study.plan`: what the items of each set allow."""
+        return tuple(
+            f"{name}/{part}" for name, choices in data.items() for part in self.parts_of(choices)
+        )
+
+    def parts_of(self, choices: "Choices") -> tuple[str, ...]:
+        """What can be asked of these items."""
+        without = {*self.without(choices), *(() if self.steer else (STEERING,))}
+        return tuple(part for part in PARTS if part not in without)
+
+    def without(self, choices: "Choices") -> dict[str, str]:
+        """Parts that these items don't allow, with the reason."""
+        tags, found = choices.languages, dict[str, str]()
+        if self.pivot not in tags:
+            found["latent"] = f"the items have no {self.pivot}, only {', '.join(tags)}"
+        if len(tags) < FEWEST_LANGUAGES:
+            found["dissociation"] = (
+                f"it needs {FEWEST_LANGUAGES} languages or more, and there are {len(tags)}"
+            )
+        return found
+
+    def described(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
+        """As `Study.described`, with the parts that the items don't allow."""
+        without = {name: self.without(choices) for name, choices in data.items()}
+        return {**super().described(data), "without": without}
+
+    def steps(
+        self, data: "Mapping[str, Choices]", model: "HookedModel", kept: Kept
+    ) -> Iterable[Step]:
+        """As `Study.steps`."""
+        from xlens.studies.steps.latent_process import process_steps
+
+        for name, choices in data.items():
+            yield from process_steps(name, choices, model, self, kept)

@@ -1,0 +1,1 @@
+"""What runs a study: the runner, its models and the parts that are kept."""

@@ -1,0 +1,152 @@
+"""The models of a run: several, or several revisions of one; each with a folder of its own."""
+
+import gc
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from xlens import files
+from xlens.models import HookedModel
+from xlens.models.sources import Outline, Source, load_outline, resolve, weight_files
+from xlens.served import ServedModel
+from xlens.studies.loading import Loading
+from xlens.studies.serving import Serving
+
+SEEN = "model.json"
+"""Beside a model's parts: what shows that it is the same one, without loading it."""
+_URL = re.compile(r"@https?://.*$")
+Model = str | Path | HookedModel | ServedModel
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model of a run.
+
+    Attributes:
+        name: As it was named.
+        folder: Of its parts.
+        get: The model itself.
+        find: Where it is loaded from, unless it is there already, or served.
+        served: If it is.
+        trusted: Whether its own code may run.
+    """
+
+    name: str
+    folder: str
+    get: Callable[[], HookedModel | ServedModel]
+    find: Callable[[], Source] | None = None
+    served: ServedModel | None = None
+    trusted: bool = False
+
+    @cached_property
+    def source(self) -> Source | None:
+        """Where it is loaded from, looked for once.
+
+        Raises:
+            ValueError: it isn't there.
+        """
+        return None if self.find is None else self.find()
+
+    def outline(self) -> "Outline | ServedModel | None":
+        """What is known of it before it is loaded."""
+        if self.source is None:
+            return self.served
+        return load_outline(self.source, trust_remote_code=self.trusted)
+
+    def seen(self) -> dict[str, Any] | None:
+        """What shows later that it is the same model; None: only loading it tells."""
+        if self.source is None:
+            return None
+        known = {"revision": self.source.revision, "digest": self.source.digest}
+        return {"source": self.source.kind, **known, "files": weight_files(self.source)}
+
+
+def places(
+    models: Sequence[Model], loading: Loading, serving: Serving, *, chat: bool = True
+) -> list[Place]:
+    """Where the models of a run are had, none of them looked for yet.
+
+    Raises:
+        ValueError: a model twice, one that isn't there, or options that don't go together.
+    """
+    names = [model if isinstance(model, str) else str(model) for model in models]
+    named = [name for name, model in zip(names, models, strict=True) if isinstance(model, str)]
+    endpoints = serving.endpoints(named, chat=chat)
+    if loading.adapter is not None and (len(models) > 1 or endpoints):
+        raise ValueError(
+            f"--adapter {loading.adapter} goes with one model that is loaded here; got "
+            f"{', '.join(names)}. Ask each with its own adapter, and compare the runs."
+        )
+    asked: list[tuple[str, str, Model, Loading]] = []
+    for name, model in zip(names, models, strict=True):
+        if isinstance(model, HookedModel | ServedModel):
+            title = model.name if isinstance(model, HookedModel) else model.model
+            asked.append((title, title, model, loading))
+        elif name in endpoints:
+            asked.append((name, _URL.sub("", name), endpoints[name], loading))
+        else:
+            called = Path(name).resolve().name if Path(name).exists() else name
+            for revision, how in loading.each():
+                shown = "" if revision is None or not loading.revision[1:] else f"@{revision}"
+                asked.append((f"{name}{shown}", f"{called}{shown}", name, how))
+    folders = _folders([name for name, *_ in asked], [called for _, called, *_ in asked])
+    return [
+        _place(name, folder, model, how)
+        for (name, _, model, how), folder in zip(asked, folders, strict=True)
+    ]
+
+
+def _place(name: str, folder: str, model: Model, how: Loading) -> Place:
+    if isinstance(model, ServedModel):
+        return Place(name, folder, lambda: model, served=model)
+    if isinstance(model, HookedModel):
+        return Place(name, folder, lambda: model)
+    find = partial(resolve, str(model), revision=how.only_revision)
+    return Place(name, folder, lambda: how.load(str(model)), find, trusted=how.trust_remote_code)
+
+
+def folder_names(models: Sequence[str]) -> dict[str, str]:
+    """The folder of each model's parts, by what it is called on the command line.
+
+    Raises:
+        ValueError: a model twice.
+    """
+    called = [
+        Path(name).resolve().name if Path(name).exists() else _URL.sub("", name) for name in models
+    ]
+    return dict(zip(models, _folders(models, called), strict=True))
+
+
+def _folders(names: Sequence[str], called: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name, short in zip(names, called, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"The model {name!r} is named twice; name each once.")
+        # Figures' files are named after it, too: letters and digits of ASCII first.
+        plain = re.sub(r"[^A-Za-z0-9_.@-]+", "-", short.replace("/", "--")).strip("-_.") or "model"
+        more = (f"{plain}-{n}" for n in count(2))
+        found.append(plain if plain not in found else next(n for n in more if n not in found))
+    return found
+
+
+def read_seen(folder: Path) -> dict[str, Any] | None:
+    """What was written of the model whose parts are in `folder`."""
+    try:
+        path = folder / SEEN
+        return files.unsealed_json(path, path.read_bytes(), "It is made again.")
+    except (OSError, ValueError):
+        return None  # then the model is loaded, and its parts compared with it
+
+
+def write_seen(folder: Path, seen: dict[str, Any]) -> None:
+    """Write down what shows later that it is the same model."""
+    files.write(folder / SEEN, files.sealed_json(seen))
+
+
+def freed() -> None:
+    """Hooked modules refer to each other: collected before the next is loaded, two may not fit."""
+    gc.collect()

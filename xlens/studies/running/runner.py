@@ -1,0 +1,292 @@
+"""`run`: the one way to run a study, in Python as on the command line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from xlens.checks import typed
+from xlens.engine import Store
+from xlens.prompts import TooFewItems
+from xlens.results import HEADER, Result, load
+from xlens.runs import ACROSS, RunDirectory, describe_run
+from xlens.served import ServedModel
+from xlens.studies.loading import Loading
+from xlens.studies.running.kept import LeftOut, MadeFrom, differing, identity, other
+from xlens.studies.running.places import Model, Place, freed, places, read_seen, write_seen
+from xlens.studies.serving import FREE as SERVING_FREE
+from xlens.studies.serving import Serving
+from xlens.studies.study import Kept, Step, Study
+from xlens.studies.watch import Watch
+
+LEFT_OUT = "left-out"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a study.
+
+    Attributes:
+        models: The parts of each model, by the name of its folder.
+        across: Parts about several models.
+        folder: The run directory, if there is one.
+    """
+
+    models: dict[str, dict[str, Result]]
+    across: dict[str, Result]
+    folder: RunDirectory | None
+
+    @property
+    def parts(self) -> dict[str, Result]:
+        """The parts of the only model.
+
+        Raises:
+            ValueError: several models.
+        """
+        if len(self.models) != 1:
+            raise ValueError(
+                f"Parts of {len(self.models)} models are there: take models[NAME], of "
+                f"{', '.join(self.models)}."
+            )
+        return next(iter(self.models.values()))
+
+    def __getitem__(self, name: str) -> Result:
+        """A part of the only model."""
+        if name not in self.parts:
+            raise KeyError(f"{name!r}; the parts are {', '.join(self.parts)}")
+        return self.parts[name]
+
+
+@typed
+def run(
+    study: Study,
+    model: Model | Sequence[Model] | None = None,
+    *,
+    data: Any = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    loading: Loading | None = None,
+    serving: Serving | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Run a study: refuse what can't be asked, make the parts that aren't there, keep them.
+
+    Args:
+        study: What is asked.
+        model: From `xlens.load`, or a name that it takes; or a `ServedModel`; or several.
+        data: What is asked about, instead of what the study itself reads: a `WordList`, `Choices`
+            or a `ReadingSet`.
+        out: A run directory. Each part is saved there as soon as it is made: the same call goes on
+            with a stopped run, and `xlens.report.write_report` makes a page of it.
+        overwrite: Delete an earlier run there first.
+        loading: How models that are named are loaded.
+        serving: How models behind endpoints are asked.
+        store: Where states, scores and answers are kept, so that less than a part is lost.
+        progress: Show bars.
+        watch: Told of every step.
+
+    Raises:
+        ValueError: what the study refuses; parts in `out` of another model, other data or another
+            study, with what changed.
+    """
+    loading, serving, watch = loading or Loading(), serving or Serving(), watch or Watch()
+    chosen = places(_named(study, model), loading, serving, chat=study.asks_chat)
+    folders = {place.name: place.folder for place in chosen}
+    study.check_models(folders)
+    data = study.read() if data is None else study.taken(data)
+    study.check(data)
+    planned = study.plan(data)
+    results = None if out is None else RunDirectory(Path(out)).results_folder
+    whole = {
+        place.folder: not overwrite and results is not None and _whole(results, place, planned)
+        for place in chosen
+    }
+    config = _config(study, chosen, loading, serving)
+    how: dict[str, Any] = {"free": [f"{study.COMMAND}.{n}" for n in (*study.FREE, *SERVING_FREE)]}
+    if out is not None:
+        # A run that has no result yet has nothing to lose: its options can still be mended.
+        how["overwrite"] = overwrite or not RunDirectory(Path(out)).results()
+        RunDirectory.check(out, config, **how)
+    for place in chosen:  # what would be refused when its turn comes, after hours of others
+        if not whole[place.folder]:
+            _check(study, data, place)
+    known = study.described(data)
+    folder = None
+    if out is not None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        asked = config[study.COMMAND]["model"]
+        made_by = describe_run(model=asked, device=device, **known)
+        folder = RunDirectory.create(out, config, made_by, **how)
+    watch.described(known)
+    decided = {**study.options(), **study.digest(data)}
+    saved = {place.folder: _saved(study, decided, planned, results, place) for place in chosen}
+    done: dict[str, dict[str, Result]] = {}
+    for number, place in enumerate(chosen, 1):
+        if len(chosen) > 1:
+            watch.model(place.name, number, len(chosen))
+        at = results and results / place.folder
+        seen = place.seen()
+        if at and seen and whole[place.folder] and read_seen(at) == seen and saved[place.folder]:
+            parts = saved[place.folder] or {}  # nothing is left to do that takes a model
+        else:
+            kept = Kept(store, progress)
+            parts = _made(study, data, place, decided, at, kept, watch)
+            freed()
+            if at and seen:
+                write_seen(at, seen)
+        done[place.folder] = parts
+        watch.model_done(place.folder, parts)
+    across = _across(study, done, folders, results)
+    return Outcome(done, across, folder)
+
+
+def _named(study: Study, model: Model | Sequence[Model] | None) -> list[Model]:
+    if model is None and study.MODEL is not None:
+        return [study.MODEL]
+    several = isinstance(model, Sequence) and not isinstance(model, str)
+    names: list[Model] = [*model] if several else [model] if model is not None else []  # type: ignore[misc]
+    if not names:
+        raise ValueError("No model is named: give one, or several.")
+    for one in names:
+        if isinstance(one, ServedModel) and not study.SERVED:
+            raise ValueError(
+                f"{one.model!r} is served and gives text only; xlens {study.COMMAND} needs the "
+                "model itself: load it with xlens.load."
+            )
+    return names
+
+
+def _whole(results: Path, place: Place, planned: Sequence[str]) -> bool:
+    return all((results / place.folder / name / HEADER).is_file() for name in planned)
+
+
+def _check(study: Study, data: Any, place: Place) -> None:
+    """Refuse a model that isn't there, or that can't be asked this."""
+    if place.source is None and place.served is None:
+        return
+    if not study.OUTLINED:
+        return
+    try:
+        study.check(data, place.outline())
+    except ValueError as error:
+        raise ValueError(f"{place.name}: {error}") from error
+
+
+def _config(
+    study: Study, chosen: Sequence[Place], loading: Loading, serving: Serving
+) -> dict[str, dict[str, Any]]:
+    """All that is asked, under the study's command."""
+    names = [place.name for place in chosen]
+    served = serving.options() if study.SERVED else {}
+    options = {"model": names[0] if len(names) == 1 else names, **study.options()}
+    options |= {**served, **loading.options()}
+    return {study.COMMAND: {name: v for name, v in options.items() if v is not None}}
+
+
+def _saved(
+    study: Study,
+    decided: Mapping[str, Any],
+    planned: Sequence[str],
+    results: Path | None,
+    place: Place,
+) -> dict[str, Result] | None:
+    """A model's saved parts; None where a derived one is to be made anew.
+
+    Raises:
+        ValueError: they were made from other data, or by another study: told before hours of work.
+    """
+    if results is None:
+        return None
+    made_from, found = MadeFrom(decided, study.FREE, None), dict[str, Result]()
+    stale = False
+    for name in (*planned, LEFT_OUT):
+        at = results / place.folder / name
+        if not (at / HEADER).is_file():
+            continue
+        part = found[name] = load(at)
+        was: dict[str, Any] = part.provenance.get("made_from") or {}
+        derived = not {*study.FREE}.isdisjoint(was)
+        # What only the model tells is compared when it is there.
+        but = {"model", "asked", *was.get("asked", ())}
+        if changed := differing(part, made_from.of(derived=derived), but=but):
+            if not (derived and {*changed} <= {*study.FREE}):
+                raise other(at, changed)
+            stale = True
+    return None if stale else found
+
+
+def _made(
+    study: Study,
+    data: Any,
+    place: Place,
+    decided: Mapping[str, Any],
+    at: Path | None,
+    kept: Kept,
+    watch: Watch,
+) -> dict[str, Result]:
+    """The parts of one model, which nothing refers to afterwards.
+
+    Raises:
+        TooFewItems: no group of parts can be asked; where some can, the others are listed.
+    """
+    model = place.get()
+    asked = study.asked(data, model)
+    known = {**decided, **asked, "asked": sorted(asked), "model": identity(model)}
+    made_from = MadeFrom(known, study.FREE, at)
+    groups = list(dict.fromkeys(filter(None, map(_group, study.plan(data)))))
+    done: dict[str, Result] = {}
+    without: dict[str, TooFewItems] = {}
+    last = ""
+
+    def end() -> None:
+        if last and last not in without:
+            own = {n.rpartition("/")[2]: part for n, part in done.items() if _group(n) == last}
+            watch.group_done(last, own)
+
+    for step in study.steps(data, model, kept):
+        group = _group(next(iter(step.kinds)))
+        if group != last:
+            end()
+            last = group
+            if group:
+                watch.group(group, groups.index(group) + 1, len(groups))
+        if group in without:
+            continue
+        try:
+            done |= made_from.take(step, done)
+        except TooFewItems as error:
+            without[group] = error
+            if not group or len(without) == len(groups):
+                raise
+            watch.without(group, str(error))
+    end()
+    if without:
+        table = pd.DataFrame({"what": list(without), "why": list(map(str, without.values()))})
+        step = Step({LEFT_OUT: LeftOut}, lambda _: {LEFT_OUT: LeftOut(provenance={}, table=table)})
+        done |= made_from.take(step, done)
+    return done
+
+
+def _group(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _across(
+    study: Study,
+    models: Mapping[str, Mapping[str, Result]],
+    folders: Mapping[str, str],
+    results: Path | None,
+) -> dict[str, Result]:
+    """Parts about several models: made anew each time, as they cost little."""
+    done: dict[str, Result] = {}
+    if len(models) > 1:
+        for step in study.across(models, folders):
+            done |= step.make(done)
+    for name, part in done.items() if results is not None else ():
+        part.save(results / ACROSS / name)  # type: ignore[operator]
+    return done

@@ -1,0 +1,1 @@
+"""How the parts of each study are made."""

@@ -1,0 +1,95 @@
+"""How the parts of `ProcessStudy` are made, and what scored options come to."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from xlens.activations import Activations
+from xlens.consistency import (
+    ConsistencyResult,
+    Dissociation,
+    consistency,
+    dissociation,
+    option_scores,
+)
+from xlens.engine import Scores, harvest
+from xlens.lengths import By
+from xlens.models import HookedModel
+from xlens.prompts import Prompt, Prompts
+from xlens.results import Result, analysed
+from xlens.stats import Resampling
+from xlens.studies.process import ProcessStudy
+from xlens.studies.study import Kept, Parts, Step
+from xlens.subspace import (
+    LSAR,
+    LanguageMap,
+    LanguagePairs,
+    LanguageProbe,
+    language_map,
+    language_probe,
+    language_similarity,
+)
+from xlens.tasks.choices import (
+    Choices,
+    LatentOptions,
+    choice_prompts,
+    latent_options,
+    score_choices,
+)
+
+
+def panel_of(
+    scores: Scores, gold: Mapping[str, int], *, by: By, resampling: Resampling
+) -> ConsistencyResult:
+    """Accuracy and agreement of scored options, with the provenance of their scores."""
+    found = consistency(option_scores(scores, gold, by=by), resampling=resampling)
+    return replace(found, provenance=analysed(scores.provenance, "consistency", found.provenance))
+
+
+def process_steps(
+    name: str, choices: Choices, model: HookedModel, study: ProcessStudy, kept: Kept
+) -> Iterator[Step]:
+    """Ask, look inside, correlate, steer: what one set of questions allows."""
+    asked = study.sampled(choices)
+    shown: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": choices}
+    how: dict[str, Any] = {"pooling": study.pooling, "resampling": study.resampling}
+
+    @cache
+    def activations() -> Activations:
+        prompts: list[Prompt] = [
+            p for tag in asked.languages for p in choice_prompts(asked, tag, **shown)[0]
+        ]
+        slots = study.pooling if study.pooling == "last" else "all"
+        # Not the embedding: at the last position it is often the same token in every prompt.
+        layers = range(1, model.n_layers + 1)
+        return harvest(model, Prompts(prompts), layers=layers, slots=slots, **kept.options)
+
+    def ask(_: Parts) -> Result:
+        scores = score_choices(model, asked, **shown, **kept.options)
+        return panel_of(scores, asked.gold, by=study.by, resampling=study.resampling)
+
+    def latent(_: Parts) -> Result:
+        few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
+        more = {**shown, **kept.options}
+        return latent_options(model, few, pivot=study.pivot, by=study.by, **more)
+
+    def correlate(done: Parts) -> Result:
+        panel = done[f"{name}/consistency"]
+        assert isinstance(panel, ConsistencyResult)
+        similar = done[f"{name}/similarity"].to_frame()
+        return dissociation(similar, panel, seed=study.seed)
+
+    made: dict[str, tuple[type[Result], Callable[[Parts], Result]]] = {
+        "consistency": (ConsistencyResult, ask),
+        "similarity": (LanguagePairs, lambda _: language_similarity(activations(), **how)),
+        "probe": (LanguageProbe, lambda _: language_probe(activations(), LSAR(), **how)),
+        "map": (LanguageMap, lambda _: language_map(activations(), pooling=study.pooling)),
+        "latent": (LatentOptions, latent),
+        "dissociation": (Dissociation, correlate),
+    }
+    for part in study.parts_of(choices):
+        if part in made:
+            yield Step.one(f"{name}/{part}", *made[part])
+        else:
+            yield study.steering_step(name, choices, model, kept)

@@ -1,0 +1,184 @@
+"""What a study is: frozen options, of which Python, YAML, command line, resume and report follow.
+
+A study is a frozen dataclass; its fields are all that can be asked. It says what it is about
+(`read`), what of that can't be asked (`check`), which parts there will be (`plan`), what they are
+made from (`digest`) and how (`steps`). `xlens.run` does the rest: it is the same for all studies.
+Light, so that the command line can show every option at once: what computes is imported in methods.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cyclopts import Parameter
+
+from xlens.checks import check_fields
+
+if TYPE_CHECKING:
+    from xlens.engine import Store
+    from xlens.models.sources import Outline
+    from xlens.results import Result
+    from xlens.served import ServedModel
+    from xlens.stats import Resampling
+
+Parts = Mapping[str, "Result"]
+Switch = Parameter(negative=())
+"""Of options that are there or not: --oracle, and no --no-oracle."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Makes one or several parts; what is made together is one pass of the model.
+
+    Attributes:
+        kinds: What it makes: the type of each part by its name, `GROUP/PART` or `PART`.
+        make: Makes them, from the parts that are there.
+        derived: It only reads other parts: made anew where an option of no other part has changed.
+    """
+
+    kinds: Mapping[str, type["Result"]]
+    make: Callable[[Parts], Mapping[str, "Result"]]
+    derived: bool = False
+
+    @classmethod
+    def one(
+        cls,
+        name: str,
+        kind: type["Result"],
+        make: Callable[[Parts], "Result"],
+        *,
+        derived: bool = False,
+    ) -> "Step":
+        """A step that makes one part."""
+        return cls({name: kind}, lambda done: {name: make(done)}, derived)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where what a model computes is kept, and whether bars are shown."""
+
+    store: "Store | None" = None
+    progress: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As the core takes them."""
+        return {"store": self.store, "progress": self.progress}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What every study can be asked.
+
+    Attributes:
+        draws: Resamples behind each interval.
+        confidence: Share of the intervals that should hold the truth.
+        clusters: What is drawn whole, as it hangs together: paragraph or id; default paragraph
+            where there is one, else id.
+        seed: Of all that is drawn: items, demonstrations, controls and intervals.
+    """
+
+    COMMAND: ClassVar[str] = ""
+    """Its name on the command line, in YAML and in a run's config."""
+    CLUSTERS: ClassVar[tuple[str, ...]] = ("id",)
+    SERVED: ClassVar[bool] = False
+    """Whether models behind endpoints, which give text only, can be asked."""
+    FREE: ClassVar[tuple[str, ...]] = ("draws", "confidence", "clusters")
+    """Fields that shape derived parts only, and may be others when a run is taken up again."""
+    OUTLINED: ClassVar[bool] = False
+    """Whether `check` looks at a model's tokenizer and context length."""
+    MODEL: ClassVar[str | None] = None
+    """Asked where none is named."""
+
+    draws: int = 1000
+    confidence: float = 0.95
+    clusters: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.clusters not in (None, *self.CLUSTERS):
+            raise ValueError(
+                f"clusters is {self.clusters!r}; what is asked here can be drawn by "
+                f"{' or '.join(self.CLUSTERS)}."
+            )
+        if (self.draws, self.confidence) != (Study.draws, Study.confidence):
+            _ = self.resampling  # it checks them; for the usual, help needs nothing heavy
+
+    @property
+    def resampling(self) -> "Resampling":
+        """What everything that draws an interval takes."""
+        from xlens.stats import Resampling
+
+        return Resampling(self.draws, self.confidence, self.seed, self.clusters)
+
+    @property
+    def asks_chat(self) -> bool:
+        """Whether models behind endpoints are asked in turns of a chat."""
+        return True
+
+    def options(self) -> dict[str, Any]:
+        """The fields as plain values, as in a config."""
+        from xlens.results import jsonable
+
+        return {f.name: jsonable(getattr(self, f.name)) for f in fields(self)}
+
+    def title(self, models: Sequence[str]) -> str:
+        """Name of the run's folder where none is given."""
+        return self.COMMAND
+
+    # What each study says of itself. Nothing of it runs a model but what `steps` gives.
+
+    def read(self) -> Any:
+        """What is asked about: items, words, texts.
+
+        Raises:
+            ValueError: there is nothing, or nothing that can be read.
+        """
+        raise NotImplementedError
+
+    def check(self, data: Any, model: "Outline | ServedModel | None" = None) -> None:
+        """Refuse what can't be asked, before a model is loaded.
+
+        Args:
+            data: From `read`, or the caller's own.
+            model: Who will be asked, as far as it is known; None: only what holds for all.
+
+        Raises:
+            ValueError: it can't be asked.
+        """
+
+    def plan(self, data: Any) -> tuple[str, ...]:
+        """Names of the parts that there will be of each model, in order."""
+        raise NotImplementedError
+
+    def digest(self, data: Any) -> dict[str, Any]:
+        """What of the data decides numbers: content, never names alone; by the field it is of."""
+        raise NotImplementedError
+
+    def steps(self, data: Any, model: Any, kept: Kept) -> Iterable[Step]:
+        """How the parts are made, in order; `model` is loaded, or served where `SERVED`."""
+        raise NotImplementedError
+
+    def asked(self, data: Any, model: Any) -> dict[str, Any]:
+        """What more decides numbers once the model is there, its chat template, say."""
+        return {}
+
+    def check_models(self, folders: Mapping[str, str]) -> None:
+        """Refuse models that can't be asked together, by name with the folder of each."""
+
+    def across(self, models: Mapping[str, Parts], folders: Mapping[str, str]) -> Iterable[Step]:
+        """How parts about several models are made, from the parts of each, by folder."""
+        return ()
+
+    def described(self, data: Any) -> dict[str, Any]:
+        """What the run's provenance says of the data: sources, and what was left out."""
+        return {}
+
+    def taken(self, data: Any) -> Any:
+        """The caller's own data as `read` would give it.
+
+        Raises:
+            WrongType: it is something else.
+        """
+        return data
