@@ -1,9 +1,14 @@
 """A request is a value: compared, hashed, pickled, told in JSON, and computed from that alone."""
 
+import errno
 import json
+import os
 import pickle
+import socket
 import sys
+import types
 from importlib import import_module
+from pathlib import Path
 
 import kit
 import pytest
@@ -13,6 +18,7 @@ from test_shared import parallel
 from xlens import engine
 from xlens.engine import Execution, Store, executors, interventions
 from xlens.engine.executors import Ray
+from xlens.engine.executors.worker import Worker
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +180,87 @@ def test_without_ray_it_is_said_before_anything_runs(model, monkeypatch):
     with pytest.raises(ValueError, match="not installed"):
         executors.use("ray")
     assert executors.find(None).here
+
+
+class FakeRay(types.ModuleType):
+    """Connects to nothing."""
+
+    def __init__(self, answer):
+        super().__init__("ray")
+        self.answer, self.asked = answer, []
+
+    def is_initialized(self):
+        return bool(self.asked)
+
+    def init(self, **options):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.asked.append(options)
+
+
+def test_a_cluster_that_does_not_answer_is_said_before_anything_runs(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray := FakeRay(None))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+    for address in (f"ray://{nobody}", "ray://no.such.host.invalid:10001"):
+        with kit.passes(model) as passes:
+            with pytest.raises(ValueError, match=rf"No Ray cluster can be reached at {address} \("):
+                engine.harvest(model, parallel(), executor=address, progress=False)
+            with pytest.raises(ValueError, match="No Ray cluster can be reached"):
+                executors.use(address)
+        assert passes == [] and not ray.asked and executors.find(None).here
+    monkeypatch.setenv("RAY_ADDRESS", nobody)
+    with pytest.raises(ValueError, match=f"No Ray cluster can be reached at {nobody}"):
+        executors.find("ray").check()
+    monkeypatch.delenv("RAY_ADDRESS")
+    for problem in (ConnectionError("gone"), RuntimeError("version"), TimeoutError("slow")):
+        ray.answer = problem
+        with pytest.raises(ValueError, match=rf"reached at this machine \({problem}\)"):
+            executors.find("ray").check()
+    ray.answer = ImportError("no grpc")
+    with pytest.raises(ValueError, match=r"not installed whole \(no grpc\): pip install 'xlens"):
+        executors.find("ray").check()
+
+
+def test_one_process_asks_one_cluster(monkeypatch):
+    on_ray = import_module("xlens.engine.executors.on_ray")
+    monkeypatch.setitem(sys.modules, "ray", ray := FakeRay(None))
+    monkeypatch.setattr(on_ray, "_connected", {})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(on_ray, "_require_answer", lambda _: None)
+    executors.find("ray://one:1").check()
+    executors.find("ray://one:1").check()
+    executors.find("ray").check()
+    assert [options["address"] for options in ray.asked] == ["ray://one:1"]
+    with pytest.raises(ValueError, match=r"already \(ray://one:1\), and can't ask ray://two:1"):
+        executors.find("ray://two:1").check()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_shared_folder_that_a_worker_can_not_write(code, model, tmp_path, monkeypatch):
+    """Said with the worker's machine and the reason, before anything is computed."""
+    engine.harvest(model, parallel(), executor=(asked := Elsewhere()), progress=False)
+    (request,) = asked.requests
+    worker = Worker(torch.get_num_threads(), gpu=False)
+    worker._model = model
+    entry = Store(tmp_path).entry(request.key, shards=request.shards)
+    assert entry.claim(0)
+
+    def refused(self, data):
+        raise OSError(code, os.strerror(code))
+
+    ask = (request.shard(0).sent(), Execution(progress=False), entry.path, entry.key)
+    why = rf"worker on .*\(cpu\) can't write to .*: {os.strerror(code)}\. Give a store in"
+    with monkeypatch.context() as patched, kit.passes(model) as passes:
+        patched.setattr(Path, "write_bytes", refused)
+        with pytest.raises(ValueError, match=why):
+            worker.write(*ask, (0, request.shards))
+    assert passes == [] and not list(entry.path.glob("probe*"))
+    with pytest.raises(ValueError, match=r"can't write to .*: it does not see the driver's files"):
+        worker.write(*ask[:2], tmp_path / "elsewhere", entry.key, (0, request.shards))
+    worker.write(*ask, (0, request.shards))
+    assert 0 in Store(tmp_path).entry(request.key, shards=request.shards).done
 
 
 def test_what_has_no_name_is_not_sent(model):

@@ -15,6 +15,7 @@ from torch import Tensor
 from xlens import files
 from xlens.checks import refuse_text
 from xlens.languages import standardize
+from xlens.sites import RESID, has_heads, hook_name
 
 HEADER = "activations.json"
 FORMAT = 1  # of what holds the residual stream; other sites came with 2
@@ -24,44 +25,7 @@ _AGAIN = (
     "again; verify=False reads them as they are."
 )
 
-RESID = "resid"
-INSIDE = ("z", "attn_out", "mlp_gate", "mlp_post", "mlp_out")
-SITES = (RESID, *INSIDE)
-"""The named places of a pass; `xlens.models.sites` says what they are."""
 _MOST_LAYERS = 1_000  # more than any model has
-_HOOKS = {
-    "z": "attn.hook_z",
-    "attn_out": "hook_attn_out",
-    "mlp_post": "mlp.hook_post",
-    "mlp_out": "hook_mlp_out",
-}
-
-
-def known_site(site: str) -> str:
-    """A site by its name.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if site not in SITES:
-        raise ValueError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
-    return site
-
-
-def hook_name(site: str, layer: int) -> str:
-    """What TransformerLens calls a site.
-
-    Raises:
-        ValueError: it has no name there.
-    """
-    if site == RESID:
-        return "blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"
-    if site not in _HOOKS:
-        raise ValueError(
-            f"TransformerLens has no hook for site {site!r}; it has {RESID}, {', '.join(_HOOKS)}. "
-            "Its mlp.hook_pre is the gate before the activation function."
-        )
-    return f"blocks.{layer}.{_HOOKS[site]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +62,7 @@ class Activations:
         meta: One row per prompt: `id`, `language`, `n_tokens`, `tokens` and the prompts' meta.
         fingerprint: Of the model that made them.
         provenance: Model, tokenizer, dtype, attention, versions.
-        site: Where: one of `SITES`.
+        site: Where: one of `xlens.sites.SITES`.
         n_heads: At site `z`, how many heads lie side by side in the last axis.
     """
 
@@ -322,7 +286,7 @@ class Activations:
         if not layers:
             raise ValueError(f"The cache holds nothing of site {site!r}: {sorted(cache)[:5]} ...")
         states = torch.stack([cache[hook_name(site, layer)] for layer in layers])
-        n_heads = states.shape[3] if site == "z" else None
+        n_heads = states.shape[3] if has_heads(site) else None
         if n_heads is not None:
             states = rearrange(states, "l b pos head d -> l b pos (head d)")
         lengths = meta["n_tokens"].tolist()

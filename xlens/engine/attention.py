@@ -111,7 +111,7 @@ def attention(
     """
     names = (spans,) if isinstance(spans, str) else tuple(spans)
     at = parse_slot(slot)
-    if at.how not in ("first", "last"):
+    if not at.single:
         raise ValueError(
             f"slot={slot!r} is not one position; take 'last', 'NAME:first' or ':last'."
         )

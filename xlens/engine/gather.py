@@ -9,8 +9,6 @@ from torch import Tensor
 
 from xlens.prompts import Slot, TokenizedPrompt
 
-REDUCED = ("mean", "sum")  # of a span, to one row
-
 
 @dataclass(frozen=True)
 class SlotLayout:
@@ -36,7 +34,7 @@ def layout(prompts: Sequence[TokenizedPrompt], slot: Slot) -> SlotLayout:
     counts, positions = [0], list[int]()
     for prompt in prompts:
         where = prompt.positions(slot)
-        kept = [-1] if slot.how in REDUCED else list(where)
+        kept = [-1] if slot.reduced else list(where)
         counts.append(len(kept))
         positions.extend(kept)
     offsets = torch.tensor(counts).cumsum(0)
@@ -62,9 +60,9 @@ class Picks:
 
     Attributes:
         flat: Positions in the pass's flattened `[batch * pos]` axis.
-        rows: Rows of the slot's output: of each pick, or of each mean.
-        segment: For means, which of `rows` each pick adds to; else None.
-        weight: For means, one over the positions averaged; else None.
+        rows: Rows of the slot's output: of each pick, or of each mean or sum.
+        segment: For these, which of `rows` each pick adds to; else None.
+        weight: For these, the pick's share in it; else None.
     """
 
     flat: Int[Tensor, " pick"]
@@ -111,7 +109,7 @@ def picks(
     rows: list[int] = []
     segment: list[int] = []
     weight: list[float] = []
-    mean = at.slot.how in REDUCED
+    reduced = at.slot.reduced
     for sequence, (row, first, held, index) in seats.tokens.items():
         for prompt in owners[sequence]:
             where = prompts[prompt].positions(at.slot)
@@ -120,9 +118,10 @@ def picks(
             if not inside:
                 continue
             flat.extend(row * seats.width + index + p - first for _, p in inside)
-            if mean:
+            if reduced:
+                shares = at.slot.shares(len(where))
                 segment.extend([len(rows)] * len(inside))
-                weight.extend([1 / len(where) if at.slot.how == "mean" else 1.0] * len(inside))
+                weight.extend(shares[n] for n, _ in inside)
                 rows.append(start)
             else:
                 rows.extend(start + n for n, _ in inside)
@@ -131,6 +130,6 @@ def picks(
     return Picks(
         torch.tensor(flat),
         torch.tensor(rows),
-        torch.tensor(segment) if mean else None,
-        torch.tensor(weight) if mean else None,
+        torch.tensor(segment) if reduced else None,
+        torch.tensor(weight) if reduced else None,
     )

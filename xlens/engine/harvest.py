@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xlens.activations import RESID, Activations, SlotValues
+from xlens.activations import Activations, SlotValues
 from xlens.checks import typed
 from xlens.engine.executors import Executor
 from xlens.engine.gather import SlotLayout, layout
@@ -29,6 +29,7 @@ from xlens.models import HookedModel
 from xlens.models.hf import check_dtype
 from xlens.models.sites import Place, Point, heads_at, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.sites import RESID
 
 
 @typed

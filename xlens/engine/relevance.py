@@ -14,7 +14,6 @@ from torch import Tensor
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor
-from xlens.engine.gather import REDUCED
 from xlens.engine.halving import Note, until_done
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Tokens, plan
@@ -264,14 +263,15 @@ def _run(
 
 def _reduced(scores: Float[Tensor, "layer picked"], slot: Slot) -> Float[Tensor, "layer row"]:
     """Of one prompt's picked positions."""
-    if slot.how == "mean":
-        return scores.mean(1, keepdim=True)
-    return scores.sum(1, keepdim=True) if slot.how == "sum" else scores
+    if not slot.reduced:
+        return scores
+    shares = torch.tensor(slot.shares(scores.shape[1]), dtype=scores.dtype)
+    return (scores * shares).sum(1, keepdim=True)
 
 
 def _position(at: str) -> Slot:
     slot = parse_slot(at)
-    if slot.how in ("first", "last"):
+    if slot.single:
         return slot
     raise ValueError(
         f"at={at!r} is not one position; accepted are 'last', 'NAME:first' and 'NAME:last'."
@@ -331,7 +331,7 @@ def _rows(
     rows: list[tuple[str, int, int, int]] = []
     for part, where in zip(parts, places, strict=True):
         for i, picked in enumerate(where):
-            if part.how not in REDUCED:
+            if not part.reduced:
                 rows.extend((str(part), i, p, tokens[i].ids[p]) for p in picked)
             else:
                 rows.append((str(part), i, -1, -1))

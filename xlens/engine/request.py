@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xlens.activations import RESID
 from xlens.engine.interventions import Edits
 from xlens.engine.store import EPOCH, Parts, Store, digest
 from xlens.engine.store.keys import canonical, plain
@@ -24,6 +23,7 @@ from xlens.models import HookedModel
 from xlens.models.computation import computation
 from xlens.models.sites import Place, Point
 from xlens.prompts import TokenizedPrompt
+from xlens.sites import RESID
 
 # A shard: its tensors, and a table of rows.
 Shard = tuple[Mapping[str, Tensor], pd.DataFrame]
@@ -106,7 +106,7 @@ class Request(ABC):
 
     @property
     def site(self) -> str:
-        """Where it reads: one of `xlens.activations.SITES`."""
+        """Where it reads: one of `xlens.sites.SITES`."""
         first = next(iter(self.points), None)
         return first.site if isinstance(first, Place) else RESID
 

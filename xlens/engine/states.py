@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xlens.activations import RESID
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
 from xlens.engine.gather import Seats, SlotLayout, picks
@@ -20,6 +19,7 @@ from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, places, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.sites import RESID
 
 
 def prepare(

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from xlens.activations import RESID, Activations, SlotValues
+from xlens.activations import Activations, SlotValues
 from xlens.engine import executors
 from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.request import Execution, Request
@@ -21,6 +21,7 @@ from xlens.models import HookedModel
 from xlens.models.foreign import foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
 from xlens.results import versions
+from xlens.sites import RESID
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class StoredActivations:
         fingerprint: Of the model.
         provenance: Of the harvest.
         meta: One row per prompt.
-        site: Where: one of `xlens.activations.SITES`.
+        site: Where: one of `xlens.sites.SITES`.
         n_heads: As of `Activations`.
     """
 

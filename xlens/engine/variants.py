@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from xlens.activations import RESID, Activations, SlotValues
+from xlens.activations import Activations, SlotValues
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor
@@ -31,6 +31,7 @@ from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
 from xlens.models.sites import Point, heads_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.sites import RESID
 
 # The stream at every layer that something begins at is held at once, for this many bytes of it.
 TRUNK_BYTES = 2**30

@@ -63,6 +63,11 @@ class Family:
     relevance: bool = False
 
     @property
+    def gate(self) -> str | None:
+        """The gate's activation module; None where there is no gate."""
+        return self.activation if self.gated else None
+
+    @property
     def product(self) -> str | None:
         """The projection that reads a gated MLP's product; None where there is no gate."""
         return self.down if self.gated else None

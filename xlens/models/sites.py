@@ -1,13 +1,4 @@
-"""Sites: the named places inside a block where a pass can be read and changed.
-
-| site | what it is | TransformerLens |
-|---|---|---|
-| `resid` | the residual stream at points 0..n_layers | `hook_resid_pre` of 0, `hook_resid_post` |
-| `z` | what the heads give, side by side, before they are mixed | `attn.hook_z` |
-| `attn_out` | what attention adds to the stream, after a norm that follows it | `hook_attn_out` |
-| `mlp_gate` | the gate's activation, where there is one | act(`mlp.hook_pre`) |
-| `mlp_post` | what goes into the MLP's down projection | `mlp.hook_post` |
-| `mlp_out` | what the MLP adds to the stream, as `attn_out` | `hook_mlp_out` |
+"""Where a model has its sites (`xlens.sites`), and how a pass is read and changed there.
 
 A site of a block is a `Place`. Places and residual points are numbers in the order in which a pass
 comes by, so that what is true of points (the deepest one ends a pass, what lies below a change is
@@ -20,9 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xlens.activations import INSIDE, RESID, known_site
+from xlens.checks import typed
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import See, after, at_point, before, ending
+from xlens.sites import INSIDE, RESID, Site, has_heads, known_site
 
 
 class Place(float):
@@ -32,9 +24,14 @@ class Place(float):
 
     def __new__(cls, site: str, block: int) -> "Place":
         """The place of a site in a block."""
-        place = super().__new__(cls, block + (1 + INSIDE.index(site)) / 8)
+        place = super().__new__(cls, block + (1 + list(INSIDE).index(site)) / (1 + len(INSIDE)))
         place.site = site
         return place
+
+    @property
+    def record(self) -> Site:
+        """What the site is."""
+        return INSIDE[self.site]
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return self.site, int(self)
@@ -117,16 +114,16 @@ def width_at(model: HookedModel, points: Sequence[Point]) -> int:
 
 
 def _width(model: HookedModel, point: Point) -> int:
-    if not isinstance(point, Place) or point.site in ("attn_out", "mlp_out"):
+    if not isinstance(point, Place) or point.record.width is None:
         return model.d_model
-    path = model.family.z if point.site == "z" else model.family.down
+    path = getattr(model.family, point.record.width)
     assert path is not None  # `places` has seen to it
     return _inputs(_at(model.blocks[int(point)], path))
 
 
 def heads_at(model: HookedModel, site: str) -> int | None:
-    """How many heads lie side by side at a site: at `z` alone."""
-    return n_heads(model) if site == "z" else None
+    """How many heads lie side by side at a site; None where none do."""
+    return n_heads(model) if has_heads(site) else None
 
 
 def n_heads(model: HookedModel) -> int:
@@ -138,13 +135,17 @@ def n_heads(model: HookedModel) -> int:
     raise ValueError(f"The config of {model.name} does not say how many heads there are.")
 
 
+@typed
 def head_units(model: HookedModel, heads: int | Sequence[int]) -> list[int]:
     """The units of some heads at site `z`.
 
     Raises:
-        ValueError: a head that is not there.
+        ValueError: a head that is not there; a model without heads.
     """
+    _require(model, "z")
     n, asked = n_heads(model), [heads] if isinstance(heads, int) else list(heads)
+    if not asked:
+        raise ValueError(f"At least one head is needed: {model.name} has heads 0 to {n - 1}.")
     if wrong := [head for head in asked if not 0 <= head < n]:
         raise ValueError(f"There is no head {wrong[0]}: {model.name} has heads 0 to {n - 1}.")
     size = width(model, "z") // n
@@ -197,7 +198,7 @@ def visiting(
                 block = model.blocks[int(point)]
                 module = _module(model, block, point.site)
                 assert module is not None  # `places` has seen to it
-                put = before if point.site in ("z", "mlp_post") else after
+                put = before if point.record.side == "in" else after
                 scaled = _as_added(at(point), _scale(model, block, point.site))
                 see = _in_rows(scaled, shapes, int(point))
                 stack.enter_context(put(module, see, everywhere=everywhere))
@@ -207,15 +208,7 @@ def visiting(
 
 
 def _module(model: HookedModel, block: nn.Module, site: str) -> nn.Module | None:
-    family = model.family
-    paths = {
-        "z": family.z,
-        "attn_out": family.attn_out,
-        "mlp_gate": family.activation if family.gated else None,
-        "mlp_post": family.down,
-        "mlp_out": family.mlp_out,
-    }
-    path = paths[site]
+    path = getattr(model.family, INSIDE[site].module)
     if path is None:
         return None
     try:
@@ -241,7 +234,7 @@ def _require(model: HookedModel, site: str) -> tuple[int, ...]:
 
 def _why_not(model: HookedModel, block: nn.Module, site: str) -> str:
     experts = model.family.experts
-    if experts is None or site not in ("mlp_gate", "mlp_post"):
+    if experts is None or not INSIDE[site].of_expert:
         return ""
     try:
         _at(block, experts)
@@ -251,9 +244,9 @@ def _why_not(model: HookedModel, block: nn.Module, site: str) -> str:
 
 
 def _scale(model: HookedModel, block: nn.Module, site: str) -> float:
-    names = {"attn_out": model.family.attn_scale, "mlp_out": model.family.mlp_scale}
-    name = names.get(site)
-    return 1.0 if name is None else float(getattr(block, name))
+    scale = INSIDE[site].scale
+    name = scale and getattr(model.family, scale)
+    return float(getattr(block, name)) if name else 1.0
 
 
 def _as_added(see: See, scale: float) -> See:

@@ -54,19 +54,14 @@ class TokenizedPrompt:
                 "one of them, or record the span when you build the prompt (Prompt.from_parts)."
             )
         start, stop = self.spans[slot.span]
-        if slot.how == "first":
-            return range(start, start + 1)
-        if slot.how == "last":
-            return range(stop - 1, stop)
-        if slot.how == "predict":
-            if start == 0:
-                raise ValueError(
-                    f"Slot {str(slot)!r}: the span starts at the first token of prompt "
-                    f"{self.prompt.id!r} ({self.prompt.language}), which nothing predicts. Put "
-                    "text before the span, or use a tokenizer that adds a BOS token."
-                )
-            return range(start - 1, stop - 1)
-        return range(start, stop)
+        where = slot.kind.positions(range(start, stop))
+        if where.start < 0:
+            raise ValueError(
+                f"Slot {str(slot)!r}: the span starts at the first token of prompt "
+                f"{self.prompt.id!r} ({self.prompt.language}), which nothing predicts. Put "
+                "text before the span, or use a tokenizer that adds a BOS token."
+            )
+        return where
 
 
 @typed

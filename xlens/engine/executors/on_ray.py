@@ -29,6 +29,7 @@ _NAME = re.compile(r"ray(?P<address>://[^?/]+:[0-9]+)?(\?(?P<options>.+))?")
 LOSSES = 3  # after so many workers were lost over one shard, it is the shard
 PATIENCE = 30.0  # seconds without any worker after which it is said
 REACH_SECONDS = 10.0
+_connected: dict[str, str | None] = {}  # "to" what this process was connected here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,7 @@ def connect(address: str | None) -> Any:
     """Ray, connected to a cluster.
 
     Raises:
-        ValueError: it is not installed, or nothing answers.
+        ValueError: it is not installed, nothing answers, or another cluster is connected.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -161,9 +162,15 @@ def connect(address: str | None) -> Any:
             f"executor='ray' needs Ray, which is not installed: {INSTALL}, here and on every "
             "machine of the cluster."
         ) from error
-    if ray.is_initialized():
-        return ray
     named = address or os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():
+        if address is not None and address != _connected.get("to"):
+            raise ValueError(
+                f"This process is connected to a Ray cluster already "
+                f"({_connected.get('to') or 'this machine, or by a ray.init(...) of yours'}), and "
+                f"can't ask {address} as well: call ray.shutdown() first, or leave the address out."
+            )
+        return ray
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if named is None:
@@ -171,12 +178,15 @@ def connect(address: str | None) -> Any:
         else:
             _require_answer(named)
             ray.init(address=named, **quiet)
-    except (ConnectionError, ImportError, OSError, RuntimeError, TimeoutError, ValueError) as error:
+    except ImportError as error:  # its client is a part that is installed by name
+        raise ValueError(f"Ray is not installed whole ({error}): {INSTALL}.") from error
+    except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise ValueError(
             f"No Ray cluster can be reached at {named or 'this machine'} ({error}). Start one "
             "(`ray start --head` there; its client server listens on port 10001), mend the "
             "address, or leave it out for this machine alone."
         ) from error
+    _connected["to"] = named
     return ray
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xlens.activations import RESID, Activations
+from xlens.activations import Activations
 from xlens.engine.gather import Seats
 from xlens.engine.interventions.edits import ENDLESS, Bound, Edits
 from xlens.engine.interventions.kinds import (
@@ -27,6 +27,7 @@ from xlens.models.computation import surrounded
 from xlens.models.passes import alone
 from xlens.models.sites import Point, places, visiting, width_at
 from xlens.prompts import Prompt, TokenizedPrompt, parse_slot
+from xlens.sites import RESID
 
 _KINDS = {Add: "add", ProjectOut: "project_out", Patch: "patch", Units: "units"}
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xlens.activations import RESID, Activations, known_site
+from xlens.activations import Activations
 from xlens.prompts import parse_slot
+from xlens.sites import RESID, known_site
 
 Layers = str | int | Sequence[int]
 
@@ -114,7 +115,7 @@ def add(
             `NAME:first|last|each|predict`; `NAME:mean` is each of the span's tokens.
         strength: Factor; 0 changes nothing, bit for bit.
         source: Which slot of the activations; None for the one of the same name.
-        site: What to change there: the residual stream, or another of `xlens.activations.SITES`,
+        site: What to change there: the residual stream, or another of `xlens.sites.SITES`,
             whose width then stands for `d_model` and whose layers are blocks.
 
     Raises:
@@ -141,7 +142,7 @@ def project_out(
         slot: Where, as for `add`.
         strength: 1 removes the component, 2 reflects it, 0 changes nothing, bit for bit.
         center: `[d_model]`: the component is that of `resid - center`; None for the origin.
-        site: What to change there: the residual stream, or another of `xlens.activations.SITES`,
+        site: What to change there: the residual stream, or another of `xlens.sites.SITES`,
             whose width then stands for `d_model` and whose layers are blocks.
 
     Raises:
@@ -187,7 +188,7 @@ def patch(
         slot: Where, as for `add`.
         broadcast: Write one state to every position of a slot that has several.
         source: Which slot of the activations; None for the one of the same name.
-        site: What to change there: the residual stream, or another of `xlens.activations.SITES`,
+        site: What to change there: the residual stream, or another of `xlens.sites.SITES`,
             whose width then stands for `d_model` and whose layers are blocks.
 
     Raises:
@@ -195,13 +196,13 @@ def patch(
             are not finite or have a wrong shape.
     """
     given = values if isinstance(values, Activations) else _finite("values", values, (1, 2, 3))
-    many = _known_slot(slot) == GENERATED or parse_slot(slot).how in ("each", "predict", "mean")
+    many = _known_slot(slot) == GENERATED or not parse_slot(slot).single
     if many and not broadcast and (slot == GENERATED or not isinstance(given, Activations)):
         raise ValueError(
             f"Slot {slot!r} has several positions and there is one value for them. Give "
             "Activations harvested at the same slot, or broadcast=True to write the value to each."
         )
-    if not broadcast and slot.endswith(":mean"):
+    if not broadcast and slot != GENERATED and parse_slot(slot).reduced:
         raise ValueError(
             f"Slot {slot!r} is an average, which has no place to be written to. Take one position "
             "('NAME:last'), or broadcast=True to write the value to every token of the span."
@@ -222,7 +223,7 @@ def scale(
     Args:
         units: Their numbers; those of heads at `z` are given by `xlens.models.sites.head_units`.
         factor: One for all, or one each.
-        site: One of `xlens.activations.SITES`.
+        site: One of `xlens.sites.SITES`.
         layers: Blocks (residual points at `resid`): "all", one, or several.
         slot: Where, as for `add`.
 
@@ -245,7 +246,7 @@ def set_to(
     Args:
         units: Their numbers, as for `scale`.
         value: One for all, or one each.
-        site: One of `xlens.activations.SITES`.
+        site: One of `xlens.sites.SITES`.
         layers: Blocks (residual points at `resid`): "all", one, or several.
         slot: Where, as for `add`.
 
@@ -314,6 +315,6 @@ def _finite_number(strength: float) -> float:
 
 
 def _known_slot(slot: str) -> str:
-    if slot != GENERATED and parse_slot(slot).how == "sum":
+    if slot != GENERATED and not parse_slot(slot).kind.writable:
         raise ValueError(f"Slot {slot!r} is a sum, which has no place to be changed at.")
     return slot

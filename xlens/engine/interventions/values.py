@@ -99,7 +99,7 @@ def one_per_prompt(what: Add | Patch, rows: Sequence[range]) -> bool:
         ValueError: one is needed, and there are several.
     """
     dense = all(len(r) == 1 for r in rows)
-    single = what.slot != GENERATED and parse_slot(what.slot).how in ("first", "last")
+    single = what.slot != GENERATED and parse_slot(what.slot).single
     if isinstance(what, Patch):
         needed = single or what.broadcast
     else:
