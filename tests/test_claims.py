@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,8 @@ from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, con
 from xlens.languages import english_name, english_names
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.choices import findings
-from xlens.report.pair import landmark_table
-from xlens.report.process import language_names, process_findings
+from xlens.report.pair import landmark_table, pair_section
+from xlens.report.process import language_names, process_findings, write_process_report
 from xlens.report.sentences import landmark_value, named
 from xlens.results import analysed
 from xlens.runs import RunDirectory
@@ -179,6 +181,17 @@ def test_the_output_and_the_controls_are_told_with_their_own_numbers(base):
     other = {**base, "shuffled": replace(base["shuffled"], curves=high)}
     told = " ".join(pair_sentences(other))
     assert "the highest mean of any language is 0.44 with shuffled words" in told
+
+
+def test_what_a_figure_of_curves_says_is_told_to_those_who_do_not_see_it(base):
+    figures = {f"k-{kind}": go.Figure() for kind in ("curves", "states")}
+    html = unescape(pair_section("k", base, figures, named(base.values()), "a pair"))
+    curves, states = re.findall(r'aria-label="([^"]*)"', html)[:2]
+    assert "leads for good from point" in curves and "leads for good" not in states
+    assert "other prompts' words" in html
+    alone = {"translation": base["translation"]}
+    html = unescape(pair_section("k", alone, figures, named(base.values()), "a pair"))
+    assert "other prompts' words" not in html
 
 
 def test_differences_keep_their_sign_in_the_table(base):
@@ -389,6 +402,28 @@ def test_a_correlation_that_turns_round_does_not_stay():
     assert ", all of them negative;" in told((-0.9, -0.7), (-0.9, -0.7))
     assert "1 has p < 0.05" in told((-0.9, -0.7)) and ", a negative one;" in told((-0.9, -0.7))
     assert "nothing varies" in told((np.nan, np.nan))
+
+
+def test_several_sets_of_items_have_headings_of_their_own(tmp_path):
+    row = {"layer": 1, "metric": "spearman", "rho": 0.9, "p": 0.01, "p_adjusted": 0.3}
+    row |= {"null_low": -0.5, "null_high": 0.5, "n_pairs": 6}
+    table = [
+        {**row, "measure": measure, "kind": kind}
+        for measure in ("cka_unbiased", "cosine", "cosine_centred", "mexa")
+        for kind in ("value", "accuracy_out")
+    ]
+    found = Dissociation(
+        provenance={}, table=pd.DataFrame(table), languages=("en", "de"), n_permutations=9
+    )
+    for sets, heads in (
+        (["one"], ["What was found"]),
+        (["one", "two"], ["Items: one", "Items: two"]),
+    ):
+        run = RunDirectory.create(tmp_path / str(len(sets)), CONFIG, PROVENANCE)
+        for name in sets:
+            found.save(run.result_folder("m", f"{name}/dissociation"))
+        text = write_process_report(run).read_text(encoding="utf-8")
+        assert re.findall(r"<h2>(Items[^<]*|What was found)</h2>", text) == heads
 
 
 def test_the_strongest_of_many_is_judged_as_the_strongest():

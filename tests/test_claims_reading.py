@@ -313,6 +313,15 @@ def test_a_depth_of_few_prompts_is_not_called_the_same(monkeypatch):
     assert "can't be told apart" in said and "nan" not in said
 
 
+def test_a_depth_that_is_not_known_is_called_so():
+    none = [np.nan] * 4
+    said = phase_findings({"depth": depth({"en": (none, [6.0] * 4)})})[0]
+    assert "by which 95 % of a segment's relevance is reached, of 10" in said
+    assert "the question's is unknown, the context's is 6.0 [" in said
+    other = replace(depth({"en": EN}), options={"reading": "percentile", "share": 0.9})
+    assert "relevance reaches the 90th percentile" in phase_findings({"depth": other})[0]
+
+
 def test_prompts_that_say_something_are_counted_by_kind():
     made = curves({"patch_question": 3, "patch_context": 6}, n=12)
     assert not [s for s in phase_findings({"curves": made}) if "say something" in s]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
 import xlens
 from xlens.consistency import (
@@ -54,6 +54,22 @@ def slow_rank_c(a, b, weights):
     w = np.array(w) / np.sum(w)
     shares = [len({*tops[0][:j]} & {*tops[1][:j]}) / j for j in range(1, n + 1)]
     return float(w @ shares)
+
+
+def test_ties_are_counted_by_item_and_ends_lie_within_what_a_measure_can_be():
+    values = np.tile(np.array([3.0, 2.0, 1.0]), (2, 20, 1))
+    values[0, :5, 1] = 3.0
+    found = consistency(
+        OptionScores(values, ("en", "de"), IDS[:20]), resampling=Resampling(draws=20)
+    )
+    assert found.languages["ties"].tolist() == [0.25, 0.0]
+    alike = OptionScores(values[[1, 1]], ("en", "de"), IDS[:20])
+    pairs = consistency(alike, resampling=Resampling(draws=20)).pairs
+    low = pairs[pairs["source"] == "en"].set_index("metric")["low"]
+    unseen = norm.ppf(0.975) ** 2 / (20 + norm.ppf(0.975) ** 2)
+    # All alike: a share of what was not seen may lie at the other end, of rho at -1.
+    assert low[["rank_c", "top1"]].to_list() == pytest.approx([1 - unseen] * 2)
+    assert low["spearman"] == pytest.approx(1 - 2 * unseen)
 
 
 some_scores = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=7)

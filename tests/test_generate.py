@@ -520,7 +520,7 @@ def test_saved_and_loaded(family_dir, tmp_path):
     assert frame.drop(columns="tokens").equals(made.to_frame().drop(columns="tokens"))
     assert again.provenance["interventions"][0]["kind"] == "add"
     assert again.provenance["fingerprint"] == model.fingerprint
-    assert again.provenance["max_new_tokens"] == NEW
+    assert again.provenance["generation"]["max_new_tokens"] == NEW
 
 
 def test_one_prompt_and_none(family_dir):

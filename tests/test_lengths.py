@@ -80,6 +80,7 @@ def test_answers_that_hang_on_the_way_are_counted():
     found = consistency(option_scores(planted(), gold), resampling=FEW, n_permutations=1)
     assert found.languages.set_index("language")["unsettled"].to_dict() == {"en": 0, "ja": 2}
     ways = found.ways.set_index(["language", "by"])
+    assert found.ways.index.is_unique
     assert list(dict.fromkeys(found.ways["by"])) == list(WAYS)
     for way in WAYS[1:]:
         assert ways.loc[("ja", way), ["accuracy", "changed", "n"]].tolist() == [0.6, 2, 5]

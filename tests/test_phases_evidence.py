@@ -13,6 +13,7 @@ from xlens import phases
 from xlens.engine.interventions import patch
 from xlens.phases import KINDS, Asked
 from xlens.phases.evidence import ablated, aligned, patched, readable
+from xlens.phases.evidence.collect import _same_question
 from xlens.prompts import Prompt, Prompts
 
 
@@ -213,6 +214,19 @@ def test_kinds_that_cannot_be_had_are_named():
 
 
 # --- questions and their partners ---
+
+
+def test_donors_that_ask_the_same_are_those_with_the_same_questions():
+    def of(*texts):
+        prompts = [
+            Prompt.from_parts([("question", text), " A:"], language="en", id=str(n))
+            for n, text in enumerate(texts)
+        ]
+        return phases.Asked(Prompts(prompts), (" x",) * len(texts), (" y",) * len(texts))
+
+    assert _same_question(of("B?", "C?"), of("B?", "C?"), "question")
+    for other in (of("A?", "C?"), of("C?", "C?")):
+        assert not _same_question(of("B?", "C?"), other, "question")
 
 
 def questions(languages=("en", "de")):

@@ -41,6 +41,8 @@ def test_curves_with_their_controls_and_boundaries(made, found):
         table = summary.pick(kind)
         (line,) = [named(fig, "right answer")[i]]
         assert list(line.y) == table.query("part == 'values'")["mean"].tolist()
+        assert line.marker.symbol == "circle"
+    assert {line.marker.symbol for line in named(fig, "wrong answer")} == {"x"}
     # The kind without a control has none drawn.
     assert len(named(fig, "wrong answer")) == 3
     marks = [s for s in fig.layout.shapes if s.type == "line"]

@@ -474,10 +474,11 @@ def test_the_temperature_is_the_models_unless_another_is_given(endpoint):
         model = served(endpoint, temperature=temperature)
         found = ask(model, LETTERS[:1])
         assert endpoint.bodies[-1].get("temperature") == temperature
-        assert found.provenance["temperature"] == temperature
+        assert found.provenance["generation"]["temperature"] == temperature
         assert model.provenance()["temperature"] == temperature
-        ask(model, LETTERS[:1], temperature=0.25)
-        assert endpoint.bodies[-1]["temperature"] == 0.25
+        other = ask(model, LETTERS[:1], temperature=0.25).provenance
+        assert endpoint.bodies[-1]["temperature"] == 0.25 == other["generation"]["temperature"]
+        assert other["temperature"] == temperature  # the model's own fact stays
 
 
 def test_every_option_is_part_of_the_key(endpoint, tmp_path):

@@ -23,6 +23,8 @@ class OptionScores:
         languages: BCP-47 tags.
         ids: Parallel ids of the items.
         gold: Right option of each item, or None where right and wrong play no part.
+        paragraphs: What each item belongs to, such as the passage that it is about: intervals draw
+            these whole. Empty: each to itself.
         ways: The same scores by every way of comparing texts of unequal length that is known
             (`xlens.lengths`), that of `values` first.
     """
@@ -31,6 +33,7 @@ class OptionScores:
     languages: tuple[str, ...]
     ids: tuple[str, ...]
     gold: Int[np.ndarray, " item"] | None = None
+    paragraphs: tuple[str, ...] = ()
     ways: Mapping[str, Float[np.ndarray, "language item option"]] = field(
         default_factory=dict[str, np.ndarray]
     )
@@ -47,6 +50,10 @@ class OptionScores:
             raise ValueError(
                 f"{len(self.languages)} languages and {len(self.ids)} items ({len(set(self.ids))} "
                 "distinct ids): agreement needs two languages, and items with ids of their own."
+            )
+        if self.paragraphs and len(self.paragraphs) != len(self.ids):
+            raise ValueError(
+                f"{len(self.paragraphs)} paragraphs for {len(self.ids)} items; give each its own."
             )
         if np.isinf(self.values).any():
             raise ValueError("A score is infinite; give log-probabilities or other finite scores.")
@@ -73,6 +80,12 @@ class OptionScores:
                 )
 
     @property
+    def meta(self) -> pd.DataFrame:
+        """`id paragraph`: what `Resampling.codes` takes."""
+        paragraphs = self.paragraphs or self.ids
+        return pd.DataFrame({"id": self.ids, "paragraph": paragraphs})
+
+    @property
     def counts(self) -> Int[np.ndarray, " item"]:
         """Options of each item."""
         return (~np.isnan(self.values[0])).sum(1)
@@ -91,6 +104,7 @@ def option_scores(
 
     Args:
         scores: One row per item, language and candidate; candidates in the same order everywhere.
+            A column `paragraph` (`score_choices` has it) says which items hang together.
         gold: Number of the right candidate by item id.
         languages: These, in this order; None: all.
         layer: Of the scores; None where there is only one.
@@ -135,7 +149,11 @@ def option_scores(
         raise ValueError(f"gold has nothing for {len(without)} items, first {without[0]!r}.")
     right = None if gold is None else np.array([gold[id] for id in ids], dtype=np.int64)
     ways = {way: _values(table, way, tags, ids) for way in dict.fromkeys([by, *known_ways(table)])}
-    return OptionScores(ways[by], tuple(tags), tuple(map(str, ids)), right, ways)
+    paragraphs: tuple[str, ...] = ()
+    if "paragraph" in table:
+        of = table.drop_duplicates("id").set_index("id")["paragraph"]
+        paragraphs = tuple(map(str, of.loc[ids]))
+    return OptionScores(ways[by], tuple(tags), tuple(map(str, ids)), right, paragraphs, ways)
 
 
 def _values(

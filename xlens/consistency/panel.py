@@ -49,8 +49,9 @@ class ConsistencyResult(Result):
             95 %, over permutations. NaN where nothing is defined.
         dependence: One row per two languages: `a b both expected p n p_adjusted`. Items right in
             `both` and how many were `expected` of their accuracies (`lift` is 0 there); `p`, by an
-            exact one-sided test, of as many or more, and adjusted by Holm over all pairs. Empty
-            without gold answers.
+            exact one-sided test, of as many or more, and adjusted by Holm over all pairs. It takes
+            items for independent, also where several are about one passage. Empty without gold
+            answers.
         ways: One row per language and way of comparing options of unequal length
             (`xlens.lengths`): `language by accuracy low high changed n`. First the way of all else
             here; `changed` is the number of items whose best option is another than by that one.
@@ -119,9 +120,10 @@ def consistency(
     columns = [_items(answers, answers, a, b, drawn, weights) for a, b in pairs]
     cells = np.concatenate([answers.right.T, *(np.stack(c, 1) for c in columns)], axis=1)
     signed = [False] * len(scores.languages) + [name == "spearman" for name in drawn] * len(pairs)
+    clusters = resampling.codes(scores.meta)
     booted = bootstrap(
         cells,
-        clusters=resampling.codes(pd.DataFrame({"id": scores.ids})),
+        clusters=clusters,
         resampling=resampling,
         bounds=(np.where(signed, -1.0, 0.0), 1.0),
     )
@@ -153,6 +155,7 @@ def consistency(
         **resampling.provenance(),
         "n_permutations": n_permutations,
         "n_items": len(scores.ids),
+        "n_clusters": int(clusters.max()) + 1,
         "versions": versions(),
     }
     return ConsistencyResult(

@@ -18,7 +18,7 @@ def ways_table(scores: OptionScores, resampling: Resampling) -> pd.DataFrame:
     if len(scores.ways) < 2:
         return pd.DataFrame()
     said = _said(scores)
-    codes = resampling.codes(pd.DataFrame({"id": scores.ids}))
+    codes = resampling.codes(scores.meta)
     tables: list[pd.DataFrame] = []
     for way, best in zip(scores.ways, said, strict=True):
         right = np.full(best.shape, np.nan) if scores.gold is None else (best == scores.gold) * 1.0

@@ -23,10 +23,12 @@ from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel, Vocabulary
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
-from xlens.results import Result
+from xlens.results import Result, analysed
 
 _SPARE = 8  # tokens that `room_for` adds
 SHARD_PROMPTS = 64
+GENERATION = "generation"
+"""The room in provenance of how texts were made."""
 Reason = Literal["stop", "eos", "length"]
 Stop = str | Sequence[str]
 
@@ -116,15 +118,14 @@ def generate(
     found["tokens"] = [list(map(int, ids)) for ids in found["tokens"]]
     found.insert(0, "id", [p.id for p in items])
     found.insert(1, "language", [p.language for p in items])
-    told = {
+    asked = {
         "max_new_tokens": max_new_tokens,
         "stop": {str(k): v for k, v in stop.items()} if isinstance(stop, Mapping) else stop,
-        "interventions": request.edits.key,
         "decoding": "greedy",
         "eos": [str(model.tokenizer.convert_ids_to_tokens(i)) for i in request.eos],
-        **came,
     }
-    return Generations(provenance={**request.subject.provenance, **told}, table=found)
+    origin = {**request.subject.provenance, **came, "interventions": request.edits.key}
+    return Generations(provenance=analysed(origin, GENERATION, asked), table=found)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -27,7 +27,7 @@ from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
 from xlens.models.sites import Point
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
-from xlens.results import Result
+from xlens.results import Result, analysed
 
 SHARD_PROMPTS = 256
 _SPAN = "candidate"
@@ -144,7 +144,8 @@ class Offered:
             ignore_index=True,
         )
         table = table.assign(**{by: compared(table, by) for by in WAYS})
-        return Scores(provenance={**provenance, "slot": SLOT}, table=table[_COLUMNS])
+        known = analysed(provenance, "score", {"slot": SLOT})
+        return Scores(provenance=known, table=table[_COLUMNS])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -116,30 +116,38 @@ class DepthResult(Result):
         Raises:
             ValueError: an unknown column or a bad option.
         """
-        clusters = resampling.codes(self.table)
-        weights = resampling.weights(int(clusters.max()) + 1)
-        rows: list[dict[str, Any]] = []
-        for language in ("all", *self.table["language"].unique()):
-            for segment in self.segments:
-                here = (self.table["segment"] == segment).to_numpy(copy=True)
-                if language != "all":
-                    here &= (self.table["language"] == language).to_numpy()
-                depth = np.where(here, self.table["depth"], np.nan)[:, None]
-                found = Bootstrap.of(ClusterSums.of(depth, clusters), weights, resampling)
-                (low,), (high,) = found.interval()
-                mean = float(found.mean[0])
-                rows.append(
-                    {
-                        "language": language,
-                        "segment": segment,
-                        "depth": mean,
-                        "low": float(low),
-                        "high": float(high),
-                        "share": mean / self.n_layers,
-                        "n": int(np.isfinite(depth).sum()),
-                    }
-                )
-        return pd.DataFrame(rows)
+        return segment_means(self, (0, self.n_layers), resampling)
+
+
+def segment_means(
+    depth: DepthResult, bounds: tuple[int, int], resampling: Resampling
+) -> pd.DataFrame:
+    """`DepthResult.summary` of numbers between `bounds`."""
+    clusters = resampling.codes(depth.table)
+    weights = resampling.weights(int(clusters.max()) + 1)
+    rows: list[dict[str, Any]] = []
+    for language in ("all", *depth.table["language"].unique()):
+        for segment in depth.segments:
+            here = (depth.table["segment"] == segment).to_numpy(copy=True)
+            if language != "all":
+                here &= (depth.table["language"] == language).to_numpy()
+            each = np.where(here, depth.table["depth"], np.nan)[:, None]
+            sums = ClusterSums.of(each, clusters)
+            found = Bootstrap.of(sums, weights, resampling, bounds)
+            (low,), (high,) = found.interval()
+            mean = float(found.mean[0])
+            rows.append(
+                {
+                    "language": language,
+                    "segment": segment,
+                    "depth": mean,
+                    "low": float(low),
+                    "high": float(high),
+                    "share": mean / depth.n_layers,
+                    "n": int(np.isfinite(each).sum()),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 @typed

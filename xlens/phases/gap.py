@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.phases.depth import DepthResult
+from xlens.phases.depth import DepthResult, segment_means
 from xlens.stats import Resampling
 
 
@@ -40,5 +40,6 @@ def depth_gap(
         depth.table[depth.table["segment"] == s].reset_index(drop=True) for s in (question, context)
     )
     gaps = one.assign(segment="gap", depth=other["depth"] - one["depth"])
-    means = replace(depth, table=gaps).summary(resampling=resampling)
+    bounds = (-depth.n_layers, depth.n_layers)
+    means = segment_means(replace(depth, table=gaps), bounds, resampling)
     return means.drop(columns="segment").rename(columns={"depth": "gap"})

@@ -193,6 +193,10 @@ def _dependence(panel: ConsistencyResult) -> list[str]:
         return []
     lift = panel.pairs.loc[panel.pairs["metric"] == "lift", ["value", "control"]].mean()
     means = f"mean lift {_two(lift['value'])}, with permuted items {_two(lift['control'])}"
+    how = panel.provenance.get("consistency", panel.provenance)
+    n, passages = (int(how.get(name, 0)) for name in ("n_items", "n_clusters"))
+    if passages < n:
+        means += f"; they take the {n} items for independent, though these are of {passages} texts"
     return [
         "Being right in one language goes with being right in another, beyond accuracy, in "
         f"{(tested['p_adjusted'] < LEVEL).sum()} of {len(tested)} pairs of languages (exact tests, "

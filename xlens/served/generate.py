@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from xlens.checks import check_seed, typed
 from xlens.engine import Generations, Store
+from xlens.engine.generate import GENERATION
 from xlens.engine.store import digest
 from xlens.prompts import Prompt, Prompts
-from xlens.results import versions
+from xlens.results import analysed, versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
 from xlens.served.keys import Mask
@@ -142,7 +143,9 @@ def served_generate(
     table[counts] = table[counts].astype("Int64")
     answered_by = sorted({answer.model for answer in given if answer is not _NONE})
     how = {"answered_by": answered_by, "refused": len(refused), "versions": versions()}
-    found = ServedGenerations(provenance={**origin, **options, **how}, table=table)
+    found = ServedGenerations(
+        provenance=analysed({**origin, **how}, GENERATION, options), table=table
+    )
     if progress:
         told = _told(found.tokens, found.cost)
         again = len(distinct) - len(todo)

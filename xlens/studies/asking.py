@@ -38,6 +38,8 @@ class AskingStudy(Study):
             token, per byte (acc_bytes) or per character (acc_norm).
     """
 
+    CLUSTERS: ClassVar[tuple[str, ...]] = ("paragraph", "id")
+
     languages: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
     layout: Layout = "jsonl"

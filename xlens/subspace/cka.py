@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlens.checks import typed
+from xlens.stats import FEWEST
 
 Gram = Float[np.ndarray, "item item"]
 LEAST_ITEMS = 5
@@ -42,12 +43,13 @@ class Kernel:
         gram = gram / (np.linalg.norm(gram) or 1.0)
         if not unbiased:
             return cls(gram, gram, False)  # rows sum to 0 already
-        n = len(gram)
         np.fill_diagonal(gram, 0.0)
-        sums = gram.sum(1)
-        centred = gram - (sums[:, None] + sums) / (n - 2) + gram.sum() / ((n - 1) * (n - 2))
-        np.fill_diagonal(centred, 0.0)
-        return cls(gram, centred, True)
+        return cls(gram, _centred(gram, unbiased=True), True)
+
+    def only(self, items: Int[np.ndarray, " item"]) -> Self:
+        """That of some of the items."""
+        gram = self.gram[np.ix_(items, items)]
+        return type(self)(gram, _centred(gram, unbiased=self.unbiased), self.unbiased)
 
     def take(self, items: Int[np.ndarray, " item"]) -> Self:
         """The same with items in another order."""
@@ -62,12 +64,20 @@ def cka(x: Kernel, y: Kernel) -> float:
     return _ratio(both, *own)
 
 
-def cka_interval(x: Kernel, y: Kernel, *, z: float) -> tuple[float, float]:
-    """`± z` standard errors by the jackknife over items, cut off at 1."""
+def cka_interval(
+    x: Kernel, y: Kernel, *, z: float, clusters: Int[np.ndarray, " item"] | None = None
+) -> tuple[float, float]:
+    """`± z` standard errors by the jackknife over clusters of items, cut off at 1."""
     value = cka(x, y)
-    left_out = [_left_out(x, y), _left_out(x, x), _left_out(y, y)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = left_out[0] / np.sqrt(left_out[1] * left_out[2])
+    if clusters is None or len(np.unique(clusters)) == len(clusters):
+        left_out = [_left_out(x, y), _left_out(x, x), _left_out(y, y)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            each = left_out[0] / np.sqrt(left_out[1] * left_out[2])
+    else:
+        rest = [np.flatnonzero(clusters != c) for c in np.unique(clusters)]
+        if len(rest) < FEWEST or min(map(len, rest)) < LEAST_ITEMS - 1:
+            return float("nan"), float("nan")
+        each = np.array([cka(x.only(items), y.only(items)) for items in rest])
     n = len(each)
     error = float(np.sqrt((n - 1) / n * ((each - each.mean()) ** 2).sum()))
     return value - z * error, min(value + z * error, 1.0)
@@ -89,6 +99,15 @@ def linear_cka(
         )
     x, y = (np.asarray(states, dtype=np.float64) for states in (X, Y))
     return cka(Kernel.of(x, unbiased=unbiased), Kernel.of(y, unbiased=unbiased))
+
+
+def _centred(gram: Gram, *, unbiased: bool) -> Gram:
+    n, sums = len(gram), gram.sum(1)
+    if not unbiased:
+        return gram - (sums[:, None] + sums) / n + gram.sum() / n**2
+    centred = gram - (sums[:, None] + sums) / (n - 2) + gram.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(centred, 0.0)
+    return centred
 
 
 def _ratio(both: float, own_x: float, own_y: float) -> float:

@@ -74,7 +74,7 @@ def score_correlation(
     states = parallel(activations, pooling, at_least=8)
     n, n_languages = len(states.ids), len(states.languages)
     rng = generator(resampling.seed)
-    clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
+    clusters = resampling.codes(states.meta)
     drawn = resampling.rows(int(clusters.max()) + 1)
     wrong = np.stack([mismatch(n, rng) for _ in range(n_controls)])
     pairs = list(language_pairs(n_languages))

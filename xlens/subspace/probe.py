@@ -72,10 +72,11 @@ def language_probe(
 ) -> LanguageProbe:
     """Language identification before and after a subspace is removed, and within it.
 
-    Splits are over parallel ids (GroupKFold): a translation of a held-out item is never in
-    training. Subspace and classifier see the training items alone. An estimator with a subspace
-    per language is told the language of held-out states too, as its removal needs it: read it as
-    "once the language is known"; `inside` is left out then, as it would give the answer away.
+    Splits are over parallel ids, or what these belong to (GroupKFold): neither a translation of a
+    held-out item nor another question about its passage is in training. Subspace and classifier
+    see the training items alone. An estimator with a subspace per language is told the language of
+    held-out states too, as its removal needs it: read it as "once the language is known"; `inside`
+    is left out then, as it would give the answer away.
 
     Args:
         activations: The same items in several languages.
@@ -103,12 +104,17 @@ def language_probe(
         classifier = make_pipeline(StandardScaler(), RidgeClassifier())
     states = parallel(activations, pooling, at_least=n_splits)
     n = len(states.ids)
-    clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
+    clusters = resampling.codes(states.meta)
+    if (whole := int(clusters.max()) + 1) < n_splits:
+        raise ValueError(
+            f"n_splits is {n_splits}, but the {n} items are of {whole} texts, which are not split: "
+            "give more of these, or fewer folds."
+        )
     rows: list[dict[str, Any]] = []
     variance: list[dict[str, Any]] = []
     for index, layer in enumerate(states.layers):
         flat, languages, items = states.flat(index)
-        folds = list(GroupKFold(n_splits).split(flat, groups=items))
+        folds = list(GroupKFold(n_splits).split(flat, groups=clusters[items]))
         rng = generator(seed, index)
         ask = _Ask(flat, items, folds, classifier, estimator)
         try:

@@ -53,7 +53,8 @@ def language_similarity(
     of each language; for the measures that are centred anyway); `mismatched` (each item paired
     with another); `same_length` (with another of nearly the same length). Unrelated states get
     about 1/(2n - 1) of MEXA; the control says what these get. Ties fail, so an item that occurs
-    twice never counts. Intervals: bootstrap over items; for CKA a jackknife over items.
+    twice never counts. Intervals: bootstrap over items, for CKA a jackknife; items about one
+    passage (`paragraph`) are drawn, or left out, together.
 
     Args:
         activations: The same items in several languages.
@@ -74,7 +75,7 @@ def language_similarity(
     check_options(resampling.confidence, n_controls)
     states = parallel(activations, pooling, at_least=LEAST_ITEMS)
     n = len(states.ids)
-    clusters = resampling.codes(pd.DataFrame({"id": states.ids}))
+    clusters = resampling.codes(states.meta)
     rng = generator(resampling.seed)
     wrong = [mismatch(n, rng) for _ in range(n_controls)]
     pairs = list(language_pairs(len(states.languages)))
@@ -152,7 +153,7 @@ class _Compare:
         if isinstance(sides[0], Kernel):
             z = float(norm.ppf((1 + self.resampling.confidence) / 2))
             both = [(sides[a], sides[b]) for a, b in pairs]
-            return [(cka(x, y), *cka_interval(x, y, z=z)) for x, y in both]
+            return [(cka(x, y), *cka_interval(x, y, z=z, clusters=self.clusters)) for x, y in both]
         each = np.column_stack([self._each(sides[a] @ sides[b].T) for a, b in pairs])
         low_bound = -1.0 if self.measure.startswith("cosine") else 0.0
         boot = bootstrap(

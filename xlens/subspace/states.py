@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,6 +28,7 @@ class Parallel:
         languages: In the order of the values.
         ids: Parallel ids, in the order of the values.
         pooling: How a prompt became one state.
+        meta: Of the items, in the order of the values, as their prompts in the first language have.
     """
 
     values: Float[np.ndarray, "layer language item d_model"]
@@ -35,6 +37,7 @@ class Parallel:
     languages: tuple[str, ...]
     ids: tuple[str, ...]
     pooling: str
+    meta: pd.DataFrame
 
     def layer(self, index: int) -> Float[np.ndarray, "language item d_model"]:
         """One layer in double precision: a residual stream can reach 1e5."""
@@ -185,6 +188,7 @@ def parallel(activations: Activations, pooling: str = "last", *, at_least: int =
         languages=languages,
         ids=tuple(map(str, ids)),
         pooling=pooling,
+        meta=meta.iloc[order[0]].reset_index(drop=True),
     )
 
 

@@ -65,6 +65,11 @@ def check_steering(choices: Choices, study: SteeredStudy) -> dict[str, str]:
         )
     ids = choices.sample(study.n_steered, seed=study.seed).ids
     order = generator(study.seed).permutation(len(ids))
+    # Items about one passage stay together, but for those where one part ends.
+    place: dict[str, int] = {}
+    belongs = choices.paragraphs
+    ranks = [place.setdefault(belongs[ids[i]], len(place)) for i in order]
+    order = order[np.argsort(ranks, kind="stable")]
     parts = np.repeat(SPLITS, [study.n_estimate, study.n_dev, study.n_test])
     return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
 
@@ -267,6 +272,7 @@ def _testing(
             rows.append(other.assign(language=study.pivot, vector=tag))
     found = pd.concat(rows, ignore_index=True)
     found["condition"] = found.pop("method")
+    found["paragraph"] = found["id"].map(asking.choices.paragraphs)
     # No steering is in every run of a language: once is enough.
     return found.drop_duplicates(["language", "vector", "condition", "id"], ignore_index=True)
 

@@ -104,6 +104,17 @@ class Choices:
         return dict(zip(self.frame["id"], self.frame["gold"], strict=True))
 
     @property
+    def paragraphs(self) -> dict[str, str]:
+        """By item id, the id of the first item with the same passage: what intervals draw whole.
+
+        An item without a passage is one of its own.
+        """
+        first: dict[str, str] = {}
+        mine = self.frame[self.frame["language"] == self.languages[0]]
+        rows = zip(mine["id"], mine["context"], strict=True)
+        return {id: first.setdefault(text, id) if text else id for id, text in rows}
+
+    @property
     def kinds(self) -> dict[str, str]:
         """Kind of each item, by id."""
         return dict(zip(self.frame["id"], self.frame["kind"], strict=True))

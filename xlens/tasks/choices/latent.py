@@ -1,7 +1,7 @@
 """Which language's options does a layer favour, and does it favour the right one?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class LatentOptions(Result):
         dropped: Items left out of a language: `id language reason detail`.
         pivot: The language suspected inside.
         gold: Number of the right option by item id.
+        paragraphs: What each item belongs to (`Choices.paragraphs`): intervals draw these whole.
         by: What probabilities are of: `logprob` the whole option, `mean_logprob` (`p^(1/n_tokens)`)
             its tokens, `byte_logprob` its bytes, `char_logprob` its characters.
     """
@@ -51,6 +52,7 @@ class LatentOptions(Result):
     pivot: str
     gold: dict[str, int]
     by: By = "logprob"
+    paragraphs: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_frame(self) -> pd.DataFrame:
         """`items`."""
@@ -69,7 +71,7 @@ class LatentOptions(Result):
         return {str(language): float(mean) for language, mean in means.items()}
 
     def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
-        """Means over items, with intervals (items drawn whole).
+        """Means over items, with intervals (all items about one passage drawn together).
 
         Returns:
             `language layer quantity mean low high n`; undefined items are left out, and counted
@@ -81,7 +83,9 @@ class LatentOptions(Result):
         frames: list[pd.DataFrame] = []
         for language, mine in self.items.groupby("language", sort=False):
             wide = mine.pivot(index="id", columns="layer", values=list(QUANTITIES))
-            codes = resampling.codes(wide.index.to_frame(index=False))
+            items = wide.index.to_frame(index=False)
+            mine = [self.paragraphs.get(str(id), str(id)) for id in items["id"]]
+            codes = resampling.codes(items.assign(paragraph=mine))
             boot = bootstrap(
                 wide.to_numpy(float), clusters=codes, resampling=resampling, bounds=(0, 1)
             )
@@ -204,6 +208,7 @@ def latent_options(
         pivot=english,
         gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
         by=by,
+        paragraphs=choices.paragraphs,
     )
 
 

@@ -43,8 +43,8 @@ def choice_prompts(
     languages of a study from one `Choices`.
 
     Spans: `question`; `query` (the question with its mark, and the options where shown); `context`,
-    `options` and `demonstrations` where there are any. Meta: task, kind, gold, demonstrations
-    (their ids, joined by `|`).
+    `options` and `demonstrations` where there are any. Meta: task, kind, gold, paragraph
+    (`Choices.paragraphs`), demonstrations (their ids, joined by `|`).
 
     Args:
         choices: The items.
@@ -75,6 +75,7 @@ def language_prompts(
 ) -> tuple[Prompts, list[tuple[str, ...]]]:
     """`choice_prompts`, with the demonstrations chosen."""
     own, others = choices.items(language), pool.items(language)
+    paragraphs = choices.paragraphs
     space = gap(language)
     before = "" if chat else space
     between = "\n\n" if any(item.context for item in own.values()) else "\n"
@@ -85,6 +86,7 @@ def language_prompts(
             "task": "choices",
             "kind": item.kind,
             "gold": item.gold,
+            "paragraph": paragraphs[id],
             "demonstrations": "|".join(shown[id]),
         }
         query = _query(item, space, show_options)

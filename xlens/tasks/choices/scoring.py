@@ -54,7 +54,8 @@ def score_choices(
         progress: Show bars.
 
     Returns:
-        One row per item, language, layer and option; `candidate` is the option's number.
+        One row per item, language, layer and option; `candidate` is the option's number, and
+        `paragraph` what intervals draw whole (`Choices.paragraphs`).
 
     Raises:
         ValueError: as `choice_prompts` and `score`.
@@ -81,6 +82,7 @@ def score_choices(
     )
     return replace(
         scores,
+        table=scores.table.assign(paragraph=scores.table["id"].map(choices.paragraphs)),
         provenance=analysed(
             scores.provenance,
             "asked",

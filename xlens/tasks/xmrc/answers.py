@@ -11,6 +11,7 @@ import pandas as pd
 
 from xlens.checks import typed
 from xlens.engine import Store, generate, room_for
+from xlens.engine.generate import GENERATION
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -120,7 +121,10 @@ def answer_questions(
         groups,
         list(rows["text"]),
         model=model.name,
-        provenance={**made.provenance, "stop": said},
+        provenance={
+            **made.provenance,
+            GENERATION: {**made.provenance[GENERATION], "stop": said},
+        },
         more={"n_tokens": list(rows["n_tokens"]), "reason": list(rows["reason"])},
     )
 
