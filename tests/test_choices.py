@@ -445,6 +445,7 @@ def test_the_figure_draws_each_language_with_its_control(bed):
     assert lines["English (en) options"] == pytest.approx(list(means["share"]))
     assert lines["control: another item's"] == pytest.approx(list(means["share_control"]))
     assert "items" in fig.layout.title.text and len(lines) == 4
+    assert fig.layout.xaxis.title.text is None and fig.layout.xaxis2.title.text
     assert [(s.yref.split()[0], s.y0, s.y1) for s in fig.layout.shapes] == [
         ("y2", chance, chance) for chance in found.chance.values()
     ]

@@ -14,6 +14,7 @@ from synthetic import lens_result, save_pair, study
 from test_report import CONFIG, PROVENANCE
 
 from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, consistency
+from xlens.figures import steering_effects
 from xlens.languages import english_name, english_names
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.choices import findings
@@ -486,6 +487,20 @@ def steered(test):
         split=none,
         target="en",
     )
+
+
+def test_harm_is_told_by_whose_vector_did_it():
+    numbers = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 20, "condition": "lda"}
+    table = [
+        {"language": tag, "vector": vector, "metric": "accuracy", **numbers}
+        | {"change": 0.1, "change_low": 0.0, "change_high": 0.2}
+        for tag, vector in (("th", "th"), ("vi", "vi"), ("en", "th"), ("en", "vi"))
+    ]
+    ticks = steering_effects(steered(pd.DataFrame(table))).layout.yaxis.ticktext
+    assert [re.findall(r"\((?:vector of .*\()?(\w+)\)", tick)[-1] for tick in ticks] == [
+        *("th", "vi", "th", "vi"),
+    ]
+    assert all("vector of" in tick for tick in ticks[2:])
 
 
 def test_sets_of_items_in_one_language_of_two_scripts_read_as_two():

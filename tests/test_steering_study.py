@@ -280,7 +280,7 @@ def test_free_continuations_have_the_room_of_the_longest_option(model, choices, 
     assert seen == {room_for(options, model.tokenizer, least=12)}
 
 
-def test_the_study_refuses_before_it_runs(model, choices):
+def test_the_study_refuses_before_it_runs(model, choices, as_users_have_it):
     with pytest.raises(ValueError, match="needed: 100 to estimate"):
         steer_choices(model, choices.sample(30), progress=False)
     with pytest.raises(ValueError, match="accepted is"):
