@@ -1,6 +1,6 @@
 """What the tests of the core share: loaded models, mixed prompts, references computed plainly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -29,9 +29,16 @@ def fresh(family: str, **changes: object) -> HookedModel:
     return xlens.load(tiny.model(family, **changes), tiny.tokenizer(family))
 
 
+def interrupt() -> None:
+    """As Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def passes(hooked: HookedModel, *, stop: int | None = None) -> Iterator[list[int]]:
-    """Counts the model's passes; the one numbered `stop` is interrupted.
+def passes(
+    hooked: HookedModel, *, stop: int | None = None, how: Callable[[], object] = interrupt
+) -> Iterator[list[int]]:
+    """Counts the model's passes; the one numbered `stop` is interrupted, or ended otherwise.
 
     With a hook of ours on the model nothing would be stored or found, nor with a function of torch
     exchanged, unless this file's are known.
@@ -42,7 +49,7 @@ def passes(hooked: HookedModel, *, stop: int | None = None) -> Iterator[list[int
     def embedding(ids: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
         if weight is words:
             if len(counted) == stop:
-                raise KeyboardInterrupt
+                how()
             counted.append(len(ids))
         return lookup(ids, weight, *args, **kwargs)
 

@@ -28,6 +28,20 @@ def families(draw):
     return made + [s[: draw(st.integers(1, len(s)))] for s in made[:3]]
 
 
+@given(families(), budgets, st.integers(1, 3))
+def test_pieces_hold_what_the_batch_held(sequences, budget, longest):
+    for batch in plan(sequences, budget):
+        pieces = list(batch.pieces(longest))
+        assert sorted(m for piece in pieces for m in piece.members) == sorted(batch.members)
+        assert [rows for piece in pieces for rows in piece.passes] == list(batch.passes)
+        assert sum((piece.pass_tokens for piece in pieces), ()) == batch.pass_tokens
+        for piece in pieces:
+            assert len(piece.passes) <= longest or not batch.prefix_tokens
+            assert {m for rows in piece.passes for m in rows} <= {*piece.members}
+            longest_prefix = max(group.prefix for group in piece.groups)
+            assert piece.prefix_tokens == len(piece.groups) * longest_prefix
+
+
 @given(families(), budgets, st.booleans())
 def test_every_sequence_runs_once_within_the_budget(sequences, budget, share):
     batches = plan(sequences, budget, share=share)

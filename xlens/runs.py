@@ -281,7 +281,7 @@ def check_writable(folder: Path, *, for_: Path | None = None) -> None:
     """
     shown = str(for_ or folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make(folder)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=_DRAFT):
             pass
     except (FileExistsError, NotADirectoryError):

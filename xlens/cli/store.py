@@ -48,7 +48,7 @@ def ls(*, root: Path | None = None) -> None:
             f"{verb}  {model}  {prompts}{languages}{layers}{old}"
         )
     lines.append(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
-    print(*lines, sep="\n")
+    print("\n".join(lines))
 
 
 @app.command

@@ -1,6 +1,7 @@
 """Run a plan to its end; out of memory halves the token budget and goes on."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from itertools import chain
 
 from xlens.engine.halving import Note, until_done
 from xlens.engine.plan import Batch, Tokens, plan
@@ -33,6 +34,7 @@ def run_all(
     discard: Callable[[], None],
     advance: Callable[[Sequence[int]], None],
     skip: Callable[[Batch], bool] = lambda _: False,
+    longest: int | None = None,
     run: Callable[
         [HookedModel, Batch, Sequence[Tokens], Sequence[Point], Watch], object
     ] = run_batch,
@@ -53,6 +55,7 @@ def run_all(
         advance: Called with the sequences that are done.
         skip: Whether a batch was done by an earlier run. The plan is the same with it as without,
             so that no value depends on where a run was cut off.
+        longest: Most passes in a batch; None: as many as share its prefixes.
         run: Runs a batch.
 
     Raises:
@@ -61,7 +64,8 @@ def run_all(
 
     def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
         apart = labels(model, [len(sequences[i]) for i in left])
-        for planned in plan([codes[i] for i in left], budget, share=share, apart=apart):
+        batches = plan([codes[i] for i in left], budget, share=share, apart=apart)
+        for planned in chain.from_iterable(b.pieces(longest or len(b.passes)) for b in batches):
             batch = planned.renumbered(left)
             if skip(batch):
                 yield batch.members

@@ -5,7 +5,7 @@ many questions, one question with many candidates. Sequences that begin alike fo
 common prefix runs once; identical sequences run once altogether.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -71,6 +71,26 @@ class Batch:
             ),
             passes=tuple(tuple(numbers[m] for m in rows) for rows in self.passes),
         )
+
+    def pieces(self, longest: int) -> Iterator["Batch"]:
+        """The batch in pieces of at most so many passes, each of which runs its prefixes anew."""
+        if self.prefix_tokens == 0 or len(self.passes) <= longest:
+            yield self
+            return
+        left = set(self.members)
+        for first in range(0, len(self.passes), longest):
+            passes = self.passes[first : first + longest]
+            later = {m for rows in self.passes[first + longest :] for m in rows}
+            mine = left - later  # those that end with their prefix are in the first piece
+            left &= later
+            kept = ((g.prefix, tuple(m for m in g.members if m in mine)) for g in self.groups)
+            groups = tuple(Group(prefix, members) for prefix, members in kept if members)
+            yield Batch(
+                groups,
+                passes,
+                len(groups) * max(g.prefix for g in groups),
+                self.pass_tokens[first : first + longest],
+            )
 
 
 @typed

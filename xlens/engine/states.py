@@ -21,6 +21,10 @@ from xlens.models.sites import Keep, Point, places, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
 
+# Of prompts with one beginning, so many passes are kept at a time: else a kill would lose them all.
+# Each run of them computes the beginning again.
+KEPT_PASSES = 8
+
 
 def prepare(
     model: HookedModel,
@@ -154,6 +158,7 @@ def states(
             discard=kept.clear,
             advance=finished,
             skip=skip,
+            longest=None if parts is None else KEPT_PASSES,
         )
     return out
 

@@ -28,7 +28,7 @@ from xlens.models.sites import Keep, Point, activation_site, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
 
-SHARD_TOKENS = 2**16  # whose counts a kill loses at most
+SHARD_TOKENS = 2**14  # whose counts a kill loses at most
 
 
 @dataclass(frozen=True, kw_only=True)

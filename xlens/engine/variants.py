@@ -35,6 +35,7 @@ from xlens.sites import RESID
 
 # The stream at every layer that something begins at is held at once, for this many bytes of it.
 TRUNK_BYTES = 2**30
+TRUNK_TOKENS = 12_000  # a kill loses at most these, and those of a variant that was under way
 
 
 @typed
@@ -368,12 +369,16 @@ def _bounds(
     edits: Mapping[str, Edits],
     points: Sequence[Point],
 ) -> list[int]:
-    """Prompts in chunks whose kept stream takes about `TRUNK_BYTES`, shared beginnings or not."""
+    """Prompts in chunks whose kept stream takes about `TRUNK_BYTES`, shared beginnings or not.
+
+    And that have about `TRUNK_TOKENS`: a chunk's variants are kept when they are done.
+    """
     held = len({start(e, points) for e in edits.values()})
-    bounds, size = [0], 0
+    bounds, n = [0], 0
+    most = min(TRUNK_TOKENS, TRUNK_BYTES / (held * model.d_model * model.dtype.itemsize))
     for owner, length in zip(owners, lengths, strict=True):
-        if size > TRUNK_BYTES and owner > bounds[-1]:
+        if n > most and owner > bounds[-1]:
             bounds.append(owner)
-            size = 0
-        size += length * held * model.d_model * model.dtype.itemsize
+            n = 0
+        n += length
     return [*bounds, owners[-1] + 1]

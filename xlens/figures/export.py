@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from xlens.checks import typed
 from xlens.figures.glyphs import missing_glyphs
 from xlens.figures.page import HEIGHT, PLOTLY_JS, figure_block, figure_json, page
-from xlens.files import write
+from xlens.files import make, write
 
 STATIC = ("png", "svg", "pdf")
 _STATIC_WIDTH = 900
@@ -65,7 +65,7 @@ def write_figures(
     """
     _check(figures, static)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     write_plotlyjs(folder / plotlyjs)
     files: list[Path] = []
     for name, fig in figures.items():

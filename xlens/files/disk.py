@@ -112,7 +112,7 @@ def replacing(folder: Path) -> Generator[Path]:
         with files.replacing(folder) as draft:
             table.to_parquet(draft / "table.parquet")
     """
-    os.makedirs(folder.parent, exist_ok=True)
+    make(folder.parent)
     settle(folder)
     temporary = unique(folder)
     os.mkdir(temporary)
@@ -162,6 +162,22 @@ def settle(folder: Path) -> None:
                     os.replace(left, folder)
             else:
                 remove(left)
+
+
+def make(folder: Path) -> None:
+    """Make a folder, and those above it that are not there, for good.
+
+    What is saved in a folder whose own name was never synced is gone after a power cut.
+    """
+    if folder.is_dir():
+        return
+    make(folder.parent)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:  # by another process this moment; or it is a file
+        if not folder.is_dir():
+            raise
+    sync(folder.parent)
 
 
 # --- names, removal, syncing ---

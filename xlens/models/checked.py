@@ -5,7 +5,6 @@ times and some blocks of each are the same, that is taken as enough: it costs mi
 time has changed, all of it is read again.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from xlens import files
 
+MANIFEST = "manifest.json"
 _BLOCKS, _BLOCK = 64, 1 << 14  # of each file: 1 MB
 _log = logging.getLogger(__name__)
 _AGAIN = "Load the model again: it is then converted anew."
@@ -42,6 +42,24 @@ def check(folder: Path, listed: Mapping[str, Mapping[str, Any]], *, full: bool =
         raise
     with suppress(OSError):  # of a cache that can't be written to, all is read each time
         files.write(stamp, files.sealed_json({"looks": _looks(folder, listed)}))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a converted model says of itself.
+
+    Raises:
+        DamagedError: it is missing, or not what was written.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise files.damaged(path, "it is missing", _AGAIN) from None
+    # Those of an older xlens have no digest of their own; the files that they list have.
+    found = files.unsealed_json(path, raw, _AGAIN, verify=b'\n "sha256": ' in raw)
+    if not isinstance(found.get("files"), dict):
+        raise files.damaged(path, "it lists no files", _AGAIN)
+    return found
 
 
 def _untouched(folder: Path, listed: Mapping[str, Any], stamp: Path) -> bool:
@@ -104,7 +122,7 @@ def remember(path: Path, digest: str) -> None:
         )
     if before is now or before != now:
         with suppress(OSError):
-            note.parent.mkdir(parents=True, exist_ok=True)
+            files.make(note.parent)
             files.write(note, files.sealed_json(now))
 
 
@@ -126,7 +144,7 @@ def check_shipped(root: Path, part: str) -> None:
 def converted_models() -> list[Path]:
     """The folders of converted models in the cache."""
     root = files.cache_root() / "models"
-    return sorted(p.parent for p in root.glob("*/manifest.json") if not files.is_draft(p.parent))
+    return sorted(p.parent for p in root.glob(f"*/{MANIFEST}") if not files.is_draft(p.parent))
 
 
 def check_all() -> dict[str, str]:
@@ -134,12 +152,11 @@ def check_all() -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in converted_models():
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            check(folder, manifest["files"], full=True)
+            check(folder, read_manifest(folder)["files"], full=True)
             found[folder.name] = ""
         except files.DamagedError as error:
             found[folder.name] = str(error)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            damage = files.damaged(folder / "manifest.json", f"it can't be read ({error})", _AGAIN)
+            damage = files.damaged(folder / MANIFEST, f"it can't be read ({error})", _AGAIN)
             found[folder.name] = str(damage)
     return found

@@ -13,7 +13,6 @@ import importlib
 import json
 import logging
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Generator
@@ -26,13 +25,12 @@ import torch
 from torch import nn
 
 from xlens import files
-from xlens.models.checked import check
+from xlens.models.checked import MANIFEST, check, read_manifest
 from xlens.models.gguf import Header, read_header
 from xlens.models.hf import load_model, load_tokenizer, quietly, replaced
 from xlens.results import versions
 
 FORMAT = 1  # raise it when the conversion writes something else: older folders are then rebuilt
-MANIFEST = "manifest.json"
 _STAGES = ("hash", "dequantise", "write", "verify")
 _log = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ def verify(folder: Path, digest: str | None = None, *, full: bool = False) -> No
         ValueError: missing, damaged, of another file or of another version of the conversion.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(folder)
         fmt, source, sizes = manifest["format"], manifest["source"]["sha256"], manifest["files"]
         if fmt != FORMAT or digest not in (None, source):
             raise ValueError(
@@ -80,8 +78,8 @@ def verify(folder: Path, digest: str | None = None, *, full: bool = False) -> No
             if full and files.digest(path) != entry["sha256"]:
                 raise ValueError(f"{str(path)!r} does not have the SHA-256 of the manifest")
     except FileNotFoundError as error:
-        raise ValueError(f"{str(folder)!r} lacks {Path(error.filename).name}") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{str(error.filename)!r} is missing") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(folder / MANIFEST)!r} is damaged") from error
 
 
@@ -102,8 +100,7 @@ def find_converted(name: str, digest: str) -> Path | None:
     folder = folder_for(name, digest)
     try:
         verify(folder, digest)
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        check(folder, listed)
+        check(folder, read_manifest(folder)["files"])
     except (ValueError, OSError) as error:
         if folder.exists():
             _log.warning("the converted model %s is damaged and made again: %s", folder, error)
@@ -130,7 +127,7 @@ def convert(
     if find_converted(name, digest):  # without the lock: a read-only cache can be used
         return folder
     try:
-        os.makedirs(folder.parent, exist_ok=True)
+        files.make(folder.parent)
         lock = folder.parent / f".{folder.name}.lock"
         with files.Lock(lock, f"the conversion of {name}", math.inf):
             if is_converted(name, digest) and find_converted(name, digest):
@@ -173,7 +170,7 @@ def _build(
                 for p in sorted(draft.iterdir())
             },
         }
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        files.write(draft / MANIFEST, files.sealed_json(manifest))
 
 
 def dequantise(header: Header) -> tuple[nn.Module, Any]:

@@ -106,7 +106,7 @@ class Answers:
         if self.path is None:
             return
         with explained("keeping answers", self._root):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            files.make(self.path.parent)
             if not self.path.exists():
                 self._append({"kind": self._kind})
             elif self._damaged:

@@ -310,8 +310,7 @@ class Entry:
             StoreError: the store can't be written to.
         """
         with self._locked(f"opening entry {self.id}"):
-            os.makedirs(self.path, exist_ok=True)
-            files.sync(self.path.parent)
+            files.make(self.path)
             found = self._contents()
             if not self._journalled().head:
                 journal.write_event(self._journal, "entry", **self._head())
@@ -474,7 +473,7 @@ class Entry:
     @contextmanager
     def _locked(self, doing: str) -> Generator[None]:
         with explained(doing, self.path.parent):
-            os.makedirs(self.path.parent, exist_ok=True)
+            files.make(self.path.parent)
             with self._lock:
                 yield
 

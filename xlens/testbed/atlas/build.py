@@ -76,7 +76,7 @@ def train_atlas(
         ValueError: `out` holds a run with another recipe.
     """
     recipe = recipe or Recipe()
-    out.mkdir(parents=True, exist_ok=True)
+    files.make(out)
     _require_same(out, recipe)
     here = make_world()
     manifest = make_manifest(here, recipe.design)
@@ -122,7 +122,7 @@ def _curves(known: dict[str, Any], paths: dict[str, Path]) -> TrainingCurves:
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `facts.parquet`, `pairs.parquet`, `chains.parquet`, `reading_subjects.parquet`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make(folder)
     for name in ("facts", "pairs", "chains", "reading_subjects"):
         table: pd.DataFrame = getattr(manifest, name)
         content = table.to_parquet(index=False, compression="zstd")

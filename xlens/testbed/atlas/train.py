@@ -111,7 +111,7 @@ def fit(
     """
     from tqdm import tqdm
 
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make(folder)
     n_steps = math.ceil(len(packed) / options.rows)
     optimizer = _optimizer(model, options)
     curve = _resume(model, optimizer, folder, options, n_steps)
