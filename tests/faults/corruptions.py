@@ -98,7 +98,8 @@ def trials(
 
 def run_directory(ground: Ground, folder: Path, times: int) -> Iterator[Row]:
     """The folder of a command: what its report is made from, and the report."""
-    from xlens.lens import LensResult
+    from pandas import DataFrame
+
     from xlens.report import write_report
     from xlens.runs import RunDirectory
 
@@ -108,20 +109,17 @@ def run_directory(ground: Ground, folder: Path, times: int) -> Iterator[Row]:
 
     def read(where: Path) -> Any:
         run = RunDirectory.open(where)
-        found = {
-            (pair, name): LensResult.load(run.result_folder(pair, name))
-            for pair, names in run.results().items()
-            for name in names
+        parts = {
+            (model, name): part
+            for model in run.results()
+            for name, part in run.parts(model).items()
         }
-        tables = {
-            (*key, name): getattr(result, name).to_json()
-            for key, result in found.items()
-            for name in ("rows", "states", "top")
+        plain = {
+            (*key, field): value.to_json() if isinstance(value, DataFrame) else str(value)
+            for key, part in parts.items()
+            for field, value in vars(part).items()
         }
-        plain = {key: (r.provenance, r.pivot, r.reading) for key, r in found.items()}
-        survival = {pair: run.survival(pair) for pair in run.results()}
-        texts = {k: None if v is None else v.to_json() for k, v in survival.items()}
-        return run.config, run.provenance, run.left_out(), tables, plain, texts
+        return run.config, run.provenance, plain
 
     def inputs(where: Path) -> list[Path]:
         own = [where / "config.yaml", where / "provenance.json"]

@@ -100,9 +100,11 @@ class Place:
 
 def saved(kind: str) -> Place:
     writer = WRITERS[kind]
-    return Place(
-        kind, lambda folder: writer.save(2, folder), lambda folder: writer.right(writer.read(folder), 2)
-    )  # fmt: skip
+
+    def write(folder: Path) -> None:
+        writer.save(2, folder)
+
+    return Place(kind, write, lambda folder: writer.right(writer.read(folder), 2))
 
 
 def answers() -> Place:
