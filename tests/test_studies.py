@@ -1,11 +1,14 @@
 """The protocol: one runner for all studies; nothing stale, nothing hand-copied, nothing to edit."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import readings
 import yaml
@@ -346,3 +349,45 @@ def test_a_model_is_needed_and_one_that_fits(folder):
         xlens.run(small("choices"), served)
     with pytest.raises(ValueError, match="accepted is a WordList"):
         xlens.run(small("lens"), str(folder), data=[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in STUDIES if c != "demo"])
+def test_a_killed_study_goes_on_to_the_same_end(command, folder):
+    """kill -9 as soon as the first, the second, ... part is there; then the same command again."""
+    asked = {command: {"model": str(folder), **small(command).options()}}
+    given = {k: v for k, v in asked[command].items() if v is not None}
+    Path("asked.yaml").write_text(yaml.safe_dump({command: given}))
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        line = [sys.executable, "-m", "xlens", "--config", "asked.yaml", command, "--out", out]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(line, **quiet, env={**os.environ, "XLENS_CACHE": f"{out}-cache"})
+
+    assert start("whole").wait(200) == 0
+    whole = parts_of(Path("whole"))
+    kills = 0
+    for n in range(1, len(whole) + 1):
+        child = start("killed")
+        while sum(map(len, RunDirectory(Path("killed")).results().values())) < n:
+            if child.poll() is not None:
+                break
+            time.sleep(0.002)
+        kills += child.poll() is None
+        child.kill()
+        child.wait()
+    assert kills >= min(2, len(whole) - 1)
+    assert start("killed").wait(200) == 0
+    one, two = RunDirectory.open("whole"), RunDirectory.open("killed")
+    assert one.results() == two.results() and one.models
+    for model in one.models:
+        mine, other = one.parts(model), two.parts(model)
+        for name, part in mine.items():
+            for field in fields(part):
+                a, b = getattr(part, field.name), getattr(other[name], field.name)
+                if isinstance(a, pd.DataFrame):
+                    # A map's axes come from LAPACK, whose last bit hangs on where memory lies.
+                    pd.testing.assert_frame_equal(a, b, rtol=1e-9, atol=1e-12)
+                elif field.name != "provenance":
+                    assert repr(a) == repr(b), (name, field.name)
+    assert Path("killed/report.html").is_file()

@@ -11,12 +11,13 @@ run/
 """
 
 import json
+import os
 import platform
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -242,11 +243,21 @@ class RunDirectory:
     def results(self) -> dict[str, tuple[str, ...]]:
         """Names of the saved parts by model, in order; of several models under `ACROSS`."""
         found: dict[str, list[str]] = {}
-        for header in sorted(self.results_folder.glob(f"**/{HEADER}")):
-            model, *part = header.parent.relative_to(self.results_folder).parts
-            if part and not any(map(files.is_draft, [header.parent, *header.parents])):
+        for folder, names in self._folders(self.results_folder):
+            model, *part = folder.relative_to(self.results_folder).parts or ("",)
+            if part and HEADER in names:
                 found.setdefault(model, []).append("/".join(part))
         return {model: tuple(parts) for model, parts in found.items()}
+
+    @staticmethod
+    def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
+        """The folders below `top`, sorted, with the names of their files; no drafts.
+
+        Of a run that is being written: what goes away meanwhile is no error, as it is with `glob`.
+        """
+        for folder, below, names in os.walk(top):
+            below[:] = sorted(name for name in below if not files.is_draft(Path(name)))
+            yield Path(folder), names
 
     def parts(self, model: str) -> dict[str, Result]:
         """The saved parts of a model, or those `ACROSS` models, each as what it is.
@@ -255,11 +266,11 @@ class RunDirectory:
             DamagedError: one is not what was written. A `ValueError` too.
         """
         names = self.results().get(model, ())
-        for path in sorted((self.results_folder / model).glob("*/**/*")):
+        top = self.results_folder / model
+        for folder, found in self._folders(top):
             # Saving swaps whole folders: what lies in one without a header was whole before.
-            header, draft = path.parent / HEADER, any(map(files.is_draft, path.parents))
-            if path.is_file() and not draft and not header.is_file():
-                raise files.damaged(header, "it is missing", _again(self.path))
+            if folder != top and found and HEADER not in found:
+                raise files.damaged(folder / HEADER, "it is missing", _again(self.path))
         return {name: load(self.results_folder / model / name) for name in names}
 
     @property

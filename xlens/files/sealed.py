@@ -18,7 +18,7 @@ from xlens.files.disk import digest, is_draft, replacing, settle, write
 
 T = TypeVar("T")
 _FILES, _OWN = "files", "sha256"
-_READS = 5  # a folder that is replaced while it is read is read again
+_READS = 50  # a folder that is replaced while it is read is read again
 _log = logging.getLogger(__name__)
 
 
@@ -121,9 +121,9 @@ def unsealed(
     """
     path = folder / header
     for _ in range(_READS - 1):
-        before = path.read_bytes()
+        before, raw = _written(path), path.read_bytes()
         try:
-            found = _read(folder, header, before, read, known, again, verify)
+            found = _read(folder, header, raw, read, known, again, verify)
         except DamagedError:
             if _same(path, before):
                 raise
@@ -133,11 +133,17 @@ def unsealed(
     return _read(folder, header, path.read_bytes(), read, known, again, verify)
 
 
-def _same(path: Path, before: bytes) -> bool:
+def _same(path: Path, before: tuple[int, int] | None) -> bool:
+    return before is not None and _written(path) == before
+
+
+def _written(path: Path) -> tuple[int, int] | None:
+    """Which file it is and when it was written: other writers may put the same bytes there."""
     try:
-        return path.read_bytes() == before
+        found = path.stat()
     except OSError:
-        return False
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read(

@@ -138,7 +138,14 @@ def check_phases(model: HookedModel, prompts: PhasePrompts, study: ReadingStudy)
             f"With another text in its place a prompt has {longest} tokens, but {model.name} takes "
             f"{model.n_ctx}; give fewer demonstrations: shots, or leave phases out."
         )
-    if not (answer_tokens(model, prompts.own) >= 0).any():
+    try:
+        tokens = answer_tokens(model, prompts.own)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} What stands before an answer is an option: template={{'answer': TEXT}}, on "
+            'the command line --template.answer "Answer: >".'
+        ) from error
+    if not (tokens >= 0).any():
         raise ValueError(
             f"All {len(prompts.own)} right and wrong answers begin with the same token in "
             f"{model.name}; give more questions: n_phases."
