@@ -123,7 +123,7 @@ def test_everything_from_outside_is_escaped(html):
     assert EVIL not in html
     text = Page(html).text
     assert text.count(EVIL) == 5  # title, heading, command, config, table of the model
-    assert f"Which language does made-up {EVIL} and made-up think in?" in text
+    assert f"Which language do made-up {EVIL} and made-up think in?" in text
 
 
 def test_the_same_results_give_the_same_bytes(run, html):

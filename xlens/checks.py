@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, wraps
 from itertools import chain
 from os import PathLike
@@ -63,9 +63,12 @@ def check_fields(instance: Any) -> None:
     Raises:
         WrongType: another type, with the field's name and what it accepts.
     """
-    from pydantic import ValidationError
+    # What nobody gave is right, and a command's help shows nothing else: pydantic isn't needed.
+    given = [f for f in fields(instance) if getattr(instance, f.name) is not f.default]
+    for name in [f.name for f in given if not _is_made(f, getattr(instance, f.name))]:
+        from pydantic import ValidationError
 
-    for name, (adapter, accepted) in _adapters(type(instance)).items():
+        adapter, accepted = _adapters(type(instance))[name]
         value = _plain(getattr(instance, name))
         try:
             adapter.validate_python(value, strict=True)
@@ -75,6 +78,11 @@ def check_fields(instance: Any) -> None:
         if name == "seed":
             check_seed(value)
         object.__setattr__(instance, name, value)
+
+
+def _is_made(field: Field[Any], value: Any) -> bool:
+    """Whether a value is what the field's factory makes, empty as a rule."""
+    return field.default_factory is not MISSING and value == field.default_factory()
 
 
 def _wrong_field(owner: str, name: str, value: Any, error: Any, accepted: str) -> WrongType:

@@ -39,7 +39,12 @@ def pairs_overview(
     Raises:
         ValueError: no summary, or `colors` lacks a language.
     """
-    titles = [f"{s.source} → {s.target}" for s in summaries.values()]
+    models = [str(s.provenance.get("model", "")) for s in summaries.values()]
+    whose = [f", {model}" if len(set(models)) > 1 else "" for model in models]
+    titles = [
+        f"{s.source} → {s.target}{model}"
+        for s, model in zip(summaries.values(), whose, strict=True)
+    ]
     fig, names = _grid(summaries, titles, colors, columns, chances or {})
     return theme.finish(
         fig,

@@ -115,7 +115,7 @@ def _section(
         )
         for name, fig in figures.items()
     ]
-    head = f"{group.key}: what was found" if several else "What was found"
+    head = f"{group.title}: what was found" if several else "What was found"
     return (
         f'<h2 id="{escape(start)}findings">{escape(head)}</h2>\n'
         f'<ul class="findings">\n{said}</ul>\n'

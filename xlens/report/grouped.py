@@ -15,12 +15,14 @@ class Group:
         model: The model's folder.
         name: The group's: `fr_zh-Hans`, or a set of items; empty for parts of none.
         parts: By their names within the group.
+        title: What people read: with the model where there are several.
     """
 
     key: str
     model: str
     name: str
     parts: dict[str, Result]
+    title: str
 
 
 def groups(run: RunDirectory) -> dict[str, Group]:
@@ -34,7 +36,7 @@ def groups(run: RunDirectory) -> dict[str, Group]:
                 continue
             key = f"{model}-{group}" if several else group
             if key not in found:
-                found[key] = Group(key, model, group, {})
+                found[key] = Group(key, model, group, {}, f"{model}, {group}" if several else group)
             found[key].parts[kind] = part
     if not found:
         raise ValueError(

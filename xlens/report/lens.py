@@ -134,7 +134,8 @@ def _figures(pairs: Pairs, names: Mapping[str, str]) -> dict[str, dict[str, Figu
 
 def _title(made_by: list[dict[str, Any]]) -> str:
     models = dict.fromkeys(str(p["model"]) for p in made_by if p.get("model"))
-    return f"Which language does {' and '.join(models) or 'the model'} think in?"
+    does = "do" if len(models) > 1 else "does"
+    return f"Which language {does} {' and '.join(models) or 'the model'} think in?"
 
 
 def _opening(

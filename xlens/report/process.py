@@ -35,7 +35,7 @@ from xlens.report.choices import (
     listed_models,
     means_table,
 )
-from xlens.report.grouped import groups
+from xlens.report.grouped import Group, groups
 from xlens.report.reproduce import reproduce
 from xlens.report.sentences import listed, used
 from xlens.report.style import STYLE
@@ -111,7 +111,7 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
             f"<p>{what} Every number has its control beside it; intervals are "
             f"{run.resampling.percent}.</p>",
             *(
-                _section(key, sets[key], figures, _said(run, found[key].name), len(sets) > 1, names)
+                _section(found[key], figures, _said(run, found[key].name), len(sets) > 1, names)
                 for key in sets
             ),
             reproduce(run, made_by),
@@ -226,13 +226,13 @@ def _said(run: RunDirectory, items: str) -> list[str]:
 
 
 def _section(
-    items: str,
-    parts: Mapping[str, Result],
+    group: Group,
     figures: Mapping[str, Figure],
     without: Sequence[str],
     several: bool,
     names: Mapping[str, str],
 ) -> str:
+    items, parts = group.key, group.parts
     blocks = [
         figure(figure_block(fig, name, label=_CAPTIONS[part]), _CAPTIONS[part])
         for name, fig in figures.items()
@@ -240,7 +240,7 @@ def _section(
     ]
     sentences = "".join(f"<li>{escape(s)}</li>\n" for s in process_findings(parts, names=names))
     panel, steered = parts.get("consistency"), parts.get("steering")
-    head = f"Items: {escape(items)}" if several else "What was found"
+    head = f"Items: {escape(group.title)}" if several else "What was found"
     html = f'<section id="{escape(items)}">\n<h2>{head}</h2>\n'
     html += f'<ul class="findings">\n{sentences}</ul>\n' + "".join(map(paragraph, without))
     if isinstance(panel, ConsistencyResult):

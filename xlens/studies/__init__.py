@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 
 from xlens._lazy import lazy
-from xlens.checks import typed
 from xlens.studies.study import Study
 
 _PUBLIC = {
@@ -26,11 +25,10 @@ _PUBLIC = {
     "Watch": "watch",
     "run": "running.runner",
 }
-__all__ = [*_PUBLIC, "find_studies"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 __getattr__, __dir__ = lazy(__name__, _PUBLIC)
 
 
-@typed
 def find_studies() -> dict[str, type[Study]]:
     """Every study by its command: a new one is a module here, and nothing else."""
     for module in pkgutil.iter_modules(__path__):
