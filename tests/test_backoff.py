@@ -89,6 +89,18 @@ def test_a_single_prompt_that_does_not_fit(family_dir, monkeypatch):
         handle.remove()
 
 
+def test_a_probe_that_ran_out_of_memory_says_nothing_of_the_cache(monkeypatch, caplog):
+    model = kit.fresh("llama")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trust, "run_batch", full)
+        assert not trust.shares_prefixes(model)
+    assert trust.shares_prefixes(model) and not caplog.records
+
+
 def test_other_errors_are_not_swallowed(family_dir):
     model = kit.model(family_dir("gpt2"))
 

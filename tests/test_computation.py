@@ -229,23 +229,27 @@ def test_the_key_names_versions_and_the_code_of_modules_outside_packages(monkeyp
     assert passes
 
 
-def test_code_that_comes_with_a_checkpoint_is_named_by_its_files(monkeypatch, tmp_path):
+@pytest.mark.parametrize("version", [None, "9.8"])  # beside a checkpoint; a package worked on
+def test_code_that_is_no_release_is_named_by_its_files(version, monkeypatch, tmp_path):
+    monkeypatch.setattr("xlens.models.computation._distribution", lambda source: version)
     keys = []
     for extra in ("", "# changed\n"):
         folder = tmp_path / f"version{len(keys)}"
         folder.mkdir()
         text = "from torch import nn\nclass Own(nn.Identity):\n    pass\n"
-        (folder / "modeling.py").write_text(text)
         (folder / "beside.py").write_text(extra)
-        name = "transformers_modules.own.modeling"
-        module = types.ModuleType(name)
-        module.__file__ = str(folder / "modeling.py")
-        exec(text, vars(module))
-        monkeypatch.setitem(sys.modules, name, module)
         model = kit.fresh("llama")
-        model.blocks[0].mlp.own = module.Own()
-        keys.append(computation(model.hf_model)["code"][name])
-    assert keys[0] != keys[1]
+        for block, name in zip(model.blocks, ("own.modeling", "own.norms"), strict=False):
+            (folder / f"{name}.py").write_text(text)
+            module = types.ModuleType(name)
+            module.__file__ = str(folder / f"{name}.py")
+            exec(text, vars(module))
+            monkeypatch.setitem(sys.modules, name, module)
+            block.mlp.own = module.Own()
+        found = computation(model.hf_model)["code"]
+        assert version is None or found["own.modeling"].startswith("9.8 ")
+        keys.append([found["own.modeling"], found["own.norms"]])
+    assert keys[0][0] != keys[1][0] and keys[0][1] != keys[1][1]
 
 
 def test_matrix_precision_is_in_the_key_and_in_the_provenance(tmp_path):

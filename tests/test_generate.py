@@ -268,6 +268,9 @@ def test_pieces_that_do_not_simply_follow_each_other():
     model, _ = scripted("a the world ends worldly here", words)
     made = run(model, [Prompt("a", "en", "0")], stop="ends world", max_new_tokens=20).table
     assert made["text"][0] == "the world " and made["n_tokens"][0] == 6
+    model, _ = scripted("a the [UNK] world ends", words)  # what writes nothing parts no string
+    made = run(model, [Prompt("a", "en", "0")], stop="the world", max_new_tokens=20).table
+    assert made["text"][0] == "" and made["n_tokens"][0] == 4
     assert model.vocab.kind == "plain"
 
 

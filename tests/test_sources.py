@@ -330,6 +330,17 @@ def test_offline_the_package_of_the_same_model_is_offered():
         resolve("google/gemma-3-270m")
 
 
+@pytest.mark.parametrize("proxies", [{"https": "http://proxy.invalid:3128"}, {}])
+def test_a_proxy_is_asked_and_not_the_resolver(proxies, monkeypatch):
+    def unknown(*_):
+        raise OSError("no such host")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("urllib.request.getproxies", lambda: proxies)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    assert hub.online() is bool(proxies)
+
+
 def test_without_a_network_it_does_not_wait(tmp_path, tiny_gpt2_dir):
     # A host that no resolver knows. The client alone would retry for 20 seconds, for each file.
     env = os.environ | {"HF_ENDPOINT": "https://hub.invalid", "HF_HOME": str(tmp_path)}

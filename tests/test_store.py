@@ -614,6 +614,13 @@ def test_a_loop_left_by_an_error_gives_its_claims_back(store: Store) -> None:
     assert not list(entry.path.glob("*.claim")) and entry.done == {0}
 
 
+def test_who_is_alone_waits_for_nobody(store: Store) -> None:
+    entry = store.entry(KEY, shards=3)
+    with mock.patch.object(entry, "_tell_wait", side_effect=AssertionError("it waited")):
+        for shard in entry.todo():
+            entry.write(shard, tensors(shard))
+
+
 def test_the_loop_waits_for_the_shards_of_another_process(store: Store) -> None:
     entry = store.entry(KEY, shards=2)
     parent = owners._owner(os.getppid())

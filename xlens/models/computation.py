@@ -194,9 +194,10 @@ def _code(hf_model: nn.Module) -> dict[str, str]:
 
     found = {"torch": torch.__version__, "transformers": transformers.__version__}
     for source in {type(module).__module__ for _, module in walk(hf_model)}:
-        package = package_of(source)
-        if package not in found:
-            found[package if _distribution(source) else source] = _version(source)
+        # Of a package that may be worked on, each file can change by itself.
+        name = package_of(source) if package_of(source) in _RELEASED else source
+        if name not in found:
+            found[name] = _version(source)
     attention: Any = ALL_ATTENTION_FUNCTIONS.get(attention_of(hf_model))
     if attention is not None:  # its name in the config may stand for another's function
         found["attention"] = _whose(attention)
@@ -210,11 +211,9 @@ def _version(source: str) -> str:
     file = _file(source)
     if file is None or package in _RELEASED:
         return version or "unknown"
-    # Code that comes with a checkpoint imports what lies beside it; a package that is worked on
-    # keeps its version.
-    beside = file.parent.glob("*.py") if version is None else [file]
+    # Such code imports what lies beside it, and a package that is worked on keeps its version.
     whole = blake2b(digest_size=16)
-    for path in sorted(beside):
+    for path in sorted(file.parent.glob("*.py")):
         whole.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{version or ''} {whole.hexdigest()}".strip()
 
