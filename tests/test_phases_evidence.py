@@ -14,6 +14,7 @@ from xlens.engine.interventions import patch
 from xlens.phases import KINDS, Asked
 from xlens.phases.evidence import ablated, aligned, patched, readable
 from xlens.phases.evidence.collect import _same_question
+from xlens.phases.evidence.sweep import read_answers
 from xlens.prompts import Prompt, Prompts
 
 
@@ -214,6 +215,13 @@ def test_kinds_that_cannot_be_had_are_named():
 
 
 # --- questions and their partners ---
+
+
+def test_a_token_that_is_not_known_has_no_probability():
+    model = bed(depth=4, question_layer=2, answer_layer=3).model
+    states = torch.zeros(1, 2, model.d_model)
+    found = read_answers(model, states, np.array([[0, -1], [3, 0]]))
+    assert np.isnan(found).tolist() == [[[False, True]], [[False, False]]]
 
 
 def test_donors_that_ask_the_same_are_those_with_the_same_questions():

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from xlens.stats import FEWEST, Resampling, bootstrap
+from xlens.stats import FEW, FEWEST, Resampling, bootstrap
 
 
 def test_mean_and_shape():
@@ -114,3 +115,15 @@ def test_clusters_of_unequal_size_weigh_their_prompts():
 def test_a_test_has_the_level_that_the_interval_leaves():
     assert Resampling().level == pytest.approx(0.05)
     assert Resampling(confidence=0.9).level == pytest.approx(0.1)
+
+
+def test_intervals_go_by_t_below_eight_clusters_and_by_resamples_from_there():
+    rng = np.random.default_rng(0)
+    for n in (FEW - 1, FEW):
+        values = rng.exponential(size=(n, 1))
+        found = bootstrap(values)
+        (low,), (high,) = found.interval()
+        error = values.std(ddof=1) / np.sqrt(n)
+        by_t = values.mean() + np.array([-1, 1]) * student.ppf(0.975, n - 1) * error
+        assert np.allclose([low, high], by_t) == (n == 7)
+        assert ({low, high} <= set(found.draws[:, 0])) == (n == 8)
