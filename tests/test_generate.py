@@ -240,7 +240,7 @@ def test_end_of_sequence(many):
     model.hf_model.generation_config.eos_token_id = 5
     made = run(model, asked[:1], max_new_tokens=60)
     assert made.table["text"][0] == follows and made.table["reason"][0] == "eos"
-    assert made.provenance["eos"] == [words.eos_token, words.convert_ids_to_tokens(5)]
+    assert made.provenance["generation"]["eos"] == [words.eos_token, words.convert_ids_to_tokens(5)]
     model.tokenizer.eos_token = words.convert_ids_to_tokens(6)
     assert run(model, asked[:1], max_new_tokens=len(ids) + 1 - at).table["reason"][0] == "length"
     # A special token writes nothing, but can be named.
