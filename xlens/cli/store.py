@@ -78,8 +78,10 @@ def verify(
     for damage in found.damage:
         done = "Dropped; the next run computes it again. " if damage.repaired else ""
         print(f"{damage.entry[:12]}: {done}{damage.problem}")
-    state = "all good" if not found.damage else "mended" if found.ok else "damaged"
-    print(f"{found.shards} shards in {found.entries} entries: {state}")
+    good = "all good" if found.shards else "nothing to look at"
+    state = good if not found.damage else "mended" if found.ok else "damaged"
+    shards, entries = number_of(found.shards, "shard"), number_of(found.entries, "entry", "entries")
+    print(f"{shards} in {entries}: {state}")
     if any(d.repairable and not d.repaired for d in found.damage):
         raise ValueError(f"Damage: {command(store.root, 'verify --repair')} drops what is damaged.")
     if not found.ok:
@@ -128,7 +130,7 @@ def prune(
         dry_run=dry_run,
     )
     verb = "would remove" if dry_run else "removed"
-    print(f"{verb} {len(done.removed)} entries, {done.size / 1e6:.1f} MB")
+    print(f"{verb} {number_of(len(done.removed), 'entry', 'entries')}, {done.size / 1e6:.1f} MB")
     for info in done.in_use:
         print(f"spared {info.id[:12]}: a process is computing it; prune it when that has ended")
 
