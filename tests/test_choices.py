@@ -125,7 +125,7 @@ def test_a_missing_column_one_language_and_nothing_are_refused():
     choices = Choices(frame, "test")
     with pytest.raises(ValueError, match="items in de only"):
         choices.select(languages=["de"])
-    with pytest.raises(ValueError, match="No items in fr"):
+    with pytest.raises(ValueError, match="No items in 'fr'"):
         choices.items("fr")
     with pytest.raises(ValueError, match=r"No id \['9'\]"):
         choices.select(ids=["9"])
@@ -474,7 +474,7 @@ def test_identical_options_are_left_out_of_the_share(tmp_path):
     assert whole.by == "logprob" and not np.allclose(by_sum["share"], by_token["share"])
     with pytest.raises(ValueError, match="'en' is among the languages"):
         latent_options(model, choices, languages=["en"], progress=False)
-    with pytest.raises(ValueError, match="No items in de"):
+    with pytest.raises(ValueError, match="No items in 'de'"):
         latent_options(model, choices, pivot="de", progress=False)
     with pytest.raises(ValueError, match="No item is left in fr"):
         latent_options(model, choices.select(ids=sorted(same)), languages=["fr"], progress=False)

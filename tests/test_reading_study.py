@@ -113,7 +113,7 @@ def test_a_wrong_study_is_refused(options, message):
 def test_questions_that_cannot_be_asked_show_before_a_model_is_loaded():
     stories = readings.reading_set()
     for options, message in (
-        ({"questions": ("fr",)}, "No questions in fr"),
+        ({"questions": ("fr",)}, "No questions in 'fr'"),
         ({"questions": ("en",), "instruction": "fr"}, "no reading template in fr"),
         ({"questions": ("en",), "shots": 99, "chat": "no"}, "need 99 demonstrations"),
         ({"questions": ("en",), **INSIDE, "kinds": ("x",)}, "Unknown kinds of evidence"),

@@ -88,7 +88,7 @@ def test_a_word_list_refuses_what_it_cannot_use() -> None:
         ANIMALS.select(kinds=["plant"])
     with pytest.raises(ValueError, match=r"\['animal'\]"):
         ANIMALS.select(kinds="animal")
-    with pytest.raises(ValueError, match="has 7"):
+    with pytest.raises(ValueError, match="words of 7"):
         ANIMALS.sample(8)
 
 

@@ -106,7 +106,7 @@ def test_refused_or_dropped_and_counted():
 
 
 def test_bad_selections(stories):
-    with pytest.raises(ValueError, match="No questions in fr: stories has en, de, ru, zh-Hans"):
+    with pytest.raises(ValueError, match="No questions in 'fr': stories has en, de, ru, zh-Hans"):
         stories.items("fr")
     with pytest.raises(ValueError, match=r"No id \['9'\]"):
         stories.select(ids=["9"])

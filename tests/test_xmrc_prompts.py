@@ -261,7 +261,7 @@ def test_what_is_not_asked_is_demonstrated_first(stories):
         reading_prompts(stories, shots=-1)
     with pytest.raises(ValueError, match="per_text=0"):
         reading_prompts(stories, per_text=0)
-    with pytest.raises(ValueError, match="No questions in ru"):
+    with pytest.raises(ValueError, match="No questions in 'ru'"):
         reading_prompts(few, question="ru", shots=1, pool=stories.select(languages=["en"]))
 
 
@@ -392,5 +392,5 @@ def test_questions_of_their_own_stay_in_their_language(stories):
     assert all(id.startswith("ru") for p in made for id in demonstrations(p))
     with pytest.raises(ValueError, match="tydi has other questions in every language"):
         reading_prompts(tydi, context="en", question="ru")
-    with pytest.raises(ValueError, match="No questions in fr"):
+    with pytest.raises(ValueError, match="No questions in 'fr'"):
         reading_prompts(stories, question="fr")

@@ -107,9 +107,7 @@ class AskingStudy(Study):
 
     def digest(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
         """As `Study.digest`: every question of every set."""
-        from xlens.tasks.items import content
-
-        return {"items": {name: content(choices.frame) for name, choices in data.items()}}
+        return {"items": {name: choices.digest() for name, choices in data.items()}}
 
     def described(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
         """As `Study.described`: where the questions are from, and how many can be used."""

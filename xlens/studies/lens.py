@@ -181,9 +181,7 @@ class LensStudy(Study):
 
     def digest(self, data: "WordList") -> dict[str, Any]:
         """As `Study.digest`: every word."""
-        from xlens.tasks.items import content
-
-        return {"words": content(data.frame)}
+        return {"words": data.digest()}
 
     def described(self, data: "WordList") -> dict[str, Any]:
         """As `Study.described`."""

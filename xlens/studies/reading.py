@@ -207,9 +207,7 @@ class ReadingStudy(Study):
 
     def digest(self, data: "ReadingSet") -> dict[str, Any]:
         """As `Study.digest`: every question and text."""
-        from xlens.tasks.items import content
-
-        return {"data": content(data.frame)}
+        return {"data": data.digest()}
 
     def described(self, data: "ReadingSet") -> dict[str, Any]:
         """As `Study.described`."""

@@ -95,22 +95,6 @@ def _called(tag: str, by_name: Iterable[str]) -> str:
     return next(iter(same.values())) if len(same) == 1 else tag
 
 
-def require_languages(
-    asked: Iterable[str], there: Sequence[str], *, what: str, source: str, advice: str
-) -> tuple[str, ...]:
-    """The standardised tags of what is asked for, all of which is there.
-
-    Raises:
-        ValueError: a language that isn't.
-    """
-    tags = standardize_all(asked)
-    if missing := [tag for tag in tags if tag not in there]:
-        raise ValueError(
-            f"No {what} in {', '.join(missing)}: {source} has {', '.join(there)}. {advice}"
-        )
-    return tags
-
-
 def listed(of: Iterable[Any]) -> str:
     """Names for a message, not too many."""
     names = [n.name if isinstance(n, Path) else str(n) for n in of]

@@ -1,22 +1,34 @@
 """`Choices`: the same multiple-choice items in several languages, by item id."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
 from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
-from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
 from xlens.tasks.items import item_id, item_text
-from xlens.tasks.sources import known, require_languages
+from xlens.tasks.parallel import (
+    DROPPED,
+    Fault,
+    Parallel,
+    first_faults,
+    nothing_dropped,
+    refusal,
+    rows_by_id,
+    told,
+)
+from xlens.tasks.sources import known
 
 REQUIRED = ("id", "language", "question", "options", "gold")
 OPTIONAL = {"context": "", "mark": "", "kind": "choice"}
-DROPPED = ("id", "language", "reason", "detail")
+_MEND = (
+    "Items are paired by id and must be the same question in every language: mend them, or leave "
+    "them out (incomplete='drop', --incomplete drop)."
+)
 REASONS = (
     "missing word",
     "too few options",
@@ -53,7 +65,7 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Choices:
+class Choices(Parallel):
     """Parallel multiple-choice items: every item in every language, options in one order.
 
     Attributes:
@@ -69,34 +81,21 @@ class Choices:
             kind) that differs between languages.
     """
 
+    REASONS: ClassVar[tuple[str, ...]] = REASONS
+
     frame: pd.DataFrame
     source: str
-    dropped: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=list(DROPPED), dtype="object")
-    )
+    dropped: pd.DataFrame = field(default_factory=nothing_dropped)
 
     def __post_init__(self) -> None:
         frame = tidy(self.frame, self.source)
         if faults := find_faults(frame):
-            raise ValueError(_refusal(faults, self.source))
+            raise ValueError(refusal(faults, self.source, self.CALLED, _MEND))
         object.__setattr__(self, "frame", frame)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __repr__(self) -> str:
         kinds = dict(Counter(self.kinds.values()))
         return f"Choices({kinds}, languages={list(self.languages)}, source={self.source!r})"
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Language tags in order of first appearance."""
-        return tuple(dict.fromkeys(self.frame["language"]))
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Item ids in order of first appearance."""
-        return tuple(dict.fromkeys(self.frame["id"]))
 
     @property
     def gold(self) -> dict[str, int]:
@@ -131,20 +130,6 @@ class Choices:
         rows = mine[columns].itertuples(index=False, name=None)
         return {id: Choice(*row) for id, row in zip(mine["id"], rows, strict=True)}
 
-    def require(self, languages: Iterable[str]) -> tuple[str, ...]:
-        """The standardised tags of `languages`, all of which are here.
-
-        Raises:
-            ValueError: a language that isn't.
-        """
-        return require_languages(
-            languages,
-            self.languages,
-            what="items",
-            source=self.source,
-            advice="Ask for one of these.",
-        )
-
     @typed
     def select(
         self,
@@ -173,17 +158,6 @@ class Choices:
             )
         return type(self)(frame, self.source, self.dropped)
 
-    @typed
-    def sample(self, n: int, *, seed: int = 0) -> Self:
-        """`n` items, in every language; the choice depends on the ids and the seed only.
-
-        Raises:
-            ValueError: `n` below 1 or above the number of items.
-        """
-        if not 1 <= n <= len(self):
-            raise ValueError(f"Can't sample {n} items of {len(self)}; ask for 1 to {len(self)}.")
-        return self.select(ids=sorted(self.ids, key=lambda id: seeded_rank(id, seed=seed))[:n])
-
     def identical(self, pivot: str | None = None) -> pd.DataFrame:
         """Options that are the same string, case aside, in two languages (`Oman`, `Oman`).
 
@@ -198,7 +172,7 @@ class Choices:
         """
         first = None if pivot is None else self.require([pivot])[0]
         rows: list[tuple[Any, ...]] = []
-        for id, mine in _by_id(self.frame).items():
+        for id, mine in rows_by_id(self.frame).items():
             seen: dict[tuple[int, str], list[str]] = {}
             for row in mine:
                 for n, option in enumerate(row.options):
@@ -235,14 +209,6 @@ class Choices:
             self.source,
             _together(self.dropped, left_out),
         )
-
-    def survival(self) -> pd.DataFrame:
-        """How many items were offered, how many are left, and why others are not: `reason n`."""
-        gone = self.dropped.drop_duplicates("id")
-        counts = gone["reason"].value_counts()
-        rows = [("offered", len(self) + len(gone)), ("kept", len(self))]
-        rows += [(reason, int(counts.get(reason, 0))) for reason in REASONS]
-        return pd.DataFrame(rows, columns=["reason", "n"])
 
 
 def whole_items(
@@ -321,63 +287,35 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     return out
 
 
-def find_faults(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+def find_faults(frame: pd.DataFrame) -> list[Fault]:
     """`id language reason detail` of every item that isn't the same question everywhere."""
-    languages = list(dict.fromkeys(frame["language"]))
-    faults: list[tuple[str, str, str, str]] = []
-    for id, rows in _by_id(frame).items():
-        faults += [(id, *fault) for fault in _item_faults(rows, languages)[:1]]
-    return faults
+    return first_faults(frame, _row_faults)
 
 
-def _by_id(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """Rows of each item; grouping by pandas is far slower."""
-    found: dict[str, list[Any]] = {}
-    for row in frame.itertuples(index=False):
-        found.setdefault(str(row.id), []).append(row)
-    return found
-
-
-def _item_faults(rows: Sequence[Any], languages: Sequence[str]) -> list[tuple[str, str, str]]:
-    first = rows[0]
-    there = {row.language for row in rows}
-    found: list[tuple[str, str, str]] = [
-        (tag, "missing language", "") for tag in languages if tag not in there
-    ]
-    for row in rows:
-        own = [folded(option) for option in row.options]
-        tests: Mapping[str, tuple[bool, str]] = {
-            "empty text": (not row.question or not all(own), ""),
-            "too few options": (len(own) < 2, str(len(own))),
-            "unequal options": (
-                len(own) != len(first.options),
-                f"{len(own)}, but {len(first.options)} in {first.language}",
-            ),
-            "option twice": (len(set(own)) < len(own), " / ".join(row.options)),
-            "gold out of range": (
-                not 0 <= row.gold < len(own),
-                f"{row.gold}, with {len(own)} options numbered from 0",
-            ),
-            "gold differs": (
-                row.gold != first.gold,
-                f"{row.gold}, but {first.gold} in {first.language}",
-            ),
-            "kind differs": (
-                row.kind != first.kind,
-                f"{row.kind}, but {first.kind} in {first.language}",
-            ),
-        }
-        found += [(row.language, why, detail) for why, (bad, detail) in tests.items() if bad]
-    return found
-
-
-def _refusal(faults: Sequence[tuple[str, str, str, str]], source: str) -> str:
-    more = f" and {len(faults) - 3} more items" if len(faults) > 3 else ""
-    return (
-        f"{source}: {'; '.join(map(_said, faults[:3]))}{more}. Items are paired by id and must be "
-        "the same question in every language: mend them, or leave them out (incomplete='drop', "
-        "--incomplete drop)."
-    )
+def _row_faults(row: Any, first: Any) -> list[tuple[str, str]]:
+    own = [folded(option) for option in row.options]
+    tests: Mapping[str, tuple[bool, str]] = {
+        "empty text": (not row.question or not all(own), ""),
+        "too few options": (len(own) < 2, str(len(own))),
+        "unequal options": (
+            len(own) != len(first.options),
+            f"{len(own)}, but {len(first.options)} in {first.language}",
+        ),
+        "option twice": (len(set(own)) < len(own), " / ".join(row.options)),
+        "gold out of range": (
+            not 0 <= row.gold < len(own),
+            f"{row.gold}, with {len(own)} options numbered from 0",
+        ),
+        "gold differs": (
+            row.gold != first.gold,
+            f"{row.gold}, but {first.gold} in {first.language}",
+        ),
+        "kind differs": (
+            row.kind != first.kind,
+            f"{row.kind}, but {first.kind} in {first.language}",
+        ),
+    }
+    return [(why, detail) for why, (bad, detail) in tests.items() if bad]
 
 
 def _nothing_left(source: str, left_out: pd.DataFrame) -> str:
@@ -385,17 +323,12 @@ def _nothing_left(source: str, left_out: pd.DataFrame) -> str:
     first = left_out.drop_duplicates("id")
     counts = Counter(zip(first["reason"], first["language"], strict=True)).most_common()
     reasons = [f"{n} {reason} ({tag})" for (reason, tag), n in counts]
-    one = _said(tuple(map(str, first.iloc[0])))
+    one = told(tuple(map(str, first.iloc[0])), "item")
     return (
         f"No item of {source} is left of {len(first)}: {', '.join(reasons[:6])}"
         f"{', …' if len(reasons) > 6 else ''}; the first, {one}. Leave that language out, or ask "
         "for other kinds or items."
     )
-
-
-def _said(fault: Sequence[str]) -> str:
-    id, language, reason, detail = fault
-    return f"item {id!r}, {language}: {reason}" + (f" ({detail})" if detail else "")
 
 
 def _texts(frame: pd.DataFrame, name: str, source: str) -> list[str]:

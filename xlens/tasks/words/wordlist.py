@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 import pandas as pd
 
 from xlens.checks import typed
 from xlens.languages import standardize_all
-from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import item_id
+from xlens.tasks.parallel import Parallel
 from xlens.text import form
 
 DROPPED = ("id", "language", "word", "reason")
@@ -26,7 +26,7 @@ def _missing(word: object) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class WordList:
+class WordList(Parallel):
     """Words by item and language.
 
     Attributes:
@@ -39,6 +39,9 @@ class WordList:
         ValueError: an id or language that occurs twice, an unknown language tag, or a cell that
             is neither NA nor a non-empty single line.
     """
+
+    CALLED: ClassVar[tuple[str, str]] = ("word", "words")
+    ADVICE: ClassVar[str] = "Add these languages to it, or ask for one it has."
 
     frame: pd.DataFrame
     source: str
@@ -68,9 +71,6 @@ class WordList:
                     )
         object.__setattr__(self, "frame", frame.astype("string"))
 
-    def __len__(self) -> int:
-        return len(self.frame)
-
     def __repr__(self) -> str:
         kinds = {kind: sum(kind_of(id) == kind for id in self.ids) for kind in self.kinds}
         return f"WordList({kinds}, languages={list(self.languages)}, source={self.source!r})"
@@ -89,20 +89,6 @@ class WordList:
     def kinds(self) -> tuple[str, ...]:
         """Kinds of item in order of first appearance; see `kind_of`."""
         return tuple(dict.fromkeys(kind_of(id) for id in self.ids))
-
-    def require(self, languages: Iterable[str]) -> tuple[str, ...]:
-        """The standardised tags of `languages`, all of which are columns here.
-
-        Raises:
-            ValueError: a language without a column.
-        """
-        asked = standardize_all(languages)
-        if missing := [tag for tag in asked if tag not in self.languages]:
-            raise ValueError(
-                f"No words in {', '.join(map(repr, missing))}: the list from {self.source} has "
-                f"{', '.join(self.languages)}. Add these languages to it, or ask for one it has."
-            )
-        return asked
 
     def words(self, language: str) -> dict[str, str]:
         """The words of one language by item id, items without a word left out.
@@ -140,20 +126,6 @@ class WordList:
         """
         columns = self.languages if languages is None else self.require(languages)
         return self._with(self.frame.dropna(subset=list(columns)))
-
-    @typed
-    def sample(self, n: int, *, seed: int = 0) -> Self:
-        """`n` items; the choice depends on the ids and the seed, not on the rows' order.
-
-        Raises:
-            ValueError: fewer than `n` items, or `n` below 1.
-        """
-        if not 1 <= n <= len(self):
-            raise ValueError(
-                f"Can't sample {n} items: the list from {self.source} has {len(self)}. "
-                f"Ask for 1 to {len(self)}."
-            )
-        return self.select(ids=sorted(self.ids, key=lambda id: seeded_rank(id, seed=seed))[:n])
 
     def identical(self, first: str, second: str) -> tuple[str, ...]:
         """Ids of the items that are the same string in both languages (`Oman`, `Oman`).

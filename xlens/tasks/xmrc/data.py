@@ -1,9 +1,9 @@
 """`ReadingSet`: the same questions on the same paragraphs in several languages, by question id."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -11,11 +11,20 @@ from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import item_id, item_text
-from xlens.tasks.sources import known, require_languages
+from xlens.tasks.parallel import (
+    DROPPED,
+    MISSING,
+    Fault,
+    Parallel,
+    first_faults,
+    nothing_dropped,
+    refusal,
+    told,
+)
+from xlens.tasks.sources import known
 from xlens.text import form, form_with_places, out_of_form
 
 REQUIRED = ("id", "language", "question", "context", "answers", "starts")
-DROPPED = ("id", "language", "reason", "detail")
 REASONS = (
     "missing language",
     "empty text",
@@ -24,7 +33,11 @@ REASONS = (
     "answer elsewhere",
     "paragraph differs",
 )
-_LANGUAGES = "missing language"
+_MEND = (
+    "Questions are paired by id, and each answer must stand at its place in the context: mend "
+    "them, or leave them out (incomplete='drop', --incomplete drop, for missing languages; "
+    "faulty='drop', --faulty drop, for the rest)."
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class ReadingSet:
+class ReadingSet(Parallel):
     """Questions with their paragraphs and answers, in several languages.
 
     Attributes:
@@ -76,39 +89,28 @@ class ReadingSet:
             context, or a paragraph that differs between languages.
     """
 
+    CALLED: ClassVar[tuple[str, str]] = ("question", "questions")
+    ADVICE: ClassVar[str] = "Ask for one of these, or read more."
+    REASONS: ClassVar[tuple[str, ...]] = REASONS
+
     frame: pd.DataFrame
     source: str
     parallel: bool = True
     control: str = ""
     other_articles: bool = False
-    dropped: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=list(DROPPED), dtype="object")
-    )
+    dropped: pd.DataFrame = field(default_factory=nothing_dropped)
 
     def __post_init__(self) -> None:
         frame = tidy(self.frame, self.source)
         if faults := find_faults(frame, parallel=self.parallel, answered=not self.control):
-            raise ValueError(_refusal(faults, self.source))
+            raise ValueError(refusal(faults, self.source, self.CALLED, _MEND))
         object.__setattr__(self, "frame", frame)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __repr__(self) -> str:
         return (
             f"ReadingSet({len(self)} questions on {len(self.paragraphs)} paragraphs, "
             f"languages={list(self.languages)}, source={self.source!r})"
         )
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Language tags in order of first appearance."""
-        return tuple(dict.fromkeys(self.frame["language"]))
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Question ids in order of first appearance."""
-        return tuple(dict.fromkeys(self.frame["id"]))
 
     @property
     def paragraphs(self) -> dict[str, tuple[str, ...]]:
@@ -130,20 +132,6 @@ class ReadingSet:
         columns = ["question", "context", "answers", "starts", "paragraph", "title"]
         rows = mine[columns].itertuples(index=False, name=None)
         return {id: Reading(*row) for id, row in zip(mine["id"], rows, strict=True)}
-
-    def require(self, languages: Iterable[str]) -> tuple[str, ...]:
-        """The standardised tags of `languages`, all of which are here.
-
-        Raises:
-            ValueError: a language that isn't.
-        """
-        return require_languages(
-            languages,
-            self.languages,
-            what="questions",
-            source=self.source,
-            advice="Ask for one of these, or read more.",
-        )
 
     @typed
     def select(
@@ -185,20 +173,8 @@ class ReadingSet:
             return self.select(ids=[id for part in parts for id in part])
         return self.select(ids=self._spread(n, seed, per_paragraph))
 
-    def survival(self) -> pd.DataFrame:
-        """How many questions were offered, how many are left, and why others not: `reason n`."""
-        gone = self.dropped.drop_duplicates("id")
-        counts = Counter(gone["reason"])
-        rows = [("offered", len(self) + len(gone)), ("kept", len(self))]
-        return pd.DataFrame(
-            [*rows, *((reason, counts[reason]) for reason in REASONS)], columns=["reason", "n"]
-        )
-
     def _spread(self, n: int, seed: int, per_paragraph: int) -> list[str]:
-        if not 1 <= n <= len(self):
-            raise ValueError(
-                f"Can't sample {n} questions of {len(self)}; ask for 1 to {len(self)}."
-            )
+        self.check_number(n)
         rounds = [
             (turn // per_paragraph, seeded_rank(paragraph, seed=seed), turn, id)
             for paragraph, ids in self.paragraphs.items()
@@ -230,15 +206,13 @@ def whole_readings(
         if value not in ("error", "drop"):
             raise ValueError(f"{name}={value!r}: accepted are 'error', 'drop'.")
     tidied = tidy(frame, source)
-    drop = {
-        reason: (incomplete if reason == _LANGUAGES else faulty) == "drop" for reason in REASONS
-    }
+    drop = {reason: (incomplete if reason == MISSING else faulty) == "drop" for reason in REASONS}
     faults = [fault for fault in find_faults(tidied, parallel=parallel) if drop[fault[2]]]
     kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
     if kept.empty:
         raise ValueError(
             f"No question of {source} is left; the first of {len(faults)} faults: "
-            f"{_said(faults[0])}."
+            f"{told(faults[0], 'question')}."
         )
     left_out = pd.DataFrame(faults, columns=list(DROPPED), dtype="object")
     return ReadingSet(kept, source, parallel=parallel, dropped=left_out)
@@ -338,25 +312,12 @@ def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:
     return [by_id[id] for id in frame["id"]]
 
 
-def find_faults(
-    frame: pd.DataFrame, *, parallel: bool, answered: bool = True
-) -> list[tuple[str, str, str, str]]:
+def find_faults(frame: pd.DataFrame, *, parallel: bool, answered: bool = True) -> list[Fault]:
     """`id language reason detail`: the first fault of every question that has one."""
-    languages = list(dict.fromkeys(frame["language"]))
-    by_id: dict[str, list[Any]] = {}
-    for row in frame.itertuples(index=False):
-        by_id.setdefault(str(row.id), []).append(row)
-    faults: list[tuple[str, str, str, str]] = []
-    for id, rows in by_id.items():
-        there = {row.language for row in rows}
-        found = [(t, _LANGUAGES, "") for t in languages if parallel and t not in there]
-        for row in rows:
-            found += _row_faults(row, rows[0], answered)
-        faults += [(id, *fault) for fault in found[:1]]
-    return faults
+    return first_faults(frame, partial(_row_faults, answered=answered), parallel=parallel)
 
 
-def _row_faults(row: Any, first: Any, answered: bool) -> list[tuple[str, str, str]]:
+def _row_faults(row: Any, first: Any, *, answered: bool) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if not row.question or not row.context.strip():
         found.append(("empty text", ""))
@@ -371,19 +332,4 @@ def _row_faults(row: Any, first: Any, answered: bool) -> list[tuple[str, str, st
     if row.paragraph != first.paragraph:
         detail = f"{row.paragraph}, but {first.paragraph} in {first.language}"
         found.append(("paragraph differs", detail))
-    return [(row.language, reason, detail) for reason, detail in found]
-
-
-def _refusal(faults: Sequence[tuple[str, str, str, str]], source: str) -> str:
-    more = f" and {len(faults) - 3} more questions" if len(faults) > 3 else ""
-    return (
-        f"{source}: {'; '.join(map(_said, faults[:3]))}{more}. Questions are paired by id, and "
-        "each answer must stand at its place in the context: mend them, or leave them out "
-        "(incomplete='drop', --incomplete drop, for missing languages; faulty='drop', --faulty "
-        "drop, for the rest)."
-    )
-
-
-def _said(fault: tuple[str, str, str, str]) -> str:
-    id, language, reason, detail = fault
-    return f"question {id!r}, {language}: {reason}" + (f" ({detail})" if detail else "")
+    return found
