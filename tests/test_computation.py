@@ -8,6 +8,7 @@ import threading
 import types
 
 import kit
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -227,6 +228,52 @@ def test_the_key_names_versions_and_the_code_of_modules_outside_packages(monkeyp
     with kit.passes(model) as passes:
         harvested(model, store=tmp_path)
     assert passes
+
+
+class Holder:
+    def __init__(self, held):
+        self.held, self.me = held, self
+
+
+class Slotted:
+    __slots__ = ("held",)
+
+    def __init__(self, held):
+        self.held = held
+
+
+def scaling_by(factor):
+    def scaled(x, *, by=factor):
+        return x * by
+
+    return scaled
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda size: Holder(torch.full((2,), size)),
+        lambda size: [Slotted({"of": size})],
+        lambda size: types.SimpleNamespace(held=np.full(2, size)),
+        lambda size: functools.partial(torch.mul, other=size),
+        scaling_by,
+        lambda size: lambda x, by=size: x * by,
+        lambda size: complex(size, 1),
+        lambda size: torch.sparse_coo_tensor([[0]], [size], (2,)),
+        lambda size: [nn.Linear(2, 2).requires_grad_(False).apply(lambda m: m.weight.fill_(size))],
+    ],
+)
+def test_numbers_are_found_in_whatever_a_module_holds(made):
+    model = kit.fresh("llama")
+
+    def key(size):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model.blocks[1].mlp.held = made(size)
+        return computation(model.hf_model)["modules"], model.fingerprint
+
+    assert key(2.0) == key(2.0) != key(3.0)
 
 
 @pytest.mark.parametrize("version", [None, "9.8"])  # beside a checkpoint; a package worked on

@@ -112,3 +112,14 @@ def test_the_readout_follows_weights_that_change():
         model.readout.ln_final.weight *= 3
     torch.testing.assert_close(model.readout.logits(resid), before * 6)
     torch.testing.assert_close(model.readout.norm_gain, gain * 3)
+
+
+def test_packed_weights_are_refused():
+    class Packed(nn.Module):  # as torch's quantised layers are
+        def weight(self):
+            raise AssertionError
+
+    own = tiny.model("llama")
+    own.lm_head = Packed()
+    with pytest.raises(ValueError, match=r"unembedding is a \S*Packed, .*\(quantised\)"):
+        xlens.load(own, tiny.tokenizer("llama"))

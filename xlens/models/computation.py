@@ -4,6 +4,7 @@ Stored results are found again by a key, and whatever decides the numbers stands
 be named, such as the user's own hooks, is `xlens.models.foreign`.
 """
 
+import functools
 import inspect
 import json
 import sys
@@ -104,6 +105,7 @@ def _usual(attention: str | None) -> str | None:
 def _modules(hf_model: nn.Module) -> str:
     whole = blake2b(digest_size=16)
     configs = dict[int, int]()
+    known = {id(module): name for name, module in walk(hf_model)}
     for name, module in walk(hf_model):
         rotary = _varying(module)
         said: dict[str, Any] = {
@@ -123,9 +125,9 @@ def _modules(hf_model: nn.Module) -> str:
                     whole.update(f"{config_text(value)} {own}".encode())
                 said[attribute] = ["config", configs[id(value)]]
             else:
-                said[attribute] = _plain(value)
+                said[attribute] = _plain(value, known)
         buffers = vars(module)["_buffers"]
-        said |= {k: _plain(v) for k, v in buffers.items() if k not in rotary}
+        said |= {k: _plain(v, known) for k, v in buffers.items() if k not in rotary}
         whole.update(json.dumps(said, sort_keys=True).encode())
     return whole.hexdigest()
 
@@ -142,34 +144,70 @@ def _varying(module: nn.Module) -> set[str]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON; of what has no such form, its type."""
-    if value is None or isinstance(value, (bool, int, float, str, torch.dtype, Enum)):
+def _plain(value: Any, known: Mapping[int, str], inside: tuple[int, ...] = ()) -> Any:
+    """A value as JSON; of what has no such form, its type.
+
+    Args:
+        value: An attribute, or what it holds.
+        known: Names of the model's own modules by id: they are told by themselves.
+        inside: Ids of what `value` lies in.
+    """
+    if value is None or isinstance(value, (bool, int, float, complex, str, torch.dtype, Enum)):
         return repr(value)
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), blake2b(value.tobytes()).hexdigest()]
     if isinstance(value, Tensor):
         return [str(value.dtype), list(value.shape), tensor_digest(value)]
+    if id(value) in inside or id(value) in known:
+        return ["module", known.get(id(value), "around")]
+
+    def within(part: Any) -> Any:
+        return _plain(part, known, (*inside, id(value)))
+
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast(list[Any], value)]
+        return [within(item) for item in cast(list[Any], value)]
     if isinstance(value, (set, frozenset)):
         return sorted(repr(item) for item in cast(set[Any], value))
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
+        return {str(k): within(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, functools.partial):
+        made = cast("functools.partial[Any]", value)
+        return [within(part) for part in (made.func, made.args, made.keywords)]
     if isinstance(value, FunctionType):
         code, cells = value.__code__, value.__closure__ or ()
         constants = [c for c in code.co_consts if not isinstance(c, CodeType)]
-        held = [_plain(cell.cell_contents) for cell in cells]
+        held = [cell.cell_contents for cell in cells]
         told = [value.__module__, value.__qualname__, code.co_code.hex(), list(code.co_names)]
-        return [*told, repr(constants), held]
+        given = [value.__defaults__, value.__kwdefaults__]
+        return [*told, repr(constants), within(held), within(given)]
     kind = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind is value:
+        return name  # told by the code
+    own: dict[str, Any] = dict(getattr(value, "__dict__", {}))
+    if isinstance(value, nn.Module):  # one that torch doesn't know of, in a list
+        held = ("_parameters", "_buffers", "_modules")
+        own = {k: v for k, v in own.items() if k in held or k not in _IDLE}
+    elif _anyones(kind.__module__):
+        slots = [s for base in inspect.getmro(type(value)) for s in vars(base).get("__slots__", ())]
+        own |= {s: getattr(value, s) for s in slots if hasattr(value, s)}
+    else:
+        return name
+    return [name, within(own)]
+
+
+def _anyones(module: str) -> bool:
+    """Whether objects of this module's classes may hold numbers: not those of torch or Python."""
+    package = package_of(module)
+    return package == "types" or package not in _RELEASED | sys.stdlib_module_names
 
 
 def tensor_digest(tensor: Tensor) -> str:
     """32 hexadecimal digits of a tensor's bytes."""
     if tensor.device.type == "meta":
         return "meta"
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return blake2b(flat.numpy().data, digest_size=16).hexdigest()
 

@@ -48,7 +48,13 @@ class Readout:
     # Looked up each time: an adapter that has an unembedding of its own can be switched off.
     @property
     def _weight(self) -> Tensor:
-        return self._unembed.weight  # type: ignore[return-value]
+        weight = self._unembed.weight
+        if not isinstance(weight, Tensor):
+            raise ValueError(
+                f"The unembedding is a {type(self._unembed).__qualname__}, whose weights are packed "
+                "(quantised), where xlens reads numbers. Load the model as it was before."
+            )
+        return weight
 
     @property
     def _bias(self) -> Tensor | None:
