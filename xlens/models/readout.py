@@ -51,8 +51,8 @@ class Readout:
         weight = self._unembed.weight
         if not isinstance(weight, Tensor):
             raise ValueError(
-                f"The unembedding is a {type(self._unembed).__qualname__}, whose weights are packed "
-                "(quantised), where xlens reads numbers. Load the model as it was before."
+                f"The unembedding is a {type(self._unembed).__qualname__}, whose weights are "
+                "packed (quantised), where xlens reads numbers. Load the model as it was before."
             )
         return weight
 
