@@ -112,7 +112,7 @@ class ServedModel:
     @property
     def endpoint(self) -> str:
         """The address that is asked."""
-        return (self.base_url or OPENAI).rstrip("/")
+        return (OPENAI if self.base_url is None else self.base_url).rstrip("/")
 
     @property
     def official(self) -> bool:

@@ -1,5 +1,6 @@
 """`xlens steer`: does pushing the stream towards another language help?"""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -67,8 +68,8 @@ class SteeredStudy(AskingStudy):
             if (given := getattr(self, name)) < n:
                 raise ValueError(f"{name}={given}; it must be at least {n}.")
         for name in ("strengths", "removal_strengths"):
-            if not any(given := getattr(self, name)):
-                raise ValueError(f"{name}={given!r}; give at least one other than 0.")
+            if not any(given := getattr(self, name)) or not all(map(math.isfinite, given)):
+                raise ValueError(f"{name}={given!r}; give numbers, at least one other than 0.")
         _ = self.bands
 
     @property
