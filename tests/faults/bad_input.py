@@ -59,28 +59,27 @@ def options(command: str) -> Iterator[tuple[str, str]]:
             yield names[0], str(argument.hint)
 
 
-def command_line(ground: Ground) -> Row:
-    """Every option of every command, with what can't be meant."""
-    row = Row("bad input, options of commands")
+def command_line(ground: Ground, command: str, base: Sequence[str]) -> Row:
+    """Every option of a command, with what can't be meant."""
+    row = Row(f"bad input, options of {command}")
     places = {"DATA": str(ground.data), "PROMPTS": str(ground.prompts)}
-    for command, base in BASES.items():
-        for name, hint in options(command):
-            kind = next((kind for kind in NUMBERS if kind in hint), None)
-            if "bool" in hint or name in MEANT:
-                continue
-            for token in NUMBERS[kind] if kind and "str" not in hint else WORDS:
-                row.tried += 1
-                line = [places.get(word, word) for word in base]
-                if name in line:  # in the place of what stands there
-                    at = line.index(name)
-                    line = line[:at]
-                code, told = said([*line, f"{name}={token}"])
-                error = told[told.rfind("xlens: error:") :]
-                if code != 2 or "Traceback" in told or error.count("\n") != 1:
-                    row.faults.append(f"{command} {name}={token!r}: {code} {told[-300:]!r}")
-                elif NO_MODEL in error and len(error) < 600:
-                    row.counts["taken"] += 1
-                    row.counts[f"taken: {command} {name}={token!r}"] += 1
+    for name, hint in options(command):
+        kind = next((kind for kind in NUMBERS if kind in hint), None)
+        if "bool" in hint or name in MEANT:
+            continue
+        for token in NUMBERS[kind] if kind and "str" not in hint else WORDS:
+            row.tried += 1
+            line = [places.get(word, word) for word in base]
+            if name in line:  # in the place of what stands there
+                at = line.index(name)
+                line = line[:at]
+            code, told = said([*line, f"{name}={token}"])
+            error = told[told.rfind("xlens: error:") :]
+            if code != 2 or "Traceback" in told or error.count("\n") != 1:
+                row.faults.append(f"{command} {name}={token!r}: {code} {told[-300:]!r}")
+            elif NO_MODEL in error and len(error) < 600:
+                row.counts["taken"] += 1
+                row.counts[f"taken: {command} {name}={token!r}"] += 1
     return row
 
 
@@ -256,4 +255,5 @@ def rows(ground: Ground, folder: Path, times: int, only: Sequence[str] = ()) -> 
     if not only or "functions" in only:
         yield functions()
     if not only or "options" in only:
-        yield command_line(ground)
+        for command, base in BASES.items():
+            yield command_line(ground, command, base)
