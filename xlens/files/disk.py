@@ -51,17 +51,16 @@ def write(path: Path, content: str | bytes | memoryview) -> None:
 def draft(path: Path, chunks: Iterable[bytes | memoryview]) -> Path:
     """Write chunks beside `path`, down to the disk; `publish` gives them their name."""
     temporary = unique(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
-    try:
-        for chunk in chunks:
-            _write_all(descriptor, chunk)
-        os.fsync(descriptor)
-    except BaseException as error:
-        os.close(descriptor)
-        remove(temporary)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a write knows no name
-        raise
+    with _named(path):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+        try:
+            for chunk in chunks:
+                _write_all(descriptor, chunk)
+            os.fsync(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            remove(temporary)
+            raise
     os.close(descriptor)
     return temporary
 
@@ -73,7 +72,8 @@ def publish(drafts: Mapping[Path, Path]) -> None:
     """
     try:
         for final, temporary in drafts.items():
-            os.replace(temporary, final)
+            with _named(final):
+                os.replace(temporary, final)
     except BaseException:
         for temporary in drafts.values():
             remove(temporary)
@@ -173,7 +173,8 @@ def make(folder: Path) -> None:
         return
     make(folder.parent)
     try:
-        os.mkdir(folder)
+        with _named(folder):
+            os.mkdir(folder)
     except FileExistsError:  # by another process this moment; or it is a file
         if not folder.is_dir():
             raise
@@ -216,11 +217,23 @@ def sync(path: Path) -> None:
     """Bring a file, or a folder's list of names, down to the disk."""
     if os.name == "nt":
         return  # Windows can't for a folder, and doesn't need to
-    descriptor = os.open(path, os.O_RDONLY)
+    with _named(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Errors from inside name `path`: a write or a sync knows no name."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _sync_tree(folder: Path) -> None:
