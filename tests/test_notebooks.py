@@ -123,7 +123,7 @@ def test_a_notebook_runs_on_a_tiny_model(path, model, tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    [EXPERIMENTS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in EXPERIMENTS[1:])],
+    [pytest.param(path, marks=pytest.mark.slow) for path in EXPERIMENTS],
     **named,
 )
 def test_an_experiment_runs_small(path, model, tmp_path):

@@ -48,6 +48,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.usefixtures("as_users_have_it")
 def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
     model = kit.model(folder)
     found = study_process(model, choices, study=STUDY, folder=tmp_path, progress=False)
@@ -99,6 +100,7 @@ def run(*line: str) -> None:
     assert not done.value.code
 
 
+@pytest.mark.slow
 def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "run"

@@ -41,13 +41,13 @@ class Result:
         provenance: What made this result: model, tokenizer, dtype, seeds, versions, options.
     """
 
-    KINDS: ClassVar[dict[str, type["Result"]]] = {}
-    """Every kind of result whose module was imported, by name."""
+    KINDS: ClassVar[dict[tuple[str, str], type["Result"]]] = {}
+    """Every kind of result whose module was imported, by that module and its name."""
     provenance: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
-        """Kinds are told apart by name alone, as a folder must tell what it holds."""
-        Result.KINDS[cls.__name__] = cls
+        """Known by module and name, by which a folder tells what it holds."""
+        Result.KINDS[cls.__module__, cls.__name__] = cls
 
     def to_frame(self) -> pd.DataFrame:
         """The result's main table."""
@@ -160,16 +160,20 @@ def load(path: str | Path, *, verify: bool = True) -> Result:
         return Result.load(path)  # which says what was expected
     except (ValueError, KeyError, TypeError, AttributeError):
         raise files.damaged(header, "it can't be read", _AGAIN) from None
-    # Of a file one doesn't import what it likes: only what is ours.
-    if name not in Result.KINDS and module.split(".")[0] == __package__:
+    # Of a file one doesn't import what it likes: only what is ours, and no program.
+    if module.split(".")[0] == __package__ and not module.endswith("__main__"):
         with suppress(ImportError):
             importlib.import_module(module)
-    if name not in Result.KINDS:
+    found = [kind for key, kind in Result.KINDS.items() if key == (module, name)]
+    if not found:
+        # A module of ours may have moved since, and results of an older xlens name none.
+        found = [kind for (_, called), kind in Result.KINDS.items() if called == name]
+    if len(found) != 1:
         raise ValueError(
             f"{str(path)!r} holds a {name}, a kind of result that isn't known: import the module "
             f"that defines it first{module and f' ({module})'}."
         )
-    return Result.KINDS[name].load(path, verify=verify)
+    return found[0].load(path, verify=verify)
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
