@@ -253,8 +253,9 @@ def test_a_hostile_answer_is_an_error_of_its_prompt_and_the_rest_is_kept(name, t
 @pytest.mark.parametrize("name", FINE)
 def test_odd_answers_are_answers(name, tmp_path):
     with hostile(FINE[name]) as there:
-        # They are in time; a busy machine may not be.
-        assert ask(there, tmp_path, timeout=5.0).table["text"].tolist() == ["A", "B", "C"]
+        # They are in time, and come by connections that are closed after each: a client that takes
+        # up one that is closing asks again.
+        assert ask(there, tmp_path, timeout=5.0, max_retries=2).table["text"].tolist() == ["A", "B", "C"]
 
 
 def test_there_are_enough_of_them():
