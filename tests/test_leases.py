@@ -233,6 +233,7 @@ def test_a_stopped_process_is_told_overtaken_and_refused_when_it_wakes(tmp_path:
     assert same(store.open(store.entries()[0].id).read(0), tensors(0))
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_stopped_process_holds_is_told_and_broken(tmp_path: Path) -> None:
     root = tmp_path / "store"
     Store(root).entry(KEY, shards=2)

@@ -252,6 +252,7 @@ def test_served_models_have_no_inside():
         study_reading(served, readings.reading_set(), study=study, progress=False)
 
 
+@pytest.mark.slow
 @serving.needed
 def test_a_served_model_answers_as_it_does_here(
     served_folder, served_address, data, tmp_path, capsys

@@ -153,7 +153,14 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
     assert done.parts.keys() == {n.split("/", 2)[2] for n in before}
 
 
-@pytest.mark.parametrize("command", [c for c in STUDIES if c != "demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=pytest.mark.slow) if c == "process" else c
+        for c in STUDIES
+        if c != "demo"
+    ],
+)
 def test_python_and_command_line_are_one(command, folder):
     """The same options by either way: the same parts, to the byte, and the same config."""
     study = small(command)
