@@ -26,8 +26,8 @@ from xlens.report.reading_tables import (
 from xlens.runs import RunDirectory
 from xlens.served import ServedModel
 from xlens.stats import Resampling
-from xlens.studies import Loading, ReadingStudy
-from xlens.studies.running.places import folder_names
+from xlens.studies import Loading, ReadingStudy, Serving
+from xlens.studies.running.places import places
 from xlens.studies.steps import context_retrieval
 from xlens.studies.steps.context_retrieval import check_reading, combinations
 from xlens.studies.steps.leaderboard import find_pairs, given_pairs, leaderboard
@@ -364,6 +364,10 @@ def reading_scores_of_one() -> ReadingResult:
     return reading_scores(said, resampling=Resampling(draws=50))
 
 
+def folders_of(names: list[str]) -> dict[str, str]:
+    return {place.name: place.folder for place in places(names, Loading(), Serving())}
+
+
 def test_pairs_by_name_and_by_hand():
     names = ["a", "a-it", "b_Instruct", "b", "c-chat", "d"]
     assert find_pairs(names) == (("a", "a-it"), ("b", "b_Instruct"))
@@ -372,13 +376,13 @@ def test_pairs_by_name_and_by_hand():
         with pytest.raises(ValueError, match=message):
             find_pairs(names, [given])
     odd = ["./no-such@http://host:80/v1", "模型"]
-    folders = folder_names(["org/m", "big@http://host:80/v1", "big@https://other/v1", *odd])
+    folders = folders_of(["org/m", "big@http://host:80/v1", "big@https://other/v1", *odd])
     assert list(folders.values()) == ["org--m", "big", "big-2", "no-such", "model"]
     assert given_pairs(["org/m:big@http://host:80/v1"], folders) == [("org--m", "big")]
     with pytest.raises(ValueError, match="give BASE:POST"):
         given_pairs(["org/m"], folders)
     with pytest.raises(ValueError, match="named twice"):
-        folder_names(["m", "m"])
+        folders_of(["m", "m"])
 
 
 # --- the command ---

@@ -65,9 +65,12 @@ def check_fields(instance: Any) -> None:
     """
     # What nobody gave is right, and a command's help shows nothing else: pydantic isn't needed.
     given = [f for f in fields(instance) if getattr(instance, f.name) is not f.default]
-    for name in [f.name for f in given if not _is_made(f, getattr(instance, f.name))]:
-        from pydantic import ValidationError
+    names = [f.name for f in given if not _is_made(f, getattr(instance, f.name))]
+    if not names:
+        return
+    from pydantic import ValidationError
 
+    for name in names:
         adapter, accepted = _adapters(type(instance))[name]
         value = _plain(getattr(instance, name))
         try:

@@ -176,6 +176,15 @@ def load(path: str | Path, *, verify: bool = True) -> Result:
     return found[0].load(path, verify=verify)
 
 
+def by_group(parts: Mapping[str, Result]) -> dict[str, dict[str, Result]]:
+    """Parts called `GROUP/PART` by group, then by their names in it; the others under no name."""
+    found: dict[str, dict[str, Result]] = {}
+    for name, part in parts.items():
+        group, _, own = name.rpartition("/")
+        found.setdefault(group, {})[own] = part
+    return found
+
+
 def _parquet(table: pd.DataFrame) -> bytes:
     buffer = BytesIO()
     table.to_parquet(buffer)

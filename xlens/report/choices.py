@@ -7,22 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from xlens import files
 from xlens.consistency import METRICS, ConsistencyResult
-from xlens.figures import Figure, agreement_matrix, figure_block, page, write_figures
+from xlens.figures import Figure, agreement_matrix, figure_block
 from xlens.languages import english_names
 from xlens.report.grouped import Group, groups
-from xlens.report.reproduce import reproduce
 from xlens.report.sentences import listed, used
-from xlens.report.style import STYLE
 from xlens.report.tables import figure, interval, number, paragraph, table
 from xlens.report.ways import ways_html, ways_sentences
-from xlens.results import Result
+from xlens.report.written import heading, write_page
+from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.studies.choices import PANEL
 from xlens.wording import percent
 
-_PLOTLY = "../plotly.min.js"
 LEVEL = 0.05
 """Of the tests that sentences speak of."""
 _DRAWN = ("rank_c", "spearman", "lift", "jaccard_lift", "same_wrong")
@@ -49,28 +46,20 @@ def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         drawn = {f"{start}{m.replace('_', '-')}": agreement_matrix(panel, m) for m in measured}
         figures[key] = drawn
     every = {name: fig for drawn in figures.values() for name, fig in drawn.items()}
-    write_figures(every, run.figures, plotlyjs=_PLOTLY)
-    models = listed_models(panel.provenance for panel in panels.values())
-    title = f"Do the answers of {models} agree?"
+    made_by = [panel.provenance for panel in panels.values()]
+    title = f"Do the answers of {listed_models(made_by)} agree?"
     survival = run.provenance.get("survival", {})
-    body = "\n".join(
-        [
-            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
-            "<p>The same multiple-choice questions were asked in several languages; the model's "
-            "answer is the option whose text it finds most probable. Intervals are "
-            f"{run.resampling.percent}, by resampling items.</p>",
-            *(
-                _section(found[key], panel, figures[key], names, len(panels) > 1, survival)
-                for key, panel in panels.items()
-            ),
-            reproduce(run, [panel.provenance for panel in panels.values()]),
-            "</main>\n",
-        ]
-    )
-    files.write(run.report_file, page(title, body, style=STYLE))
-    if static:
-        write_figures(every, run.figures, static=static, plotlyjs=_PLOTLY)
-    return run.report_file
+    sections = [
+        heading(title),
+        "<p>The same multiple-choice questions were asked in several languages; the model's "
+        "answer is the option whose text it finds most probable. Intervals are "
+        f"{run.resampling.percent}, by resampling items.</p>",
+        *(
+            _section(found[key], panel, figures[key], names, len(panels) > 1, survival)
+            for key, panel in panels.items()
+        ),
+    ]
+    return write_page(run, title, sections, made_by, every, static)
 
 
 def panel_in(parts: Mapping[str, Result]) -> ConsistencyResult | None:
@@ -86,7 +75,7 @@ def listed_models(made_by: Iterable[Mapping[str, Any]]) -> str:
 
 def told(parts: Mapping[str, Result]) -> list[str]:
     """What is said of a model's parts in the terminal: the sentences of the page."""
-    panels = {n.rpartition("/")[0]: p for n, p in parts.items() if isinstance(p, ConsistencyResult)}
+    panels = {group: panel for group, own in by_group(parts).items() if (panel := panel_in(own))}
     names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
     said: list[str] = []
     for group, panel in panels.items():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from xlens.results import Result
+from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 
 
@@ -30,14 +30,11 @@ def groups(run: RunDirectory) -> dict[str, Group]:
     found: dict[str, Group] = {}
     several = len(run.models) > 1
     for model in run.models:
-        for name, part in run.parts(model).items():
-            group, _, kind = name.rpartition("/")
-            if not group:
-                continue
-            key = f"{model}-{group}" if several else group
-            if key not in found:
-                found[key] = Group(key, model, group, {}, f"{model}, {group}" if several else group)
-            found[key].parts[kind] = part
+        for group, parts in by_group(run.parts(model)).items():
+            if group:
+                key = f"{model}-{group}" if several else group
+                title = f"{model}, {group}" if several else group
+                found[key] = Group(key, model, group, parts, title)
     if not found:
         raise ValueError(
             f"{str(run.path)!r} has no results yet: run the study to its end first, so that "

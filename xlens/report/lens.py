@@ -5,19 +5,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from xlens import files
 from xlens.figures import (
     Figure,
     figure_block,
-    page,
     pairs_overview,
     report_colors,
-    write_figures,
 )
 from xlens.lens.result import LensSummary
 from xlens.report.grouped import Group, groups
 from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
-from xlens.report.reproduce import reproduce
 from xlens.report.sentences import (
     landmark_value,
     named,
@@ -25,8 +21,8 @@ from xlens.report.sentences import (
     used,
     verdict,
 )
-from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
+from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.lens import SUMMARY, SURVIVAL
@@ -34,7 +30,6 @@ from xlens.studies.running.kept import LeftOut
 from xlens.studies.running.runner import LEFT_OUT
 from xlens.wording import number_of
 
-_PLOTLY = "../plotly.min.js"
 _OVERVIEW = "all-pairs"
 Pairs = Mapping[str, Mapping[str, LensSummary]]
 
@@ -63,24 +58,14 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     }
     figures = _figures(pairs, names)
     everything = {name: fig for part in figures.values() for name, fig in part.items()}
-    write_figures(everything, run.figures, plotlyjs=_PLOTLY)
-    body = "\n".join(
-        [
-            "<main>",
-            _opening(run, pairs, made_by, names, titles),
-            _overview(titles, figures),
-            *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
-            _survival(found, titles),
-            _left_out(run),
-            reproduce(run, made_by),
-            "</main>\n",
-        ]
-    )
-    title = _title(made_by)
-    files.write(run.report_file, page(title, body, style=STYLE))
-    if static:
-        write_figures(everything, run.figures, static=static, plotlyjs=_PLOTLY)
-    return run.report_file
+    sections = [
+        _opening(run, pairs, made_by, names, titles),
+        _overview(titles, figures),
+        *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
+        _survival(found, titles),
+        _left_out(run),
+    ]
+    return write_page(run, _title(made_by), sections, made_by, everything, static)
 
 
 def summaries(parts: Mapping[str, Result]) -> dict[str, LensSummary]:

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from xlens import files
-from xlens.figures import page
-from xlens.report.reproduce import reproduce
-from xlens.report.style import STYLE
 from xlens.report.tables import paragraph, table
+from xlens.report.written import heading, write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
 
@@ -39,16 +36,7 @@ def write_plain_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         + "</section>\n"
         for model, each in parts.items()
     ]
-    body = "\n".join(
-        [
-            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
-            *sections,
-            reproduce(run, made_by),
-            "</main>\n",
-        ]
-    )
-    files.write(run.report_file, page(title, body, style=STYLE))
-    return run.report_file
+    return write_page(run, title, [heading(title), *sections], made_by)
 
 
 def _part(name: str, part: Result) -> str:

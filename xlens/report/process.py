@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xlens import files
 from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.figures import (
     Figure,
@@ -20,12 +19,10 @@ from xlens.figures import (
     language_map_animation,
     languages_said,
     latent_share,
-    page,
     pair_curves,
     probe_curves,
     steering_effects,
     steering_surface,
-    write_figures,
 )
 from xlens.languages import english_names
 from xlens.report.choices import (
@@ -36,12 +33,11 @@ from xlens.report.choices import (
     means_table,
 )
 from xlens.report.grouped import Group, groups
-from xlens.report.reproduce import reproduce
 from xlens.report.sentences import listed, used
-from xlens.report.style import STYLE
 from xlens.report.tables import figure, number, paragraph, table
 from xlens.report.ways import ways_html
-from xlens.results import Result
+from xlens.report.written import heading, write_page
+from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
@@ -88,7 +84,6 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         for key, group in found.items()
         for name, fig in _figures(group.parts, run.resampling).items()
     }
-    write_figures(figures, run.figures, plotlyjs="../plotly.min.js")
     sets = {key: group.parts for key, group in found.items()}
     names = language_names(sets.values())
     made_by = [next(iter(parts.values())).provenance for parts in sets.values()]
@@ -105,23 +100,16 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
             "The same multiple-choice questions in several languages, asked with the stream pushed "
             "towards one of them: does accuracy change?"
         )
-    body = "\n".join(
-        [
-            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
-            f"<p>{what} Every number has its control beside it; intervals are "
-            f"{run.resampling.percent}.</p>",
-            *(
-                _section(found[key], figures, _said(run, found[key].name), len(sets) > 1, names)
-                for key in sets
-            ),
-            reproduce(run, made_by),
-            "</main>\n",
-        ]
-    )
-    files.write(run.report_file, page(title, body, style=STYLE))
-    if static:
-        write_figures(figures, run.figures, static=static, plotlyjs="../plotly.min.js")
-    return run.report_file
+    sections = [
+        heading(title),
+        f"<p>{what} Every number has its control beside it; intervals are "
+        f"{run.resampling.percent}.</p>",
+        *(
+            _section(found[key], figures, _said(run, found[key].name), len(sets) > 1, names)
+            for key in sets
+        ),
+    ]
+    return write_page(run, title, sections, made_by, figures, static)
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
@@ -135,10 +123,7 @@ def offered(known: Mapping[str, Any]) -> list[str]:
 
 def told(parts: Mapping[str, Result]) -> list[str]:
     """What is said of a model's parts in the terminal: the sentences of the page."""
-    sets: dict[str, dict[str, Result]] = {}
-    for name, part in parts.items():
-        group, _, kind = name.rpartition("/")
-        sets.setdefault(group, {})[kind] = part
+    sets = by_group(parts)
     names = language_names(sets.values())
     said: list[str] = []
     for group, own in sets.items():

@@ -16,14 +16,12 @@ from xlens.figures import (
     error_bars,
     figure_block,
     language_colors,
-    page,
     phase_boundaries,
     phase_curves,
     ratio_scatter,
     reading_bars,
     reading_matrix,
     segment_relevance,
-    write_figures,
 )
 from xlens.figures.trace import shorten
 from xlens.languages import english_name
@@ -42,10 +40,9 @@ from xlens.report.reading_tables import (
     text_table,
     wide_rows,
 )
-from xlens.report.reproduce import reproduce
 from xlens.report.sentences import used
-from xlens.report.style import STYLE
 from xlens.report.tables import figure, table
+from xlens.report.written import heading, write_page
 from xlens.results import Result, spreadsheet_safe
 from xlens.runs import ACROSS, RunDirectory
 from xlens.served.generate import REFUSED
@@ -56,7 +53,6 @@ from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.scores import SETTINGS
 from xlens.wording import number_of
 
-_PLOTLY = "../plotly.min.js"
 TABLE = "predictions.csv"
 """Texts stand in `predictions/table.parquet`."""
 _EXAMPLES = 8
@@ -115,26 +111,18 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     }
     if scatter := _scatter(models):
         figures = {"models-ratios": scatter, **figures}
-    write_figures(figures, run.figures, plotlyjs=_PLOTLY)
     made_by = [scores_of(parts).provenance for parts in models.values()]
     names = [scores_of(parts).model for parts in models.values()]
     whose = f"does {names[0]}" if len(names) == 1 else f"do {len(names)} models"
     title = f"How well {whose} read across languages?"
-    body = "\n".join(
-        [
-            f"<main>\n<header>\n<h1>{escape(title)}</h1>\n</header>",
-            _opening(next(iter(models.values()))),
-            *([] if board is None else [_board(board, scatter, next(iter(models.values())))]),
-            *(_section(model, parts, figures) for model, parts in models.items()),
-            _steadiness(models),
-            reproduce(run, made_by),
-            "</main>\n",
-        ]
-    )
-    files.write(run.report_file, page(title, body, style=STYLE))
-    if static:
-        write_figures(figures, run.figures, static=static, plotlyjs=_PLOTLY)
-    return run.report_file
+    sections = [
+        heading(title),
+        _opening(next(iter(models.values()))),
+        *([] if board is None else [_board(board, scatter, next(iter(models.values())))]),
+        *(_section(model, parts, figures) for model, parts in models.items()),
+        _steadiness(models),
+    ]
+    return write_page(run, title, sections, made_by, figures, static)
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:

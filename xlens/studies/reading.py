@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xlens.models import HookedModel
     from xlens.models.sources import Outline
     from xlens.served import ServedModel
+    from xlens.studies.steps.context_retrieval import ReadingPlan
     from xlens.tasks.xmrc import ReadingSet
 
 READING_SETTINGS = ("en-en", "en-x", "x-en", "x-x", "full")
@@ -215,14 +216,17 @@ class ReadingStudy(Study):
         left = {str(k): int(n) for k, n in zip(table["reason"], table["n"], strict=True)}
         return {"questions": data.source, "survival": left}
 
-    def asked(self, data: "ReadingSet", model: "HookedModel | ServedModel") -> dict[str, Any]:
-        """As `Study.asked`: the prompts, as another chat template is another study."""
-        from xlens.studies.steps.context_retrieval import prompts_digest
+    def prepared(
+        self, data: "ReadingSet", model: "HookedModel | ServedModel"
+    ) -> "tuple[ReadingPlan, dict[str, Any]]":
+        """As `Study.prepared`: the prompts; another chat template is another study."""
+        from xlens.studies.steps.context_retrieval import ReadingPlan
 
-        return {"prompts": prompts_digest(data, self, model)}
+        plan = ReadingPlan.of(data, self, model)
+        return plan, {"prompts": plan.digest()}
 
     def steps(
-        self, data: "ReadingSet", model: "HookedModel | ServedModel", kept: Kept
+        self, data: "ReadingPlan", model: "HookedModel | ServedModel", kept: Kept
     ) -> Iterable[Step]:
         """As `Study.steps`."""
         from xlens.studies.steps.context_retrieval import reading_steps

@@ -156,13 +156,19 @@ class Study:
         """What of the data decides numbers: content, never names alone; by the field it is of."""
         raise NotImplementedError
 
-    def steps(self, data: Any, model: Any, kept: Kept) -> Iterable[Step]:
-        """How the parts are made, in order; `model` is loaded, or served where `SERVED`."""
-        raise NotImplementedError
+    def prepared(self, data: Any, model: Any) -> tuple[Any, dict[str, Any]]:
+        """The data as this model is asked it, and what of that decides numbers: prompts, say."""
+        return data, {}
 
-    def asked(self, data: Any, model: Any) -> dict[str, Any]:
-        """What more decides numbers once the model is there, its chat template, say."""
-        return {}
+    def steps(self, data: Any, model: Any, kept: Kept) -> Iterable[Step]:
+        """How the parts are made, in order.
+
+        Args:
+            data: As `prepared` gives it.
+            model: Loaded, or served where `SERVED`.
+            kept: Where what it computes is kept.
+        """
+        raise NotImplementedError
 
     def check_models(self, folders: Mapping[str, str]) -> None:
         """Refuse models that can't be asked together, by name with the folder of each."""

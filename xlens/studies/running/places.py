@@ -1,6 +1,5 @@
 """The models of a run: several, or several revisions of one; each with a folder of its own."""
 
-import gc
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def places(
     Raises:
         ValueError: a model twice, one that isn't there, or options that don't go together.
     """
-    names = [model if isinstance(model, str) else str(model) for model in models]
+    names = list(map(str, models))
     named = [name for name, model in zip(names, models, strict=True) if isinstance(model, str)]
     endpoints = serving.endpoints(named, chat=chat)
     if loading.adapter is not None and (len(models) > 1 or endpoints):
@@ -109,18 +108,6 @@ def _place(name: str, folder: str, model: Model, how: Loading) -> Place:
     return Place(name, folder, lambda: how.load(str(model)), find, trusted=how.trust_remote_code)
 
 
-def folder_names(models: Sequence[str]) -> dict[str, str]:
-    """The folder of each model's parts, by what it is called on the command line.
-
-    Raises:
-        ValueError: a model twice.
-    """
-    called = [
-        Path(name).resolve().name if Path(name).exists() else _URL.sub("", name) for name in models
-    ]
-    return dict(zip(models, _folders(models, called), strict=True))
-
-
 def _folders(names: Sequence[str], called: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name, short in zip(names, called, strict=True):
@@ -145,8 +132,3 @@ def read_seen(folder: Path) -> dict[str, Any] | None:
 def write_seen(folder: Path, seen: dict[str, Any]) -> None:
     """Write down what shows later that it is the same model."""
     files.write(folder / SEEN, files.sealed_json(seen))
-
-
-def freed() -> None:
-    """Hooked modules refer to each other: collected before the next is loaded, two may not fit."""
-    gc.collect()

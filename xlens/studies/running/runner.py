@@ -1,5 +1,6 @@
 """`run`: the one way to run a study, in Python as on the command line."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ import torch
 from xlens.checks import typed
 from xlens.engine import Store
 from xlens.prompts import TooFewItems
-from xlens.results import HEADER, Result, load
+from xlens.results import HEADER, Result, by_group, load
 from xlens.runs import ACROSS, RunDirectory, describe_run
 from xlens.served import ServedModel
 from xlens.studies.loading import Loading
 from xlens.studies.running.kept import LeftOut, MadeFrom, differing, identity, other
-from xlens.studies.running.places import Model, Place, freed, places, read_seen, write_seen
+from xlens.studies.running.places import Model, Place, places, read_seen, write_seen
 from xlens.studies.serving import FREE as SERVING_FREE
 from xlens.studies.serving import Serving
 from xlens.studies.study import Kept, Step, Study
@@ -136,7 +137,7 @@ def run(
         else:
             kept = Kept(store, progress)
             parts = _made(study, data, place, decided, at, kept, watch)
-            freed()
+            gc.collect()  # hooked modules refer to each other: two models may not fit
             if at and seen:
                 write_seen(at, seen)
         done[place.folder] = parts
@@ -235,8 +236,8 @@ def _made(
         TooFewItems: no group of parts can be asked; where some can, the others are listed.
     """
     model = place.get()
-    asked = study.asked(data, model)
-    known = {**decided, **asked, "asked": sorted(asked), "model": identity(model)}
+    asked, decides = study.prepared(data, model)
+    known = {**decided, **decides, "asked": sorted(decides), "model": identity(model)}
     made_from = MadeFrom(known, study.FREE, at)
     groups = list(dict.fromkeys(filter(None, map(_group, study.plan(data)))))
     done: dict[str, Result] = {}
@@ -245,10 +246,9 @@ def _made(
 
     def end() -> None:
         if last and last not in without:
-            own = {n.rpartition("/")[2]: part for n, part in done.items() if _group(n) == last}
-            watch.group_done(last, own)
+            watch.group_done(last, by_group(done)[last])
 
-    for step in study.steps(data, model, kept):
+    for step in study.steps(asked, model, kept):
         group = _group(next(iter(step.kinds)))
         if group != last:
             end()

@@ -177,19 +177,46 @@ def _checked_combinations(reading: ReadingSet, study: ReadingStudy) -> tuple[Com
     return found
 
 
-def prompts_digest(
-    reading: ReadingSet, study: ReadingStudy, model: HookedModel | ServedModel
-) -> str:
-    """Of all texts that a model will be asked."""
-    found = _checked_combinations(reading, study)
-    _, prompts, exchanged = _questions(
-        reading, found, study, _Manner.of(model, study, reading, found)
-    )
-    return digest([prompt.text for group in (*prompts, *exchanged) for prompt in group])
+@dataclass(frozen=True)
+class ReadingPlan:
+    """What a model is asked. Made once for all parts, before anything runs: some may be too long.
+
+    Attributes:
+        reading: All questions there are.
+        combinations: Languages of text, question and answer.
+        manner: How the model is asked.
+        asked: The questions drawn.
+        prompts: Theirs, by combination.
+        exchanged: With the text of another article.
+    """
+
+    reading: ReadingSet
+    combinations: tuple[Combination, ...]
+    manner: _Manner
+    asked: ReadingSet
+    prompts: list[ReadingPrompts]
+    exchanged: list[ReadingPrompts]
+
+    @classmethod
+    def of(
+        cls, reading: ReadingSet, study: ReadingStudy, model: HookedModel | ServedModel
+    ) -> "ReadingPlan":
+        """What `model` is asked.
+
+        Raises:
+            ValueError: what `check_reading` refuses.
+        """
+        found = _checked_combinations(reading, study)
+        manner = _Manner.of(model, study, reading, found)
+        return cls(reading, found, manner, *_questions(reading, found, study, manner))
+
+    def digest(self) -> str:
+        """Of all texts."""
+        return digest([p.text for group in (*self.prompts, *self.exchanged) for p in group])
 
 
 def reading_steps(
-    model: HookedModel | ServedModel, reading: ReadingSet, study: ReadingStudy, kept: Kept
+    model: HookedModel | ServedModel, plan: ReadingPlan, study: ReadingStudy, kept: Kept
 ) -> Iterator[Step]:
     """Ask, score, and look inside: the parts that `ReadingStudy.plan` names.
 
@@ -201,10 +228,7 @@ def reading_steps(
         ValueError: what `check_reading` refuses; phases of a served model.
         ServedError: a question got no answer; those that came are in the store.
     """
-    found = _checked_combinations(reading, study)
-    manner = _Manner.of(model, study, reading, found)
-    # Prompts are made once for all parts, and before anything runs: some may be too long.
-    asked, prompts, exchanged = _questions(reading, found, study, manner)
+    reading, found, manner, prompts = plan.reading, plan.combinations, plan.manner, plan.prompts
     inside: PhasePrompts | None = None
     if study.phases and isinstance(model, HookedModel):
         few, pairs = phase_questions(reading, found, study)
@@ -231,7 +255,7 @@ def reading_steps(
         )
 
     def ask(_: Parts) -> Result:
-        return _ask(model, [*prompts, *exchanged], manner.longest, kept.options)
+        return _ask(model, [*prompts, *plan.exchanged], manner.longest, kept.options)
 
     def baseline(how: Any, _: Parts) -> Result:
         return scored(baseline_predictions(prompts, how, seed=study.seed))
@@ -242,7 +266,7 @@ def reading_steps(
         if name in study.controls:
             yield Step.one(name, ReadingResult, partial(baseline, BASELINES[name]))
     if study.oracle and isinstance(model, HookedModel):
-        ids = set(_sampled(asked, study.n_controls, study).ids)
+        ids = set(_sampled(plan.asked, study.n_controls, study).ids)
         some = [Prompts(p for p in group if p.id in ids) for group in prompts]
 
         def leave_out(done: Parts) -> Result:

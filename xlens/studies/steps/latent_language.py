@@ -26,7 +26,7 @@ from xlens.lens import (
 )
 from xlens.models import HookedModel
 from xlens.prompts import Prompts, TooFewItems
-from xlens.results import Result
+from xlens.results import Result, by_group
 from xlens.stats import Resampling, generator
 from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, pair_name
 from xlens.studies.study import Kept, Parts, Step
@@ -121,8 +121,7 @@ def _steps(
 
 
 def _summary(group: str, name: str, resampling: Resampling, done: Parts) -> LensSummary:
-    own = {n.rpartition("/")[2]: part for n, part in done.items() if n.startswith(f"{group}/")}
-    return summarised(name, own, resampling)
+    return summarised(name, by_group(done)[group], resampling)
 
 
 def summarised(
