@@ -160,8 +160,8 @@ def load(path: str | Path, *, verify: bool = True) -> Result:
         return Result.load(path)  # which says what was expected
     except (ValueError, KeyError, TypeError, AttributeError):
         raise files.damaged(header, "it can't be read", _AGAIN) from None
-    # Of a file one doesn't import what it likes: only what is ours, and no program.
-    if module.split(".")[0] == __package__ and not module.endswith("__main__"):
+    # Of a file one doesn't import what it likes: only what is ours.
+    if module.split(".")[0] == __package__:
         with suppress(ImportError):
             importlib.import_module(module)
     found = [kind for key, kind in Result.KINDS.items() if key == (module, name)]
