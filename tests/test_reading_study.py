@@ -1,6 +1,7 @@
 """`ReadingStudy` and `xlens xmrc`: parts are saved, resumed, compared, reported and refused."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import kit
@@ -234,6 +235,19 @@ def test_a_chat_is_found_by_its_template(folder):
     model, plain = longer, replace(study, chat="no")
     made = how(plain)
     assert not made["chat"] and made["shots"] == 3
+
+
+def test_another_chat_template_is_another_study(tmp_path):
+    """The weights and the ids of tokens are the same, but other texts are asked."""
+    model = kit.fresh("gpt2", n_positions=1024)
+    stories = readings.reading_set().select(languages=["en"])
+    study = ReadingStudy(questions=("en",), controls=(), **{**SMALL, "shots": None})
+    for brackets, said in (("<>", None), ("<>", None), ("[]", r"prompts.* changed since")):
+        start, end = brackets
+        template = f"{{% for m in messages %}}{start}{{{{ m.role }}}}{end}{{{{ m.content }}}}\n"
+        model.tokenizer.chat_template = f"{template}{{% endfor %}}"
+        with nullcontext() if said is None else pytest.raises(ValueError, match=said):
+            study_reading(model, stories, study=study, folder=tmp_path, progress=False)
 
 
 def test_what_is_too_long_is_refused_before_anything_runs(monkeypatch):
