@@ -158,7 +158,7 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     asked = SMALL | INSIDE | asdict(drawn)
     study = ReadingStudy(context=("en",), questions=("en", "de"), **asked)
     found = study_reading(model, stories, study=study, folder=tmp_path, progress=False)
-    assert tuple(found) == study.plan(stories)
+    assert tuple(found) == study.parts(stories)
     for name, part in found.items():
         if name not in ("first-sentence", "random-span", "phases-control"):  # no model, or another
             kit.names_its_model(part, model)
@@ -201,7 +201,7 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
 def test_sentences_are_left_out_for_right_and_own_answers(folder):
     options = SMALL | {"controls": (), "settings": ("en-en", "en-x"), "questions": ("en", "de")}
     study = ReadingStudy(**options, oracle=True, per_paragraph=2)
-    assert study.plan(None) == ("predictions", "scores", "oracle")
+    assert study.parts(None) == ("predictions", "scores", "oracle")
     parts = study_reading(kit.model(folder), readings.reading_set(), study=study, progress=False)
     assert parts["predictions"].table["paragraph"].nunique() == 2  # two questions on each
     items = parts["oracle"].items
@@ -280,7 +280,7 @@ def test_a_served_model_answers_as_it_does_here(
         study_reading(model, stories, study=study, progress=False)
         for model in (served, kit.model(served_folder))
     )
-    assert tuple(found) == study.plan(stories)
+    assert tuple(found) == study.parts(stories)
     texts = here["predictions"].table["text"]
     assert found["predictions"].table["text"].tolist() == texts.tolist() and texts.nunique() > 4
     assert found["scores"].to_frame().equals(here["scores"].to_frame())

@@ -174,7 +174,7 @@ def test_python_and_command_line_are_one(command, folder):
     one, two = RunDirectory.open("python"), RunDirectory.open("line")
     assert one.config == two.config and one.results() == two.results()
     (name,) = one.models
-    assert list(done.parts) == list(study.plan(study.read()))
+    assert list(done.parts) == list(study.parts(study.read()))
     for part, result in done.parts.items():
         mine, other = (run.parts(name)[part] for run in (one, two))
         assert type(mine) is type(other) is type(result)
@@ -246,7 +246,7 @@ def test_shipped_configurations_can_be_planned(path, monkeypatch):
             continue  # data that is not ours
         data = study.read()
         study.check(data)
-        assert study.plan(data)
+        assert study.parts(data)
         if command in ("choices", "process"):
             for choices in data.values():
                 assert len(choices) >= study.n_items, f"{path}: {len(choices)} items are there"
@@ -288,7 +288,7 @@ class ToyStudy(Study):
 
         return cldr_words(list(self.tags), ["weekday"])
 
-    def plan(self, data):
+    def parts(self, data):
         return ("lengths",)
 
     def digest(self, data):

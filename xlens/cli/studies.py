@@ -18,6 +18,7 @@ _ARGUMENTS = """Args:
     static: Pictures to write beside the pages: png svg pdf (needs the extra `static`).
     out: Folder of the run; default below `runs`. The same command goes on with a stopped run.
     overwrite: Delete an earlier run there first.
+    dry_run: Say what would be made of which prompts, and about how long it takes; run nothing.
 """
 
 
@@ -39,6 +40,7 @@ def command_of(kind: type[Study]) -> Callable[..., None]:
         "static": (tuple[str, ...], ()),
         "out": (Path | None, None),
         "overwrite": (Annotated[bool, Switch], False),
+        "dry_run": (Annotated[bool, Switch], False),
     }
     model = inspect.Parameter(
         "model", either, annotation=tuple[str, ...], default=named or inspect.Parameter.empty

@@ -1,6 +1,6 @@
 """Runs a study for the command line: tells what happens, writes the page, prints where it is."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from xlens.figures.export import STATIC
 from xlens.report import page_of, write_report
 from xlens.report.build import NOTHING, Page
 from xlens.results import Result
-from xlens.studies import Loading, Serving, Study, Watch, run
+from xlens.studies import Loading, Plan, Serving, Study, Watch, forecast, run
 
 
 class _Telling(Watch):
@@ -24,6 +24,10 @@ class _Telling(Watch):
 
     def model(self, name: str, number: int, of: int) -> None:
         _print([f"[{number}/{of}] {name}"])
+
+    def planned(self, plan: Callable[[], Plan]) -> None:
+        if (left := plan()).parts and left.work:
+            _print([f"      {left}"])
 
     def group(self, name: str, number: int, of: int) -> None:
         if of > 1 or self.page.group is not NOTHING:
@@ -47,16 +51,21 @@ def study_job(
     loading: Loading,
     out: Path | None,
     overwrite: bool,
+    dry_run: bool = False,
     static: Collection[str] = (),
     serving: Serving | None = None,
-) -> Path:
-    """Run the study, write the report and print where it is.
+) -> None:
+    """Run the study, write the report and print where it is; or say what that would take.
 
     Raises:
         ValueError: what `xlens.run` refuses, or pictures of an unknown kind.
     """
     if unknown := sorted(set(static) - set(STATIC)):
         raise ValueError(f"Unknown pictures {unknown}; --static takes {', '.join(STATIC)}.")
+    if dry_run:
+        plans = forecast(study, list(model), loading=loading, serving=serving)
+        _print(line for name, plan in plans.items() for line in planned_lines(name, plan))
+        return
     page = page_of(study.COMMAND)
     telling = _Telling(page)
     done = run(
@@ -75,7 +84,15 @@ def study_job(
     if telling.left:
         print(f"\nLeft out, without enough words: {', '.join(telling.left)}.")
     print(f"\nReport: {written.resolve()}")
-    return written
+
+
+def planned_lines(name: str, plan: Plan) -> Iterator[str]:
+    """What a model would be asked, part by part."""
+    yield f"{name}: {plan}"
+    for part in plan.parts:
+        found = (plan.work or {}).get(part)
+        # Where there is none it only reads other parts.
+        yield f"  {part}" if found is None else f"  {part}: {found}"
 
 
 def _print(lines: Any) -> None:

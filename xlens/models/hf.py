@@ -69,7 +69,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
         )
-        auto = _auto_class(config)
+        auto = auto_class(config)
         if isinstance(device_map, Mapping):
             with quietly(), explained("the model", location, options), torch.device("meta"):
                 outline = getattr(transformers, auto).from_config(
@@ -282,7 +282,7 @@ def _require_loaded(model: nn.Module, device_map: str | Mapping[str, Any]) -> No
         )
 
 
-def _auto_class(config: Any) -> str:
+def auto_class(config: Any) -> str:
     """Of `transformers`: the one that gives the class a checkpoint was saved from.
 
     Models with a vision part have their own; some are listed as causal models too, and would come

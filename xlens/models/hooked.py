@@ -21,6 +21,7 @@ from xlens.models.hf import context_length, require_weights
 from xlens.models.parts import Parts
 from xlens.models.passes import evaluating, require_host
 from xlens.models.readout import Readout
+from xlens.models.size import Size
 from xlens.models.tree import tensors
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
@@ -104,6 +105,11 @@ class HookedModel:
     def d_vocab(self) -> int:
         """Size of the logits; can exceed the tokenizer's vocabulary."""
         return self.readout.d_vocab
+
+    @cached_property
+    def size(self) -> Size:
+        """How large it is, as far as that decides how long it computes."""
+        return Size.of(self.hf_model)
 
     @property
     def n_ctx(self) -> int | None:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from xlens.models.converted import convert, find_converted, is_converted
 from xlens.models.declared import check_indices
 from xlens.models.hf import context_length, load_config, load_model, load_tokenizer
 from xlens.models.shipped import Shipped, find_shipped
+from xlens.models.size import Size
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
@@ -61,10 +63,19 @@ class Outline:
     Attributes:
         tokenizer: Its fast tokenizer.
         n_ctx: Longest prompt in tokens, or None where the model sets no bound.
+        config: Its config.
+        trusted: Whether its own code may run.
     """
 
     tokenizer: Any
     n_ctx: int | None
+    config: Any = None
+    trusted: bool = False
+
+    @cached_property
+    def size(self) -> Size:
+        """How large it is."""
+        return Size.of_config(self.config, trust_remote_code=self.trusted)
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,8 @@ def load_outline(source: Source, *, trust_remote_code: bool = False) -> Outline:
     """
     options = _options(source, trust_remote_code)
     config = load_config(source.location, **options)
-    return Outline(load_tokenizer(source.location, **options), context_length(config))
+    tokenizer = load_tokenizer(source.location, **options)
+    return Outline(tokenizer, context_length(config), config, trust_remote_code)
 
 
 def weight_files(source: Source) -> dict[str, list[int]]:

@@ -16,6 +16,7 @@ _PUBLIC = {
     "LensStudy": "lens",
     "Loading": "loading",
     "Outcome": "running.runner",
+    "Plan": "work",
     "ProcessStudy": "process",
     "ReadingStudy": "reading",
     "Serving": "serving",
@@ -23,6 +24,8 @@ _PUBLIC = {
     "Step": "study",
     "Study": "study",
     "Watch": "watch",
+    "Work": "work",
+    "forecast": "running.forecast",
     "run": "running.runner",
 }
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from xlens.studies.asking import SampledStudy
 from xlens.studies.study import Kept, Parts, Step
+from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
+    from xlens.models.sources import Outline
     from xlens.results import Result
     from xlens.tasks.choices import Choices
 
@@ -31,9 +33,17 @@ class ChoicesStudy(SampledStudy):
     COMMAND: ClassVar[str] = "choices"
     FREE: ClassVar[tuple[str, ...]] = (*SampledStudy.FREE, "by")
 
-    def plan(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
-        """As `Study.plan`."""
+    def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
+        """As `Study.parts`."""
         return tuple(f"{name}/{part}" for name in data for part in (SCORES, PANEL))
+
+    def work(
+        self, data: "Mapping[str, Choices]", model: "Outline | HookedModel"
+    ) -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.steps.asking_work import scoring_work
+
+        return {f"{name}/{SCORES}": scoring_work(c, self, model) for name, c in data.items()}
 
     def steps(
         self, data: "Mapping[str, Choices]", model: "HookedModel", kept: Kept

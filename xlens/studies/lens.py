@@ -9,9 +9,11 @@ from cyclopts import Parameter
 
 from xlens.languages import by_tag, standardize
 from xlens.studies.study import Kept, Step, Study
+from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
+    from xlens.models.sources import Outline
     from xlens.tasks.words import WordList
 
 Task = Literal["translation", "repetition", "cloze"]
@@ -169,8 +171,8 @@ class LensStudy(Study):
         if len(lacking) == len(asked):
             raise lacking[-1]
 
-    def plan(self, data: "WordList") -> tuple[str, ...]:
-        """As `Study.plan`: the conditions of each pair, what was left out, and the summaries."""
+    def parts(self, data: "WordList") -> tuple[str, ...]:
+        """As `Study.parts`: the conditions of each pair, what was left out, and the summaries."""
         kinds = [*self.conditions, SURVIVAL, *(SUMMARY + name for name in self.conditions)]
         return tuple(f"{pair_name(*pair)}/{kind}" for pair in self.each_pair for kind in kinds)
 
@@ -191,6 +193,16 @@ class LensStudy(Study):
             if (n := data.dropped.loc[data.dropped["reason"] == reason, "id"].nunique(dropna=False))
         }
         return {"words": data.source, "n_words": len(data), "dropped": dropped}
+
+    def work(self, data: "WordList", model: "Outline | HookedModel") -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.steps.latent_language import pair_work
+
+        return {
+            f"{pair_name(*pair)}/{kind}": work
+            for pair in self.each_pair
+            for kind, work in pair_work(data, *pair, self, model).items()
+        }
 
     def steps(self, data: "WordList", model: "HookedModel", kept: Kept) -> Iterable[Step]:
         """As `Study.steps`."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xlens.studies.asking import SampledStudy
 from xlens.studies.steering import STEERING, SteeredStudy, unused
 from xlens.studies.study import Kept, Step
+from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
+    from xlens.models.sources import Outline
     from xlens.tasks.choices import Choices
 
 PARTS = ("consistency", "similarity", "probe", "map", "latent", "dissociation", STEERING)
@@ -58,8 +60,8 @@ class ProcessStudy(SampledStudy, SteeredStudy):
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{shown} without --steer: say which methods to try.")
 
-    def plan(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
-        """As `Study.plan`: what the items of each set allow."""
+    def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
+        """As `Study.parts`: what the items of each set allow."""
         return tuple(
             f"{name}/{part}" for name, choices in data.items() for part in self.parts_of(choices)
         )
@@ -84,6 +86,18 @@ class ProcessStudy(SampledStudy, SteeredStudy):
         """As `Study.described`, with the parts that the items don't allow."""
         without = {name: self.without(choices) for name, choices in data.items()}
         return {**super().described(data), "without": without}
+
+    def work(
+        self, data: "Mapping[str, Choices]", model: "Outline | HookedModel"
+    ) -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.steps.asking_work import process_work
+
+        return {
+            f"{name}/{part}": work
+            for name, choices in data.items()
+            for part, work in process_work(choices, self, model).items()
+        }
 
     def steps(
         self, data: "Mapping[str, Choices]", model: "HookedModel", kept: Kept

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from xlens.languages import standardize_all
 from xlens.studies.study import Kept, Parts, Step, Study, Switch
+from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
@@ -198,13 +199,19 @@ class ReadingStudy(Study):
 
         check_reading(data, self, model)
 
-    def plan(self, data: "ReadingSet") -> tuple[str, ...]:
-        """As `Study.plan`."""
+    def parts(self, data: "ReadingSet") -> tuple[str, ...]:
+        """As `Study.parts`."""
         wanted = {"predictions", "scores", *(name for name in BASELINES if name in self.controls)}
         wanted |= {ORACLE} if self.oracle else set()
         if self.phases:
             wanted |= {*INSIDE, *([TWIN] if "random-init" in self.controls else [])}
         return tuple(part for part in PARTS if part in wanted)
+
+    def work(self, data: "ReadingSet", model: "Outline | HookedModel") -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.steps.reading_work import reading_work
+
+        return reading_work(data, self, model)
 
     def digest(self, data: "ReadingSet") -> dict[str, Any]:
         """As `Study.digest`: every question and text."""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xlens.languages import standardize, standardize_all
 from xlens.studies.asking import AskingStudy
 from xlens.studies.study import Kept, Parts, Step
+from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
+    from xlens.models.sources import Outline
     from xlens.results import Result
     from xlens.tasks.choices import Choices
 
@@ -134,9 +136,17 @@ class SteeringStudy(SteeredStudy):
         if not self.steer:
             raise ValueError("steer is empty: name a method of steering, mean_difference, say.")
 
-    def plan(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
-        """As `Study.plan`."""
+    def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
+        """As `Study.parts`."""
         return tuple(f"{name}/{STEERING}" for name in data)
+
+    def work(
+        self, data: "Mapping[str, Choices]", model: "Outline | HookedModel"
+    ) -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.steps.asking_work import steering_work
+
+        return {f"{name}/{STEERING}": steering_work(c, self, model) for name, c in data.items()}
 
     def steps(
         self, data: "Mapping[str, Choices]", model: "HookedModel", kept: Kept

@@ -1,8 +1,9 @@
 """What a study is: frozen options, of which Python, YAML, command line, resume and report follow.
 
 A study is a frozen dataclass; its fields are all that can be asked. It says what it is about
-(`read`), what of that can't be asked (`check`), which parts there will be (`plan`), what they are
-made from (`digest`) and how (`steps`). `xlens.run` does the rest: it is the same for all studies.
+(`read`), what of that can't be asked (`check`), which parts there will be (`parts`) and what they
+take of a model (`work`), what they are made from (`digest`) and how (`steps`). `xlens.run` does the
+rest: it is the same for all studies.
 Light, so that the command line can show every option at once: what computes is imported in methods.
 """
 
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cyclopts import Parameter
 
 from xlens.checks import check_fields
+from xlens.studies.work import Plan, Work
 
 if TYPE_CHECKING:
     from xlens.engine import Store
+    from xlens.models import HookedModel
     from xlens.models.sources import Outline
     from xlens.results import Result
     from xlens.served import ServedModel
@@ -148,9 +151,30 @@ class Study:
             ValueError: it can't be asked.
         """
 
-    def plan(self, data: Any) -> tuple[str, ...]:
+    def parts(self, data: Any) -> tuple[str, ...]:
         """Names of the parts that there will be of each model, in order."""
         raise NotImplementedError
+
+    def work(self, data: Any, model: "Outline | HookedModel") -> Mapping[str, Work] | None:
+        """What the parts take of a model, by part; None: nobody counted.
+
+        Counted from the prompts, without running the model: at most that much.
+        """
+        return None
+
+    def plan(
+        self, data: Any, model: "Outline | HookedModel | None" = None, *, flops: float | None = None
+    ) -> Plan:
+        """What there will be of a model: parts, prompts, tokens, and about how long it takes.
+
+        Args:
+            data: From `read`, or the caller's own.
+            model: Which, as far as it is known; None: the parts alone.
+            flops: Of the machine, a second, from `xlens.studies.work.flops_of`; None: no time.
+        """
+        if model is None or (work := self.work(data, model)) is None:
+            return Plan(self.parts(data))
+        return Plan(self.parts(data), work, model.size, flops)
 
     def digest(self, data: Any) -> dict[str, Any]:
         """What of the data decides numbers: content, never names alone; by the field it is of."""

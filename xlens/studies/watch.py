@@ -1,10 +1,11 @@
 """What a run tells while it runs; nothing by default, the command line prints it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xlens.results import Result
+    from xlens.studies.work import Plan
 
 
 class Watch:
@@ -15,6 +16,9 @@ class Watch:
 
     def model(self, name: str, number: int, of: int) -> None:
         """A model's turn begins."""
+
+    def planned(self, plan: Callable[[], "Plan"]) -> None:
+        """A model is there, and its parts are about to be made: `plan` says what is left to do."""
 
     def group(self, name: str, number: int, of: int) -> None:
         """A group of parts, such as a pair of languages, begins."""

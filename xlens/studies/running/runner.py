@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import torch
 
 from xlens.checks import typed
 from xlens.engine import Store
+from xlens.models import HookedModel
 from xlens.prompts import TooFewItems
 from xlens.results import HEADER, Result, by_group, load
 from xlens.runs import ACROSS, RunDirectory, describe_run
-from xlens.served import ServedModel
 from xlens.studies.loading import Loading
+from xlens.studies.running.asked import asked_of, check_model
 from xlens.studies.running.kept import LeftOut, MadeFrom, differing, identity, other
-from xlens.studies.running.places import Model, Place, places, read_seen, write_seen
+from xlens.studies.running.places import Model, Place, read_seen, write_seen
 from xlens.studies.serving import FREE as SERVING_FREE
 from xlens.studies.serving import Serving
 from xlens.studies.study import Kept, Step, Study
 from xlens.studies.watch import Watch
+from xlens.studies.work import Plan, flops_of
 
 LEFT_OUT = "left-out"
 
@@ -96,12 +99,9 @@ def run(
             study, with what changed.
     """
     loading, serving, watch = loading or Loading(), serving or Serving(), watch or Watch()
-    chosen = places(_named(study, model), loading, serving, chat=study.asks_chat)
+    chosen, data = asked_of(study, model, data, loading, serving)
     folders = {place.name: place.folder for place in chosen}
-    study.check_models(folders)
-    data = study.read() if data is None else study.taken(data)
-    study.check(data)
-    planned = study.plan(data)
+    planned = study.parts(data)
     results = None if out is None else RunDirectory(Path(out)).results_folder
     whole = {
         place.folder: not overwrite and results is not None and _whole(results, place, planned)
@@ -115,7 +115,7 @@ def run(
         RunDirectory.check(out, config, **how)
     for place in chosen:  # what would be refused when its turn comes, after hours of others
         if not whole[place.folder]:
-            _check(study, data, place)
+            check_model(study, data, place)
     known = study.described(data)
     folder = None
     if out is not None:
@@ -146,36 +146,8 @@ def run(
     return Outcome(done, across, folder)
 
 
-def _named(study: Study, model: Model | Sequence[Model] | None) -> list[Model]:
-    if model is None and study.MODEL is not None:
-        return [study.MODEL]
-    several = isinstance(model, Sequence) and not isinstance(model, str)
-    names: list[Model] = [*model] if several else [model] if model is not None else []  # type: ignore[misc]
-    if not names:
-        raise ValueError("No model is named: give one, or several.")
-    for one in names:
-        if isinstance(one, ServedModel) and not study.SERVED:
-            raise ValueError(
-                f"{one.model!r} is served and gives text only; xlens {study.COMMAND} needs the "
-                "model itself: load it with xlens.load."
-            )
-    return names
-
-
 def _whole(results: Path, place: Place, planned: Sequence[str]) -> bool:
     return all((results / place.folder / name / HEADER).is_file() for name in planned)
-
-
-def _check(study: Study, data: Any, place: Place) -> None:
-    """Refuse a model that isn't there, or that can't be asked this."""
-    if place.source is None and place.served is None:
-        return
-    if not study.OUTLINED:
-        return
-    try:
-        study.check(data, place.outline())
-    except ValueError as error:
-        raise ValueError(f"{place.name}: {error}") from error
 
 
 def _config(
@@ -239,7 +211,9 @@ def _made(
     asked, decides = study.prepared(data, model)
     known = {**decided, **decides, "asked": sorted(decides), "model": identity(model)}
     made_from = MadeFrom(known, study.FREE, at)
-    groups = list(dict.fromkeys(filter(None, map(_group, study.plan(data)))))
+    if isinstance(model, HookedModel):
+        watch.planned(partial(_left, study, data, model, at))
+    groups = list(dict.fromkeys(filter(None, map(_group, study.parts(data)))))
     done: dict[str, Result] = {}
     without: dict[str, TooFewItems] = {}
     last = ""
@@ -270,6 +244,12 @@ def _made(
         step = Step({LEFT_OUT: LeftOut}, lambda _: {LEFT_OUT: LeftOut(provenance={}, table=table)})
         done |= made_from.take(step, done)
     return done
+
+
+def _left(study: Study, data: Any, model: HookedModel, at: Path | None) -> Plan:
+    """What is still to be made."""
+    plan = study.plan(data, model, flops=flops_of(model.device, model.dtype))
+    return plan.without(n for n in plan.parts if at is not None and (at / n / HEADER).is_file())
 
 
 def _group(name: str) -> str:

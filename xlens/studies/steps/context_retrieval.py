@@ -199,7 +199,7 @@ class ReadingPlan:
 
     @classmethod
     def of(
-        cls, reading: ReadingSet, study: ReadingStudy, model: HookedModel | ServedModel
+        cls, reading: ReadingSet, study: ReadingStudy, model: HookedModel | ServedModel | Outline
     ) -> "ReadingPlan":
         """What `model` is asked.
 
@@ -210,6 +210,18 @@ class ReadingPlan:
         manner = _Manner.of(model, study, reading, found)
         return cls(reading, found, manner, *_questions(reading, found, study, manner))
 
+    def beside(self, study: ReadingStudy) -> list[Prompts]:
+        """Prompts of the questions that controls of their own are run of."""
+        ids = set(_sampled(self.asked, study.n_controls, study).ids)
+        return [Prompts(p for p in group if p.id in ids) for group in self.prompts]
+
+    def inside(self, study: ReadingStudy) -> PhasePrompts | None:
+        """Prompts that are looked at inside, if any are."""
+        if not study.phases:
+            return None
+        few, pairs = phase_questions(self.reading, self.combinations, study)
+        return phase_prompts(_all_prompts(few, self.reading, pairs, study, self.manner))
+
     def digest(self) -> str:
         """Of all texts."""
         return digest([p.text for group in (*self.prompts, *self.exchanged) for p in group])
@@ -218,7 +230,7 @@ class ReadingPlan:
 def reading_steps(
     model: HookedModel | ServedModel, plan: ReadingPlan, study: ReadingStudy, kept: Kept
 ) -> Iterator[Step]:
-    """Ask, score, and look inside: the parts that `ReadingStudy.plan` names.
+    """Ask, score, and look inside: the parts that `ReadingStudy.parts` names.
 
     They are `predictions`, `scores` (a `ReadingResult`), the baselines, and with `study.phases`
     `relevance`, `depth`, `depth-control` (random spans as long), `curves`, `phases`, `stability`
@@ -229,10 +241,8 @@ def reading_steps(
         ServedError: a question got no answer; those that came are in the store.
     """
     reading, found, manner, prompts = plan.reading, plan.combinations, plan.manner, plan.prompts
-    inside: PhasePrompts | None = None
-    if study.phases and isinstance(model, HookedModel):
-        few, pairs = phase_questions(reading, found, study)
-        inside = phase_prompts(_all_prompts(few, reading, pairs, study, manner))
+    inside = plan.inside(study)
+    if inside is not None and isinstance(model, HookedModel):
         check_phases(model, inside, study)
 
     # Of all questions there are: the same for every model, control and sample.
@@ -266,8 +276,7 @@ def reading_steps(
         if name in study.controls:
             yield Step.one(name, ReadingResult, partial(baseline, BASELINES[name]))
     if study.oracle and isinstance(model, HookedModel):
-        ids = set(_sampled(plan.asked, study.n_controls, study).ids)
-        some = [Prompts(p for p in group if p.id in ids) for group in prompts]
+        some = plan.beside(study)
 
         def leave_out(done: Parts) -> Result:
             return _oracle(model, some, done["predictions"].to_frame(), kept.options)

@@ -25,11 +25,13 @@ from xlens.lens import (
     whole_word_lens,
 )
 from xlens.models import HookedModel
+from xlens.models.sources import Outline
 from xlens.prompts import Prompts, TooFewItems
 from xlens.results import Result, by_group
 from xlens.stats import Resampling, generator
 from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, pair_name
 from xlens.studies.study import Kept, Parts, Step
+from xlens.studies.work import Work, passes, scored
 from xlens.tasks.words import (
     WordList,
     answers,
@@ -134,6 +136,36 @@ def summarised(
     if name in NULLS or not isinstance(null, LensResult) or not ids <= set(null.rows["id"]):
         null = None
     return result.summary(shuffled=null, resampling=resampling)
+
+
+def pair_work(
+    words: WordList, source: str, target: str, study: LensStudy, model: HookedModel | Outline
+) -> dict[str, Work]:
+    """What a pair's conditions take; fewer words may be left where sets of tokens collide."""
+    source, target = _languages(source, target, study)
+
+    def reading(task: Task, n: int, within: Sequence[str] | None = None) -> Work:
+        prompts, columns = _candidates(words, source, target, study, task, {}, within)
+        few = list(prompts[:n])
+        layers = model.size.n_layers + 1
+        work = passes(model.tokenizer, few) + Work(read=len(few) * layers)
+        if study.reading != "whole":
+            return work
+        said = answers(words, prompts[:n], columns)
+        for tag in said.columns:
+            mine = [[str(word)] for word in said[tag]]
+            work += scored(model.tokenizer, few, mine, layers=layers)
+        return work
+
+    try:
+        work = {study.task: reading(study.task, study.n_items)}
+    except TooFewItems:
+        return {}  # the pair is left out
+    if "random-init" in study.conditions:
+        work["random-init"] = reading(study.task, min(study.n_items, study.n_controls))
+    if "repetition" in study.conditions and study.task != "repetition":
+        work["repetition"] = reading("repetition", study.n_controls)
+    return work
 
 
 @typed

@@ -33,7 +33,7 @@ from xlens.tasks.xmrc.prompts import continued
 from xlens.text import folded
 
 SEGMENTS = ("question", "context")
-_PAIRED = ("patch_last_question", "patch_last_context", "ablate_question", "ablate_context")
+PAIRED = ("patch_last_question", "patch_last_context", "ablate_question", "ablate_context")
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def phase_steps(
     def blank(_: Parts) -> Result:
         """The same questions in one language through random weights: there is nothing to find."""
         rows = [i for i, p in enumerate(prompts.own.prompts) if p.language == pivot]
-        causal = [k for k in study.kinds or _PAIRED if KINDS[k].basis == "causal"] or _PAIRED
+        causal = [k for k in study.kinds or PAIRED if KINDS[k].basis == "causal"] or PAIRED
         found = evidence(
             model.random_twin(study.seed),
             prompts.own.take(rows),

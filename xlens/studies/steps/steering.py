@@ -6,6 +6,7 @@ strengths and items are not confirmed, so all are options here).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,19 @@ def steer_choices(
     )
 
 
+def steered_prompts(
+    choices: Choices, study: SteeredStudy, language: str, ids: Sequence[str], pool: Sequence[str]
+) -> tuple[Prompts, list[tuple[str, ...]]]:
+    """Prompts of these items with their options, demonstrated with those of `pool`."""
+    return choice_prompts(
+        choices.select(ids=ids),
+        language,
+        shots=study.shots,
+        seed=study.seed,
+        pool=choices.select(ids=pool) if study.shots else None,
+    )
+
+
 @dataclass(frozen=True)
 class _Asking:
     """Prompts and scores of some of the items."""
@@ -150,13 +164,7 @@ class _Asking:
 
     def prompts(self, language: str, ids: Sequence[str]) -> tuple[Prompts, list[tuple[str, ...]]]:
         """Prompts of these items, demonstrated with items for estimation."""
-        return choice_prompts(
-            self.choices.select(ids=ids),
-            language,
-            shots=self.study.shots,
-            seed=self.study.seed,
-            pool=self.choices.select(ids=self.pool) if self.study.shots else None,
-        )
+        return steered_prompts(self.choices, self.study, language, ids, self.pool)
 
     def states(self, ids: Sequence[str]) -> Activations:
         """States at the prompts' ends, in every language and at every layer above the embedding."""
@@ -286,14 +294,7 @@ def _saying(
     """Free continuations without and with the chosen pushes, and their languages."""
     study = asking.study
     columns = ["language", "condition", "id", "text", "identified", "truncated"]
-    # Of all items, so that every language and sample has the same limit.
-    options = (
-        gap(tag) + option
-        for tag in asking.choices.languages
-        for item in asking.choices.items(tag).values()
-        for option in item.options
-    )
-    longest = study.max_new_tokens or room_for(options, asking.model.tokenizer, least=_LEAST)
+    longest = longest_output(asking.choices, study, asking.model.tokenizer)
     tables: list[pd.DataFrame] = []
     for tag, steerings in plan.items() if ids else ():
         prompts, _ = asking.prompts(tag, ids)
@@ -327,6 +328,17 @@ def _saying(
                 )
             )
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def longest_output(choices: Choices, study: SteeredStudy, tokenizer: Any) -> int:
+    """Most tokens of a continuation: of all items, the same for every language and sample."""
+    options = (
+        gap(tag) + option
+        for tag in choices.languages
+        for item in choices.items(tag).values()
+        for option in item.options
+    )
+    return study.max_new_tokens or room_for(options, tokenizer, least=_LEAST)
 
 
 def _guessing(choices: Choices, ids: Sequence[str]) -> float:

@@ -146,6 +146,75 @@ def latent_options(
         ValueError: the pivot isn't there or is among `languages`, one item only, none left in a
             language, and as `choice_prompts` and `score`.
     """
+    asked = offered_options(
+        choices,
+        languages,
+        pivot=pivot,
+        shots=shots,
+        seed=seed,
+        pool=pool,
+        show_options=show_options,
+    )
+    scores = score(
+        model,
+        asked.prompts,
+        asked.candidates,
+        layers=layers,
+        store=store,
+        progress=progress,
+    )
+    # An option can stand in two sets (a control shares options with its item): scored once.
+    table = asked.table.merge(
+        scores.table.drop(columns="candidate"), on=["id", "language", "text"], how="left"
+    )
+    order = ["id", "language", "layer", "set", "option", "text", "logprob", "n_tokens"]
+    table = table[[*order, *WAYS[1:]]]
+    return LatentOptions(
+        provenance=analysed(
+            scores.provenance, "latent", asked_how(choices, pool, shots, seed, show_options)
+        ),
+        options=table,
+        items=item_shares(table, choices.gold, by=by),
+        dropped=asked.dropped,
+        pivot=asked.pivot,
+        gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
+        by=by,
+        paragraphs=choices.paragraphs,
+    )
+
+
+@dataclass(frozen=True)
+class OfferedOptions:
+    """What `latent_options` scores after each prompt.
+
+    Attributes:
+        prompts: One per item and language.
+        candidates: Of each, no text twice.
+        table: `id language set option text`: native, pivot's and control's; a text can stand in
+            two sets (a control shares options with its item).
+        dropped: `id language reason detail`.
+        pivot: The language suspected inside.
+    """
+
+    prompts: Prompts
+    candidates: list[list[str]]
+    table: pd.DataFrame
+    dropped: pd.DataFrame
+    pivot: str
+
+
+@typed
+def offered_options(
+    choices: Choices,
+    languages: Iterable[str] | None = None,
+    *,
+    pivot: str = "en",
+    shots: int = 0,
+    seed: int = 0,
+    pool: Choices | None = None,
+    show_options: bool = False,
+) -> OfferedOptions:
+    """The prompts of `latent_options` with the options of each; its arguments, and its errors."""
     (english,) = choices.require([pivot])
     tags = choices.require(languages or [t for t in choices.languages if t != english])
     if english in tags:
@@ -188,27 +257,12 @@ def latent_options(
             ]
             prompts.append(prompt)
             candidates.append(list(dict.fromkeys(t for o in offered.values() for t in o)))
-    scores = score(
-        model, Prompts(prompts), candidates, layers=layers, store=store, progress=progress
-    )
-    # An option can stand in two sets (a control shares options with its item): scored once.
-    asked = pd.DataFrame(wanted, columns=["id", "language", "set", "option", "text"])
-    table = asked.merge(
-        scores.table.drop(columns="candidate"), on=["id", "language", "text"], how="left"
-    )
-    order = ["id", "language", "layer", "set", "option", "text", "logprob", "n_tokens"]
-    table = table[[*order, *WAYS[1:]]]
-    return LatentOptions(
-        provenance=analysed(
-            scores.provenance, "latent", asked_how(choices, pool, shots, seed, show_options)
-        ),
-        options=table,
-        items=item_shares(table, choices.gold, by=by),
-        dropped=pd.DataFrame(dropped, columns=["id", "language", "reason", "detail"]),
-        pivot=english,
-        gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
-        by=by,
-        paragraphs=choices.paragraphs,
+    return OfferedOptions(
+        Prompts(prompts),
+        candidates,
+        pd.DataFrame(wanted, columns=["id", "language", "set", "option", "text"]),
+        pd.DataFrame(dropped, columns=["id", "language", "reason", "detail"]),
+        english,
     )
 
 

@@ -134,12 +134,9 @@ def oracle_estimate(
         wanted = list(dict.fromkeys(targets[name][n] for name in targets if (n, name) in usable))
         if not wanted:
             continue
-        pieces.append(Prompt(prompt.text, prompt.language, f"{n}/{_WHOLE}"))
-        pieces += [
-            Prompt(_without(prompt.text, span), prompt.language, f"{n}/{k}")
-            for k, span in enumerate(spans)
-        ]
-        candidates += [wanted] * (len(spans) + 1)
+        mine = shortened(prompt, n)
+        pieces += mine
+        candidates += [wanted] * len(mine)
     if not pieces:
         raise ValueError(
             f"None of {len(asked)} prompts has two sentences, and an answer with which it fits "
@@ -204,6 +201,22 @@ def _sentences(prompt: Prompt) -> list[tuple[int, int]]:
             "sentence_0, sentence_1, … and answer are needed: make prompts with reading_prompts."
         )
     return [prompt.spans[name] for name in names]
+
+
+def shortened(prompt: Prompt, number: int) -> list[Prompt]:
+    """The prompt, and it without each of its sentences; their ids begin with the number.
+
+    Raises:
+        ValueError: a prompt without the spans of its sentences.
+    """
+    spans = _sentences(prompt)
+    return [
+        Prompt(prompt.text, prompt.language, f"{number}/{_WHOLE}"),
+        *(
+            Prompt(_without(prompt.text, span), prompt.language, f"{number}/{k}")
+            for k, span in enumerate(spans)
+        ),
+    ]
 
 
 def _lacking(

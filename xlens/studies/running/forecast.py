@@ -1,0 +1,64 @@
+"""`forecast`: what a run would make, and about how long that would take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from xlens.checks import typed
+from xlens.models import HookedModel
+from xlens.models.sources import Outline
+from xlens.studies.loading import Loading
+from xlens.studies.running.asked import asked_of, check_model
+from xlens.studies.running.places import Model, Place
+from xlens.studies.serving import Serving
+from xlens.studies.study import Study
+from xlens.studies.work import Plan, flops_of
+
+
+@typed
+def forecast(
+    study: Study,
+    model: Model | Sequence[Model] | None = None,
+    *,
+    data: Any = None,
+    loading: Loading | None = None,
+    serving: Serving | None = None,
+) -> dict[str, Plan]:
+    """What `run` would make of each model, and about how long that would take; nothing is run.
+
+    A model that is named isn't loaded: its tokenizer and config are enough. Time is estimated for
+    this machine as it is now, whatever it is doing besides.
+
+    Args:
+        study: What is asked.
+        model: As for `run`; so are the others.
+        data: What is asked about.
+        loading: How models that are named would be loaded.
+        serving: How models behind endpoints would be asked.
+
+    Returns:
+        By the name of the model's folder.
+
+    Raises:
+        ValueError: what `run` refuses before a model is loaded.
+    """
+    loading = loading or Loading()
+    chosen, data = asked_of(study, model, data, loading, serving or Serving())
+    for place in chosen:
+        check_model(study, data, place)
+    return {place.folder: _plan(study, data, place, loading) for place in chosen}
+
+
+def _plan(study: Study, data: Any, place: Place, loading: Loading) -> Plan:
+    if place.served is not None:
+        return study.plan(data)
+    if place.source is None:
+        model = place.get()
+        assert isinstance(model, HookedModel)
+        return study.plan(data, model, flops=flops_of(model.device, model.dtype))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    flops = flops_of(device, getattr(torch, loading.dtype)) if loading.executor == "local" else None
+    outline = place.outline()
+    assert isinstance(outline, Outline)
+    return study.plan(data, outline, flops=flops)

@@ -1,0 +1,112 @@
+"""What studies of multiple-choice questions take of a model, counted from their prompts."""
+
+from collections.abc import Callable
+from typing import Any
+
+from xlens.models import HookedModel
+from xlens.models.sources import Outline
+from xlens.prompts import Prompt
+from xlens.studies.asking import SampledStudy
+from xlens.studies.process import ProcessStudy
+from xlens.studies.steering import REMOVALS, STEERING, SteeredStudy
+from xlens.studies.steps.steering import (
+    SPLITS,
+    check_steering,
+    longest_output,
+    steered_prompts,
+)
+from xlens.studies.work import NOTHING, Work, from_layers, passes, scored
+from xlens.tasks.choices import Choices, choice_prompts
+from xlens.tasks.choices.latent import offered_options
+
+Model = HookedModel | Outline
+
+
+def scoring_work(choices: Choices, study: SampledStudy, model: Model) -> Work:
+    """Every option of the items that are asked, in every language."""
+    asked = study.sampled(choices)
+    found = [
+        choice_prompts(asked, tag, shots=study.shots, seed=study.seed, pool=choices)
+        for tag in asked.languages
+    ]
+    prompts = [prompt for mine, _ in found for prompt in mine]
+    return scored(model.tokenizer, prompts, [each for _, options in found for each in options])
+
+
+def process_work(choices: Choices, study: ProcessStudy, model: Model) -> dict[str, Work]:
+    """By part; what the states that several parts are about take stands at the first."""
+    asked = study.sampled(choices)
+    shown: dict[str, Any] = {"shots": study.shots, "seed": study.seed}
+    prompts = [
+        prompt
+        for tag in asked.languages
+        for prompt in choice_prompts(asked, tag, pool=choices, **shown)[0]
+    ]
+    work = {
+        "consistency": scoring_work(choices, study, model),
+        "similarity": passes(model.tokenizer, prompts),
+    }
+    parts = study.parts_of(choices)
+    if "latent" in parts:
+        few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
+        inside = offered_options(few, pivot=study.pivot, pool=choices, **shown)
+        n = model.size.n_layers + 1
+        work["latent"] = scored(model.tokenizer, list(inside.prompts), inside.candidates, layers=n)
+    if STEERING in parts:
+        work[STEERING] = steering_work(choices, study, model)
+    return work
+
+
+def steering_work(choices: Choices, study: SteeredStudy, model: Model) -> Work:
+    """To estimate, to choose, to report; where the chosen layer isn't known, the middle one."""
+    parts = check_steering(choices, study)
+    if study.steer_languages:
+        choices = choices.select(languages=[study.pivot, *study.steer_languages])
+    ids = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
+    sources = [tag for tag in choices.languages if tag != study.pivot]
+    layers = model.size.n_layers
+
+    def prompts(tag: str, part: str) -> tuple[list[Prompt], list[tuple[str, ...]]]:
+        mine, options = steered_prompts(choices, study, tag, ids[part], ids["estimate"])
+        return list(mine), options
+
+    def swept(tag: str, part: str, runs: list[float]) -> Work:
+        # The plain run, which the store keeps: it is asked for again beside every method.
+        return scored(model.tokenizer, *prompts(tag, part), runs=[1.0, *runs])
+
+    starts = [
+        band[0] if isinstance(band, tuple) else band for band in study.bands or range(1, layers + 1)
+    ]
+    tried = [
+        share
+        for method in study.steer
+        for strength in study.tried(method)
+        if strength != 0
+        for share in from_layers(layers, starts)
+    ]
+    some = from_layers(layers, [layers // 2])
+    every = [prompt for tag in choices.languages for prompt in prompts(tag, "estimate")[0]]
+    work = passes(model.tokenizer, every)
+    # What is taken out is the same subspace whatever the language, pushes are each one's own.
+    harm = sum(1 if method in REMOVALS else len(sources) for method in study.steer)
+    work += swept(study.pivot, "dev", []) + swept(study.pivot, "test", some * harm)
+    for tag in sources:
+        work += swept(tag, "dev", tried)
+        work += swept(tag, "test", some * (len(study.steer) * (1 + 2 * study.n_controls)))
+    return work + _continued(choices, study, model, prompts, sources)
+
+
+def _continued(
+    choices: Choices,
+    study: SteeredStudy,
+    model: Model,
+    prompts: Callable[[str, str], tuple[list[Prompt], list[tuple[str, ...]]]],
+    sources: list[str],
+) -> Work:
+    """Free continuations, without and with each method."""
+    work, room = NOTHING, longest_output(choices, study, model.tokenizer)
+    for tag in sources:
+        some = prompts(tag, "test")[0][: study.n_outputs]
+        runs = [1.0] * (1 + len(study.steer))
+        work += passes(model.tokenizer, some, runs) + Work(said=len(some) * len(runs) * room)
+    return work
