@@ -230,6 +230,22 @@ def test_options_are_written_once():
                 assert said.setdefault(text, module.name) == module.name, text
 
 
+def test_help_shows_own_options_first_and_defaults_as_written(capsys):
+    with pytest.raises(SystemExit):
+        main(["xmrc", "--help"])
+    said = capsys.readouterr().out
+    heads = ["Parameters", "Intervals", "Models", "Endpoints", "Run"]
+    places = [said.index(f"─ {head} ─") for head in heads]
+    assert places == sorted(places)
+    own = said[: places[1]]
+    assert "--data" in own and "--draws" not in own and "--dtype" not in own
+    shown = " ".join(said.replace("│", " ").split())
+    assert "[default: mismatched first-sentence random-span random-init]" in shown
+    assert "[default: 0]" in shown
+    assert not {"[default: ()]", "[default: False]", "[default: {}]"} & {*shown.split("  ")}
+    assert "default: (" not in shown and "default: False" not in shown
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*/*.yaml")), ids=str)
 def test_shipped_configurations_can_be_planned(path, monkeypatch):
     """Not only their options are known: there are as many items as they ask for."""

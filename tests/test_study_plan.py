@@ -121,7 +121,7 @@ def test_what_is_there_is_not_planned_again(folder):  # noqa: F811
     plan = study.plan(study.read(), model, flops=1e9)
     left = plan.without(["items/scores"])
     assert left.parts == ("items/consistency",) and left.total == Work() and left.seconds == 0
-    assert str(left) == "1 part, 0 prompts of 0 tokens: about 1 s"
+    assert str(left) == "1 part, 0 prompts of 0 tokens: the model takes about 1 s"
     assert str(Plan(("a", "b"))) == "2 parts"
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from xlens.cli.options import Flat
+from cyclopts import Parameter
+
+from xlens.cli.options import MODELS, Flat
 from xlens.studies.loading import Loading
 
 LOADING = Loading()
@@ -15,7 +17,7 @@ def trace(
     *,
     last: int = 8,
     out: Path | None = None,
-    loading: Annotated[Loading, Flat] = LOADING,
+    loading: Annotated[Loading, Flat, Parameter(group=MODELS)] = LOADING,
 ) -> None:
     """One prompt: the most probable token at every layer and position.
 
@@ -56,7 +58,7 @@ def harvest(
     site: str = "resid",
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
-    loading: Annotated[Loading, Flat] = LOADING,
+    loading: Annotated[Loading, Flat, Parameter(group=MODELS)] = LOADING,
     store: bool = True,
     out: Path = Path("runs/harvest"),
 ) -> None:

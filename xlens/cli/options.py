@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cyclopts import Parameter, Token, convert
+from cyclopts import Group, Parameter, Token, convert
 
 
 def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]]) -> Any:
@@ -27,6 +27,24 @@ def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]])
     return convert(hint, tokens)  # pyright: ignore[reportArgumentType] (it says less than it takes)
 
 
+# Help in parts: a study's own options first, then those that all commands have.
+MODELS, SERVED, RUN = (
+    Group(name, sort_key=n) for n, name in enumerate(("Models", "Endpoints", "Run"), 3)
+)
 Flat = Parameter(name="*")
+
+
+def as_written(default: Any) -> str | None:
+    """A default as it would be given on the line; None: nothing is, as for an empty list."""
+    if isinstance(default, tuple):
+        return " ".join(map(str, default)) or None  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    return None if default is None or default is False or default == {} else str(default)
+
+
 # Of every command: several values after one option (--controls shuffled repetition).
-DEFAULT = Parameter(consume_multiple=True, negative_iterable=(), converter=strictly)
+DEFAULT = Parameter(
+    consume_multiple=True,
+    negative_iterable=(),
+    converter=strictly,
+    show_default=as_written,  # pyright: ignore[reportArgumentType] (None is taken, too)
+)

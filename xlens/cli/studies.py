@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from xlens.cli.options import Flat
+from cyclopts import Group, Parameter
+
+from xlens.cli.options import MODELS, RUN, SERVED, Flat
 from xlens.studies.loading import Loading
 from xlens.studies.serving import Serving
 from xlens.studies.study import Study, Switch
@@ -35,12 +37,12 @@ def command_of(kind: type[Study]) -> Callable[..., None]:
     keyword, either = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     options: dict[str, tuple[Any, Any]] = {
         "study": (Annotated[kind, Flat], usual),
-        **({"serving": (Annotated[Serving, Flat], Serving())} if kind.SERVED else {}),
-        "loading": (Annotated[Loading, Flat], Loading()),
-        "static": (tuple[str, ...], ()),
-        "out": (Path | None, None),
-        "overwrite": (Annotated[bool, Switch], False),
-        "dry_run": (Annotated[bool, Switch], False),
+        **({"serving": (_flat(Serving, SERVED), Serving())} if kind.SERVED else {}),
+        "loading": (_flat(Loading, MODELS), Loading()),
+        "static": (Annotated[tuple[str, ...], Parameter(group=RUN)], ()),
+        "out": (Annotated[Path | None, Parameter(group=RUN)], None),
+        "overwrite": (Annotated[bool, Switch, Parameter(group=RUN)], False),
+        "dry_run": (Annotated[bool, Switch, Parameter(group=RUN)], False),
     }
     model = inspect.Parameter(
         "model", either, annotation=tuple[str, ...], default=named or inspect.Parameter.empty
@@ -56,6 +58,10 @@ def command_of(kind: type[Study]) -> Callable[..., None]:
     said = inspect.cleandoc(kind.__doc__ or "").split("Attributes:")[0].strip()
     command.__doc__ = f"{said}\n\n{_arguments(signature.parameters)}"
     return command
+
+
+def _flat(kind: type, group: Group) -> Any:
+    return Annotated[kind, Flat, Parameter(group=group)]
 
 
 def _arguments(taken: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ Light, so that the command line can show every option at once: what computes is 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from xlens.checks import check_fields
 from xlens.studies.work import Plan, Work
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xlens.stats import Resampling
 
 Parts = Mapping[str, "Result"]
+Drawn = Parameter(group=Group("Intervals", sort_key=2))
 Switch = Parameter(negative=())
 """Of options that are there or not: --oracle, and no --no-oracle."""
 
@@ -93,9 +94,9 @@ class Study:
     MODEL: ClassVar[str | None] = None
     """Asked where none is named."""
 
-    draws: int = 1000
-    confidence: float = 0.95
-    clusters: str | None = None
+    draws: Annotated[int, Drawn] = 1000
+    confidence: Annotated[float, Drawn] = 0.95
+    clusters: Annotated[str | None, Drawn] = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -106,7 +106,7 @@ class Plan:
         parts = _n(len(self.parts), "part")
         if self.work is None:
             return parts
-        time = "" if self.seconds is None else f": about {lasting(self.seconds)}"
+        time = "" if self.seconds is None else f": the model takes about {lasting(self.seconds)}"
         return f"{parts}, {self.total}{time}"
 
 
