@@ -28,8 +28,8 @@ from xlens.tasks.choices import (
 )
 from xlens.tasks.choices.data import whole_items
 from xlens.tasks.choices.latent import item_shares
+from xlens.tasks.cldr import world
 from xlens.tasks.sources import choose
-from xlens.tasks.words import world
 from xlens.testbed import planted
 
 TWELVE = ("en", "fr", "de", "es", "ru", "zh-Hans", "ja", "ko", "ar", "hi", "tr", "sw")

@@ -177,8 +177,8 @@ mine = lambda: cldr_words(["zh-Hans", "sw", "tr"], ["month"]).frame.loc["month/1
 first = mine()
 assert babels("tr") == "Ocak"  # reading them here left babel as it was
 get_month_names("wide", "stand-alone", "he")
-import xlens.tasks.words.cldr as module
-module._names.cache_clear()
+import xlens.tasks.cldr.names as module
+module.names.cache_clear()
 assert first == mine() == ["一月", "Januari", "Ocak"], (first, mine())
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

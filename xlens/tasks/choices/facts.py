@@ -9,7 +9,8 @@ from xlens.checks import typed
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.choices.text import folded
-from xlens.tasks.words import RELATIONS, cldr_words, world
+from xlens.tasks.cldr import world
+from xlens.tasks.words import RELATIONS, cldr_words
 
 MARK = "→"
 FACTS = (*RELATIONS, "code-territory")

@@ -1,5 +1,6 @@
 """Words in several languages, and prompts that ask for one of them."""
 
+from xlens.tasks.cldr.world import RELATIONS
 from xlens.tasks.words.cldr import KINDS, cldr_words
 from xlens.tasks.words.prompts import (
     WordPrompts,
@@ -10,7 +11,6 @@ from xlens.tasks.words.prompts import (
 )
 from xlens.tasks.words.readers import read_words
 from xlens.tasks.words.wordlist import WordList, kind_of
-from xlens.tasks.words.world import RELATIONS
 
 __all__ = [
     "KINDS",

@@ -15,7 +15,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.languages import endonym, standardize
 from xlens.prompts import Prompt, Prompts, TooFewItems
-from xlens.tasks.words import world
+from xlens.tasks.cldr import world
 from xlens.tasks.words.demonstrations import (
     Item,
     default_pool,

@@ -18,19 +18,16 @@ the zone (Turkey's is `Europe/Istanbul`, which also makes its `continent` Europe
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from xlens.languages import cldr_locale, script
+from xlens.tasks.cldr import names
+from xlens.tasks.cldr import world as cldr
 from xlens.tasks.words import cldr_words
-from xlens.tasks.words import world as cldr
 
 LANGUAGES = ("en", "fr", "de", "es", "ru", "zh-Hans", "ar", "hi")
 PIVOT = "en"
 RELATIONS = ("currency", "language", "continent", "city", "code")
 # The relations whose facts are hidden from some languages or from all.
 HIDEABLE = RELATIONS[:4]
-# CLDR's codes (UN M49) of the areas that tz identifiers begin with.
-_AREAS = {"Africa": "002", "America": "019", "Asia": "142", "Europe": "150"}
 
 
 @dataclass(frozen=True)
@@ -83,22 +80,21 @@ def make_world() -> World:
     columns = {language: listed.words(language) for language in LANGUAGES}
     words = {id: {language: columns[language][id] for language in LANGUAGES} for id in listed.ids}
     territories = [id for id in words if id.startswith("territory/")]
-    zones = _zones()
     facts: list[Fact] = []
     for subject in territories:
         code = subject.removeprefix("territory/")
         found = {
             "currency": _only(cldr.tender_in(code), "currency", words),
             "language": _only(cldr.official_in(code), "language", words),
-            "continent": _continent(zones.get(code, ()), words),
-            "city": _city(zones.get(code, ()), words),
+            "continent": _continent(code, words),
+            "city": _city(code, words),
             "code": f"code/{code}",
         }
         words[f"code/{code}"] = dict.fromkeys(LANGUAGES, code)
         facts += [Fact(relation, subject, object) for relation, object in found.items() if object]
     facts.sort(key=lambda fact: (RELATIONS.index(fact.relation), fact.subject))
     used = {fact.object for fact in facts}
-    kept = {id: names for id, names in words.items() if not id.startswith("city/") or id in used}
+    kept = {id: said for id, said in words.items() if not id.startswith("city/") or id in used}
     return World(kept, tuple(facts), listed.source)
 
 
@@ -108,39 +104,26 @@ def _only(codes: tuple[str, ...], kind: str, words: dict[str, dict[str, str]]) -
     return id if id in words else None
 
 
-def _continent(zones: tuple[str, ...], words: dict[str, dict[str, str]]) -> str | None:
-    areas = {zone.split("/")[0] for zone in zones}
-    code = _AREAS.get(areas.pop()) if len(areas) == 1 else None
+def _continent(territory: str, words: dict[str, dict[str, str]]) -> str | None:
+    code = cldr.continent_of(territory)
     if code is None:
         return None
-    names = {language: cldr_locale(language).territories[code] for language in LANGUAGES}
-    words.setdefault(f"region/{code}", names)
+    words.setdefault(f"region/{code}", {tag: names.region(code, tag) for tag in LANGUAGES})
     return f"region/{code}"
 
 
-def _city(zones: tuple[str, ...], words: dict[str, dict[str, str]]) -> str | None:
+def _city(territory: str, words: dict[str, dict[str, str]]) -> str | None:
+    zones = cldr.zones_of(territory)
     if len(zones) != 1:
         return None
-    id, names = f"city/{zones[0]}", {}
-    for language in LANGUAGES:
-        locale = cldr_locale(language)
-        exemplar: Any = (locale.time_zones.get(zones[0]) or {}).get("city")
-        if exemplar is None and script(language) == "Latn":
-            # CLDR's own rule where a locale of the Latin script gives no name (UTS 35, part 4).
-            exemplar = zones[0].split("/")[-1].replace("_", " ")
-        if exemplar is None or not _plain(str(exemplar)):
-            return None
-        names[language] = str(exemplar)
-    words.setdefault(id, names)
+    named = {language: names.city(zones[0], language) for language in LANGUAGES}
+    usable = {language: name for language, name in named.items() if name and _plain(name)}
+    if len(usable) < len(named):
+        return None
+    id = f"city/{zones[0]}"
+    words.setdefault(id, usable)
     return id
 
 
 def _plain(name: str) -> bool:
     return all(unicodedata.category(c)[0] in "LM" or c in " '’-" for c in name)
-
-
-def _zones() -> dict[str, tuple[str, ...]]:
-    from babel.core import get_global
-
-    listed: Any = get_global("territory_zones")
-    return {territory: tuple(zones) for territory, zones in listed.items()}

@@ -1,4 +1,4 @@
-"""What CLDR says about territories, languages and currencies: which, and what goes with what."""
+"""What CLDR and the tz data say about territories: which there are, and what goes with what."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,6 +9,8 @@ from langcodes import Language
 
 # Familiar items only: CLDR also lists Bouvet Island and the Samoan tala.
 FAMILIAR = 1_000_000
+# CLDR's codes (UN M49) of the areas that tz identifiers begin with.
+_AREAS = {"Africa": "002", "America": "019", "Asia": "142", "Europe": "150"}
 RELATIONS = ("next-month", "next-weekday", "territory-currency", "territory-language")
 
 
@@ -50,6 +52,20 @@ def tender_in(territory: str) -> tuple[str, ...]:
     """Currencies that are legal tender in a territory and have no end date."""
     rows: list[tuple[str, Any, Any, bool]] = _globals("territory_currencies").get(territory, [])
     return tuple(code for code, _, end, tender in rows if tender and end is None)
+
+
+def zones_of(territory: str) -> tuple[str, ...]:
+    """Identifiers of its time zones: `Europe/Paris`."""
+    return tuple(_globals("territory_zones").get(territory, ()))
+
+
+def continent_of(territory: str) -> str | None:
+    """The UN M49 code of the area of its time zones; None unless they share one that has a code.
+
+    A tz identifier is named after a city, so Turkey's (`Europe/Istanbul`) says Europe.
+    """
+    areas = {zone.split("/")[0] for zone in zones_of(territory)}
+    return _AREAS.get(areas.pop()) if len(areas) == 1 else None
 
 
 @lru_cache(maxsize=512)
