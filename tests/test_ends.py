@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers, processors
 import xlens
 from xlens import Prompt
 from xlens.models import HookedModel
-from xlens.phases.depth import _has_bos
+from xlens.phases.segment_depth import _has_bos
 
 TEXT = "Der Hund schläft"
 QUIET = {"progress": False}

@@ -11,18 +11,13 @@ from xlens.phases.compare import (
 )
 from xlens.phases.correlation import StabilityCorrelation, correlate
 from xlens.phases.curves import KINDS, Curves, CurveSummary, join_curves
-from xlens.phases.depth import (
-    DepthOptions,
-    DepthResult,
-    major_depth,
-    random_span_depth,
-    relevance_depth,
-)
+from xlens.phases.depth import DepthOptions, DepthResult, major_depth
 from xlens.phases.detect import PhaseResult, detect_phases
 from xlens.phases.effects import LayerEffects
 from xlens.phases.evidence import evidence
 from xlens.phases.gap import depth_gap
 from xlens.phases.last_layers import late_share, lens_gap, recovered
+from xlens.phases.segment_depth import random_span_depth, relevance_depth
 from xlens.phases.stability import INDICES, StabilityResult, stability
 from xlens.phases.swap import layer_swap, swapped_blocks
 
