@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from xlens.stats import FEW, FEWEST, Resampling, bootstrap
+from xlens.stats import FEW, FEWEST, Resampling, bootstrap, holm
 
 
 def test_mean_and_shape():
@@ -127,3 +127,9 @@ def test_intervals_go_by_t_below_eight_clusters_and_by_resamples_from_there():
         by_t = values.mean() + np.array([-1, 1]) * student.ppf(0.975, n - 1) * error
         assert np.allclose([low, high], by_t) == (n == 7)
         assert ({low, high} <= set(found.draws[:, 0])) == (n == 8)
+
+
+def test_holms_adjustment_multiplies_by_what_is_left():
+    assert holm([0.01, 0.03, np.nan, 0.02]) == pytest.approx(
+        [0.03, 0.04, np.nan, 0.04], nan_ok=True
+    )
