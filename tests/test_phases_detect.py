@@ -104,6 +104,15 @@ def test_an_answer_that_is_not_later_is_reported_as_it_is(r):
     assert "no two-phase structure found (p = 1: no evidence that the answer" in found.verdict()
 
 
+def test_a_boundary_without_an_interval_is_told_without_one():
+    few = curves({"patch_question": 3, "ablate_context": 6}, n=3)
+    found = detect(few, resampling=Resampling(confidence=0.5))
+    assert np.isnan(found.row()["question_low"]) and found.found()
+    assert found.verdict() == (
+        "two phases: question handed over at 3, answer retrieved at 6 of 8 (p = 0.12)"
+    )
+
+
 GRADED = ("patch_last_question", "ablate_question", "patch_last_context", "ablate_context")
 
 

@@ -96,7 +96,7 @@ def phase_curves(
     notes.append(bands.shaded(curves.confidence))
     return theme.finish(
         fig,
-        title="Question encoding, then answer retrieval",
+        title="Is the question taken in before the answer is fetched?",
         notes=notes,
         height=_ROW * places[-1]["row"],
         legend=legend,
@@ -166,7 +166,7 @@ def phase_boundaries(phases: PhaseResult) -> go.Figure:
     notes = [phases.verdict(), "filled: significant step; dashed: median of what decided"]
     return theme.finish(
         fig,
-        title="Where the phases end, by kind of evidence",
+        title="Where each kind of evidence takes its step",
         notes=notes,
         height=rows * max(200, 22 * len(kinds) + 40),
         legend=list(_EDGE_WORDS.values()),

@@ -190,7 +190,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     level = Resampling.of(result.provenance).percent
     return theme.finish(
         fig,
-        title=f"What steering towards {target} changes",
+        title=f"Steering towards {target}: change on the test items",
         notes=[f"{n}, on which nothing was chosen · bars: {level} interval of the change"],
         height=max(240, 22 * len(pairs) * len(conditions) // 2),
         legend=[method_name(c) for c in conditions],

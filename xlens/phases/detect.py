@@ -1,6 +1,7 @@
 """`detect_phases`: where the question is handed over, where the answer has been retrieved."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -103,10 +104,18 @@ class PhaseResult(Result):
         if not row["found"]:
             return f"no two-phase structure found (p = {row['p']:.2g}: {row['why']})"
         places = [
-            f"{what} at {row[edge]:g} [{row[f'{edge}_low']:g}, {row[f'{edge}_high']:g}]"
+            f"{what} at {placed(row, edge)}"
             for edge, what in (("question", "question handed over"), ("answer", "answer retrieved"))
         ]
         return f"two phases: {places[0]}, {places[1]} of {self.n_layers} (p = {row['p']:.2g})"
+
+
+def placed(row: Mapping[Any, Any], edge: str) -> str:
+    """A boundary as `3 [3, 4]`: without ends where there are none, a dash for what there isn't."""
+    if math.isnan(row[edge]):
+        return "–"
+    ends = [row[f"{edge}_low"], row[f"{edge}_high"]]
+    return f"{row[edge]:g}" + ("" if any(map(math.isnan, ends)) else " [{:g}, {:g}]".format(*ends))
 
 
 @typed

@@ -18,6 +18,7 @@ from xlens.phases import (
     depth_gap,
 )
 from xlens.phases.curves import ALL
+from xlens.phases.detect import placed
 from xlens.report.tables import interval
 from xlens.results import Result
 from xlens.stats import Resampling
@@ -134,20 +135,12 @@ def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:
     rows: list[list[str]] = []
     names = _names(found.phases["language"])
     for row in found.phases.to_dict("records"):
-        places = [_place(row, edge) for edge in ("question", "answer")]
+        places = [placed(row, edge) for edge in ("question", "answer")]
         tag = str(row["language"])
         verdict = "two phases" if row["found"] else f"none found: {row['why']}"
         p = "–" if math.isnan(row["p"]) else f"{row['p']:.2g}"
         rows.append([names[tag], *places, p, verdict])
     return ["question in", "question handed over", "answer retrieved", "p", "structure"], rows
-
-
-def _place(row: Mapping[Any, Any], edge: str) -> str:
-    """A boundary and its interval; a dash for what there isn't."""
-    if math.isnan(row[edge]):
-        return "–"
-    ends = [row[f"{edge}_low"], row[f"{edge}_high"]]
-    return f"{row[edge]:g}" + ("" if any(map(math.isnan, ends)) else " [{:g}, {:g}]".format(*ends))
 
 
 def stability_rows(found: StabilityResult) -> tuple[list[str], list[list[str]]]:

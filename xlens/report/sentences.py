@@ -150,15 +150,19 @@ def _on_the_way(
         )
     peak = summary.landmark("pivot_peak_layer")["value"]
     if peak >= summary.n_layers:
-        own, right = (
-            summary.landmark(f"final_{what}_prob")["value"] for what in ("pivot", "target")
-        )
-        if own > right:
+        own, right = (summary.landmark(f"final_{what}_prob") for what in ("pivot", "target"))
+        if own["low"] > right["high"]:
             return (
                 f"{above}, most of all at the output: the model answers in {pivot} rather than "
                 "passing through it."
             )
-        return f"{above}, but most of all at the output, and not ahead of {target} ones: no phase."
+        ahead = f"ahead of {target} ones"
+        told = (
+            f"{ahead} within the intervals only"
+            if own["value"] > right["value"]
+            else f"not {ahead}"
+        )
+        return f"{above}, but most of all at the output, and {told}: no phase."
     crossover = landmark(summary, "crossover_layer")
     if crossover is None or math.isnan(crossover["value"]):
         if _target_leads(summary, peak):
