@@ -18,6 +18,7 @@ from xlens.figures import steering_effects
 from xlens.languages import english_name, english_names
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.choices import findings
+from xlens.report.lens import headline
 from xlens.report.pair import landmark_table, pair_section
 from xlens.report.process import language_names, process_findings, write_process_report
 from xlens.report.sentences import landmark_value, named
@@ -151,6 +152,17 @@ def test_without_a_control_no_crossing_is_told(base):
     alone = {"translation": base["translation"]}
     assert "leads for good" in " ".join(pair_sentences(base))
     assert "leads" not in " ".join(pair_sentences(alone))
+
+
+def test_the_terminal_says_of_a_pair_what_its_page_says(base):
+    for made in (
+        base,
+        {"translation": base["translation"]},
+        {**base, "shuffled": base["translation"]},
+    ):
+        told = headline({f"summary-{name}": summary for name, summary in made.items()})
+        assert told[0].endswith(f": {verdict(made)}") and told[1:] == pair_sentences(made)
+        assert ("leads for good" in " ".join(told)) == (made is base)
 
 
 @quick

@@ -11,11 +11,11 @@ from xlens.figures import (
     pairs_overview,
     report_colors,
 )
+from xlens.languages import english_names
 from xlens.lens.result import LensSummary
 from xlens.report.grouped import Group, groups
 from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
 from xlens.report.sentences import (
-    landmark_value,
     named,
     pair_sentences,
     used,
@@ -87,15 +87,20 @@ def offered(known: Mapping[str, Any]) -> list[str]:
 
 
 def headline(parts: Mapping[str, Result]) -> list[str]:
-    """A pair's landmarks in a line, and before it how many words could be used."""
-    summary = next(iter(summaries(parts).values()))
-    table = summary.landmarks
-    shown = [
-        f"{row['name'].replace('_', ' ')} {landmark_value(row)}" for _, row in table.iterrows()
-    ]
+    """What is said of a pair in the terminal: how many words there were, and the page's sentences.
+
+    Landmarks alone would say more than they are: lines of noise peak and cross, too.
+    """
+    conditions = summaries(parts)
+    one = next(iter(conditions.values()))
+    names = english_names((one.source, one.target, one.pivot), variant=True)
     left = used(_counts(parts), "words")
-    told = f"{number_of(int(table['n'].iloc[0]), 'word')}; " + ", ".join(shown)
-    return [*([left] if left else []), told]
+    words = number_of(int(one.landmarks["n"].max()), "word")
+    return [
+        *([left] if left else []),
+        f"{words}: {verdict(conditions, names=names)}",
+        *pair_sentences(conditions, names=names),
+    ]
 
 
 def _counts(parts: Mapping[str, Result]) -> dict[str, int]:
