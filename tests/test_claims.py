@@ -17,8 +17,9 @@ from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, con
 from xlens.figures import steering_effects
 from xlens.languages import english_name, english_names
 from xlens.report import pair_sentences, verdict, write_report
+from xlens.report.blocks import Drawing
 from xlens.report.choices import findings
-from xlens.report.lens import headline
+from xlens.report.lens import told
 from xlens.report.pair import landmark_table, pair_section
 from xlens.report.process import language_names, process_findings, write_process_report
 from xlens.report.sentences import landmark_value, named
@@ -160,9 +161,10 @@ def test_the_terminal_says_of_a_pair_what_its_page_says(base):
         {"translation": base["translation"]},
         {**base, "shuffled": base["translation"]},
     ):
-        told = headline({f"summary-{name}": summary for name, summary in made.items()})
-        assert told[0].endswith(f": {verdict(made)}") and told[1:] == pair_sentences(made)
-        assert ("leads for good" in " ".join(told)) == (made is base)
+        (section,) = told("m", {f"k/summary-{name}": one for name, one in made.items()})
+        ((finding,),) = (block.items for block in section.blocks)
+        assert (finding.verdict, finding.text) == (verdict(made), " ".join(pair_sentences(made)))
+        assert ("leads for good" in finding.plain) == (made is base)
 
 
 @quick
@@ -200,19 +202,20 @@ def test_the_output_and_the_controls_are_told_with_their_own_numbers(base):
 
 def test_what_a_figure_of_curves_says_is_told_to_those_who_do_not_see_it(base):
     figures = {f"k-{kind}": go.Figure() for kind in ("curves", "states")}
-    html = unescape(pair_section("k", base, figures, named(base.values()), "a pair"))
-    curves, states = re.findall(r'aria-label="([^"]*)"', html)[:2]
+    section = pair_section("k", base, figures, named(base.values()), "a pair")
+    drawn = [block for block in section.blocks if isinstance(block, Drawing)]
+    curves, states = (re.findall(r'aria-label="([^"]*)"', unescape(d.plot))[0] for d in drawn)
     assert "leads for good from point" in curves and "leads for good" not in states
-    assert "other prompts' words" in html
+    assert "other prompts' words" in drawn[0].caption
     alone = {"translation": base["translation"]}
-    html = unescape(pair_section("k", alone, figures, named(base.values()), "a pair"))
-    assert "other prompts' words" not in html
+    section = pair_section("k", alone, figures, named(base.values()), "a pair")
+    assert "other prompts' words" not in str(section)
 
 
 def test_differences_keep_their_sign_in_the_table(base):
     first = landmarks(base["translation"], source_over_pivot=(-0.2, -0.3, -0.1))
-    html = landmark_table({**base, "translation": first}, named([first]))
-    assert "-0.200 [-0.300, -0.100]" in html
+    table = landmark_table({**base, "translation": first}, named([first]))
+    assert "-0.200 [-0.300, -0.100]" in [cell for row in table.rows for cell in row]
     (row,) = [r for _, r in first.landmarks.iterrows() if r["name"] == "source_over_pivot"]
     assert landmark_value(row) == "-0.200"
 

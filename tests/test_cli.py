@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pages import same_sentences
 
 import tiny
 import xlens
@@ -199,7 +200,8 @@ def test_one_pair_where_it_goes_and_again(run, gpt2, tmp_path):
     folder = tmp_path / "runs" / "lens-tiny-gpt2-ru_zh-Hans"
     assert f"Report: {folder / 'report.html'}" in done.out
     assert "[1/1] ru → zh-Hans" in done.out
-    assert "3 words; " in done.out and "nan" not in done.out
+    assert "3 prompts are too few for intervals" in done.out and "nan" not in done.out
+    same_sentences(folder / "report.html", done.out)
     assert not (folder / "figures" / "all-pairs.html").exists()
     assert sum(first) - at_load(gpt2) > 1_000  # the words themselves, not the checks at load
 
@@ -348,12 +350,14 @@ def test_pairs_without_words_are_listed_and_the_others_read(run, gpt2):
     few = ("--n-items", "4", "--n-controls", "2", "--missing", "keep", "--words", "words.tsv")
     done = run("lens", gpt2, "--pairs", "de:fr", "de:ru", "fr:ru", *few, "--out", "own")
     assert done.code == 0, done.err
-    assert "Left out, without enough words: de_fr, fr_ru." in done.out
     parts = RunDirectory.open("own").parts("tiny-gpt2")
     assert {name.rpartition("/")[0] for name in parts} == {"", "de_ru"}
     assert parts["left-out"].to_frame()["what"].tolist() == ["de_fr", "fr_ru"]
     page = Path("own/report.html").read_text("utf-8")
-    assert "Which pairs could not be asked" in page and "de → fr" in page
+    assert "Which pairs could not be asked" in page
+    for said in ("de → fr is left out: ", "fr → ru is left out: "):
+        assert said in done.out.split("\nWhat was found\n")[1] and said in page
+    same_sentences(Path("own/report.html"), done.out)
     # Asked for alone, or with nothing else that can be asked, it is an error.
     assert_refused(
         run("lens", gpt2, "--pairs", "de:fr", "ru:fr", *few, "--out", "none"), "0 have a word in fr"
@@ -471,6 +475,7 @@ def test_choices_into_a_report(run, gpt2, monkeypatch, tmp_path):
     saved = ConsistencyResult.load("asked/results/tiny-gpt2/items/consistency")
     assert list(saved.languages["language"]) == ["en", "de", "ar"]
     assert set(saved.languages["n"]) == {8}
+    same_sentences(Path("asked/report.html"), done.out)
     page = Path("asked/report.html").read_text(encoding="utf-8")
     assert page.count("data-figure=") == 5 and "permuted items" in page and "n_items: 8" in page
     monkeypatch.setattr("xlens.tasks.choices.score_choices", None)

@@ -9,8 +9,9 @@ from synthetic import LABELS, lens_result, study, trace_result
 
 from xlens import figures
 from xlens.figures import glyphs, theme
-from xlens.figures.trace import display_width, shorten
+from xlens.figures.trace import shorten
 from xlens.stats import Resampling
+from xlens.terminal import cell_width
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_missing_means_leave_a_gap_and_no_broken_interval(summary):
     ((band, mean),) = lines(fig, "en")
     assert 2 not in band.x
     assert mean.y[2] != mean.y[2]
-    assert "NaN" not in figures.page("t", figures.figure_block(fig, "f", label="l"))
+    assert "NaN" not in figures.figure_block(fig, "f", label="l")
 
 
 def test_states_draw_all_three_quantities(summary):
@@ -272,7 +273,7 @@ def test_trace_text_is_aligned_by_width_with_the_last_layer_on_top():
     starts = set()
     for row in (rows[1], rows[-1]):  # the second column starts at the same place
         second = re.split(r" {2,}", row)[2]
-        starts.add(display_width(row[: row.index(second)]))
+        starts.add(cell_width(row[: row.index(second)]))
     assert len(starts) == 1
     assert "\u2068␣الزهرة\u2069" in rows[1]
     with pytest.raises(ValueError, match="columns=1"):
@@ -280,9 +281,9 @@ def test_trace_text_is_aligned_by_width_with_the_last_layer_on_top():
 
 
 def test_widths_of_letters():
-    assert display_width("花") == 2
-    assert display_width("फूल") == 2  # the vowel sign below takes no column
-    assert display_width("\u2068ab\u2069") == 2
+    assert cell_width("花") == 2
+    assert cell_width("फूल") == 2  # the vowel sign below takes no column
+    assert cell_width("\u2068ab\u2069") == 2
     assert shorten("中文字", 4) == "中…"
     assert shorten("abcd", 4) == "abcd"
 

@@ -9,7 +9,7 @@ import xlens
 from xlens.consistency import consistency, option_scores
 from xlens.lengths import WAYS, compared, known_ways
 from xlens.report.choices import findings
-from xlens.report.ways import ways_html
+from xlens.report.ways import ways_table
 from xlens.stats import Resampling
 from xlens.studies.steps.steering_effects import items_table
 from xlens.tasks.choices.latent import item_shares
@@ -88,16 +88,16 @@ def test_answers_that_hang_on_the_way_are_counted():
     (said,) = [s for s in findings(found) if "unequal length" in s]
     assert said.startswith("Options of unequal length are compared summed")
     assert "in 2 of 10 answers (per token 2, per byte 2, per character 2)" in said
-    page = ways_html(found)
-    assert "summed (acc)" in page and "per character (acc_norm)" in page
-    assert page.index("summed") < page.index("per token") and "2 of 5" in page
+    (table,) = ways_table(found)
+    assert table.head[1] == "summed (acc)" and "per character (acc_norm)" in table.head
+    assert table.head[2].startswith("per token") and "2 of 5" in table.rows[1]
 
 
 def test_one_way_only_has_nothing_to_compare():
     table = planted().drop(columns=["text", "n_tokens"])
     found = consistency(option_scores(table), resampling=FEW, n_permutations=1)
     assert found.ways.empty and found.languages["unsettled"].isna().all()
-    assert ways_html(found) == ""
+    assert ways_table(found) == ()
 
 
 def test_a_models_scores_hold_every_way(family_dir):

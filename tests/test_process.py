@@ -4,6 +4,7 @@ import re
 
 import kit
 import pytest
+from pages import same_sentences
 from studied import study_process
 
 from xlens.cli import main
@@ -107,6 +108,7 @@ def test_the_command_reports(folder, tmp_path, monkeypatch, capsys):
     run("process", str(folder), *OPTIONS, "--out", str(out))
     said = capsys.readouterr().out
     assert "Report: " in said and re.search("Right (most|equally) often", said)
+    same_sentences(out / "report.html", said)
     html = (out / "report.html").read_text(encoding="utf-8")
     for part in (
         "agreement",

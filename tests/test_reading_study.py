@@ -11,6 +11,7 @@ import pytest
 import readings
 import serving
 import yaml
+from pages import same_sentences
 from studied import study_reading
 
 import tiny
@@ -290,7 +291,7 @@ def test_a_served_model_answers_as_it_does_here(
     name = f"{served_folder}@{served_address}"
     line = ["xmrc", served_folder, name, "--data", data, "--questions", "en,de", *LINE]
     assert run(*line, "--out", tmp_path / "run") == 0
-    assert "Models by F1" in capsys.readouterr().out
+    assert "Sorted by F1" in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert f"chat completions at {served_address}" in page and "turns of a chat" in page
 
@@ -411,6 +412,7 @@ def test_the_command_reports_and_goes_on(folder, data, tmp_path, capsys, monkeyp
     said = capsys.readouterr().out
     assert "Report: " in said and "mean of en-x" in said and "predictions.csv" in said
     assert "To answer with the text's first sentence" in said
+    same_sentences(out / "report.html", said)
     html = (out / "report.html").read_text(encoding="utf-8")
     for name in ("f1", "errors", "curves", "boundaries", "relevance", "depth"):
         assert (out / "figures" / f"tiny-gpt2-{name}.html").is_file()
@@ -434,7 +436,8 @@ def test_several_models_are_compared(folder, data, tmp_path, capsys):
     more = ["--settings", "en-en", "en-x", "x-x", "--pair", f"{folder}:{other}", "--out", out]
     assert run(*line, *more) == 0
     said = capsys.readouterr().out
-    assert "[2/3]" in said and "Models by F1 in en-x" in said
+    same_sentences(out / "report.html", said)
+    assert "[2/3]" in said and "Sorted by F1 in en-x" in said
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Leaderboard" in html and "side by side" in html
     assert {p.name for p in (out / "results").iterdir()} == {

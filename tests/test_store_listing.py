@@ -79,7 +79,8 @@ def test_ls_shows_model_prompts_verb_and_age(
     with pytest.raises(SystemExit) as ended:
         main(["store", "ls", "--root", str(tmp_path / "store")])
     assert not ended.value.code
-    line = capsys.readouterr().out.splitlines()[0]
+    head, line = capsys.readouterr().out.splitlines()[:2]
+    assert head.split() == ["entry", "size", "used", "verb", "model", "prompts", "layers", "state"]
     tags = ", ".join(sorted({p.language for p in prompts}))
     asked = f"{len(prompts)} prompts ({tags})"
     for shown in ("harvest", model.name, asked, "2 layers", "0 min", "whole"):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import readings
 import yaml
+from pages import same_sentences
 
 import tiny
 import xlens
@@ -161,8 +162,11 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
         if c != "demo"
     ],
 )
-def test_python_and_command_line_are_one(command, folder):
-    """The same options by either way: the same parts, to the byte, and the same config."""
+def test_python_and_command_line_are_one(command, folder, capsys):
+    """The same options by either way: the same parts, to the byte, and the same config.
+
+    And the terminal says what the page says.
+    """
     study = small(command)
     done = xlens.run(study, str(folder), out="python", progress=False)
     asked = {command: {"model": str(folder), **study.options()}}
@@ -183,7 +187,7 @@ def test_python_and_command_line_are_one(command, folder):
             if field.name != "provenance":
                 a, b = getattr(mine, field.name), getattr(other, field.name)
                 assert repr(a) == repr(b), (part, field.name)
-    assert two.report_file.is_file()
+    same_sentences(two.report_file, capsys.readouterr().out)
 
 
 def test_several_models_and_revisions_have_parts_of_their_own(folder, tmp_path):

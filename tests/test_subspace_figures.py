@@ -152,10 +152,8 @@ def test_the_animation_has_a_frame_per_layer_on_one_scale(places):
     for frame in fig.frames:
         assert len(frame.data) == len(fig.data) == 9
         assert max(abs(v) for t in frame.data for v in (*t.x, *t.y)) <= reach
-    page = figures.page("t", figures.figure_block(fig, "f", label="l"))
-    assert "NaN" not in page and page == figures.page(
-        "t", figures.figure_block(fig, "f", label="l")
-    )
+    html = figures.figure_block(fig, "f", label="l")
+    assert "NaN" not in html and html == figures.figure_block(fig, "f", label="l")
 
 
 def test_a_layer_of_one_point_is_drawn(acts):

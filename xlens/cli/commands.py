@@ -121,12 +121,12 @@ def models(*, verify: bool = False) -> None:
     Args:
         verify: Read every converted model whole and compare it with its digests instead.
     """
-    from xlens.cli.models_table import models_table, verify_models
+    from xlens.cli.models_table import show_models, verify_models
 
     if verify:
         verify_models()
     else:
-        print(models_table())
+        show_models()
 
 
 def report(

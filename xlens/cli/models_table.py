@@ -3,6 +3,7 @@
 import textwrap
 
 from xlens.models.families import FAMILIES
+from xlens.terminal import show_table
 
 
 def verify_models() -> None:
@@ -29,30 +30,24 @@ def verify_models() -> None:
         raise ValueError(f"Damaged: {', '.join(damaged)}. What to do stands above.")
 
 
-def models_table() -> str:
-    """Models by name, as a table for the terminal."""
+def show_models() -> None:
+    """Print a table of the models that come by name."""
     from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions
     from xlens.models.sources import known_models
 
-    rows = [("name", "state", "licence", "what")]
+    rows: list[list[str]] = []
     for known in known_models():
         state = "ready" if known.cached else "installed" if known.installed else known.install
-        rows.append((known.name, state, known.licence, known.what))
+        rows.append([known.name, state, known.licence, known.what])
     for name in shipped_names():
         if found := find_shipped(name):
             what = f"comes with xlens, to test analyses on; {', '.join(shipped_revisions(name))}"
-            rows.append((name, "ready", found.licence, what))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        "  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[3]]) for r in rows
-    ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "Besides these: any hub id, folder or .gguf file of a causal language model.",
-            *textwrap.wrap(f"Tested families: {', '.join(f.name for f in FAMILIES)}.", 88),
-            "Any other is checked when it is loaded, and refused with the reason if the readout of",
-            "its last layer is not its own output.",
-        ]
+            rows.append([name, "ready", found.licence, what])
+    show_table(["name", "state", "licence", "what"], rows)
+    print(
+        "\nBesides these: any hub id, folder or .gguf file of a causal language model.",
+        *textwrap.wrap(f"Tested families: {', '.join(f.name for f in FAMILIES)}.", 88),
+        "Any other is checked when it is loaded, and refused with the reason if the readout of",
+        "its last layer is not its own output.",
+        sep="\n",
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App
 
 from xlens.studies.study import Switch
+from xlens.terminal import show_table
 from xlens.wording import number_of
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")
@@ -30,25 +31,31 @@ def ls(*, root: Path | None = None) -> None:
     store = Store(root)
     entries = store.entries()
     now = datetime.now(UTC)
-    lines: list[str] = []
+    rows: list[list[str]] = []
     for entry in entries:
         state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
-        verb, model = entry.about["verb"] or "?", entry.about["model"] or "?"
-        n = entry.about["prompts"]
-        prompts = "? prompts" if n is None else number_of(n, "prompt")
-        tags = ", ".join(entry.about["languages"] or ())
-        languages = f" ({tags})" if tags else ""
-        n_layers = entry.about["layers"]
-        layers = "" if n_layers is None else f", {number_of(n_layers, 'layer')}"
-        epoch, old = entry.about["epoch"], ""
+        epoch = entry.about["epoch"]
         if entry.problem is None and epoch != EPOCH:
-            old = f", of epoch {epoch or 'none'}: never served (prune --old)"
-        lines.append(
-            f"{entry.id[:12]}  {entry.size / 1e6:9.1f} MB  {_age(now - entry.used):>8}  {state:8}  "
-            f"{verb}  {model}  {prompts}{languages}{layers}{old}"
+            state += f", of epoch {epoch or 'none'}: never served (prune --old)"
+        n, n_layers = entry.about["prompts"], entry.about["layers"]
+        tags = ", ".join(entry.about["languages"] or ())
+        asked = "? prompts" if n is None else number_of(n, "prompt")
+        rows.append(
+            [
+                entry.id[:12],
+                f"{entry.size / 1e6:.1f} MB",
+                _age(now - entry.used),
+                entry.about["verb"] or "?",
+                entry.about["model"] or "?",
+                f"{asked} ({tags})" if tags else asked,
+                "" if n_layers is None else number_of(n_layers, "layer"),
+                state,
+            ]
         )
-    lines.append(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
-    print("\n".join(lines))
+    if rows:
+        head = ("entry", "size", "used", "verb", "model", "prompts", "layers", "state")
+        show_table(head, rows)
+    print(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
 
 
 @app.command

@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlens.cli.shown import show
 from xlens.engine import Store
 from xlens.figures.export import STATIC
 from xlens.report import page_of, write_report
-from xlens.report.build import NOTHING, Page
+from xlens.report.build import Page
+from xlens.report.lens import left_out
 from xlens.results import Result
 from xlens.studies import Loading, Plan, Serving, Study, Watch, forecast, run
 
@@ -17,7 +19,6 @@ class _Telling(Watch):
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.left: dict[str, str] = {}
 
     def described(self, known: Mapping[str, Any]) -> None:
         _print(self.page.offered(known))
@@ -30,18 +31,13 @@ class _Telling(Watch):
             _print([f"      {left}"])
 
     def group(self, name: str, number: int, of: int) -> None:
-        if of > 1 or self.page.group is not NOTHING:
-            _print([f"[{number}/{of}] {name.replace('_', ' → ')}"])
-
-    def group_done(self, name: str, parts: Mapping[str, Result]) -> None:
-        _print(f"      {line}" for line in self.page.group(parts))
+        _print([f"[{number}/{of}] {name.replace('_', ' → ')}"])
 
     def without(self, name: str, why: str) -> None:
-        self.left[name] = why
-        _print([f"{name.replace('_', ' → ')} is left out: {why}"])
+        _print([left_out(name, why)])
 
     def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
-        _print(self.page.model(parts))
+        show(self.page.model(folder, parts))
 
 
 def study_job(
@@ -67,7 +63,6 @@ def study_job(
         _print(line for name, plan in plans.items() for line in planned_lines(name, plan))
         return
     page = page_of(study.COMMAND)
-    telling = _Telling(page)
     done = run(
         study,
         list(model),
@@ -76,13 +71,11 @@ def study_job(
         loading=loading,
         serving=serving,
         store=Store(),
-        watch=telling,
+        watch=_Telling(page),
     )
     assert done.folder is not None
-    _print(page.across(done.across, done.models))
+    show(page.across(done.across, done.models))
     written = write_report(done.folder, static=static)
-    if telling.left:
-        print(f"\nLeft out, without enough words: {', '.join(telling.left)}.")
     print(f"\nReport: {written.resolve()}")
 
 

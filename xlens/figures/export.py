@@ -70,9 +70,11 @@ def write_figures(
     files: list[Path] = []
     for name, fig in figures.items():
         text = title_text(fig) or name
-        body = f"<main>\n{figure_block(fig, name, label=text)}</main>\n"
+        plot = figure_block(fig, name, label=text)
         written = {
-            folder / f"{name}.html": page(text, body, plotlyjs=plotlyjs),
+            folder / f"{name}.html": page(
+                "figures/figure.html", title=text, plotlyjs=plotlyjs, plot=plot
+            ),
             folder / f"{name}.json": figure_json(fig) + "\n",
         }
         for path, content in written.items():

@@ -1,6 +1,5 @@
 """One prompt through the lens: the most probable token at every layer and position."""
 
-import unicodedata
 from typing import Any, Literal
 
 import pandas as pd
@@ -10,6 +9,7 @@ from plotly.colors import sample_colorscale
 from xlens.checks import typed
 from xlens.figures import theme
 from xlens.lens.result import TraceResult
+from xlens.terminal import cell_width, text_table
 
 _NAMES = {"prob": "probability", "entropy": "entropy (bits)"}
 # Even steps of lightness, the same for every kind of colour vision.
@@ -127,39 +127,18 @@ def trace_text(trace: TraceResult, *, columns: int = 10) -> str:
     rows = [["layer", *(str(label) for label in tokens["label"])]]
     for layer, labels in zip(layers, _grid(trace.cells, "label", positions), strict=True):
         rows.append([str(layer), *labels])
-    cut = [[shorten(cell, columns) for cell in row] for row in reversed(rows)]
-    widths = [max(map(display_width, column)) for column in zip(*cut, strict=True)]
-    lines = ["  ".join(map(_pad, row, widths)).rstrip() for row in cut]
-    return "\n".join([*lines[:-1], "─" * (sum(widths) + 2 * (len(widths) - 1)), lines[-1]])
-
-
-def display_width(text: str) -> int:
-    """Columns of a terminal that `text` takes."""
-    return sum(_width(letter) for letter in text)
+    cut = [[theme.isolate(shorten(cell, columns)) for cell in row] for row in reversed(rows)]
+    *above, prompt = text_table([], cut).split("\n")
+    return "\n".join([*above, "─" * max(map(cell_width, [*above, prompt])), prompt])
 
 
 def shorten(text: str, columns: int) -> str:
     """`text`, cut to `columns` columns of a terminal, the last one then `…`."""
-    if display_width(text) <= columns:
+    from rich.cells import set_cell_size
+
+    if cell_width(text) <= columns:
         return text
-    kept, used = "", 0
-    for letter in text:
-        used += _width(letter)
-        if used > columns - 1:
-            break
-        kept += letter
-    return kept + "…"
-
-
-def _width(letter: str) -> int:
-    # Mn, Me: marks drawn over the letter before; Cf: joiners and direction marks.
-    if unicodedata.category(letter) in ("Mn", "Me", "Cf", "Cc"):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
-
-
-def _pad(text: str, width: int) -> str:
-    return theme.isolate(text) + " " * (width - display_width(text))
+    return set_cell_size(text, columns - 1).rstrip() + "…"  # a space for half of a wide letter
 
 
 def _ink_on(share: float) -> str:

@@ -7,49 +7,39 @@ from typing import Any
 
 from xlens.checks import typed
 from xlens.report import choices, lens, plain, process, reading
+from xlens.report.blocks import Section
 from xlens.results import Result
 from xlens.runs import RunDirectory
 
-Said = Callable[[Mapping[str, Result]], list[str]]
-
-
-def NOTHING(_: Mapping[str, Any]) -> list[str]:
-    """Says nothing."""
-    return []
+Parts = Mapping[str, Result]
 
 
 @dataclass(frozen=True)
 class Page:
-    """What is written and said of a study.
+    """What is written and said of a study: the terminal says the sentences of the page.
 
     Attributes:
         write: Writes the page of a run.
         offered: Of what is asked about, by what the study says of it: what was left out, and why.
-        group: Of a group's parts.
-        model: Of a model's parts.
+        model: Of a model's parts, by the name of its folder.
         across: Of parts about several models, and those of each.
     """
 
     write: Callable[[RunDirectory, Collection[str]], Path]
-    offered: Callable[[Mapping[str, Any]], list[str]] = NOTHING
-    group: Said = NOTHING
-    model: Said = NOTHING
-    across: Callable[[Mapping[str, Result], Mapping[str, Mapping[str, Result]]], list[str]] = (
-        lambda across, models: []
-    )
+    offered: Callable[[Mapping[str, Any]], list[str]] = lambda known: []
+    model: Callable[[str, Parts], list[Section]] = lambda model, parts: []
+    across: Callable[[Parts, Mapping[str, Parts]], list[Section]] = lambda across, models: []
 
 
-_LENS = Page(lens.write_lens_report, lens.offered, group=lens.headline)
-_PROCESS = Page(process.write_process_report, process.offered, model=process.told)
+_LENS = Page(lens.write_lens_report, lens.offered, lens.told)
+_PROCESS = Page(process.write_process_report, process.offered, process.told)
 PAGES = {
     "lens": _LENS,
     "demo": _LENS,
-    "choices": Page(choices.write_choices_report, process.offered, model=choices.told),
+    "choices": Page(choices.write_choices_report, process.offered, choices.told),
     "process": _PROCESS,
     "steer": _PROCESS,
-    "xmrc": Page(
-        reading.write_reading_report, reading.offered, model=reading.told, across=reading.ranked
-    ),
+    "xmrc": Page(reading.write_reading_report, reading.offered, reading.told, reading.ranked),
 }
 PLAIN = Page(plain.write_plain_report)
 

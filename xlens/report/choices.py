@@ -1,20 +1,20 @@
 """The page of a run of `xlens choices`: do the answers agree across languages?"""
 
 from collections.abc import Collection, Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from xlens.consistency import METRICS, ConsistencyResult
-from xlens.figures import Figure, agreement_matrix, figure_block
+from xlens.figures import Figure, agreement_matrix
 from xlens.languages import english_names
+from xlens.report.blocks import Drawing, Findings, Section, Table, said
+from xlens.report.cells import interval, number
 from xlens.report.grouped import Group, groups
 from xlens.report.sentences import listed, used
-from xlens.report.tables import figure, interval, number, paragraph, table
-from xlens.report.ways import ways_html, ways_sentences
-from xlens.report.written import heading, write_page
+from xlens.report.ways import ways_sentences, ways_table
+from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.studies.choices import PANEL
@@ -50,16 +50,20 @@ def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     title = f"Do the answers of {listed_models(made_by)} agree?"
     survival = run.provenance.get("survival", {})
     sections = [
-        heading(title),
-        "<p>The same multiple-choice questions were asked in several languages; the model's "
-        "answer is the option whose text it finds most probable. Intervals are "
-        f"{run.resampling.percent}, by resampling items.</p>",
-        *(
-            _section(found[key], panel, figures[key], names, len(panels) > 1, survival)
-            for key, panel in panels.items()
-        ),
+        section
+        for key, panel in panels.items()
+        for section in _sections(found[key], panel, figures[key], names, len(panels) > 1, survival)
     ]
-    return write_page(run, title, sections, made_by, every, static)
+    return write_page(
+        run,
+        title,
+        sections,
+        made_by,
+        every,
+        static,
+        template="choices",
+        percent=run.resampling.percent,
+    )
 
 
 def panel_in(parts: Mapping[str, Result]) -> ConsistencyResult | None:
@@ -73,47 +77,50 @@ def listed_models(made_by: Iterable[Mapping[str, Any]]) -> str:
     return " and ".join(dict.fromkeys(str(p.get("model", "the model")) for p in made_by))
 
 
-def told(parts: Mapping[str, Result]) -> list[str]:
-    """What is said of a model's parts in the terminal: the sentences of the page."""
+def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
+    """What the page and the terminal say of a model's parts."""
     panels = {group: panel for group, own in by_group(parts).items() if (panel := panel_in(own))}
     names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
-    said: list[str] = []
-    for group, panel in panels.items():
-        said += [f"{group}:"] if len(panels) > 1 else []
-        said += findings(panel, names=names)
-    return said
+    several = len(panels) > 1
+    return [_found(group, group, panel, names, several) for group, panel in panels.items()]
 
 
-def _section(
+def _found(
+    key: str, title: str, panel: ConsistencyResult, names: Mapping[str, str], several: bool
+) -> Section:
+    head = f"{title}: what was found" if several else "What was found"
+    start = f"{key}-" if several else ""
+    return Section(f"{start}findings", head, (Findings.of(findings(panel, names=names)),))
+
+
+def _sections(
     group: Group,
     panel: ConsistencyResult,
     figures: Mapping[str, Figure],
     names: Mapping[str, str],
     several: bool,
     survival: Mapping[str, Mapping[str, int]],
-) -> str:
-    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in findings(panel, names=names))
+) -> list[Section]:
     start = f"{group.key}-" if several else ""
     measures = {name: name.removeprefix(start).replace("-", "_") for name in figures}
-    blocks = [
-        figure(
-            figure_block(fig, name, label=_label(panel, measures[name])),
+    drawn = (
+        Drawing.of(
+            fig,
+            name,
             f"{METRICS[measures[name]][0].upper()}{METRICS[measures[name]][1:]}. On the right the "
             "same with the second language's items permuted: what unrelated answers of the same "
             "accuracy give.",
+            label=_label(panel, measures[name]),
         )
         for name, fig in figures.items()
-    ]
-    head = f"{group.title}: what was found" if several else "What was found"
-    return (
-        f'<h2 id="{escape(start)}findings">{escape(head)}</h2>\n'
-        f'<ul class="findings">\n{said}</ul>\n'
-        + paragraph(used(survival.get(group.name, {}), "items"))
-        + f'<section id="{escape(start)}accuracy">\n<h2>Accuracy</h2>\n'
-        f"{accuracy_table(panel, names)}{ways_html(panel, names)}</section>\n"
-        f'<section id="{escape(start)}agreement">\n<h2>Agreement</h2>\n{means_table(panel)}'
-        f"{''.join(blocks)}</section>"
     )
+    found = _found(group.key, group.title, panel, names, several)
+    accuracy = (accuracy_table(panel, names), *ways_table(panel, names))
+    return [
+        found.more(said(used(survival.get(group.name, {}), "items"))),
+        Section(f"{start}accuracy", "Accuracy", accuracy),
+        Section(f"{start}agreement", "Agreement", (means_table(panel), *drawn)),
+    ]
 
 
 def findings(panel: ConsistencyResult, *, names: Mapping[str, str] | None = None) -> list[str]:
@@ -198,7 +205,7 @@ def _two(value: float) -> str:
     return number(round(value, 2) + 0.0)
 
 
-def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
+def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> Table:
     """Share of right answers by language."""
     rows = [
         [
@@ -211,16 +218,16 @@ def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> str:
         for row in panel.languages.to_dict("records")
     ]
     head = ["", "accuracy", "chance", "items with ties", "items"]
-    return table("Share of right answers by language.", head, rows)
+    return Table("Share of right answers by language.", head, rows)
 
 
-def means_table(panel: ConsistencyResult) -> str:
+def means_table(panel: ConsistencyResult) -> Table:
     """Every measure over all pairs, beside permuted items."""
     rows = [
         [METRICS[row["metric"]], _two(row["value"]), _two(row["control"])]
         for _, row in panel.means().iterrows()
     ]
-    return table("Means over all ordered pairs.", ["", "result", "permuted items"], rows)
+    return Table("Means over all ordered pairs.", ["", "result", "permuted items"], rows)
 
 
 def _label(panel: ConsistencyResult, metric: str) -> str:

@@ -1,29 +1,17 @@
 """The page of a run of `xlens lens`: which language's word each layer is about to say."""
 
 from collections.abc import Collection, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from xlens.figures import (
-    Figure,
-    figure_block,
-    pairs_overview,
-    report_colors,
-)
-from xlens.languages import english_names
+from xlens.figures import Figure, pairs_overview, report_colors
 from xlens.lens.result import LensSummary
-from xlens.report.grouped import Group, groups
+from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
+from xlens.report.grouped import groups
 from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
-from xlens.report.sentences import (
-    named,
-    pair_sentences,
-    used,
-    verdict,
-)
-from xlens.report.tables import figure, table
+from xlens.report.sentences import named, pair_sentences, used, verdict
 from xlens.report.written import write_page
-from xlens.results import Result
+from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.studies.lens import SUMMARY, SURVIVAL
 from xlens.studies.running.kept import LeftOut
@@ -48,24 +36,35 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     # A pair whose last control found too few words has results, but nothing to say of them.
     found = {key: group for key, group in groups(run).items() if summaries(group.parts)}
     pairs = {key: summaries(group.parts) for key, group in found.items()}
+    counts = {key: _counts(group.parts) for key, group in found.items()}
     several = len(run.models) > 1
     made_by = [next(iter(conditions.values())).provenance for conditions in pairs.values()]
     names = named(summary for conditions in pairs.values() for summary in conditions.values())
     titles = {
-        key: pair_title(next(iter(conditions.values())), names)
-        + (f", {found[key].model}" if several else "")
-        for key, conditions in pairs.items()
+        key: title + (f", {found[key].model}" if several else "")
+        for key, title in _titles(pairs, names).items()
     }
     figures = _figures(pairs, names)
     everything = {name: fig for part in figures.values() for name, fig in part.items()}
     sections = [
-        _opening(run, pairs, made_by, names, titles),
-        _overview(titles, figures),
+        _found(pairs, counts, names, titles),
+        *_overview(titles, figures),
         *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
-        _survival(found, titles),
-        _left_out(run),
+        *_survival(counts, titles),
+        *_left_out(*(run.parts(model) for model in run.models)),
     ]
-    return write_page(run, _title(made_by), sections, made_by, everything, static)
+    weights = dict.fromkeys(str(p["weights"]) for p in made_by if p.get("weights"))
+    return write_page(
+        run,
+        _title(made_by),
+        sections,
+        made_by,
+        everything,
+        static,
+        offered=offered(run.provenance),
+        template="lens",
+        weights="; ".join(weights),
+    )
 
 
 def summaries(parts: Mapping[str, Result]) -> dict[str, LensSummary]:
@@ -86,21 +85,45 @@ def offered(known: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def headline(parts: Mapping[str, Result]) -> list[str]:
-    """What is said of a pair in the terminal: how many words there were, and the page's sentences.
+def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
+    """What the page and the terminal say of a model's parts."""
+    own = by_group(parts)
+    pairs = {key: found for key, group in own.items() if (found := summaries(group))}
+    counts = {key: _counts(own[key]) for key in pairs}
+    names = named(summary for conditions in pairs.values() for summary in conditions.values())
+    return [_found(pairs, counts, names, _titles(pairs, names)), *_left_out(parts)]
 
-    Landmarks alone would say more than they are: lines of noise peak and cross, too.
-    """
-    conditions = summaries(parts)
-    one = next(iter(conditions.values()))
-    names = english_names((one.source, one.target, one.pivot), variant=True)
-    left = used(_counts(parts), "words")
-    words = number_of(int(one.landmarks["n"].max()), "word")
-    return [
-        *([left] if left else []),
-        f"{words}: {verdict(conditions, names=names)}",
-        *pair_sentences(conditions, names=names),
-    ]
+
+def _found(
+    pairs: Pairs,
+    counts: Mapping[str, Mapping[str, int]],
+    names: Mapping[str, str],
+    titles: Mapping[str, str],
+) -> Section:
+    """What was found of every pair, and how many words it was asked."""
+    findings = Findings(
+        tuple(
+            Finding(
+                " ".join(
+                    [*pair_sentences(conditions, names=names), *_used(counts.get(pair, {}))],
+                ),
+                title=titles[pair],
+                anchor=anchor(pair),
+                verdict=verdict(conditions, names=names),
+            )
+            for pair, conditions in pairs.items()
+        )
+    )
+    return Section("findings", "What was found", (findings,))
+
+
+def _titles(pairs: Pairs, names: Mapping[str, str]) -> dict[str, str]:
+    return {key: pair_title(next(iter(found.values())), names) for key, found in pairs.items()}
+
+
+def _used(counts: Mapping[str, int]) -> list[str]:
+    told = used(counts, "words") if counts else ""
+    return [told] if told else []
 
 
 def _counts(parts: Mapping[str, Result]) -> dict[str, int]:
@@ -128,85 +151,47 @@ def _title(made_by: list[dict[str, Any]]) -> str:
     return f"Which language {does} {' and '.join(models) or 'the model'} think in?"
 
 
-def _opening(
-    run: RunDirectory,
-    pairs: Pairs,
-    made_by: list[dict[str, Any]],
-    names: Mapping[str, str],
-    titles: Mapping[str, str],
-) -> str:
-    """Title, what was done, the findings in words, and how far the weights can be trusted."""
-    findings = "".join(
-        f'<li><a href="#{anchor(pair)}">'
-        f"{escape(titles[pair])}</a>: "
-        f"<strong>{escape(verdict(conditions, names=names))}</strong> "
-        f"{escape(' '.join(pair_sentences(conditions, names=names)))}</li>\n"
-        for pair, conditions in pairs.items()
-    )
-    weights = dict.fromkeys(str(p["weights"]) for p in made_by if p.get("weights"))
-    known = run.provenance
-    note = (
-        f'<p class="note">Weights: {escape("; ".join(weights))}. The numbers hold for these '
-        "weights; other precisions and quantisations of the model may differ.</p>\n"
-        if weights
-        else ""
-    )
-    started = f'<p class="quiet">Run started {escape(str(known["started"]))}.</p>\n'
-    return (
-        f"<header>\n<h1>{escape(_title(made_by))}</h1>\n"
-        f"{started if known.get('started') else ''}</header>\n"
-        "<p>A model is asked for a word in one language. The logit lens reads every layer as if it "
-        "were the last: does the word come up in another language, the pivot, on the way? Residual "
-        "point 0 is the embedding, point 1 the state after the first block, and so on. Numbers are "
-        "means over prompts, intervals in brackets; controls say what chance looks like.</p>\n"
-        f'{note}<h2 id="findings">What was found</h2>\n<ul class="findings">\n{findings}</ul>\n'
-    )
-
-
-def _overview(titles: Mapping[str, str], figures: Mapping[str, Mapping[str, Figure]]) -> str:
+def _overview(
+    titles: Mapping[str, str], figures: Mapping[str, Mapping[str, Figure]]
+) -> list[Section]:
     if "" not in figures:
-        return ""
-    block = figure_block(
+        return []
+    drawing = Drawing.of(
         figures[""][_OVERVIEW],
         _OVERVIEW,
+        "Mean probability of each language's word by layer, for every pair on one scale.",
         label="Probability of each language's word by layer, one plot a pair: "
         f"{', '.join(titles.values())}.",
     )
-    caption = "Mean probability of each language's word by layer, for every pair on one scale."
-    return f'<section id="pairs">\n<h2>All pairs</h2>\n{figure(block, caption)}</section>\n'
+    return [Section("pairs", "All pairs", (drawing,))]
 
 
-def _left_out(run: RunDirectory) -> str:
-    """The pairs that could not be asked, and why."""
-    several = len(run.models) > 1
-    rows: list[list[str]] = []
-    for model in run.models:
-        found = run.parts(model).get(LEFT_OUT)
+def _left_out(*models: Mapping[str, Result]) -> list[Section]:
+    """The pairs that could not be asked, and why; the same pair of several models once."""
+    told: dict[str, None] = {}
+    for parts in models:
+        found = parts.get(LEFT_OUT)
         for row in found.table.to_dict("records") if isinstance(found, LeftOut) else ():
-            shown = row["what"].replace("_", " → ") + (f", {model}" if several else "")
-            rows.append([shown, row["why"]])
-    if not rows:
-        return ""
-    caption = "Pairs that were asked for, and have too few words to ask."
-    return (
-        '<section id="left-out">\n<h2>Which pairs could not be asked</h2>\n'
-        f"{table(caption, ['pair', 'why'], rows, numbers=False)}</section>\n"
-    )
+            told[left_out(str(row["what"]), str(row["why"]))] = None
+    blocks = tuple(block for text in told for block in said(text))
+    return [Section("left-out", "Which pairs could not be asked", blocks)] if blocks else []
 
 
-def _survival(found: Mapping[str, Group], titles: Mapping[str, str]) -> str:
+def left_out(what: str, why: str) -> str:
+    """That a pair could not be asked."""
+    return f"{what.replace('_', ' → ')} is left out: {why}"
+
+
+def _survival(counts: Mapping[str, Mapping[str, int]], titles: Mapping[str, str]) -> list[Section]:
     """How many items of each pair the collision filter kept and why it dropped the others."""
-    told = {titles[key]: _counts(group.parts) for key, group in found.items()}
-    counts = {title: own for title, own in told.items() if own}
-    if not counts:
-        return ""
-    reasons = list(dict.fromkeys(reason for row in counts.values() for reason in row))
-    body = [[pair, *(str(row.get(r, "–")) for r in reasons)] for pair, row in counts.items()]
+    told = {titles[key]: own for key, own in counts.items() if own}
+    if not told:
+        return []
+    reasons = list(dict.fromkeys(reason for row in told.values() for reason in row))
+    body = [[pair, *(str(row.get(r, "–")) for r in reasons)] for pair, row in told.items()]
     caption = (
         "Items whose words can't be told apart by their tokens are left out: offered, kept, and "
         "dropped by reason."
     )
-    return (
-        '<section id="survival">\n<h2>Which words could be used</h2>\n'
-        f"{table(caption, ['pair', *reasons], body)}</section>\n"
-    )
+    table = Table(caption, ["pair", *reasons], body)
+    return [Section("survival", "Which words could be used", (table,))]

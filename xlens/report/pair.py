@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from xlens.figures import (
@@ -10,14 +9,13 @@ from xlens.figures import (
     composition_bars,
     condition_label,
     controls,
-    figure_block,
     language_curves,
     state_curves,
 )
 from xlens.figures.theme import task_words
 from xlens.lens.result import LensSummary
+from xlens.report.blocks import Drawing, OwnName, Paragraph, Section, Table
 from xlens.report.sentences import landmark, pair_sentences, verdict, with_interval
-from xlens.report.tables import figure, language, table
 from xlens.wording import percent
 
 _FIRST = ("translation", "cloze", "repetition")
@@ -66,25 +64,26 @@ def pair_section(
     figures: Mapping[str, Figure],
     names: Mapping[str, str],
     title: str,
-) -> str:
-    """HTML of a pair's section; `conditions` with the result first, `figures` as drawn for it."""
+) -> Section:
+    """A pair's section; `conditions` with the result first, `figures` as drawn for it."""
     summary = next(iter(conditions.values()))
     key = anchor(pair)
-    tags = dict.fromkeys([summary.source, summary.target])
-    own = " → ".join(language(tag) for tag in tags)
-    drawn = "".join(
-        figure(
-            figure_block(fig, name, label=_alt(name, conditions, names)),
+    drawn = (
+        Drawing.of(
+            fig,
+            name,
             _caption(name.removeprefix(f"{key}-"), conditions, names),
+            label=_alt(name, conditions, names),
         )
         for name, fig in figures.items()
     )
-    return (
-        f'<section id="{key}">\n<h2>{escape(title)} '
-        f'<span class="own">{own}</span></h2>\n'
-        f'<p class="verdict">{escape(verdict(conditions, names=names))}</p>\n{drawn}'
-        f"{landmark_table(conditions, names)}</section>\n"
+    blocks = (
+        Paragraph(verdict(conditions, names=names), "verdict"),
+        *drawn,
+        landmark_table(conditions, names),
     )
+    tags = dict.fromkeys([summary.source, summary.target])
+    return Section(key, title, blocks, tuple(map(OwnName.of, tags)))
 
 
 def _caption(kind: str, conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
@@ -96,7 +95,7 @@ def _caption(kind: str, conditions: Mapping[str, LensSummary], names: Mapping[st
     )
 
 
-def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
+def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> Table:
     """The landmarks with their intervals, a column for each condition."""
     summary = next(iter(conditions.values()))
     pivot, target = names[summary.pivot], names[summary.target]
@@ -123,7 +122,7 @@ def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, st
     rows.append(["prompts", *(str(int(s.landmarks["n"].max())) for s in conditions.values())])
     head = [condition_label(name, control=i > 0) for i, name in enumerate(conditions)]
     level = percent(summary.confidence, whole=False)
-    return table(
+    return Table(
         f"Landmarks with {level} bootstrap intervals over prompts. Points run from 0 (embedding) "
         f"to {summary.n_layers} (after the last block).",
         ["", *head],

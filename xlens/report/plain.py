@@ -1,13 +1,12 @@
 """The page of a study that has none of its own: the main table of every part."""
 
 from collections.abc import Collection
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
-from xlens.report.tables import paragraph, table
-from xlens.report.written import heading, write_page
+from xlens.report.blocks import Paragraph, Section, Table
+from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
 
@@ -29,25 +28,22 @@ def write_plain_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         raise ValueError(f"{str(run.path)!r} has no results yet: the same command goes on.")
     parts = {model: run.parts(model) for model in models}
     made_by = [part.provenance for each in parts.values() for part in each.values()]
-    title = f"xlens {run.command}"
     sections = [
-        f'<section id="{escape(model)}">\n<h2>{escape(model)}</h2>\n'
-        + "".join(_part(name, part) for name, part in each.items())
-        + "</section>\n"
+        Section(model, model, tuple(_part(name, part) for name, part in each.items()))
         for model, each in parts.items()
     ]
-    return write_page(run, title, [heading(title), *sections], made_by)
+    return write_page(run, f"xlens {run.command}", sections, made_by)
 
 
-def _part(name: str, part: Result) -> str:
+def _part(name: str, part: Result) -> Paragraph | Table:
     try:
         frame = part.to_frame()
     except NotImplementedError:
-        return paragraph(f"{name}: a {type(part).__name__}, which has no table.")
+        return Paragraph(f"{name}: a {type(part).__name__}, which has no table.")
     shown = frame.head(_ROWS)
     more = "" if len(frame) <= _ROWS else f" The first {_ROWS} of {len(frame)} rows."
     rows = [[_cell(value) for value in row] for row in shown.itertuples(index=False, name=None)]
-    return table(f"{name}.{more}", [str(column) for column in shown.columns], rows)
+    return Table(f"{name}.{more}", [str(column) for column in shown.columns], rows)
 
 
 def _cell(value: object) -> str:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from xlens.figures import (
     Figure,
     agreement_matrix,
     dissociation_curves,
-    figure_block,
     language_colors,
     language_map_animation,
     languages_said,
@@ -25,6 +23,8 @@ from xlens.figures import (
     steering_surface,
 )
 from xlens.languages import english_names
+from xlens.report.blocks import Block, Drawing, Findings, Section, Table, said
+from xlens.report.cells import number
 from xlens.report.choices import (
     LEVEL,
     accuracy_table,
@@ -34,9 +34,8 @@ from xlens.report.choices import (
 )
 from xlens.report.grouped import Group, groups
 from xlens.report.sentences import listed, used
-from xlens.report.tables import figure, number, paragraph, table
-from xlens.report.ways import ways_html
-from xlens.report.written import heading, write_page
+from xlens.report.ways import ways_table
+from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.stats import Resampling
@@ -90,26 +89,24 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     models = listed_models(made_by)
     does = "Do" if " and " in models else "Does"
     title = f"{does} {models} leave the shared space, and does it matter?"
-    what = (
-        "The same multiple-choice questions in several languages: do the answers agree, how alike "
-        "are the languages inside, do the two go together, and does pushing the stream help?"
-    )
-    if all([*parts] == [STEERING] for parts in sets.values()):
+    steered_only = all([*parts] == [STEERING] for parts in sets.values())
+    if steered_only:
         title = f"Does pushing {models} towards another language help?"
-        what = (
-            "The same multiple-choice questions in several languages, asked with the stream pushed "
-            "towards one of them: does accuracy change?"
-        )
     sections = [
-        heading(title),
-        f"<p>{what} Every number has its control beside it; intervals are "
-        f"{run.resampling.percent}.</p>",
-        *(
-            _section(found[key], figures, _said(run, found[key].name), len(sets) > 1, names)
-            for key in sets
-        ),
+        _section(group, figures, _said(run, group.name), len(sets) > 1, names)
+        for group in found.values()
     ]
-    return write_page(run, title, sections, made_by, figures, static)
+    return write_page(
+        run,
+        title,
+        sections,
+        made_by,
+        figures,
+        static,
+        template="process",
+        steered_only=steered_only,
+        percent=run.resampling.percent,
+    )
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
@@ -121,15 +118,19 @@ def offered(known: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def told(parts: Mapping[str, Result]) -> list[str]:
-    """What is said of a model's parts in the terminal: the sentences of the page."""
+def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
+    """What the page and the terminal say of a model's parts."""
     sets = by_group(parts)
     names = language_names(sets.values())
-    said: list[str] = []
-    for group, own in sets.items():
-        said += [f"{group}:"] if len(sets) > 1 else []
-        said += process_findings(own, names=names)
-    return said
+    several = len(sets) > 1
+    return [_found(group, group, own, names, several) for group, own in sets.items()]
+
+
+def _found(
+    key: str, title: str, parts: Mapping[str, Result], names: Mapping[str, str], several: bool
+) -> Section:
+    head = f"Items: {title}" if several else "What was found"
+    return Section(key, head, (Findings.of(process_findings(parts, names=names)),))
 
 
 def left_out(survival: Mapping[str, int], without: Mapping[str, str]) -> list[str]:
@@ -216,24 +217,20 @@ def _section(
     without: Sequence[str],
     several: bool,
     names: Mapping[str, str],
-) -> str:
+) -> Section:
     items, parts = group.key, group.parts
-    blocks = [
-        figure(figure_block(fig, name, label=_CAPTIONS[part]), _CAPTIONS[part])
+    panel, steered = parts.get("consistency"), parts.get("steering")
+    blocks: list[Block] = [block for text in without for block in said(text)]
+    if isinstance(panel, ConsistencyResult):
+        blocks += [accuracy_table(panel, names), *ways_table(panel, names), means_table(panel)]
+    blocks += [
+        Drawing.of(fig, name, _CAPTIONS[part])
         for name, fig in figures.items()
         if (part := name.removeprefix(f"{items}-")) in _CAPTIONS and name.startswith(f"{items}-")
     ]
-    sentences = "".join(f"<li>{escape(s)}</li>\n" for s in process_findings(parts, names=names))
-    panel, steered = parts.get("consistency"), parts.get("steering")
-    head = f"Items: {escape(group.title)}" if several else "What was found"
-    html = f'<section id="{escape(items)}">\n<h2>{head}</h2>\n'
-    html += f'<ul class="findings">\n{sentences}</ul>\n' + "".join(map(paragraph, without))
-    if isinstance(panel, ConsistencyResult):
-        html += accuracy_table(panel, names) + ways_html(panel, names) + means_table(panel)
-    html += "".join(blocks)
     if isinstance(steered, SteeringResult):
-        html += _steering_table(steered, names)
-    return html + "</section>\n"
+        blocks.append(_steering_table(steered, names))
+    return _found(items, group.title, parts, names, several).more(blocks)
 
 
 def _dissociated(found: Dissociation) -> str:
@@ -332,7 +329,7 @@ def _sure(rows: pd.DataFrame, sign: int) -> list[str]:
     return rows.loc[sure, "language"].tolist()
 
 
-def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> str:
+def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> Table:
     rows: list[list[str]] = []
     shown = result.test[result.test["metric"].isin(list(EFFECTS))]
     for (language, vector, condition), mine in shown.groupby(
@@ -348,7 +345,7 @@ def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> str:
     how = result.provenance.get("steering", {})
     if "chance" in how:
         caption += f" Guessing is right in {how['chance']:.2f}."
-    return table(caption, head, rows)
+    return Table(caption, head, rows)
 
 
 def _change(row: Mapping[Hashable, Any]) -> str:

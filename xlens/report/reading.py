@@ -1,8 +1,7 @@
 """The page of a run of `xlens xmrc`: how well models read across languages, and where inside."""
 
 import json
-from collections.abc import Collection, Mapping
-from html import escape
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from xlens.figures import (
     Figure,
     depth_by_language,
     error_bars,
-    figure_block,
     language_colors,
     phase_boundaries,
     phase_curves,
@@ -26,6 +24,7 @@ from xlens.figures import (
 from xlens.figures.trace import shorten
 from xlens.languages import english_name
 from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
+from xlens.report.blocks import Block, Drawing, Findings, Paragraph, Section, Table
 from xlens.report.reading_inside import correlation_rows, intervals_of, phase_rows, stability_rows
 from xlens.report.reading_tables import (
     controls_of,
@@ -37,15 +36,12 @@ from xlens.report.reading_tables import (
     score_head,
     score_rows,
     scores_of,
-    text_table,
     wide_rows,
 )
 from xlens.report.sentences import used
-from xlens.report.tables import figure, table
-from xlens.report.written import heading, write_page
+from xlens.report.written import write_page
 from xlens.results import Result, spreadsheet_safe
 from xlens.runs import ACROSS, RunDirectory
-from xlens.served.generate import REFUSED
 from xlens.studies.reading import BOARD, ORACLE, PARTS
 from xlens.studies.steps.leaderboard import RULE, Leaderboard
 from xlens.tasks.xmrc import OracleResult, Predictions, ReadingResult
@@ -115,41 +111,47 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     names = [scores_of(parts).model for parts in models.values()]
     whose = f"does {names[0]}" if len(names) == 1 else f"do {len(names)} models"
     title = f"How well {whose} read across languages?"
+    parts = next(iter(models.values()))
+    asked = controls_of(parts)
     sections = [
-        heading(title),
-        _opening(next(iter(models.values()))),
-        *([] if board is None else [_board(board, scatter, next(iter(models.values())))]),
-        *(_section(model, parts, figures) for model, parts in models.items()),
-        _steadiness(models),
+        *([] if board is None else [_ranked(board, parts).more(_compared(board, scatter, parts))]),
+        *(_section(model, own, figures) for model, own in models.items()),
+        *_steadiness(models),
     ]
-    return write_page(run, title, sections, made_by, figures, static)
+    return write_page(
+        run,
+        title,
+        sections,
+        made_by,
+        figures,
+        static,
+        offered=offered(run.provenance),
+        template="reading",
+        tag=scores_of(parts).pivot,
+        pivot=english_name(scores_of(parts).pivot, variant=True),
+        percent=intervals_of(parts).percent,
+        exchanged="mismatched" in asked,
+        unasked=bool({*asked} - {"mismatched"}),
+    )
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
     """How many questions can be used, if not all."""
-    said = used(known["survival"], "questions")
+    said = used(known.get("survival", {}), "questions")
     return [said] if said else []
 
 
-def told(parts: Mapping[str, Result]) -> list[str]:
-    """What is said of a model in the terminal: its scores as a table, and the page's sentences."""
-    said = [scores_of(parts).model, "", text_table(score_head(parts), score_rows(parts)), ""]
-    said += reading_findings(parts)
-    reasons = parts["predictions"].to_frame()["reason"]
-    if n := int((reasons == REFUSED).sum()):
-        told = number_of(len(reasons), "prompt")
-        said.append(f"Refused by the server, so that the answer is empty: {n} of {told}.")
-    return [*said, f"Answers: {TABLE}, beside the results of the model.", ""]
+def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
+    """What the page and the terminal say of a model's parts: scores, findings, how it was asked."""
+    return [_found(model, parts)]
 
 
-def ranked(across: Mapping[str, Result], models: Mapping[str, Mapping[str, Result]]) -> list[str]:
-    """What is said of several models in the terminal: the leaderboard."""
+def ranked(
+    across: Mapping[str, Result], models: Mapping[str, Mapping[str, Result]]
+) -> list[Section]:
+    """What the page and the terminal say of several models: the leaderboard."""
     board = across.get(BOARD)
-    if not isinstance(board, Leaderboard):
-        return []
-    setting = scores_of(next(iter(models.values()))).setting_name(board.setting)
-    head = f"Models by F1 in {setting}, the mean over languages"
-    return [head, "", text_table(*leaderboard_rows(board))]
+    return [_ranked(board, next(iter(models.values())))] if isinstance(board, Leaderboard) else []
 
 
 def _board_of(run: RunDirectory) -> Leaderboard | None:
@@ -213,33 +215,10 @@ def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
     return ratio_scatter(results) if len(results) > 1 else None
 
 
-def _opening(parts: Mapping[str, Result]) -> str:
-    tag = scores_of(parts).pivot
-    pivot = english_name(tag, variant=True)
-    asked = controls_of(parts)
-    beside = ["answers to the same questions about <em>another text</em>"] * ("mismatched" in asked)
-    beside += ["answers without a model"] * bool(set(asked) - {"mismatched"})
-    unread = f"What needs no reading stands beside: {', and '.join(beside)}. " if beside else ""
-    return (
-        "<p>A model reads a paragraph and answers a question about it with a few words of the "
-        f"paragraph. <strong>{tag}-{tag}</strong>: text, question and right answer are in {pivot}. "
-        f"<strong>{tag}-x</strong>: only the question is in another language. "
-        "<strong>x-x</strong>: everything is. "
-        f"<strong>x-{tag}</strong>: only the question is in {pivot}.</p>\n"
-        "<p><strong>Exact match</strong> is the share of answers that are exactly right but for "
-        "case, punctuation and articles; <strong>F1</strong> gives part of a point for sharing "
-        "words with the right answer, from 0 to 1. Brackets hold "
-        f"{intervals_of(parts).percent} intervals, by resampling paragraphs. {unread}The prompts, "
-        "the rules for errors and the tests inside are this project's own: compare with numbers "
-        "from elsewhere with care.</p>"
-    )
-
-
-def _board(board: Leaderboard, scatter: Figure | None, parts: Mapping[str, Result]) -> str:
+def _ranked(board: Leaderboard, parts: Mapping[str, Result]) -> Section:
     what = {"en-x": "text in the pivot's language, question in another", "x-x": "all in another"}
     name = scores_of(parts).setting_name(board.setting)
     setting = f"{name} ({what[board.setting]})" if board.setting in what else name
-    html = '<section id="leaderboard">\n<h2>Leaderboard</h2>\n'
     caption = (
         f"Sorted by F1 in {setting}, the mean over languages. Another text: F1 with exchanged "
         "texts, to be held against F1. By chance, and in brackets beside the pivot's F1: F1 of "
@@ -251,14 +230,21 @@ def _board(board: Leaderboard, scatter: Figure | None, parts: Mapping[str, Resul
             " The models were not all asked the same questions (in brackets: those that all were "
             "asked), as some prompts were too long for some, say: rows are of different texts."
         )
-    html += table(caption, *leaderboard_rows(board))
+    return Section("leaderboard", "Leaderboard", (Table(caption, *leaderboard_rows(board)),))
+
+
+def _compared(
+    board: Leaderboard, scatter: Figure | None, parts: Mapping[str, Result]
+) -> Iterator[Block]:
+    """The leaderboard in detail."""
+    name = scores_of(parts).setting_name(board.setting)
     if len(board.pairs):
         caption = (
             f"Base and post-trained models side by side, in {name}, on the questions that "
             f"both answered. {RULE}"
         )
-        html += table(caption, *pair_rows(board))
-    html += table(
+        yield Table(caption, *pair_rows(board))
+    yield Table(
         f"F1 by language, {name}. By chance: right answers to other questions.",
         *wide_rows(board.languages, "language", "f1"),
     )
@@ -266,19 +252,17 @@ def _board(board: Leaderboard, scatter: Figure | None, parts: Mapping[str, Resul
         f"Shares of the wrong answers by kind, {name}, all languages together. In "
         "brackets: how often the same rules say so of right answers to other questions."
     )
-    html += table(caption, *wide_rows(board.errors, "kind", "share", "baseline"))
+    yield Table(caption, *wide_rows(board.errors, "kind", "share", "baseline"))
     if scatter is not None:
         caption = (
             "What is left of the score in the pivot's language when only the question is in "
             "another language (up), and when everything is (right), with intervals."
         )
-        html += figure(figure_block(scatter, "models-ratios", label=caption), caption)
-    return html + "</section>\n"
+        yield Drawing.of(scatter, "models-ratios", caption)
 
 
-def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figure]) -> str:
+def _found(model: str, parts: Mapping[str, Result]) -> Section:
     result = scores_of(parts)
-    sentences = "".join(f"<li>{escape(s)}</li>\n" for s in reading_findings(parts))
     unread = "On the right F1 of what needs no reading. " if controls_of(parts) else ""
     caption = (
         f"Answers of {result.model}: scores of every combination of languages. {unread}By chance: "
@@ -287,20 +271,24 @@ def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figu
         f"{result.pivot}-{result.pivot} are left out where that is no better than with another "
         "text."
     )
+    blocks = (
+        Findings.of(reading_findings(parts)),
+        Paragraph(_asked(model, parts), "said"),
+        Table(caption, score_head(parts), score_rows(parts)),
+    )
+    return Section(model, result.model, blocks)
+
+
+def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figure]) -> Section:
     captions = dict(_CAPTIONS)
     captions["f1"] += _OTHER if "mismatched" in controls_of(parts) else ""
-    blocks = [
-        figure(figure_block(figures[key], key, label=words), words)
+    drawn = [
+        Drawing.of(figures[key], key, words)
         for name, words in captions.items()
         if (key := f"{model}-{name}") in figures
     ]
-    return (
-        f'<section id="{escape(model)}">\n<h2>{escape(result.model)}</h2>\n'
-        f'<ul class="findings">\n{sentences}</ul>\n'
-        f'<p class="quiet">{escape(_asked(model, parts))}</p>\n'
-        f"{table(caption, score_head(parts), score_rows(parts))}"
-        f"{_oracle(parts)}{_inside(parts)}{_examples(parts)}{''.join(blocks)}</section>\n"
-    )
+    more = (*_oracle(parts), *_inside(parts), *_examples(parts), *drawn)
+    return _found(model, parts).more(more)
 
 
 def _asked(model: str, parts: Mapping[str, Result]) -> str:
@@ -328,12 +316,6 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
             f"so {'was' if n == 1 else 'were'} {prompts} whose question was too long in another "
             "combination"
         )
-    if n := made.get("refused"):
-        refused = number_of(n, "request was", "requests were")
-        said.append(
-            f"{refused} refused by the server and {'counts as an' if n == 1 else 'count as'} empty "
-            f"{'answer' if n == 1 else 'answers'}"
-        )
     if tokens := made.get("tokens"):
         counts = [f"{tokens[way]:,} {way}" for way in ("in", "out") if tokens.get(way) is not None]
         price = "" if made.get("cost") is None else f", cost {made['cost']:,.4f}"
@@ -341,22 +323,21 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
     return f"{'; '.join(said)}. Every answer with its scores: results/{model}/{TABLE}."
 
 
-def _oracle(parts: Mapping[str, Result]) -> str:
+def _oracle(parts: Mapping[str, Result]) -> Iterator[Table]:
     """Sentences left out, where that was asked for."""
     found = parts.get(ORACLE)
     if not isinstance(found, OracleResult):
-        return ""
+        return
     caption = (
         "Does the answer hang on the sentence that holds it? Each sentence of the text left out in "
         "turn; oracle: how often the answer's own matters most. Chance: the share of sentences "
         "that hold it; longest: how often the longest one does."
     )
-    return table(caption, *oracle_rows(found, intervals_of(parts)))
+    yield Table(caption, *oracle_rows(found, intervals_of(parts)))
 
 
-def _inside(parts: Mapping[str, Result]) -> str:
+def _inside(parts: Mapping[str, Result]) -> Iterator[Table]:
     """Boundaries and stability by language."""
-    html = ""
     if isinstance(phases := parts.get("phases"), PhaseResult):
         caption = (
             "Where inside, by the language of the question: the first residual point (0 is the "
@@ -364,33 +345,32 @@ def _inside(parts: Mapping[str, Result]) -> str:
             "been handed over, and at which the answer has been retrieved; p of both and of their "
             "order."
         )
-        html += table(caption, *phase_rows(phases))
+        yield Table(caption, *phase_rows(phases))
     if isinstance(found := parts.get("stability"), StabilityResult):
         caption = (
             "How stable relevance depth is; higher is stabler. Candidates for the paper's phasing "
             "stability, whose definition isn't public: the names are ours."
         )
-        html += table(caption, *stability_rows(found))
-    return html
+        yield Table(caption, *stability_rows(found))
 
 
-def _steadiness(models: Mapping[str, Mapping[str, Result]]) -> str:
+def _steadiness(models: Mapping[str, Mapping[str, Result]]) -> Iterator[Section]:
     """Stability against F1, where there are enough languages or models."""
     rows = correlation_rows(models)
     if rows is None:
-        return ""
+        return
     caption = (
         "Does stability go with F1? Correlations over languages and models, the pivot left out. "
         "Below ten cells they say little."
     )
-    return f'<section id="stability">\n<h2>Stability and F1</h2>\n{table(caption, *rows)}</section>'
+    yield Section("stability", "Stability and F1", (Table(caption, *rows),))
 
 
-def _examples(parts: Mapping[str, Result]) -> str:
+def _examples(parts: Mapping[str, Result]) -> Iterator[Table]:
     """A few answers, right and wrong, of as many combinations as possible."""
     answers = parts.get("predictions")
     if not isinstance(answers, Predictions):
-        return ""
+        return
     items = scores_of(parts).items
     joined = answers.table[["question", "references"]].join(items)
     real = joined[joined["control"] == ""]
@@ -409,4 +389,4 @@ def _examples(parts: Mapping[str, Result]) -> str:
         for row in few.to_dict("records")
     ]
     head = ["text, question", "question", "right answer", "the model's", "F1, kind of error"]
-    return table("Some answers, the first questions of each list.", head, rows, numbers=False)
+    yield Table("Some answers, the first questions of each list.", head, rows, numbers=False)

@@ -19,7 +19,7 @@ from xlens.phases import (
 )
 from xlens.phases.curves import ALL
 from xlens.phases.detect import placed
-from xlens.report.tables import interval
+from xlens.report.cells import interval
 from xlens.results import Result
 from xlens.stats import Resampling
 from xlens.studies.reading import TWIN

@@ -1,23 +1,23 @@
 """What a model read, in rows and sentences: for the terminal and for the page."""
 
 import math
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xlens.languages import english_names
+from xlens.report.cells import interval, number
 from xlens.report.reading_inside import intervals_of, phase_findings
 from xlens.report.sentences import listed
-from xlens.report.tables import interval, number
 from xlens.results import Result
+from xlens.served.generate import REFUSED
 from xlens.stats import Resampling
 from xlens.studies.steps.leaderboard import Leaderboard, language_of
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
-from xlens.wording import percent, range_of
+from xlens.wording import number_of, percent, range_of
 
 HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 by chance")
 CUTS = {"truncated": "cut off", "text_cut": "text cut"}
@@ -83,18 +83,6 @@ def score_rows(parts: Mapping[str, Result]) -> list[list[str]]:
     return rows
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side for the terminal; wide characters count two."""
-    every = [list(head), *map(list, rows)]
-    widths = [max(_width(row[i]) for row in every) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in every
-    )
-
-
 def reading_findings(parts: Mapping[str, Result]) -> list[str]:
     """What the numbers say, in sentences; nothing but what they say."""
     result = scores_of(parts)
@@ -118,7 +106,16 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
             left = f", {_ratio(row)} of {pivot}'s" if told else ""
             said.append(f"{what} another language ({others}), F1 is {_beside_chance(row)}{left}.")
     said += _unread(parts, result) + _cut(result) + _wrong(result, names)
-    return said + oracle_findings(parts) + phase_findings(parts)
+    return said + oracle_findings(parts) + phase_findings(parts) + _refused(parts)
+
+
+def _refused(parts: Mapping[str, Result]) -> list[str]:
+    """How many prompts a server did not take."""
+    answers = parts.get("predictions")
+    if answers is None or not (n := int((answers.to_frame()["reason"] == REFUSED).sum())):
+        return []
+    told = number_of(len(answers.to_frame()), "prompt")
+    return [f"Refused by the server, so that the answer is empty: {n} of {told}."]
 
 
 def _names(result: ReadingResult) -> dict[str, str]:
@@ -360,7 +357,3 @@ def _of_golds(errors: pd.DataFrame, pivot: str, names: Mapping[str, str]) -> str
         f" (of right answers to other questions, {percent(so)} would count so; the interval lies "
         f"above its own language's share of these in {listed(names, above)})"
     )
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

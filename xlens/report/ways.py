@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from xlens.consistency import ConsistencyResult
 from xlens.languages import english_names
 from xlens.lengths import LM_EVAL, WORDS
-from xlens.report.tables import interval, number, table
+from xlens.report.blocks import Table
+from xlens.report.cells import interval, number
 
 
 def ways_sentences(panel: ConsistencyResult) -> list[str]:
@@ -23,10 +24,12 @@ def ways_sentences(panel: ConsistencyResult) -> list[str]:
     ]
 
 
-def ways_html(panel: ConsistencyResult, names: Mapping[str, str] | None = None) -> str:
-    """Accuracy by language and way of comparing options; empty where one way only is known."""
+def ways_table(
+    panel: ConsistencyResult, names: Mapping[str, str] | None = None
+) -> tuple[Table, ...]:
+    """Accuracy by language and way of comparing options; none where one way only is known."""
     if panel.ways.empty:
-        return ""
+        return ()
     ways = list(dict.fromkeys(panel.ways["by"]))
     names = names or english_names(panel.languages["language"])
     cells = panel.ways.set_index(["language", "by"])
@@ -39,12 +42,12 @@ def ways_html(panel: ConsistencyResult, names: Mapping[str, str] | None = None) 
         ]
         for row in panel.languages.to_dict("records")
     ]
-    return table(
+    caption = (
         "Share of right answers by how options of unequal length are compared; the first column is "
-        "what everything else here is made of. In brackets the names of lm-evaluation-harness.",
-        ["", *map(_named, ways), "chance", "another option by some way"],
-        rows,
+        "what everything else here is made of. In brackets the names of lm-evaluation-harness."
     )
+    head = ["", *map(_named, ways), "chance", "another option by some way"]
+    return (Table(caption, head, rows),)
 
 
 def _named(way: str) -> str:
