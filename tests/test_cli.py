@@ -200,7 +200,7 @@ def test_one_pair_where_it_goes_and_again(run, gpt2, tmp_path):
     folder = tmp_path / "runs" / "lens-tiny-gpt2-ru_zh-Hans"
     assert f"Report: {folder / 'report.html'}" in done.out
     assert "[1/1] ru → zh-Hans" in done.out
-    assert "3 prompts are too few for intervals" in done.out and "nan" not in done.out
+    assert "2 prompts are too few for intervals" in done.out and "nan" not in done.out
     same_sentences(folder / "report.html", done.out)
     assert not (folder / "figures" / "all-pairs.html").exists()
     assert sum(first) - at_load(gpt2) > 1_000  # the words themselves, not the checks at load
