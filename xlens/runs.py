@@ -13,6 +13,7 @@ run/
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -256,7 +257,8 @@ class RunDirectory:
         Of a run that is being written: what goes away meanwhile is no error, as it is with `glob`.
         """
         for folder, below, names in os.walk(top):
-            below[:] = sorted(name for name in below if not files.is_draft(Path(name)))
+            kept = (name for name in below if not files.is_draft(Path(name)))
+            below[:] = sorted(kept, key=_natural)
             yield Path(folder), names
 
     def parts(self, model: str) -> dict[str, Result]:
@@ -275,8 +277,15 @@ class RunDirectory:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Folders of the models that have parts, sorted."""
+        """Folders of the models that have parts, sorted; numbers in their names as numbers."""
         return tuple(model for model in self.results() if model != ACROSS)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Numbers in a name sort as numbers: checkpoints in the order of training."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)
+    ]
 
 
 @typed

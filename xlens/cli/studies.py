@@ -13,7 +13,8 @@ from xlens.studies.serving import Serving
 from xlens.studies.study import Study, Switch
 
 _ARGUMENTS = """Args:
-    model: Hub id, folder, `.gguf` file, or a name from `xlens models`; one or several.
+    model: Hub id, folder, `.gguf` file, or a name from `xlens models`; one or several, or none
+        beside --series.
     study: What is asked.
     loading: How models are loaded.
     serving: How endpoints are asked.
@@ -44,9 +45,7 @@ def command_of(kind: type[Study]) -> Callable[..., None]:
         "overwrite": (Annotated[bool, Switch, Parameter(group=RUN)], False),
         "dry_run": (Annotated[bool, Switch, Parameter(group=RUN)], False),
     }
-    model = inspect.Parameter(
-        "model", either, annotation=tuple[str, ...], default=named or inspect.Parameter.empty
-    )
+    model = inspect.Parameter("model", either, annotation=tuple[str, ...], default=named or ())
     more = [
         inspect.Parameter(name, keyword, annotation=hint, default=default)
         for name, (hint, default) in options.items()

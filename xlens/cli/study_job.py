@@ -1,6 +1,6 @@
 """Runs a study for the command line: tells what happens, writes the page, prints where it is."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from xlens.report.build import Page
 from xlens.report.lens import left_out
 from xlens.results import Result
 from xlens.studies import Loading, Plan, Serving, Study, Watch, forecast, run
+from xlens.studies.work import NOTHING, lasting
 
 
 class _Telling(Watch):
@@ -61,12 +62,14 @@ def study_job(
     if dry_run:
         plans = forecast(study, list(model), loading=loading, serving=serving)
         _print(line for name, plan in plans.items() for line in planned_lines(name, plan))
+        if len(plans) > 1:
+            _print([f"together: {together(plans.values())}"])
         return
     page = page_of(study.COMMAND)
     done = run(
         study,
         list(model),
-        out=out or Path("runs") / study.title(model),
+        out=out or Path("runs") / study.title([*model] or [Path(str(loading.series)).stem]),
         overwrite=overwrite,
         loading=loading,
         serving=serving,
@@ -77,6 +80,22 @@ def study_job(
     show(page.across(done.across, done.models))
     written = write_report(done.folder, static=static)
     print(f"\nReport: {written.resolve()}")
+
+
+def together(plans: Iterable[Plan]) -> str:
+    """What several models take, one after the other."""
+    every = list(plans)
+    total = sum((plan.total for plan in every), NOTHING)
+    times = [plan.seconds for plan in every]
+    sizes = [plan.fetched for plan in every]
+    said = [f"{len(every)} models", str(total)]
+    if any(size != 0 for size in sizes):
+        known = [size for size in sizes if size is not None]
+        more = "" if len(known) == len(sizes) else " or more"
+        most = max(known, default=0) / 1e9
+        said.append(f"{sum(known) / 1e9:.1f} GB{more} to fetch, {most:.1f} GB the largest")
+    whole = sum(time for time in times if time is not None)
+    return f"{', '.join(said)}{f': about {lasting(whole)}' if all(times) else ''}"
 
 
 def planned_lines(name: str, plan: Plan) -> Iterator[str]:

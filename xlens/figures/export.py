@@ -107,10 +107,10 @@ def title_text(fig: go.Figure) -> str:
 
 def _check(figures: Mapping[str, go.Figure], static: Collection[str]) -> None:
     for name in figures:
-        if not re.fullmatch(r"[\w][\w.-]*", name, re.ASCII):
+        if not re.fullmatch(r"[\w][\w.@-]*", name, re.ASCII):
             raise ValueError(
-                f"{name!r} can't name a figure's files: use letters, digits, '-', '_' and '.', "
-                "a letter or digit first."
+                f"{name!r} can't name a figure's files: use letters, digits, '-', '_', '.' and "
+                "'@', a letter or digit first."
             )
     if given := sorted(set(static) - set(STATIC)):
         raise ValueError(

@@ -3,10 +3,16 @@
 import json
 import socket
 import urllib.request
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from xlens.models import wheels
+
+# What weights are loaded from: the first kind that there is; and what else is read.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def find(name: str, revision: str | None = None) -> tuple[str, str]:
@@ -53,6 +59,83 @@ def find(name: str, revision: str | None = None) -> tuple[str, str]:
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise ValueError(f"The hub did not give {name!r}{_at(revision)}: {error}") from error
     return config.parent.name, _config_note(config)
+
+
+def revisions(name: str) -> tuple[str, ...]:
+    """Branches and tags of a model.
+
+    Raises:
+        ValueError: the hub can't be reached, or has no such model.
+    """
+    from huggingface_hub import HfApi, errors
+
+    try:
+        refs = HfApi().list_repo_refs(name)
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(f"There is no model {name!r} on the hub, or it is private.") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise ValueError(
+            f"The hub can't be asked which revisions {name!r} has ({type(error).__name__}: "
+            f"{error}): name them one by one, or list them in a file (series)."
+        ) from error
+    return tuple(dict.fromkeys(ref.name for ref in (*refs.branches, *refs.tags)))
+
+
+def size(name: str, commit: str) -> int | None:
+    """Bytes that loading a revision would fetch; 0 where it is in the cache, None: not known."""
+    from huggingface_hub import errors
+
+    if cached(name, commit):
+        return 0
+    try:
+        return sum(_weights(name, commit).values())
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError):
+        return None
+
+
+def _weights(name: str, commit: str) -> dict[str, int]:
+    """The files that the weights are loaded from, with their sizes."""
+    from huggingface_hub import HfApi
+
+    found = HfApi().model_info(name, revision=commit, files_metadata=True).siblings or []
+    sizes = {file.rfilename: file.size or 0 for file in found if "/" not in file.rfilename}
+    for kind in _WEIGHTS:
+        if mine := {n: size for n, size in sizes.items() if fnmatchcase(n, kind)}:
+            return mine
+    return {}
+
+
+def cached(name: str, commit: str) -> bool:
+    """Whether the weights of a revision are on this machine."""
+    from huggingface_hub import constants, file_download
+
+    folder = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(
+        repo_id=name, repo_type="model"
+    )
+    snapshot = folder / "snapshots" / commit
+    return any(any(snapshot.glob(kind)) for kind in _WEIGHTS)
+
+
+def fetch(name: str, commit: str) -> None:
+    """Bring a revision's files into the cache, ahead of loading it; what fails, loading tells."""
+    from huggingface_hub import snapshot_download
+
+    with suppress(Exception):
+        wanted = [*_TEXTS, *_weights(name, commit)]
+        snapshot_download(name, revision=commit, allow_patterns=wanted, ignore_patterns=["*/*"])
+
+
+def release(name: str, commit: str) -> int:
+    """Take a revision out of the cache, but for what other revisions share with it.
+
+    Returns:
+        Bytes that are free now.
+    """
+    from huggingface_hub import scan_cache_dir
+
+    found = scan_cache_dir().delete_revisions(commit)
+    found.execute()
+    return int(found.expected_freed_size)
 
 
 def online() -> bool:

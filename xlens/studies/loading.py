@@ -1,7 +1,10 @@
 """How models are loaded: options of every command that has a model, light until one is loaded."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from xlens.checks import check_fields
 from xlens.studies.study import Switch
@@ -10,6 +13,8 @@ if TYPE_CHECKING:
     from xlens.models import HookedModel
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+_ALWAYS = ("dtype", "revision", "trust_remote_code")
+_ELSEWHERE = ("executor", "keep_weights", "absent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +23,14 @@ class Loading:
 
     Attributes:
         dtype: Of the weights; the readout is fp32 in any case.
-        revision: Branch, tag or commit of a hub id, or the step of a model that comes with xlens.
-            Several, one after the other, are models of their own.
+        revision: Branch, tag or commit of a hub id, the step of a model that comes with xlens, or a
+            folder in a folder of checkpoints. Several, one after the other, are models of their
+            own: names, patterns such as 'step*000', or all.
+        series: A list of checkpoints instead of a model: TSV, CSV or JSON Lines with model,
+            revision, name, step, tokens.
+        absent: Checkpoints of several that aren't there any more: an error, or left out.
+        keep_weights: Of weights that a run fetches from the hub, so many finished revisions stay on
+            disk; default all. The next one is fetched while one runs.
         trust_remote_code: Run code that comes with the checkpoint.
         attention: What computes attention: eager, sdpa, …; default what suits the model.
         adapter: A LoRA or another adapter of peft on the model: its folder or hub id.
@@ -29,7 +40,10 @@ class Loading:
     """
 
     dtype: Dtype = "float32"
-    revision: tuple[str, ...] = ()
+    revision: Annotated[tuple[str, ...], Parameter(name=["--revision", "--revisions"])] = ()
+    series: Path | None = None
+    absent: Literal["error", "drop"] = "error"
+    keep_weights: int | None = None
     trust_remote_code: Annotated[bool, Switch] = False
     attention: str | None = None
     adapter: str | None = None
@@ -38,10 +52,17 @@ class Loading:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.series is not None and self.revision:
+            raise ValueError(
+                f"revision={list(self.revision)} beside series={str(self.series)!r}: the list "
+                "names its revisions itself. Leave one of the two out."
+            )
+        if self.keep_weights is not None and self.keep_weights < 0:
+            raise ValueError(f"keep_weights is {self.keep_weights}; accepted are 0 or more.")
 
-    def each(self) -> "list[tuple[str | None, Loading]]":
-        """Every revision by itself, with its name; None where none was asked for."""
-        return [(name, replace(self, revision=(name,))) for name in self.revision] or [(None, self)]
+    def of(self, revision: str | None) -> "Loading":
+        """The same for one checkpoint of them."""
+        return replace(self, series=None, revision=() if revision is None else (revision,))
 
     @property
     def only_revision(self) -> str | None:
@@ -50,6 +71,10 @@ class Loading:
         Raises:
             ValueError: several.
         """
+        if self.series is not None:
+            raise ValueError(
+                f"One model is asked here, and series={str(self.series)!r} lists several: name one."
+            )
         if len(self.revision) > 1:
             raise ValueError(
                 f"One model is asked here, and revision names {len(self.revision)}: "
@@ -78,8 +103,11 @@ class Loading:
     def options(self) -> dict[str, Any]:
         """As a run records it: of what runs began without, only what is given.
 
-        Where it runs is left out: a run may be taken up again elsewhere.
+        Where it runs, and what stays on that disk, is left out: a run may be taken up elsewhere.
         """
-        kept = ("dtype", "revision", "trust_remote_code")
-        given = {name: value for name, value in asdict(self).items() if name in kept or value}
-        return {name: value for name, value in given.items() if name != "executor"}
+        told: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _ALWAYS or (value != field.default and field.name not in _ELSEWHERE):
+                told[field.name] = str(value) if isinstance(value, Path) else value
+        return told

@@ -16,6 +16,7 @@ from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
+    from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
     from xlens.served import ServedModel
     from xlens.studies.steps.context_retrieval import ReadingPlan
@@ -246,7 +247,12 @@ class ReadingStudy(Study):
 
         find_pairs(list(folders.values()), given_pairs(self.pair, folders))
 
-    def across(self, models: Mapping[str, Parts], folders: Mapping[str, str]) -> Iterable[Step]:
+    def across(
+        self,
+        models: Mapping[str, Parts],
+        folders: Mapping[str, str],
+        series: "Mapping[str, Checkpoint]",
+    ) -> Iterable[Step]:
         """As `Study.across`: a leaderboard, where all were asked something in common."""
         from xlens.studies.steps.leaderboard import Leaderboard, compared
 

@@ -19,6 +19,7 @@ from xlens.studies.work import Plan, Work
 if TYPE_CHECKING:
     from xlens.engine import Store
     from xlens.models import HookedModel
+    from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
     from xlens.results import Result
     from xlens.served import ServedModel
@@ -198,8 +199,19 @@ class Study:
     def check_models(self, folders: Mapping[str, str]) -> None:
         """Refuse models that can't be asked together, by name with the folder of each."""
 
-    def across(self, models: Mapping[str, Parts], folders: Mapping[str, str]) -> Iterable[Step]:
-        """How parts about several models are made, from the parts of each, by folder."""
+    def across(
+        self,
+        models: Mapping[str, Parts],
+        folders: Mapping[str, str],
+        series: "Mapping[str, Checkpoint]",
+    ) -> Iterable[Step]:
+        """How parts about several models are made.
+
+        Args:
+            models: The parts of each, by folder.
+            folders: Folder of each, by name.
+            series: Of those that are checkpoints of one training, when: by folder.
+        """
         return ()
 
     def described(self, data: Any) -> dict[str, Any]:

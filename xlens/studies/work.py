@@ -74,12 +74,14 @@ class Plan:
             that isn't known of this study, or no model was named.
         size: Of the model.
         flops: Operations a second of the machine; None: it would run elsewhere.
+        fetched: Bytes of weights that come from a hub before it runs; None: the hub doesn't say.
     """
 
     parts: tuple[str, ...]
     work: Mapping[str, Work] | None = field(default=None, hash=False)
     size: "Size | None" = None
     flops: float | None = None
+    fetched: int | None = 0
 
     @property
     def seconds(self) -> float | None:
@@ -103,11 +105,14 @@ class Plan:
         return replace(self, parts=left, work=work)
 
     def __str__(self) -> str:
-        parts = _n(len(self.parts), "part")
-        if self.work is None:
-            return parts
+        said = [_n(len(self.parts), "part")]
+        if self.work is not None:
+            said.append(str(self.total))
+        if self.fetched != 0:
+            size = "of unknown size" if self.fetched is None else f"of {self.fetched / 1e9:.1f} GB"
+            said.append(f"weights {size} to fetch")
         time = "" if self.seconds is None else f": the model takes about {lasting(self.seconds)}"
-        return f"{parts}, {self.total}{time}"
+        return f"{', '.join(said)}{time}"
 
 
 def _n(n: int, what: str) -> str:

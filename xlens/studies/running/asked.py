@@ -1,5 +1,6 @@
 """Who is asked what: all that can be refused before a model is loaded is refused here."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from xlens.studies.running.places import Model, Place, places
 from xlens.studies.serving import Serving
 from xlens.studies.study import Study
 
+_log = logging.getLogger(__name__)
+
 
 def asked_of(
     study: Study,
@@ -17,25 +20,61 @@ def asked_of(
     loading: Loading,
     serving: Serving,
 ) -> tuple[list[Place], Any]:
-    """Who is asked what; all that can be refused without looking at a model is.
+    """Who is asked what; all that can be refused before a model is loaded is.
 
     Raises:
         ValueError: it was.
     """
-    chosen = places(_named(study, model), loading, serving, chat=study.asks_chat)
+    named = _named(study, model, listed=loading.series is not None)
+    chosen = places(named, loading, serving, chat=study.asks_chat)
     study.check_models({place.name: place.folder for place in chosen})
     data = study.read() if data is None else study.taken(data)
     study.check(data)
-    return chosen, data
+    return _present(chosen, loading), data
 
 
-def _named(study: Study, model: Model | Sequence[Model] | None) -> list[Model]:
-    if model is None and study.MODEL is not None:
+def _present(chosen: list[Place], loading: Loading) -> list[Place]:
+    """Those of a series that are there: a revision that was listed once may be gone.
+
+    Raises:
+        ValueError: some are gone, unless they are to be left out; all of them are named.
+    """
+    gone: dict[str, str] = {}
+    for place in chosen:
+        if place.point is not None:
+            try:
+                _ = place.source
+            except ValueError as error:
+                gone[place.name] = str(error)
+    left = [place for place in chosen if place.name not in gone]
+    if not gone:
+        return chosen
+    told = f"{len(gone)} of {len(chosen)} checkpoints are not there: {', '.join(gone)}"
+    if loading.absent == "error" or not left:
+        raise ValueError(
+            f"{told}. The first: {next(iter(gone.values()))} Take them out, or leave out what is "
+            "not there (--absent drop, in Python absent='drop')."
+        )
+    _log.warning("%s. They are left out.", told)
+    return left
+
+
+def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool) -> list[Model]:
+    if listed and model:
+        raise ValueError(
+            f"A list of checkpoints (series) names its models itself, beside {model!r}: leave one "
+            "of the two out."
+        )
+    if listed:
+        return []
+    if not model and study.MODEL is not None:
         return [study.MODEL]
     several = isinstance(model, Sequence) and not isinstance(model, str)
     names: list[Model] = [*model] if several else [model] if model is not None else []  # type: ignore[misc]
     if not names:
-        raise ValueError("No model is named: give one, or several.")
+        raise ValueError(
+            "No model is named: give one, or several, or a list of checkpoints (--series FILE)."
+        )
     for one in names:
         if isinstance(one, ServedModel) and not study.SERVED:
             raise ValueError(

@@ -1,12 +1,13 @@
 """`forecast`: what a run would make, and about how long that would take."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from xlens.checks import typed
-from xlens.models import HookedModel
+from xlens.models import HookedModel, hub
 from xlens.models.sources import Outline
 from xlens.studies.loading import Loading
 from xlens.studies.running.asked import asked_of, check_model
@@ -59,6 +60,9 @@ def _plan(study: Study, data: Any, place: Place, loading: Loading) -> Plan:
         return study.plan(data, model, flops=flops_of(model.device, model.dtype))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     flops = flops_of(device, getattr(torch, loading.dtype)) if loading.executor == "local" else None
-    outline = place.outline()
+    outline, source = place.outline(), place.source
     assert isinstance(outline, Outline)
-    return study.plan(data, outline, flops=flops)
+    plan = study.plan(data, outline, flops=flops)
+    if source.kind != "hub" or source.revision is None:
+        return plan
+    return replace(plan, fetched=hub.size(source.location, source.revision))

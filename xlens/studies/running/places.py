@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from xlens import files
 from xlens.models import HookedModel
+from xlens.models.series import Checkpoint, find_series, read_series
 from xlens.models.sources import Outline, Source, load_outline, resolve, weight_files
 from xlens.served import ServedModel
 from xlens.studies.loading import Loading
@@ -26,12 +27,14 @@ class Place:
     """A model of a run.
 
     Attributes:
-        name: As it was named.
+        name: As it is called beside the others.
         folder: Of its parts.
         get: The model itself.
         find: Where it is loaded from, unless it is there already, or served.
         served: If it is.
         trusted: Whether its own code may run.
+        point: Which moment of training it is, where it is one of several.
+        asked: What named it, and others of its series; None: its own name did.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Place:
     find: Callable[[], Source] | None = None
     served: ServedModel | None = None
     trusted: bool = False
+    point: Checkpoint | None = None
+    asked: str | None = None
 
     @cached_property
     def source(self) -> Source | None:
@@ -80,32 +85,65 @@ def places(
             f"--adapter {loading.adapter} goes with one model that is loaded here; got "
             f"{', '.join(names)}. Ask each with its own adapter, and compare the runs."
         )
-    asked: list[tuple[str, str, Model, Loading]] = []
+    asked: list[Place] = []
     for name, model in zip(names, models, strict=True):
         if isinstance(model, HookedModel | ServedModel):
-            title = model.name if isinstance(model, HookedModel) else model.model
-            asked.append((title, title, model, loading))
+            asked.append(_there(model))
         elif name in endpoints:
-            asked.append((name, _URL.sub("", name), endpoints[name], loading))
+            asked.append(replace(_there(endpoints[name]), name=name, folder=_URL.sub("", name)))
         else:
-            called = Path(name).resolve().name if Path(name).exists() else name
-            for revision, how in loading.each():
-                shown = "" if revision is None or not loading.revision[1:] else f"@{revision}"
-                asked.append((f"{name}{shown}", f"{called}{shown}", name, how))
-    folders = _folders([name for name, *_ in asked], [called for _, called, *_ in asked])
+            asked += _loaded(name, loading)
+    if loading.series is not None:
+        asked += [_checkpoint(p, p.name, p.name, loading) for p in read_series(loading.series)]
+    folders = _folders([place.name for place in asked], [place.folder for place in asked])
+    return [replace(place, folder=name) for place, name in zip(asked, folders, strict=True)]
+
+
+def _there(model: HookedModel | ServedModel) -> Place:
+    if isinstance(model, ServedModel):
+        return Place(model.model, model.model, lambda: model, served=model)
+    return Place(model.name, model.name, lambda: model)
+
+
+def _loaded(name: str, loading: Loading) -> list[Place]:
+    """A model by its name: one place, or one for each of its revisions."""
+    called = Path(name).resolve().name if Path(name).exists() else name
+    points = find_series(name, loading.revision)
+    if not points:
+        return [_checkpoint(Checkpoint(name, None, name), name, called, loading, alone=True)]
+    alone = len(points) == 1 and points[0].model == name
     return [
-        _place(name, folder, model, how)
-        for (name, _, model, how), folder in zip(asked, folders, strict=True)
+        _checkpoint(
+            point,
+            name if alone else f"{name}@{point.name}",
+            called if alone else f"{called}@{point.name}",
+            loading,
+            alone=alone,
+            asked=name,
+        )
+        for point in points
     ]
 
 
-def _place(name: str, folder: str, model: Model, how: Loading) -> Place:
-    if isinstance(model, ServedModel):
-        return Place(name, folder, lambda: model, served=model)
-    if isinstance(model, HookedModel):
-        return Place(name, folder, lambda: model)
-    find = partial(resolve, str(model), revision=how.only_revision)
-    return Place(name, folder, lambda: how.load(str(model)), find, trusted=how.trust_remote_code)
+def _checkpoint(
+    point: Checkpoint,
+    name: str,
+    folder: str,
+    loading: Loading,
+    *,
+    alone: bool = False,
+    asked: str | None = None,
+) -> Place:
+    how = loading.of(point.revision)
+    return Place(
+        name,
+        folder,
+        lambda: how.load(point.model),
+        partial(resolve, point.model, revision=point.revision),
+        trusted=how.trust_remote_code,
+        point=None if alone else point,
+        asked=asked,
+    )
 
 
 def _folders(names: Sequence[str], called: Sequence[str]) -> list[str]:

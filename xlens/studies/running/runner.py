@@ -13,10 +13,12 @@ import torch
 from xlens.checks import typed
 from xlens.engine import Store
 from xlens.models import HookedModel
+from xlens.models.series import Checkpoint
 from xlens.prompts import TooFewItems
 from xlens.results import HEADER, Result, by_group, load
 from xlens.runs import ACROSS, RunDirectory, describe_run
 from xlens.studies.loading import Loading
+from xlens.studies.running.ahead import Ahead
 from xlens.studies.running.asked import asked_of, check_model
 from xlens.studies.running.kept import LeftOut, MadeFrom, differing, identity, other
 from xlens.studies.running.places import Model, Place, read_seen, write_seen
@@ -120,30 +122,47 @@ def run(
     folder = None
     if out is not None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        asked = config[study.COMMAND]["model"]
+        names = [place.name for place in chosen]
+        asked = names[0] if len(names) == 1 else names
         made_by = describe_run(model=asked, device=device, **known)
         folder = RunDirectory.create(out, config, made_by, **how)
     watch.described(known)
     decided = {**study.options(), **study.digest(data)}
     saved = {place.folder: _saved(study, decided, planned, results, place) for place in chosen}
     done: dict[str, dict[str, Result]] = {}
-    for number, place in enumerate(chosen, 1):
-        if len(chosen) > 1:
-            watch.model(place.name, number, len(chosen))
-        at = results and results / place.folder
-        seen = place.seen()
-        if at and seen and whole[place.folder] and read_seen(at) == seen and saved[place.folder]:
-            parts = saved[place.folder] or {}  # nothing is left to do that takes a model
-        else:
-            kept = Kept(store, progress)
-            parts = _made(study, data, place, decided, at, kept, watch)
-            gc.collect()  # hooked modules refer to each other: two models may not fit
-            if at and seen:
-                write_seen(at, seen)
-        done[place.folder] = parts
-        watch.model_done(place.folder, parts)
-    across = _across(study, done, folders, results)
+    finished = {place.folder: _finished(place, results, whole, saved) for place in chosen}
+    waiting = [place for place in chosen if finished[place.folder] is None]
+    with Ahead(waiting, loading.keep_weights) as ahead:
+        for number, place in enumerate(chosen, 1):
+            if len(chosen) > 1:
+                watch.model(place.name, number, len(chosen))
+            parts = finished[place.folder]
+            if parts is None:
+                ahead.begin(place)
+                at = results and results / place.folder
+                parts = _made(study, data, place, decided, at, Kept(store, progress), watch)
+                gc.collect()  # hooked modules refer to each other: two models may not fit
+                ahead.done(place)
+                if at and (seen := place.seen()):
+                    write_seen(at, seen)
+            done[place.folder] = parts
+            watch.model_done(place.folder, parts)
+    series = {place.folder: place.point for place in chosen if place.point is not None}
+    across = _across(study, done, folders, series, results)
     return Outcome(done, across, folder)
+
+
+def _finished(
+    place: Place,
+    results: Path | None,
+    whole: Mapping[str, bool],
+    saved: Mapping[str, dict[str, Result] | None],
+) -> dict[str, Result] | None:
+    """A model's parts, where nothing is left to do that takes the model."""
+    seen, parts = place.seen(), saved[place.folder]
+    if results is None or not parts or not seen or not whole[place.folder]:
+        return None
+    return parts if read_seen(results / place.folder) == seen else None
 
 
 def _whole(results: Path, place: Place, planned: Sequence[str]) -> bool:
@@ -154,9 +173,12 @@ def _config(
     study: Study, chosen: Sequence[Place], loading: Loading, serving: Serving
 ) -> dict[str, dict[str, Any]]:
     """All that is asked, under the study's command."""
-    names = [place.name for place in chosen]
+    # As they were named: a series may have grown when the run is taken up again.
+    names = list(dict.fromkeys(place.asked or place.name for place in chosen))
     served = serving.options() if study.SERVED else {}
-    options = {"model": names[0] if len(names) == 1 else names, **study.options()}
+    asked = {"model": names[0] if len(names) == 1 else names}
+    # A list names its models itself.
+    options = {**({} if loading.series is not None else asked), **study.options()}
     options |= {**served, **loading.options()}
     return {study.COMMAND: {name: v for name, v in options.items() if v is not None}}
 
@@ -260,12 +282,13 @@ def _across(
     study: Study,
     models: Mapping[str, Mapping[str, Result]],
     folders: Mapping[str, str],
+    series: Mapping[str, Checkpoint],
     results: Path | None,
 ) -> dict[str, Result]:
     """Parts about several models: made anew each time, as they cost little."""
     done: dict[str, Result] = {}
     if len(models) > 1:
-        for step in study.across(models, folders):
+        for step in study.across(models, folders, series):
             done |= step.make(done)
     for name, part in done.items() if results is not None else ():
         part.save(results / ACROSS / name)  # type: ignore[operator]
