@@ -12,7 +12,7 @@ from xlens.report.build import Page
 from xlens.report.lens import left_out
 from xlens.results import Result
 from xlens.studies import Loading, Plan, Serving, Study, Watch, forecast, run
-from xlens.studies.work import NOTHING, lasting
+from xlens.studies.work import Work, lasting
 
 
 class _Telling(Watch):
@@ -85,7 +85,7 @@ def study_job(
 def together(plans: Iterable[Plan]) -> str:
     """What several models take, one after the other."""
     every = list(plans)
-    total = sum((plan.total for plan in every), NOTHING)
+    total = sum((plan.total for plan in every), Work())
     times = [plan.seconds for plan in every]
     sizes = [plan.fetched for plan in every]
     said = [f"{len(every)} models", str(total)]

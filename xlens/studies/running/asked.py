@@ -73,7 +73,8 @@ def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool)
     names: list[Model] = [*model] if several else [model] if model is not None else []  # type: ignore[misc]
     if not names:
         raise ValueError(
-            "No model is named: give one, or several, or a list of checkpoints (--series FILE)."
+            "No model is named: give one, or several (model=, --model), or a list of checkpoints "
+            "(series=, --series)."
         )
     for one in names:
         if isinstance(one, ServedModel) and not study.SERVED:
