@@ -148,12 +148,12 @@ def test_advice_about_missing_target_sets_can_be_followed():
         sets=pd.DataFrame({"en": [(1,), (2,)]}, index=["a", "elsewhere"]),
         languages=("en",),
         extra=(),
-        dropped=pd.DataFrame(columns=["id", "reason", "detail"]),
+        dropped=pd.DataFrame([("b", "no token", "")], columns=["id", "reason", "detail"]),
         n_offered=3,
         reading="prefixes",
     )
-    prompts = Prompts([Prompt("x", "en", "a"), Prompt("y", "en", "b")])
-    with pytest.raises(ValueError, match="no target sets") as error:
+    prompts = Prompts([Prompt("x", "en", id) for id in "abc"])
+    with pytest.raises(ValueError, match="dropped 1 of them, and 1 were never") as error:
         sets.tensor(prompts.ids)
     advice = str(error.value).split("harvesting: ")[1].rstrip(".")
     left = eval(advice, {"prompts": prompts, "targets": sets})

@@ -103,3 +103,15 @@ def test_missing_and_empty_words(family_dir):
     words.loc["january", "ru"] = ""
     with pytest.raises(ValueError, match=r"'january'.*span"):
         whole_word_lens(model, prompts(), words, progress=False)
+
+
+def test_advice_about_missing_words_can_be_followed(tiny_gpt2_dir):
+    """Also where there are words that no prompt asks for."""
+    model, some = kit.model(tiny_gpt2_dir), prompts()
+    words = WORDS.reindex([*WORDS.index, "elsewhere"]).ffill()
+    words.loc[some[0].id, words.columns[0]] = None
+    with pytest.raises(ValueError, match="have no word in every one") as error:
+        whole_word_lens(model, some, words, progress=False)
+    advice = str(error.value).split("drop them with ")[1].rstrip(".")
+    left = eval(advice, {"prompts": some, "words": words})
+    assert left.ids == some.ids[1:]

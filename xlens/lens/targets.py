@@ -69,9 +69,11 @@ class TargetSets:
             ValueError: an item that the filter dropped or that was never offered.
         """
         if missing := [i for i in ids if i not in self.sets.index]:
+            n = len(set(missing) & set(self.dropped["id"]))
             raise ValueError(
                 f"{len(missing)} of {len(ids)} items have no target sets, first {missing[0]!r}: "
-                "the collision filter dropped them. Select what is left before harvesting: "
+                f"the collision filter dropped {n} of them, and {len(missing) - n} were never "
+                "offered to it. Select what is left before harvesting: "
                 "prompts.select(ids=[i for i in prompts.ids if i in targets.ids])."
             )
         table = self.sets.loc[list(ids), list(self.all_languages)]

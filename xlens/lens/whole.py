@@ -58,7 +58,8 @@ def whole_word_lens(
     if len(gaps):
         raise ValueError(
             f"{len(gaps)} prompts have no word in every one of {languages}, first "
-            f"{gaps.index[0]!r}; drop them with prompts.select(ids=words.dropna().index)."
+            f"{gaps.index[0]!r}; drop them with prompts.select(ids=[i for i in prompts.ids if i in "
+            "words.dropna().index])."
         )
     own = harvest(model, prompts, slots="last", progress=progress)
     values = own.slot("last").values

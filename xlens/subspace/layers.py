@@ -142,11 +142,11 @@ class LayerWise(BaseEstimator):
                 f"{activations.basis!r}. Fit and transform states of one basis."
             )
         if other := [n for n in activations.layers if n not in self.estimators_]:
+            known = [n for n in activations.layers if n in self.estimators_]
+            take = f"Take activations.select(layers={known}), or fit" if known else "Fit"
             raise ValueError(
                 f"Layers {other} of these activations were not fitted, only "
-                f"{list(self.estimators_)}: a subspace belongs to its layer. Take "
-                f"activations.select(layers={[n for n in activations.layers if n not in other]}), "
-                "or fit on all layers."
+                f"{list(self.estimators_)}: a subspace belongs to its layer. {take} on all layers."
             )
 
     def save(self, path: str | Path) -> Path:
