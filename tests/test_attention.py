@@ -56,7 +56,7 @@ def test_sdpa_without_a_softcap_is_refused_or_replaced(family_dir, caplog):
         xlens.load(model.hf_model, model.tokenizer)
     # What was not asked for is mended, and said: older transformers load sdpa by default.
     with caplog.at_level(logging.WARNING):
-        attention.ensure_complete(model.hf_model, model.blocks, high=100, asked=False)
+        attention.ensure_complete(model.hf_model, model.blocks, model.family, high=100, asked=False)
     assert "runs with 'eager' attention" in caplog.text
     assert model.provenance()["attention"] == "eager"
 
@@ -68,7 +68,7 @@ def test_a_kernel_that_leaves_out_a_window_shows_on_a_long_text(family_dir, brok
     config.sliding_window = 4096  # no text of the check would fill it
     model.hf_model.set_attn_implementation(broken)
     with pytest.raises(ValueError, match=r"on a text of \d+ tokens its states under 'windowless'"):
-        attention.ensure_complete(model.hf_model, model.blocks, high=100, asked=True)
+        attention.ensure_complete(model.hf_model, model.blocks, model.family, high=100, asked=True)
     # Nothing is left changed behind.
     assert config.sliding_window == 4096 and config._attn_implementation == broken
     config.sliding_window = before
@@ -80,6 +80,95 @@ def test_every_familys_default_is_whole(family_dir, family, caplog):
         model = xlens.load(family_dir(family))
     assert "attention" not in caplog.text
     assert not any(block._forward_hooks for block in model.blocks)
+
+
+QUICK = ("gpt2", "gemma3", "bloom", "falcon, 7B", "gptj", "llama4", "lfm2")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [*QUICK, *(pytest.param(f, marks=pytest.mark.slow) for f in tiny.ALL if f not in QUICK)],
+)
+def test_no_kernel_is_compared_with_itself(family, monkeypatch):
+    """sdpa runs in one of the two passes that are compared, and not in the other."""
+    model = kit.fresh(family)
+    name, config = model.provenance()["attention"], str(model.config)
+    calls, passes = [0], []
+    kernel, states = torch.nn.functional.scaled_dot_product_attention, attention._states
+
+    def counted(*args, **kwargs):
+        calls[0] += 1
+        return kernel(*args, **kwargs)
+
+    def watched(*args):
+        calls[0] = 0
+        found = states(*args)
+        passes.append(calls[0])
+        return found
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(attention, "_states", watched)
+    attention.ensure_complete(model.hf_model, model.blocks, model.family, high=100, asked=True)
+    if name == "eager":
+        assert not passes
+    else:
+        assert name == "sdpa" and all(passes[0::2]) and not any(passes[1::2]) and len(passes) == 4
+    assert model.provenance()["attention"] == name and str(model.config) == config
+
+
+def test_falcon_is_compared_and_replaced_though_transformers_cannot_set_it(monkeypatch, caplog):
+    kernel = torch.nn.functional.scaled_dot_product_attention
+    model = kit.fresh("falcon, 7B")
+    assert model.provenance()["attention"] == "sdpa"
+
+    def without_mask(query, key, value, *, attn_mask=None, is_causal=False, **options):
+        return kernel(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", without_mask)
+    again = {"high": 100, "blocks": model.blocks, "family": model.family}
+    with pytest.raises(ValueError, match=r"first: from_pretrained\(\.\.\., attn_impl.*'eager'"):
+        attention.ensure_complete(model.hf_model, asked=True, **again)
+    with pytest.raises(ValueError, match=r"set it yourself: from_pretrained"):
+        xlens.load(model.hf_model, model.tokenizer, attention="eager")
+    with caplog.at_level(logging.WARNING):
+        attention.ensure_complete(model.hf_model, asked=False, **again)
+    assert "it runs with 'eager' attention" in caplog.text
+    assert model.provenance()["attention"] == "eager"
+    attention.ensure_complete(model.hf_model, asked=True, **again)
+
+
+def test_eager_that_adds_alibi_twice_is_no_reference():
+    """Falcon's mask holds ALiBi, and its eager attention adds it once more."""
+    model = kit.fresh("falcon, RW")
+    assert model.provenance()["attention"] == "sdpa"  # which is right
+    model.config._attn_implementation = "eager"
+    prompts = [xlens.Prompt("a dog in the house", "en", "1")]
+    with pytest.raises(ValueError, match=r"under 'eager' differ.*Load it with attention='sdpa'"):
+        xlens.harvest(model, prompts, progress=False)
+    plain = kit.fresh("falcon, 7B")
+    plain.config._attn_implementation = "eager"
+    xlens.harvest(plain, prompts, progress=False)
+
+
+def test_a_class_that_was_chosen_when_the_model_was_built_is_compared_too(monkeypatch):
+    """As Falcon, GPT-J and GPT-Neo choose that of flash attention."""
+    from transformers.models.gptj import modeling_gptj as gptj
+
+    class Masked(gptj.GPTJAttention):
+        def _attn(self, query, key, value, attention_mask=None, **_):
+            return super()._attn(query, key, value, None)
+
+    Masked.__module__ = gptj.__name__
+    monkeypatch.setitem(gptj.GPTJ_ATTENTION_CLASSES, "mine", Masked)
+    model = kit.fresh("gptj")
+    for block in model.blocks:
+        block.attn.__class__ = Masked
+    model.config._attn_implementation = "mine"
+    with pytest.raises(ValueError, match="its states under 'mine' differ"):
+        attention.ensure_complete(model.hf_model, model.blocks, model.family, high=100, asked=True)
+    assert {type(block.attn) for block in model.blocks} == {Masked}
+    attention.ensure_complete(model.hf_model, model.blocks, model.family, high=100, asked=False)
+    assert {type(block.attn) for block in model.blocks} == {gptj.GPTJAttention}
 
 
 def test_versions_that_compute_a_family_wrongly(monkeypatch, family_dir, caplog):

@@ -11,6 +11,7 @@ import tiny
 from xlens import Prompt, Prompts
 from xlens.engine import attention
 from xlens.models.computation import computation
+from xlens.models.hooks import zeroed
 from xlens.models.kernels import LOOKED, showing
 
 # Those outside transformers' interface for attention: their own weights are taken.
@@ -50,7 +51,10 @@ def asked():
 def brute(model, tokens, spans, query):
     config = model.hf_model.config
     before, config._attn_implementation = config._attn_implementation, "eager"
-    out = model.hf_model(torch.tensor([list(tokens.ids)]), output_attentions=True, use_cache=False)
+    # Without what Falcon's eager attention adds twice.
+    with zeroed(model.family.attentions(model.blocks).values(), model.family.twice):
+        ids = torch.tensor([list(tokens.ids)])
+        out = model.hf_model(ids, output_attentions=True, use_cache=False)
     config._attn_implementation = before
     rows = torch.stack([w[0, :, query] for w in out.attentions]).float()
     mass = torch.stack([rows[..., slice(*tokens.spans[s])].sum(-1) for s in spans], -1)

@@ -28,7 +28,7 @@ from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
-from xlens.models.hooks import instead
+from xlens.models.hooks import instead, zeroed
 from xlens.models.kernels import Given, NotTheseWeights, showing
 from xlens.models.sites import Keep, Point, n_heads
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
@@ -288,8 +288,7 @@ class _Run:
 
 
 def _blocks(model: HookedModel, layers: str | int | Sequence[int]) -> tuple[int, ...]:
-    path = model.family.attention
-    have = [n for n, b in enumerate(model.blocks) if path and path in dict(b.named_modules())]
+    have = [*model.family.attentions(model.blocks)]
     if not have:
         raise ValueError(f"{model.name} ({model.family.name}) has no attention that xlens knows.")
     if layers == "all":
@@ -304,10 +303,9 @@ def _blocks(model: HookedModel, layers: str | int | Sequence[int]) -> tuple[int,
 @contextmanager
 def _looking(model: HookedModel, blocks: Sequence[int], see: _See) -> Generator[None]:
     """Inside, `see` gets the weights of each block, by its number among `blocks`."""
-    path = model.family.attention
-    assert path is not None
+    modules = model.family.attentions(model.blocks)
     watched = {
-        model.blocks[block].get_submodule(path): _Watched(model, block, partial(see, number))
+        modules[block]: _Watched(model, block, partial(see, number))
         for number, block in enumerate(blocks)
     }
     seen = {module: each.given for module, each in watched.items()}
@@ -315,6 +313,7 @@ def _looking(model: HookedModel, blocks: Sequence[int], see: _See) -> Generator[
         stack.enter_context(showing(model.hf_model, seen))
         for module, each in watched.items():
             stack.enter_context(instead(module, each.forward))
+        stack.enter_context(zeroed(modules.values(), model.family.twice))
         yield
 
 

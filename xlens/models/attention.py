@@ -7,6 +7,7 @@ every step out, so each other implementation is compared with it once, on a shor
 """
 
 import logging
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
-from xlens.models.computation import attention_of
-from xlens.models.hooks import residual
+from xlens.models.computation import attention_configs, attention_of
+from xlens.models.families import Family
+from xlens.models.hooks import residual, zeroed
+from xlens.models.tree import walk
 
 _SHORT, _LONG = 8, 160
 # Windows that no text of this length fills are made narrower for the comparison, on both sides.
@@ -84,37 +87,48 @@ def warn_of_known_faults(hf_model: nn.Module) -> None:
 
 
 def ensure_complete(
-    hf_model: nn.Module, blocks: Sequence[nn.Module], *, high: int, asked: bool
+    hf_model: nn.Module, blocks: Sequence[nn.Module], family: Family, *, high: int, asked: bool
 ) -> None:
     """See that attention is computed whole; where it wasn't asked for by name, `eager` takes over.
 
     Args:
         hf_model: In evaluation mode.
         blocks: Its blocks.
+        family: Its family.
         high: Token ids are drawn below this.
         asked: Whether the implementation is somebody's choice, which is not changed behind them.
 
     Raises:
-        ValueError: the implementation leaves something out, and was asked for.
+        ValueError: the implementation leaves something out, and was asked for, or `eager` is no
+            better.
     """
-    if not (reason := _left_out(hf_model, blocks, high)):
+    if not (reason := _left_out(hf_model, blocks, family, high)):
         return
     name = type(hf_model).__name__
-    if asked:
+    if asked or _twice(hf_model, family):
+        other = "sdpa" if attention_of(hf_model) == "eager" else "eager"
         raise ValueError(
             f"{name} is refused with this attention: {reason}. Every analysis would be one of "
-            "another model. Load it with attention='eager' (--attention eager), or for a model "
-            "object call model.set_attn_implementation('eager') first."
+            f"another model. Load it with attention={other!r} (--attention {other}), or for a "
+            f"model object first: {how_to_set(hf_model, other)}."
         )
     _log.warning("%s: %s; it runs with 'eager' attention.", name, reason)
-    hf_model.set_attn_implementation("eager")  # type: ignore[operator]
+    _spell_out(hf_model)
 
 
-def _left_out(hf_model: nn.Module, blocks: Sequence[nn.Module], high: int) -> str:
+def how_to_set(hf_model: nn.Module, name: str) -> str:
+    """What to write so that a model object has this implementation."""
+    can: Callable[[], bool] | None = getattr(hf_model, "_can_set_attn_implementation", None)
+    if can is None or can():
+        return f"model.set_attn_implementation({name!r})"
+    return f"from_pretrained(..., attn_implementation={name!r}), as it can't be set later"
+
+
+def _left_out(hf_model: nn.Module, blocks: Sequence[nn.Module], family: Family, high: int) -> str:
     """What the implementation leaves out of the forward, in words; empty if nothing."""
     config: Any = hf_model.config
     name = attention_of(hf_model)
-    if name in (None, "eager"):
+    if name is None or (name == "eager" and not _twice(hf_model, family)):
         return ""
     text = config.get_text_config()
     if name in _NO_SOFTCAP and getattr(text, "attn_logit_softcapping", None):
@@ -130,7 +144,7 @@ def _left_out(hf_model: nn.Module, blocks: Sequence[nn.Module], high: int) -> st
             ids = torch.randint(high, (1, n), generator=generator).to(device)
             found = _states(hf_model, some, ids)
             try:
-                with _eager(hf_model, name):
+                with _eager(hf_model, blocks, family):
                     wanted = _states(hf_model, some, ids)
             except (ValueError, NotImplementedError) as problem:
                 _log.info("%s has no eager attention to compare with: %s", name, problem)
@@ -138,8 +152,8 @@ def _left_out(hf_model: nn.Module, blocks: Sequence[nn.Module], high: int) -> st
             error = float((found - wanted).norm() / wanted.norm())
             if not error <= tolerance:  # NaN too
                 return (
-                    f"on a text of {n} tokens its states under {name!r} differ from those under "
-                    f"'eager' by {error:.2g} of their size (accepted: {tolerance:g})"
+                    f"on a text of {n} tokens its states under {name!r} differ from those of "
+                    f"attention spelled out by {error:.2g} of their size (accepted: {tolerance:g})"
                 )
     return ""
 
@@ -165,14 +179,44 @@ def _states(model: nn.Module, blocks: Sequence[nn.Module], ids: Tensor) -> Tenso
     return torch.cat(found)
 
 
+def _twice(hf_model: nn.Module, family: Family) -> bool:
+    """Whether `eager` is wrong here."""
+    config: Any = hf_model.config
+    return bool(family.twice and getattr(config.get_text_config(), family.twice, None))
+
+
 @contextmanager
-def _eager(model: Any, name: str) -> Generator[None]:
-    """Attention spelled out inside, by `name` again afterwards."""
-    model.set_attn_implementation("eager")
+def _eager(hf_model: nn.Module, blocks: Sequence[nn.Module], family: Family) -> Generator[None]:
+    """Attention spelled out inside, afterwards as before."""
+    changed = _spell_out(hf_model)
     try:
-        yield
+        with zeroed(family.attentions(blocks).values(), family.twice):
+            yield
     finally:
-        model.set_attn_implementation(name)
+        for owner, name, before in changed:
+            setattr(owner, name, before)
+
+
+def _spell_out(hf_model: nn.Module) -> list[tuple[Any, str, Any]]:
+    """Make attention `eager` everywhere; which attributes were changed, and what they were.
+
+    Not by `set_attn_implementation`, which leaves families outside the interface as they are with
+    no more than a warning: Falcon would be compared with itself. They go by their config, or by
+    the class that was chosen from a table in their file when they were built (flash attention).
+    """
+    changed: list[tuple[Any, str, Any]] = [
+        (config, "_attn_implementation_internal", config._attn_implementation_internal)
+        for config in attention_configs(hf_model)
+    ]
+    for config, name, _ in changed:
+        setattr(config, name, "eager")
+    for _, module in walk(hf_model):
+        kind = type(module)
+        for table, classes in vars(sys.modules[kind.__module__]).items():
+            if table.endswith("_ATTENTION_CLASSES") and kind in classes.values():
+                changed.append((module, "__class__", kind))
+                module.__class__ = classes["eager"]
+    return changed
 
 
 @contextmanager

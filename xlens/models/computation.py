@@ -90,8 +90,17 @@ def around(hf_model: nn.Module) -> list[Any]:
 
 
 def attention_of(hf_model: nn.Module) -> str | None:
-    """The attention implementation that is set now."""
-    return _usual(getattr(hf_model.config, "_attn_implementation", None))
+    """The attention implementation that is set now for the blocks."""
+    config: Any = hf_model.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return _usual(getattr(text, "_attn_implementation", None))
+
+
+def attention_configs(hf_model: nn.Module) -> list[Any]:
+    """Each config whose name of an attention implementation some module goes by."""
+    held = (getattr(module, "config", None) for _, module in walk(hf_model))
+    named = {id(c): c for c in held if getattr(c, "_attn_implementation", None) is not None}
+    return [*named.values()]
 
 
 def _usual(attention: str | None) -> str | None:

@@ -6,7 +6,7 @@ one that fits by name and not in meaning is caught at load, where the readout mu
 logits. It then has the residual stream, and no site inside its blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,9 @@ class Family:
         experts: What stands in for the MLP where a router chooses.
         mlp_out: The module whose output the MLP adds to the stream, as `attn_out`.
         mlp_scale: As `attn_scale`.
+        twice: An argument of attention, and what the config calls it, that is in the mask already
+            and is added to the scores once more where `eager` runs, which is right with zeros for
+            it. Empty if none.
         relevance: Whether every product in a block is accounted for, so that the rules of
             `xlens.engine.rules` are right: one that was overlooked (a gate on attention, a router)
             would give wrong numbers, silently.
@@ -60,6 +63,7 @@ class Family:
     experts: str | None = None
     mlp_out: str | None = "mlp"
     mlp_scale: str | None = None
+    twice: str = ""
     relevance: bool = False
 
     @property
@@ -71,6 +75,12 @@ class Family:
     def product(self) -> str | None:
         """The projection that reads a gated MLP's product; None where there is no gate."""
         return self.down if self.gated else None
+
+    def attentions(self, blocks: Iterable[nn.Module]) -> dict[int, nn.Module]:
+        """The attention module of each block that has one, by the block's number."""
+        path = self.attention
+        inside = ((n, dict(b.named_modules()).get(path)) for n, b in enumerate(blocks) if path)
+        return {n: module for n, module in inside if module is not None}
 
 
 def _like(family: Family, name: str, *types: str, **changes: Any) -> Family:
@@ -134,6 +144,7 @@ _FALCON = _like(
     by_head=False,
     z="self_attention.dense",
     attn_out="self_attention.dense",
+    twice="alibi",
 )
 _XGLM = Family(
     name="XGLM",
@@ -201,6 +212,7 @@ FAMILIES = (
         by_head=True,
         activation="mlp.gelu_impl",
         mlp_out="mlp.dense_4h_to_h",
+        twice="",
         relevance=True,
     ),
     _GPT2,

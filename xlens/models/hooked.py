@@ -275,7 +275,7 @@ class HookedModel:
             return
         high = min(self.d_vocab, len(self.tokenizer))
         with self.evaluating():
-            ensure_complete(self.hf_model, self.blocks, high=high, asked=asked)
+            ensure_complete(self.hf_model, self.blocks, self.family, high=high, asked=asked)
         self._whole.add(attention_of(self.hf_model))
 
     @contextmanager

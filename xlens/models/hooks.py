@@ -4,7 +4,7 @@ Modules are shared by all threads. What is put here acts in the thread that put 
 says `everywhere`; it is gone when its block ends, however it ends.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import get_ident
 from typing import Any
@@ -180,6 +180,24 @@ def counting(blocks: Sequence[nn.Module], returns: dict[int, int]) -> Generator[
     with ExitStack() as stack:
         for number, block in enumerate(blocks):
             stack.enter_context(instead(block, told(number)))
+        yield
+
+
+@contextmanager
+def zeroed(modules: Iterable[nn.Module], argument: str) -> Generator[None]:
+    """Let modules be given zeros for one of their arguments, if they are given it at all."""
+
+    def wrap(usual: Forward) -> Forward:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(given := kwargs.get(argument), Tensor):
+                kwargs[argument] = given.new_zeros(given.shape)
+            return usual(*args, **kwargs)
+
+        return forward
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(instead(module, wrap))
         yield
 
 

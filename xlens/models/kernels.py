@@ -19,8 +19,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xlens.models.computation import LOOKED
-from xlens.models.tree import walk
+from xlens.models.computation import LOOKED, attention_configs
 
 # Kernels whose masks are understood here. Another one is looked at as `eager`, which every family
 # of the interface has, and with which the implementation was compared when the model was loaded.
@@ -145,20 +144,16 @@ def showing(hf_model: nn.Module, see: Mapping[nn.Module, Seen]) -> Generator[Non
         _register(kernel)
     by_kernel = all(_eager_of(module) for module in see)
     # Not by `set_attn_implementation`: Falcon does not take it, though it goes by its config.
-    held = (getattr(module, "config", None) for _, module in walk(hf_model))
-    configs: dict[int, Any] = {
-        id(c): c for c in held if getattr(c, "_attn_implementation", None) is not None
-    }
-    before = {i: config._attn_implementation_internal for i, config in configs.items()}
+    before = [(c, c._attn_implementation_internal) for c in attention_configs(hf_model)]
     token = _asking.set(see)
     try:
-        for i, config in configs.items():
-            kernel = before[i] if by_kernel and before[i] in _KNOWN else "eager"
+        for config, name in before:
+            kernel = name if by_kernel and name in _KNOWN else "eager"
             config._attn_implementation_internal = LOOKED + kernel
         yield
     finally:
-        for i, config in configs.items():
-            config._attn_implementation_internal = before[i]
+        for config, name in before:
+            config._attn_implementation_internal = name
         _asking.reset(token)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from xlens.checks import typed
 from xlens.models import adapters
-from xlens.models.attention import warn_of_known_faults
+from xlens.models.attention import how_to_set, warn_of_known_faults
 from xlens.models.hf import check_dtype, checked_device
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
@@ -79,7 +79,7 @@ def load(
         if attention is not None:
             raise ValueError(
                 "attention= is for a model that is loaded; of a model object set it yourself: "
-                f"model.set_attn_implementation({attention!r})."
+                f"{how_to_set(source, attention)}."
             )
         if tokenizer is None:
             raise ValueError(
