@@ -24,7 +24,7 @@ from xlens.report.reading_tables import (
     wide_rows,
 )
 from xlens.stats import Resampling
-from xlens.studies.reading import TWIN
+from xlens.studies.phases import TWIN
 from xlens.studies.steps.leaderboard import BY_CHANCE, leaderboard
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.wording import percent

@@ -31,9 +31,10 @@ from xlens.stats import Resampling
 from xlens.studies import Loading, ReadingStudy, Serving
 from xlens.studies.running.places import places
 from xlens.studies.steps import context_retrieval
-from xlens.studies.steps.context_retrieval import check_reading, combinations
+from xlens.studies.steps.context_retrieval import check_reading
 from xlens.studies.steps.leaderboard import find_pairs, given_pairs, leaderboard
 from xlens.studies.steps.reading_phases import phase_questions
+from xlens.studies.steps.reading_prompts import combinations
 from xlens.tasks.xmrc import (
     Predictions,
     ReadingResult,

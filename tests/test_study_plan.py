@@ -69,8 +69,11 @@ def test_as_many_prompts_as_were_planned(command, folder, counted):  # noqa: F81
 
 
 @pytest.mark.slow
-def test_phases_are_planned_at_most(folder, counted):  # noqa: F811
-    study = asked("xmrc", phases=True, n_phases=4, phase_languages=("en",), oracle=False)
+@pytest.mark.parametrize("command", ["xmrc", "phases"])
+def test_phases_are_planned_at_most(command, folder, counted):  # noqa: F811
+    more = {"n_phases": 4, "phase_languages": ("en",)}
+    more |= {"phases": True, "oracle": False} if command == "xmrc" else {"kinds": ()}
+    study = asked(command, **more)
     model = xlens.load(folder, device="cpu")
     plan = study.plan(study.read(), model)
     xlens.run(study, model, store=Store("store"), progress=False)

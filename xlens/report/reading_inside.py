@@ -22,7 +22,7 @@ from xlens.phases.detect import placed
 from xlens.report.cells import interval
 from xlens.results import Result
 from xlens.stats import Resampling
-from xlens.studies.reading import TWIN
+from xlens.studies.phases import TWIN
 from xlens.tasks.xmrc import ReadingResult
 from xlens.wording import number_of, percent
 

@@ -16,6 +16,7 @@ _PUBLIC = {
     "LensStudy": "lens",
     "Loading": "loading",
     "Outcome": "running.runner",
+    "PhasesStudy": "phases",
     "Plan": "work",
     "ProcessStudy": "process",
     "ReadingStudy": "reading",

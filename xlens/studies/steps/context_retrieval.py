@@ -26,9 +26,14 @@ from xlens.studies.reading import BASELINES, ORACLE, ReadingStudy
 from xlens.studies.steps.reading_phases import (
     PhasePrompts,
     check_phases,
-    phase_prompts,
-    phase_questions,
     phase_steps,
+)
+from xlens.studies.steps.reading_prompts import (
+    Manner,
+    combinations,
+    expected_shots,
+    looked_at,
+    prompts_of,
 )
 from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.xmrc import (
@@ -44,81 +49,31 @@ from xlens.tasks.xmrc import (
     mismatched,
     oracle_estimate,
     own_targets,
-    paired,
     predictions_of,
-    reading_prompts,
     reading_scores,
-    settings,
 )
 from xlens.tasks.xmrc.answers import KEY, MAX_NEW_TOKENS, answer_limit
 from xlens.tasks.xmrc.metrics import chance_levels, check_rules
 
 _log = logging.getLogger(__name__)
-_DEFAULT = ("en-en", "en-x", "x-x")
 
 
-@dataclass(frozen=True)
-class _Manner:
-    """How a model is asked: what decides its prompts besides the study."""
-
-    shots: int | None
-    chat: Any = None
-    tokenizer: Any = None
-    limit: int | None = None
-    longest: int = MAX_NEW_TOKENS
-    """Most tokens of an answer."""
-
-    @classmethod
-    def of(
-        cls,
-        model: HookedModel | ServedModel | Outline,
-        study: ReadingStudy,
-        reading: ReadingSet,
-        found: Sequence[Combination],
-    ) -> "_Manner":
-        tokenizer = None if isinstance(model, ServedModel) else model.tokenizer
-        longest = study.max_new_tokens or answer_limit(_golds(reading, found), tokenizer)
-        if isinstance(model, ServedModel):
-            if study.too_long != "refuse":
-                raise ValueError(
-                    f"too_long={study.too_long!r} needs a tokenizer to count with, and "
-                    f"{model.model!r} is served: leave it out. Prompts that the server does not "
-                    "take can count as empty answers: refused='empty' (--refused empty)."
-                )
-            # The server writes its own template around what the user says: a plain prompt.
-            return cls(0 if study.shots is None and model.chat else study.shots, longest=longest)
-        templated = bool(getattr(model.tokenizer, "chat_template", None))
-        chat = study.chat == "yes" or (study.chat == "auto" and templated)
-        limit = None if model.n_ctx is None else max(1, model.n_ctx - longest)
-        return cls(study.shots, model.tokenizer if chat else None, model.tokenizer, limit, longest)
+def _manner(
+    model: HookedModel | ServedModel | Outline,
+    study: ReadingStudy,
+    reading: ReadingSet,
+    found: Sequence[Combination],
+) -> Manner:
+    """With room for the longest right answer in the model's own tokens."""
+    tokenizer = None if isinstance(model, ServedModel) else model.tokenizer
+    longest = study.max_new_tokens or answer_limit(_golds(reading, found), tokenizer)
+    return Manner.of(model, study, longest)
 
 
 def _golds(reading: ReadingSet, found: Sequence[Combination]) -> set[str]:
     """Right answers of all questions there are, so that a sample has the same limit."""
     wanted = reading.frame["language"].isin({each.answer for each in found})
     return {str(answer) for answers in reading.frame.loc[wanted, "answers"] for answer in answers}
-
-
-def combinations(study: ReadingStudy, languages: Sequence[str] = ()) -> tuple[Combination, ...]:
-    """The combinations of languages that a study asks.
-
-    Args:
-        study: What is asked.
-        languages: Of the questions, where the study names none.
-
-    Raises:
-        ValueError: no combination.
-    """
-    questions = study.questions or tuple(languages)
-    if study.settings or not (study.context or study.questions or study.answers):
-        names = [{"full": "matrix"}.get(name, name) for name in study.settings or _DEFAULT]
-        return settings(names, questions, pivot=study.pivot)
-    return tuple(
-        Combination(context, question, answer)
-        for context in study.context or (study.pivot,)
-        for question in questions
-        for answer in study.answers or (context,)
-    )
 
 
 @typed
@@ -150,13 +105,14 @@ def check_reading(
             )
         read_key(model)
         require_client()
-    # Whether there will be a chat, which needs no demonstrations, only the model tells.
-    shots = study.shots if study.shots is not None or study.chat == "no" else 0
-    manner = _Manner(shots) if model is None else _Manner.of(model, study, reading, found)
+    manner = (
+        Manner(expected_shots(study), longest=MAX_NEW_TOKENS)
+        if model is None
+        else _manner(model, study, reading, found)
+    )
     _questions(reading, found, study, manner)
     if study.phases:
-        few, pairs = phase_questions(reading, found, study)
-        phase_prompts(_all_prompts(few, reading, pairs, study, manner))
+        looked_at(reading, found, study, manner)
     return found
 
 
@@ -192,7 +148,7 @@ class ReadingPlan:
 
     reading: ReadingSet
     combinations: tuple[Combination, ...]
-    manner: _Manner
+    manner: Manner
     asked: ReadingSet
     prompts: list[ReadingPrompts]
     exchanged: list[ReadingPrompts]
@@ -207,7 +163,7 @@ class ReadingPlan:
             ValueError: what `check_reading` refuses.
         """
         found = _checked_combinations(reading, study)
-        manner = _Manner.of(model, study, reading, found)
+        manner = _manner(model, study, reading, found)
         return cls(reading, found, manner, *_questions(reading, found, study, manner))
 
     def beside(self, study: ReadingStudy) -> list[Prompts]:
@@ -219,8 +175,7 @@ class ReadingPlan:
         """Prompts that are looked at inside, if any are."""
         if not study.phases:
             return None
-        few, pairs = phase_questions(self.reading, self.combinations, study)
-        return phase_prompts(_all_prompts(few, self.reading, pairs, study, self.manner))
+        return looked_at(self.reading, self.combinations, study, self.manner)
 
     def digest(self) -> str:
         """Of all texts."""
@@ -287,17 +242,17 @@ def reading_steps(
 
 
 def _questions(
-    reading: ReadingSet, languages: Sequence[Combination], study: ReadingStudy, manner: _Manner
+    reading: ReadingSet, languages: Sequence[Combination], study: ReadingStudy, manner: Manner
 ) -> tuple[ReadingSet, list[ReadingPrompts], list[ReadingPrompts]]:
     """What is asked, its prompts, and those with exchanged texts, if these are asked for."""
     asked = _sampled(reading, study.n_items, study)
-    prompts = _all_prompts(asked, reading, languages, study, manner)
+    prompts = prompts_of(asked, reading, languages, study, manner)
     # Too long ones may have been skipped: controls are of the questions that are left.
     asked = asked.select(ids={p.id for group in prompts for p in group})
     if "mismatched" not in study.controls:
         return asked, prompts, []
     other = mismatched(_sampled(asked, study.n_controls, study), seed=study.seed)
-    return asked, prompts, _all_prompts(other, reading, languages, study, manner)
+    return asked, prompts, prompts_of(other, reading, languages, study, manner)
 
 
 def _sampled(reading: ReadingSet, n: int, study: ReadingStudy) -> ReadingSet:
@@ -307,34 +262,6 @@ def _sampled(reading: ReadingSet, n: int, study: ReadingStudy) -> ReadingSet:
         return reading.sample(min(n, len(reading)), **how)
     fewest = int(reading.frame["language"].value_counts().min())
     return reading.sample(min(n, fewest), **how)
-
-
-def _all_prompts(
-    asked: ReadingSet,
-    pool: ReadingSet,
-    languages: Sequence[Combination],
-    study: ReadingStudy,
-    manner: _Manner,
-) -> list[ReadingPrompts]:
-    made = [
-        reading_prompts(
-            asked,
-            context=each.context,
-            question=each.question,
-            answer=each.answer,
-            shots=manner.shots,
-            seed=study.seed,
-            pool=pool,
-            instruction=None if study.instruction == "none" else study.instruction,
-            template=study.template or None,
-            chat=manner.chat,
-            too_long=study.too_long,
-            limit=manner.limit,
-            tokenizer=manner.tokenizer,
-        )
-        for each in languages
-    ]
-    return paired(made) if asked.parallel else made
 
 
 def _oracle(

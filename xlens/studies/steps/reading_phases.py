@@ -6,6 +6,7 @@ from typing import Any
 
 from xlens.engine import RelevanceScores, relevance
 from xlens.engine.rules import check, find_rule
+from xlens.engine.store import digest
 from xlens.models import HookedModel
 from xlens.phases import (
     KINDS,
@@ -26,7 +27,7 @@ from xlens.phases import (
 from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result, analysed
-from xlens.studies.reading import FEWEST_PHASES, INSIDE, TWIN, ReadingStudy
+from xlens.studies.phases import FEWEST_PHASES, INSIDE, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
@@ -50,9 +51,14 @@ class PhasePrompts:
     question: Asked
     context: Asked
 
+    def digest(self) -> str:
+        """Of all texts and answers."""
+        asked = (self.own, self.question, self.context)
+        return digest([[[p.text for p in x.prompts], x.answers, x.others] for x in asked])
+
 
 def phase_questions(
-    reading: ReadingSet, languages: Sequence[Combination], study: ReadingStudy
+    reading: ReadingSet, languages: Sequence[Combination], study: InsideStudy
 ) -> tuple[ReadingSet, tuple[Combination, ...]]:
     """Two questions of each of some paragraphs, and the combinations in which to look inside.
 
@@ -124,7 +130,7 @@ def phase_prompts(groups: Sequence[ReadingPrompts]) -> PhasePrompts:
     return PhasePrompts(own, partners, other_context(own))
 
 
-def check_phases(model: HookedModel, prompts: PhasePrompts, study: ReadingStudy) -> None:
+def check_phases(model: HookedModel, prompts: PhasePrompts, study: InsideStudy) -> None:
     """Refuse, before anything runs, what can't be looked into.
 
     Raises:
@@ -153,7 +159,7 @@ def check_phases(model: HookedModel, prompts: PhasePrompts, study: ReadingStudy)
 
 
 def phase_steps(
-    model: HookedModel, prompts: PhasePrompts, study: ReadingStudy, kept: Kept
+    model: HookedModel, prompts: PhasePrompts, study: InsideStudy, kept: Kept
 ) -> Iterator[Step]:
     """What makes each part, in order."""
 
@@ -236,7 +242,7 @@ def phase_steps(
     }
     for name in INSIDE:
         yield Step.one(name, *made[name])
-    if "random-init" in study.controls:
+    if RANDOM_INIT in study.controls:
         yield Step.one(TWIN, PhaseResult, blank)
 
 

@@ -6,7 +6,8 @@ from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.phases import KINDS
 from xlens.prompts import Prompt
-from xlens.studies.reading import ORACLE, TWIN, ReadingStudy
+from xlens.studies.phases import RANDOM_INIT, TWIN, InsideStudy
+from xlens.studies.reading import ORACLE, ReadingStudy
 from xlens.studies.steps.context_retrieval import ReadingPlan
 from xlens.studies.steps.reading_phases import PAIRED, PhasePrompts
 from xlens.studies.work import BACKWARD, NOTHING, Work, from_layers, passes, scored
@@ -27,7 +28,7 @@ def reading_work(reading: ReadingSet, study: ReadingStudy, model: Model) -> dict
     if study.phases:
         inside = plan.inside(study)
         assert inside is not None
-        work |= _inside(inside, study, model)
+        work |= inside_work(inside, study, model)
     return work
 
 
@@ -46,7 +47,8 @@ def _oracle(plan: ReadingPlan, study: ReadingStudy, model: Model) -> Work:
     return work
 
 
-def _inside(prompts: PhasePrompts, study: ReadingStudy, model: Model) -> dict[str, Work]:
+def inside_work(prompts: PhasePrompts, study: InsideStudy, model: Model) -> dict[str, Work]:
+    """Of the parts about the inside."""
     own = list(prompts.own.prompts)
     layers = list(study.phase_layers) or list(range(model.size.n_layers + 1))
     kinds = list(study.kinds or KINDS)
@@ -54,7 +56,7 @@ def _inside(prompts: PhasePrompts, study: ReadingStudy, model: Model) -> dict[st
         "relevance": passes(model.tokenizer, own, [BACKWARD]),
         "curves": _curves(own, kinds, layers, model),
     }
-    if "random-init" in study.controls:
+    if RANDOM_INIT in study.controls:
         pivot = study.pivot if study.pivot in prompts.own.prompts.languages else own[0].language
         causal = [kind for kind in kinds if KINDS[kind].basis == "causal"] if study.kinds else []
         some = [prompt for prompt in own if prompt.language == pivot]

@@ -1,0 +1,112 @@
+"""`xlens phases`: where inside does a question end and the answer begin?
+
+The phases of retrieval of arXiv 2504.10906, without the answers themselves: relevance by layer,
+evidence by layer with its controls, boundaries, and the same in random weights.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from xlens.studies.study import Kept, Step
+from xlens.studies.texts import TextStudy
+from xlens.studies.work import Work
+
+if TYPE_CHECKING:
+    from xlens.models import HookedModel
+    from xlens.models.sources import Outline
+    from xlens.studies.steps.reading_phases import PhasePrompts
+    from xlens.tasks.xmrc import ReadingSet
+
+# Two questions of a paragraph, and other paragraphs to take states from.
+FEWEST_PHASES = 4
+INSIDE = ("relevance", "depth", "depth-control", "curves", "phases", "stability")
+TWIN = "phases-control"
+RANDOM_INIT = "random-init"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsideStudy(TextStudy):
+    """Studies that look at what a model does with a question about a text, layer by layer.
+
+    Attributes:
+        controls: What stands beside: random-init (phases in random weights of the same shape).
+        n_phases: Most questions looked at inside, two of each paragraph.
+        phase_languages: Languages of the questions looked at inside; default all.
+        phase_layers: Residual points at which states are exchanged or wiped out; default all.
+        kinds: Kinds of evidence; default all that can be had.
+        relevance_rule: attnlrp, cp-lrp or gradient.
+    """
+
+    LANGUAGES: ClassVar[tuple[str, ...]] = (*TextStudy.LANGUAGES, "phase_languages")
+    LISTS: ClassVar[tuple[str, ...]] = ("settings", *LANGUAGES, "controls", "kinds")
+    CONTROLS: ClassVar[tuple[str, ...]] = (RANDOM_INIT,)
+
+    controls: tuple[str, ...] = (RANDOM_INIT,)
+    n_phases: int = 24
+    phase_languages: tuple[str, ...] = ()
+    phase_layers: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()
+    relevance_rule: str = "attnlrp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_known("controls", self.CONTROLS)
+        self.require_least({"n_phases": FEWEST_PHASES})
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Parts about the inside."""
+        return (*INSIDE, *([TWIN] if RANDOM_INIT in self.controls else []))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasesStudy(InsideStudy):
+    """Where inside has the question been understood, and where is the answer fetched?
+
+    ```
+    xlens phases gemma-3-270m --data data/xquad --questions en,de,zh-Hans
+    xlens phases gemma-3-270m --data mine.json --context de --questions de --n-phases 40
+    xlens phases atlas --revisions all --data data/xquad --questions en,fr
+    ```
+
+    Two questions of each text, each with the answer to the other as the wrong one: relevance by
+    layer, what exchanging and wiping out states does, and boundaries where that tells of any. The
+    answers themselves are `xlens xmrc`.
+    """
+
+    COMMAND: ClassVar[str] = "phases"
+    FREE: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, data: "ReadingSet", model: Any = None) -> None:
+        """As `Study.check`; with a model also prompts too long for it, or no template."""
+        from xlens.studies.steps.reading_prompts import check_inside
+
+        check_inside(data, self, model)
+
+    def parts(self, data: "ReadingSet") -> tuple[str, ...]:
+        """As `Study.parts`."""
+        return self.inside
+
+    def work(self, data: "ReadingSet", model: "Outline | HookedModel") -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.steps.reading_prompts import inside_prompts
+        from xlens.studies.steps.reading_work import inside_work
+
+        return inside_work(inside_prompts(data, self, model), self, model)
+
+    def prepared(
+        self, data: "ReadingSet", model: "HookedModel"
+    ) -> "tuple[PhasePrompts, dict[str, Any]]":
+        """As `Study.prepared`: the prompts; another chat template is another study."""
+        from xlens.studies.steps.reading_prompts import inside_prompts
+
+        prompts = inside_prompts(data, self, model)
+        return prompts, {"prompts": prompts.digest()}
+
+    def steps(self, data: "PhasePrompts", model: "HookedModel", kept: Kept) -> Iterable[Step]:
+        """As `Study.steps`."""
+        from xlens.studies.steps.reading_phases import check_phases, phase_steps
+
+        check_phases(model, data, self)
+        return phase_steps(model, data, self, kept)
