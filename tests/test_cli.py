@@ -532,7 +532,7 @@ def never_loaded(monkeypatch):
     ("command", "said"),
     [
         # commands and options
-        (("nosuch",), ("nosuch", "choices, demo, lens, process")),
+        (("nosuch",), ("nosuch", "choices, demo, lens, phases")),
         (("lens",), ("--model",)),
         ((*LENS, "--nitems", "5"), ("--nitems", "--n-items")),
         ((*LENS, "--n-items", "many"), ("--n-items", "'many'|\"many\"", "int")),
@@ -607,7 +607,7 @@ def never_loaded(monkeypatch):
         # --config
         (("--config", "nosuch.yaml", "lens"), ("'nosuch.yaml'", "YAML")),
         (("--config", "option.yaml", "lens"), ("nitems", "option.yaml", "--n-items")),
-        (("--config", "command.yaml", "lens"), ("'lense'", "choices, demo, lens, process")),
+        (("--config", "command.yaml", "lens"), ("'lense'", "choices, demo, lens, phases")),
         (("--config", "list.yaml", "lens"), ("'list.yaml'", "no options", "command's name")),
         (("--config", "broken.yaml", "lens"), ("'broken.yaml'", "YAML", "line 1")),
         (("--config", "latin.yaml", "lens"), ("'latin.yaml'", "UTF-8")),
