@@ -9,6 +9,7 @@ from xlens.consistency import OptionScores, consistency
 from xlens.lens.result import LensResult, read_at_peak
 from xlens.phases import correlate
 from xlens.stats import Resampling, bootstrap
+from xlens.subspace.cka import Kernel, cka, cka_interval
 
 TRIALS = 1500
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -214,3 +215,23 @@ def test_layers_of_landmarks(name):
     reached = np.mean(hits, axis=0)
     print(f"{name}: the peak's layer {reached[0]:.3f}, crossover {reached[1]:.3f}")
     assert (reached >= 0.93).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [6, 8, 12, 20, 50])
+@pytest.mark.parametrize("noise", [1.0, 3.0])
+def test_cka_by_the_jackknife(n, noise):
+    rng = np.random.default_rng(n)
+    mixed = rng.standard_normal((8, 8))
+
+    def pair(items):
+        states = rng.standard_normal((items, 8))
+        other = noise * np.linalg.norm(mixed) / np.sqrt(8) * rng.standard_normal((items, 8))
+        return [Kernel.of(side, unbiased=True) for side in (states, states @ mixed + other)]
+
+    truth = np.mean([cka(*pair(2000)) for _ in range(2)])
+    ends = np.array([cka_interval(*pair(n), z=1.96) for _ in range(300)])
+    known = ends[np.isfinite(ends).all(axis=1)]
+    reached = ((known[:, 0] <= truth) & (truth <= known[:, 1])).mean()
+    print(f"unbiased CKA, n = {n}, noise {noise}: {reached:.3f}")
+    assert len(known) > 280 and reached >= 0.93
