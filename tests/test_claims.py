@@ -491,6 +491,26 @@ def test_languages_that_steering_changes_are_those_whose_test_says_so(rows):
     assert "adjusted for the 4 languages looked at, it" in said
 
 
+@quick
+@given(lows=st.lists(st.sampled_from([0.1, 0.25, 0.4, np.nan]), min_size=4, max_size=4))
+def test_steering_says_where_there_was_nothing_but_guessing_to_steer(lows):
+    tags, names = ([x for x in every if x not in ("en", "English")] for every in (TAGS, NAMES))
+    numbers = {"metric": "accuracy", "value": 0.5, "high": 0.6, "change": 0.0, "p_adjusted": 1.0}
+    table = [
+        {"language": tag, "vector": tag, "condition": name, "low": low if name == "none" else 0.0}
+        | numbers
+        for tag, low in zip([*tags, "en"], [*lows, 0.0], strict=True)
+        for name in ("none", "lda", "lda, random")
+    ]
+    found = steered(pd.DataFrame(table))
+    assert len(process_findings({"steering": found})) == 1  # guessing isn't known
+    known = replace(found, provenance={"steering": {"chance": 0.25}})
+    said = process_findings({"steering": known})[1:]
+    untold = {name for name, low in zip(names, lows, strict=True) if not low > 0.25}
+    assert languages_in(" ".join(said)) == untold
+    assert all(one.startswith("Without steering, answers aren't told apart from") for one in said)
+
+
 def steered(test):
     chosen = pd.DataFrame([{"method": "lda", "band": "3", "strength": 2.0}])
     none = pd.DataFrame()

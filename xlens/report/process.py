@@ -320,7 +320,21 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
             f"{listed(names, rises)} and falls in {listed(names, falls)}"
             f"{''.join(f'; {text}' for text in alike)}."
         )
-    return said
+    return said + _steered_guesses(result, accuracy[accuracy["condition"] == "none"], names)
+
+
+def _steered_guesses(
+    result: SteeringResult, plain: pd.DataFrame, names: Mapping[str, str]
+) -> list[str]:
+    """Where answers without steering are no better than guesses, whatever a push does to them."""
+    chance = result.provenance.get("steering", {}).get("chance")
+    tags = [] if chance is None else plain.loc[~(plain["low"] > chance), "language"].tolist()
+    if not tags:
+        return []
+    return [
+        f"Without steering, answers aren't told apart from guessing ({chance:.2f}) in "
+        f"{listed(names, tags)}: what becomes of them says little."
+    ]
 
 
 def _sure(rows: pd.DataFrame, sign: int) -> list[str]:
