@@ -157,8 +157,8 @@ figures.steering_effects(steered)
 
 # %% [markdown]
 # On the test items, intervals of the real vector overlap those of random directions nearly
-# everywhere: on this small model, steering with the mean difference does not help. An honest null
-# is a result; the control is what tells it from a small success.
+# everywhere: on this small model, with so few items, no help from the mean difference can be told.
+# An honest null is a result; the control is what tells it from a small success.
 #
 # ## By hand
 #

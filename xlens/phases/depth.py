@@ -72,8 +72,8 @@ class DepthResult(Result):
         n_layers: Blocks of the model.
         options: The switches, by name.
         profiles: Mean relevance of the segments by layer, as summed or averaged over their tokens:
-            `language segment layer mean low high n`; bootstrap intervals (95 %) over clusters.
-            Empty for the length control.
+            `language segment layer mean low high n`; intervals over clusters of prompts. Empty
+            for the length control.
         kind: `value`, or `random spans` for the length control.
     """
 
