@@ -66,7 +66,7 @@ def test_a_phase_is_claimed_only_above_every_control(base, pivot, null, blank):
     assert ("an English phase" in verdict(found)) == clear
     assert ("with shuffled words" in verdict(found)) == (not pivot[1] > null[2])
     assert ("with random weights" in verdict(found)) == (not pivot[1] > blank[2])
-    assert ("leads for good" in " ".join(pair_sentences(found))) == clear
+    assert ("for good from point" in " ".join(pair_sentences(found))) == clear
 
 
 @quick
@@ -79,7 +79,7 @@ def test_a_verdict_first_asks_whether_the_task_is_done(base, more, scale):
     done = low > 0
     assert verdict(found).startswith("The task isn't done") == (not done)
     assert ("an English phase" in verdict(found)) == done
-    assert ("leads for good" in " ".join(pair_sentences(found))) == done
+    assert ("for good from point" in " ".join(pair_sentences(found))) == done
 
 
 @quick
@@ -151,8 +151,8 @@ def test_too_few_prompts_for_intervals_are_no_finding(base, name, where):
 
 def test_without_a_control_no_crossing_is_told(base):
     alone = {"translation": base["translation"]}
-    assert "leads for good" in " ".join(pair_sentences(base))
-    assert "leads" not in " ".join(pair_sentences(alone))
+    assert "for good from point" in " ".join(pair_sentences(base))
+    assert "ahead" not in " ".join(pair_sentences(alone))
 
 
 def test_the_terminal_says_of_a_pair_what_its_page_says(base):
@@ -164,7 +164,7 @@ def test_the_terminal_says_of_a_pair_what_its_page_says(base):
         (section,) = told("m", {f"k/summary-{name}": one for name, one in made.items()})
         ((finding,),) = (block.items for block in section.blocks)
         assert (finding.verdict, finding.text) == (verdict(made), " ".join(pair_sentences(made)))
-        assert ("leads for good" in finding.plain) == (made is base)
+        assert ("for good from point" in finding.plain) == (made is base)
 
 
 @quick
@@ -205,7 +205,7 @@ def test_what_a_figure_of_curves_says_is_told_to_those_who_do_not_see_it(base):
     section = pair_section("k", base, figures, named(base.values()), "a pair")
     drawn = [block for block in section.blocks if isinstance(block, Drawing)]
     curves, states = (re.findall(r'aria-label="([^"]*)"', unescape(d.plot))[0] for d in drawn)
-    assert "leads for good from point" in curves and "leads for good" not in states
+    assert "for good from point" in curves and "for good from point" not in states
     assert "other prompts' words" in drawn[0].caption
     alone = {"translation": base["translation"]}
     section = pair_section("k", alone, figures, named(base.values()), "a pair")
@@ -227,11 +227,11 @@ def test_pairs_of_one_run_that_differ_in_script_only_read_as_two(tmp_path):
         save_pair(run, f"de_{target}", study("de", target), pd.DataFrame(rows))
     html = write_report(run).read_text(encoding="utf-8")
     for name in ("Simplified Chinese", "Traditional Chinese"):
-        assert f"German → {name}" in html and f"{name} leads for good" in html
+        assert f"German → {name}" in html and f"{name} ahead of English for good" in html
         assert f"Translation from German to {name}" in html
     assert not re.search(r"(?<!Simplified )(?<!Traditional )Chinese", html)
     # One of them by itself is called what it usually is.
-    assert "Chinese leads for good" in " ".join(
+    assert "Chinese is ahead of English for good" in " ".join(
         pair_sentences({k: r.summary() for k, r in study("de", "zh-Hant").items()})
     )
 

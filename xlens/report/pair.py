@@ -105,7 +105,7 @@ def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, st
         "source_peak_prob": f"{names[summary.source]}, as shown: highest mean probability",
         "source_peak_layer": f"{names[summary.source]}: residual point of that peak",
         "source_over_pivot": f"{names[summary.source]} at its peak, more than {pivot} at its own",
-        "crossover_layer": f"{target} leads for good from point",
+        "crossover_layer": f"{target} ahead of {pivot} for good from point",
         "final_target_prob": f"{target}: probability at the output",
         "final_pivot_prob": f"{pivot}: probability at the output",
         "target_over_shuffled": f"{target} at the output, more than with shuffled words",
@@ -145,7 +145,7 @@ _CAPTIONS = {
     "curves": (
         "Mean probability that the model is about to say the word in each language, read from "
         "every layer with the logit lens; above, the entropy of the whole distribution. A dotted "
-        "upright line marks where {target} takes the lead from {pivot} for good, if it does."
+        "upright line marks where {target} overtakes {pivot} for good, if it does."
     ),
     "controls": "The same reading for the result and its controls, on one scale.",
     "composition": (

@@ -173,11 +173,13 @@ def _on_the_way(
     share = float(crossover.get("share_of_draws", 1.0))
     if share < summary.confidence:
         return (
-            f"{above} and lead before {target} ones do, though in {percent(share)} of the "
-            "resamples only: a weak finding."
+            f"{above} and ahead of {target} ones before these overtake them, though in "
+            f"{percent(share)} of the resamples only: a weak finding."
         )
     article = "an" if pivot[:1] in "AEIOU" else "a"
-    return f"{above} and lead before {target} ones do: {article} {pivot} phase."
+    # Not "lead": the prompt's own word may be ahead of both.
+    before = f"ahead of {target} ones before these overtake them"
+    return f"{above} and {before}: {article} {pivot} phase."
 
 
 @typed
@@ -285,9 +287,9 @@ def _crossover(row: pd.Series, pivot: str, target: str) -> str:
     share = float(row.get("share_of_draws", 1.0))
     if math.isnan(row["value"]):
         seen = f", and in {percent(share)} of the resamples there is one" if share > 0 else ""
-        return f"There is no point from which on {target} leads after {pivot} did{seen}."
+        return f"There is no point from which on {target} is ahead after {pivot} was{seen}."
     rare = f" (in {percent(share)} of the resamples)" if share < 1 else ""
-    return f"{target} leads for good from point {with_interval(row)} on{rare}."
+    return f"{target} is ahead of {pivot} for good from point {with_interval(row)} on{rare}."
 
 
 def _target_leads(summary: LensSummary, at: float) -> bool:
