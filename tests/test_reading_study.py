@@ -104,7 +104,7 @@ def test_languages_and_settings_become_combinations():
         ({"controls": ("none",)}, "Unknown controls"),
         ({"chat": "maybe"}, "accepted are auto, yes and no"),
         ({"n_phases": 3}, "at least 4"),
-        ({"shots": -1}, "0 or more"),
+        ({"shots": -1}, "at least 0"),
         ({"questions": ("xx-yy-zz",)}, "xx-yy-zz"),
     ],
 )
@@ -113,6 +113,7 @@ def test_a_wrong_study_is_refused(options, message):
         ReadingStudy(**options)
 
 
+@pytest.mark.usefixtures("as_users_have_it")
 def test_questions_that_cannot_be_asked_show_before_a_model_is_loaded():
     stories = readings.reading_set()
     for options, message in (

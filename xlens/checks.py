@@ -55,6 +55,18 @@ def check_seed(seed: object) -> None:
         raise ValueError(f"seed is {seed!r:.30}; accepted are whole numbers from 0 to 2**63 - 1.")
 
 
+def check_least(instance: object, **least: int) -> None:
+    """Refuse numbers that are too small, given with the least of each; None is none.
+
+    Raises:
+        ValueError: one is, by name.
+    """
+    for name, n in least.items():
+        given = getattr(instance, name)
+        if given is not None and given < n:
+            raise ValueError(f"{name} is {given}; accepted are whole numbers, at least {n}.")
+
+
 def check_fields(instance: Any) -> None:
     """See that a frozen dataclass's values have the types of its fields; lists become tuples.
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar, cast
 
 from babel import Locale, UnknownLocaleError
 from langcodes import Language, standardize_tag
-from langcodes.tag_parser import LanguageTagError
 
 from xlens.checks import wrong_type
 
@@ -39,9 +38,11 @@ def standardize(tag: str) -> str:
         # langcodes keeps `und` as no language at all.
         if language.is_valid() and (language.language or "und") not in _NO_LANGUAGE:
             return standard
-    except LanguageTagError:
+    except ValueError:  # not only its own: it stumbles over what is no letter
         pass
-    near = ", ".join(f"{code!r} ({name})" for code, name in _near_matches(tag))
+    near = ""
+    if tag.isprintable():
+        near = ", ".join(f"{code!r} ({name})" for code, name in _near_matches(tag))
     hint = f" Did you mean {near}?" if near else ""
     raise ValueError(f"Unknown language tag {tag!r}. {_ACCEPTED}.{hint}")
 

@@ -7,8 +7,10 @@ import contextlib
 import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from commands import Ground
 from row import Row
@@ -31,6 +33,13 @@ BASES: dict[str, list[str]] = {
 # Options that take any name, or for which the least number means something.
 MEANT = {"--revision", "--attention", "--adapter", "--executor", "--layers", "--out", "--model"}
 MEANT |= {"--api-key-env", "--names", "--config"}
+HUGE = 10**30
+# No more than there are; and what only a model's size tells: `test_bad_input` gives it one.
+MOST = {"n_items", "n_controls", "n_latent", "n_outputs", "n_phases", "per_paragraph"}
+MOST |= {"concurrency", "top_k", "max_new_tokens"}
+# Told by the models that are named, before one is loaded; or by their endpoints.
+LATER = {"revision", "attention", "adapter", "pair", "phase_layers", "served", "api_key_env"}
+LATER |= {"extra_body", "price_in", "price_out", "temperature"}
 
 
 def said(line: Sequence[str]) -> tuple[object, str]:
@@ -81,6 +90,58 @@ def command_line(ground: Ground, command: str, base: Sequence[str]) -> Row:
                 row.counts["taken"] += 1
                 row.counts[f"taken: {command} {name}={token!r}"] += 1
     return row
+
+
+def fields_of_studies(data: Path) -> Row:
+    """Every field of every study, refused when it is made, read, or checked: without a model.
+
+    Args:
+        data: Reading questions.
+    """
+    from xlens.studies import Loading, Serving, Study, find_studies
+
+    row = Row("bad input, fields of studies")
+    usual: dict[str, dict[str, Any]] = {
+        "lens": {"pairs": ("de:ru",), "kinds": ("weekday",), "n_items": 3, "n_controls": 3},
+        "choices": {"languages": ("en", "de"), "kinds": ("code-territory",)},
+        "process": {"languages": ("en", "de"), "steer": ("lda",)},
+        "steer": {"languages": ("en", "de")},
+        "xmrc": {"data": str(data), "questions": ("en", "de"), "phases": True},
+    }
+    for kind in [*find_studies().values(), Loading, Serving]:
+        given = usual.get(getattr(kind, "COMMAND", ""), {})
+        read = cache(lambda kind=kind, given=given: kind(**given).read())
+        hints = get_type_hints(kind)
+        for field in fields(kind):
+            for value in nonsense(hints[field.name]):
+                if value == HUGE and field.name in MOST:
+                    continue
+                row.tried += 1
+                try:
+                    made = kind(**{**given, field.name: value})
+                    if isinstance(made, Study):
+                        made.check(read() if isinstance(value, int) else made.read())
+                except ValueError as error:
+                    if len(str(error)) < 20 or "codec" in str(error):
+                        row.faults.append(f"{kind.__name__}.{field.name}={value!r}: {error}")
+                except Exception as error:
+                    row.faults.append(f"{kind.__name__}.{field.name}={value!r}: {error!r}")
+                else:
+                    if field.name not in LATER:
+                        row.faults.append(f"{kind.__name__}.{field.name}={value!r} is taken")
+    return row
+
+
+def nonsense(hint: Any) -> list[Any]:
+    """What no value of a type can be meant to be."""
+    parts = get_args(hint)
+    if get_origin(hint) is tuple:
+        return [(value,) for value in nonsense(parts[0])]
+    if str in (hint, *parts) or get_origin(hint) is Literal:
+        return [*WORDS]
+    if float in (hint, *parts):
+        return [float("nan"), float("inf")]
+    return [-1, HUGE] if int in (hint, *parts) else [3]
 
 
 def functions() -> Row:
@@ -254,6 +315,8 @@ def rows(ground: Ground, folder: Path, times: int, only: Sequence[str] = ()) -> 
         yield files(folder)
     if not only or "functions" in only:
         yield functions()
+    if not only or "studies" in only:
+        yield fields_of_studies(ground.data)
     if not only or "options" in only:
         for command, base in BASES.items():
             yield command_line(ground, command, base)

@@ -24,6 +24,15 @@ INSIDE += ["--kinds", "readable", "patch_last_question", "patch_last_context"]
 _OTHER = ("provenance.json", "journal.jsonl", ".lock", ".index.json", "report.html")
 
 
+def stories(folder: Path) -> Path:
+    """A folder of reading questions."""
+    folder.mkdir()
+    for tag in ("en", "de", "ru"):
+        text = json.dumps(readings.squad(tag), ensure_ascii=False)
+        (folder / f"stories.{tag}.json").write_text(text, encoding="utf-8")
+    return folder
+
+
 @dataclass(frozen=True)
 class Ground:
     """What commands are given: a model and files.
@@ -43,11 +52,7 @@ class Ground:
     @classmethod
     def make(cls, folder: Path) -> "Ground":
         model = tiny.make("gpt2", folder / "tiny-gpt2", n_positions=512, tie_word_embeddings=False)
-        data = folder / "stories"
-        data.mkdir()
-        for tag in ("en", "de", "ru"):
-            text = json.dumps(readings.squad(tag), ensure_ascii=False)
-            (data / f"stories.{tag}.json").write_text(text, encoding="utf-8")
+        data = stories(folder / "stories")
         rows = [
             {"text": text[:40], "language": tag, "id": str(n)}
             for tag, text in tiny.TEXT.items()

@@ -85,7 +85,7 @@ def harvest(
         store: Keep the states in the store too; without it a stopped harvest begins anew.
         out: Folder for the activations (`xlens.Activations.load` reads it).
     """
-    from xlens.engine import Store
+    from xlens.engine import Execution, Store
     from xlens.engine import harvest as run
     from xlens.prompts import parse_slot, read_prompts
     from xlens.runs import check_writable
@@ -95,6 +95,7 @@ def harvest(
     for slot in slots:
         parse_slot(slot)
     known_site(site)
+    Execution(token_budget=token_budget)  # refuses what can't be
     check_writable(out)
     activations = run(
         loading.load(model),

@@ -1,5 +1,6 @@
 """How large a model is, as far as that decides how long it computes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,20 @@ class Size:
     d_vocab: int
     n_params: int
 
+    def check_layers(self, asked: Collection[int], *, fewest: int = 0) -> None:
+        """Refuse layers that a model of this size lacks.
+
+        Args:
+            asked: Residual points; below 0, from the top.
+            fewest: The first that can be asked.
+
+        Raises:
+            ValueError: there are some.
+        """
+        n = self.n_layers
+        if wrong := [at for at in asked if not fewest <= (at if at >= 0 else at + n + 1) <= n]:
+            raise ValueError(f"It has no layer {wrong[0]}: accepted are {fewest} to {n}.")
+
     @classmethod
     def of(cls, model: nn.Module) -> "Size":
         """Of a causal model of transformers; its weights may lie on `meta`."""
@@ -43,3 +58,15 @@ class Size:
         with quietly(), torch.device("meta"):
             kind = getattr(transformers, auto_class(config))
             return cls.of(kind.from_config(config, trust_remote_code=trust_remote_code))
+
+
+def check_room(max_new_tokens: int, n_ctx: int | None) -> None:
+    """Refuse to generate more than a model reads, prompt and all.
+
+    Raises:
+        ValueError: as many tokens, or more.
+    """
+    if n_ctx is not None and max_new_tokens >= n_ctx:
+        raise ValueError(
+            f"max_new_tokens is {max_new_tokens}; prompt and all it reads {n_ctx:,}. Give fewer."
+        )

@@ -14,6 +14,7 @@ from xlens.stats.intervals import interval
 from xlens.wording import percent
 
 DEFAULT_CLUSTER = "paragraph"
+MOST_DRAWS = 1_000_000  # their weights fill the memory before they make an interval surer
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Resampling:
             raise ValueError(
                 f"confidence is {self.confidence}; accepted is a share between 0 and 1."
             )
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}; it must be at least 1.")
+        if not 1 <= self.draws <= MOST_DRAWS:
+            raise ValueError(f"draws is {self.draws}; accepted are 1 to {MOST_DRAWS:,}.")
 
     @classmethod
     def of(cls, provenance: Mapping[str, Any]) -> "Resampling":

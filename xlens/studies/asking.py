@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from xlens.checks import check_least
 from xlens.languages import standardize_all
 from xlens.lengths import By
 from xlens.studies.study import Study
@@ -57,6 +58,7 @@ class AskingStudy(Study):
         super().__post_init__()
         if self.languages:
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
+        check_least(self, shots=0)
 
     def read(self) -> "dict[str, Choices]":
         """The sets of questions, by name.
@@ -146,6 +148,18 @@ class SampledStudy(AskingStudy):
     """
 
     n_items: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, n_items=1)
+
+    def check(self, data: "Mapping[str, Choices]", model: Any = None) -> None:
+        """As `Study.check`: items to demonstrate with."""
+        from xlens.tasks.choices.prompts import demonstrations
+
+        super().check(data, model)
+        for choices in data.values():
+            demonstrations(self.sampled(choices), choices, self.shots, self.seed, False)
 
     def sampled(self, choices: "Choices") -> "Choices":
         """The items that are asked."""

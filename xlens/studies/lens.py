@@ -156,11 +156,18 @@ class LensStudy(Study):
         found.require(languages)
         return found.select(kinds=self.kinds) if self.kinds else found
 
+    @property
+    def outlined(self) -> bool:
+        """As `Study.outlined`: it may know fewer tokens; all know every byte."""
+        return self.top_k > 256
+
     def check(self, data: "WordList", model: Any = None) -> None:
         """As `Study.check`; a pair without enough words is left out where others have some."""
         from xlens.prompts import TooFewItems
         from xlens.studies.steps.latent_language import check_pair
 
+        if model is not None and self.top_k > (n := model.size.d_vocab):
+            raise ValueError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
         asked = self.each_pair
         lacking: list[TooFewItems] = []
         for source, target in asked:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from xlens.checks import check_fields
+from xlens.checks import check_fields, check_least
 from xlens.studies.study import Switch
 
 if TYPE_CHECKING:
@@ -57,8 +57,11 @@ class Loading:
                 f"revision={list(self.revision)} beside series={str(self.series)!r}: the list "
                 "names its revisions itself. Leave one of the two out."
             )
-        if self.keep_weights is not None and self.keep_weights < 0:
-            raise ValueError(f"keep_weights is {self.keep_weights}; accepted are 0 or more.")
+        check_least(self, keep_weights=0)
+        if self.executor != Loading.executor:
+            from xlens.engine.executors import find
+
+            find(self.executor)
 
     def of(self, revision: str | None) -> "Loading":
         """The same for one checkpoint of them."""

@@ -6,8 +6,9 @@ evidence by layer with its controls, boundaries, and the same in random weights.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from xlens.checks import check_least
 from xlens.studies.study import Kept, Step
 from xlens.studies.texts import TextStudy
 from xlens.studies.work import Work
@@ -47,12 +48,17 @@ class InsideStudy(TextStudy):
     phase_languages: tuple[str, ...] = ()
     phase_layers: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
-    relevance_rule: str = "attnlrp"
+    relevance_rule: Literal["attnlrp", "cp-lrp", "gradient"] = "attnlrp"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_known("controls", self.CONTROLS)
-        self.require_least({"n_phases": FEWEST_PHASES})
+        check_least(self, n_phases=FEWEST_PHASES)
+        if self.kinds:
+            from xlens.phases import KINDS
+
+            if unknown := sorted(set(self.kinds) - set(KINDS)):
+                raise ValueError(f"Unknown kinds of evidence {unknown}; accepted are {[*KINDS]}.")
 
     @property
     def inside(self) -> tuple[str, ...]:

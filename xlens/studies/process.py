@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xlens.models.sources import Outline
     from xlens.tasks.choices import Choices
 
+Pooling = Literal["last", "mean", "mean_without_first", "mean_weighted"]
 PARTS = ("consistency", "similarity", "probe", "map", "latent", "dissociation", STEERING)
 FEWEST_LANGUAGES = 4
 """For the test whether similarity and consistency go together, which is over pairs of them."""
@@ -47,7 +48,7 @@ class ProcessStudy(SampledStudy, SteeredStudy):
 
     incomplete: Literal["error", "drop"] = "drop"
     n_latent: int = 30
-    pooling: str = "last"
+    pooling: Pooling = "last"
 
     def __post_init__(self) -> None:
         super().__post_init__()

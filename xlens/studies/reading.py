@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from xlens.checks import check_least
 from xlens.studies.phases import INSIDE, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.study import Kept, Parts, Step, Switch
 from xlens.studies.work import Work
@@ -78,10 +79,9 @@ class ReadingStudy(InsideStudy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = ("n_items", "n_controls", "max_new_tokens", "per_paragraph")
-        self.require_least(dict.fromkeys(least, 1))
+        check_least(self, n_items=1, n_controls=1, max_new_tokens=1, per_paragraph=1)
 
-    def check(self, data: "ReadingSet", model: "Outline | ServedModel | None" = None) -> None:
+    def check(self, data: "ReadingSet", model: Any = None) -> None:
         """As `Study.check`; with a model also prompts too long for it, or no template or key."""
         from xlens.studies.steps.context_retrieval import check_reading
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from xlens.checks import check_fields
+from xlens.checks import check_fields, check_least
 
 FREE = ("api_key_env", "concurrency", "price_in", "price_out", "refused")
 """What shapes no answer, and may be changed when a run is taken up again."""
@@ -41,6 +41,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_least(self, concurrency=1)
 
     def options(self) -> dict[str, Any]:
         """As a run records them."""

@@ -1,11 +1,13 @@
 """`xlens steer`: does pushing the stream towards another language help?"""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from xlens.checks import check_least
 from xlens.languages import standardize, standardize_all
 from xlens.studies.asking import AskingStudy
 from xlens.studies.study import Kept, Parts, Step
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 Method = Literal["mean_difference", "pca", "pca_centred", "lda", "lsar"]
 REMOVALS = {"lsar": "the subspace of the languages' means (LSAR) taken out"}
 STEERING = "steering"
+MOST_CONTROLS = 1_000  # of each kind, for every method; each is asked all that is reported on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class SteeredStudy(AskingStudy):
     layers: tuple[int | str, ...] = ()
     strengths: tuple[float, ...] = (-1.0, 0.5, 1.0, 2.0, 4.0, 8.0)
     removal_strengths: tuple[float, ...] = (-0.2, 0.1, 0.2, 0.3, 0.4, 1.0)
-    slot: str = "all"
+    slot: Literal["all", "last", "generated"] = "all"
     n_estimate: int = 100
     n_dev: int = 50
     n_test: int = 50
@@ -65,10 +68,10 @@ class SteeredStudy(AskingStudy):
         if self.steer_languages:
             tags = tuple(standardize_all(self.steer_languages))
             object.__setattr__(self, "steer_languages", tags)
-        least = {"n_estimate": 5, "n_dev": 2, "n_test": 2, "n_controls": 1, "n_outputs": 0}
-        for name, n in least.items():
-            if (given := getattr(self, name)) < n:
-                raise ValueError(f"{name}={given}; it must be at least {n}.")
+        check_least(self, n_estimate=5, n_dev=2, n_test=2, n_controls=1, n_outputs=0)
+        check_least(self, max_new_tokens=1)
+        if self.n_controls > MOST_CONTROLS:
+            raise ValueError(f"n_controls is {self.n_controls}; accepted are 1 to {MOST_CONTROLS}.")
         for name in ("strengths", "removal_strengths"):
             if not any(given := getattr(self, name)) or not all(map(math.isfinite, given)):
                 raise ValueError(f"{name}={given!r}; give numbers, at least one other than 0.")
@@ -77,7 +80,10 @@ class SteeredStudy(AskingStudy):
     @property
     def bands(self) -> tuple[int | tuple[int, ...], ...] | None:
         """`layers` as numbers, and bands as tuples of them; None: every layer by itself."""
-        return tuple(map(_band, self.layers)) or None
+        found = tuple(map(_band, self.layers))
+        if len(set(found)) < len(found):
+            raise ValueError(f"--layers {' '.join(map(str, self.layers))}: give each once.")
+        return found or None
 
     def tried(self, method: str) -> tuple[float, ...]:
         """Strengths of a method."""
@@ -88,13 +94,19 @@ class SteeredStudy(AskingStudy):
         """Items that steering needs in all."""
         return self.n_estimate + self.n_dev + self.n_test
 
+    @property
+    def outlined(self) -> bool:
+        """As `Study.outlined`: it may lack layers, or the room for what is generated."""
+        return bool(self.layers) or self.max_new_tokens is not None
+
     def check(self, data: "Mapping[str, Choices]", model: Any = None) -> None:
-        """As `Study.check`: languages and numbers of items."""
+        """As `Study.check`: languages and numbers of items, and layers."""
         from xlens.studies.steps.steering import check_steering
 
+        super().check(data, model)
         for choices in data.values():
             if self.steer:
-                check_steering(choices, self)
+                check_steering(choices, self, model)
 
     def steering_step(
         self, name: str, choices: "Choices", model: "HookedModel", kept: Kept
@@ -165,8 +177,10 @@ def unused(study: SteeredStudy) -> list[str]:
 
 def _band(given: int | str) -> int | tuple[int, ...]:
     """`7`, or a band `7-9`."""
-    first, dash, last = str(given).partition("-")
-    try:
-        return tuple(range(int(first), int(last) + 1)) if dash else int(first)
-    except ValueError:
-        raise ValueError(f"--layers {given!r}: give a layer (7) or a band of them (7-9).") from None
+    found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", str(given))
+    first, last = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last:
+        raise ValueError(
+            f"--layers {given!r}: give a layer, from 1 on (7), or a band of them (7-9)."
+        )
+    return tuple(range(first, last + 1)) if found and found[2] else first

@@ -90,8 +90,6 @@ class Study:
     """Whether models behind endpoints, which give text only, can be asked."""
     FREE: ClassVar[tuple[str, ...]] = ("draws", "confidence", "clusters")
     """Fields that shape derived parts only, and may be others when a run is taken up again."""
-    OUTLINED: ClassVar[bool] = False
-    """Whether `check` looks at a model's tokenizer and context length."""
     MODEL: ClassVar[str | None] = None
     """Asked where none is named."""
 
@@ -122,6 +120,11 @@ class Study:
         """Whether models behind endpoints are asked in turns of a chat."""
         return True
 
+    @property
+    def outlined(self) -> bool:
+        """Whether `check` looks at a model: its tokenizer, context length or size."""
+        return False
+
     def options(self) -> dict[str, Any]:
         """The fields as plain values, as in a config."""
         from xlens.results import jsonable
@@ -142,7 +145,7 @@ class Study:
         """
         raise NotImplementedError
 
-    def check(self, data: Any, model: "Outline | ServedModel | None" = None) -> None:
+    def check(self, data: Any, model: "Outline | HookedModel | ServedModel | None" = None) -> None:
         """Refuse what can't be asked, before a model is loaded.
 
         Args:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from xlens.checks import check_least
 from xlens.languages import standardize_all
 from xlens.studies.study import Study
 
@@ -42,7 +43,6 @@ class TextStudy(Study):
     """
 
     CLUSTERS: ClassVar[tuple[str, ...]] = ("paragraph", "id")
-    OUTLINED: ClassVar[bool] = True
     LANGUAGES: ClassVar[tuple[str, ...]] = ("context", "questions", "answers")
     """Fields that hold tags."""
     LISTS: ClassVar[tuple[str, ...]] = ("settings", *LANGUAGES)
@@ -65,7 +65,10 @@ class TextStudy(Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.LISTS:
-            parts = [part for value in getattr(self, name) for part in value.split(",") if part]
+            given: tuple[str, ...] = getattr(self, name)
+            parts = [part for value in given for part in value.split(",") if part]
+            if given and not parts:
+                raise ValueError(f"{name} is {list(given)}, which names none: leave it out.")
             tags = parts and name in self.LANGUAGES
             object.__setattr__(self, name, standardize_all(parts) if tags else tuple(parts))
         # YAML reads a bare yes or no as true or false.
@@ -80,8 +83,7 @@ class TextStudy(Study):
                 f"answers={list(self.answers)}: beside settings at most one context is accepted, "
                 "what `en` stands for, and no answers. Or leave the settings out."
             )
-        if self.shots is not None and self.shots < 0:
-            raise ValueError(f"shots is {self.shots}; accepted are 0 or more demonstrations.")
+        check_least(self, shots=0)
 
     def require_known(self, name: str, accepted: tuple[str, ...]) -> None:
         """Refuse values of a field that aren't accepted.
@@ -92,21 +94,15 @@ class TextStudy(Study):
         if unknown := sorted(set(getattr(self, name)) - set(accepted)):
             raise ValueError(f"Unknown {name} {unknown}; accepted are {list(accepted)}.")
 
-    def require_least(self, least: dict[str, int]) -> None:
-        """Refuse numbers that are too low.
-
-        Raises:
-            ValueError: one is; says which.
-        """
-        for name, fewest in least.items():
-            given = getattr(self, name)
-            if given is not None and given < fewest:
-                raise ValueError(f"{name} is {given}; at least {fewest} is needed.")
-
     @property
     def pivot(self) -> str:
         """The language whose texts, questions and answers are the yardstick."""
         return self.context[0] if self.context else "en"
+
+    @property
+    def outlined(self) -> bool:
+        """As `Study.outlined`: prompts may be too long."""
+        return True
 
     @property
     def asks_chat(self) -> bool:

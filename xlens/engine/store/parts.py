@@ -18,7 +18,7 @@ from xlens.engine.store.errors import DamagedShardError, explained
 from xlens.engine.store.journal import ShardRecord
 from xlens.engine.store.shards import Shard, pack_tensors, record_of
 
-PART_SECONDS = 10.0
+PART_SECONDS = 5.0
 _SEQUENCES = "sequences"
 
 # Rows of sequences in a slot's values.

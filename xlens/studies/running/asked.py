@@ -87,9 +87,8 @@ def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool)
 
 def check_model(study: Study, data: Any, place: Place) -> None:
     """Refuse a model that isn't there, or that can't be asked this."""
-    if place.source is None and place.served is None:
-        return
-    if not study.OUTLINED:
+    _ = place.source
+    if not study.outlined:
         return
     try:
         study.check(data, place.outline())

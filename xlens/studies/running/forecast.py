@@ -9,6 +9,7 @@ import torch
 from xlens.checks import typed
 from xlens.models import HookedModel, hub
 from xlens.models.sources import Outline
+from xlens.served import ServedModel
 from xlens.studies.loading import Loading
 from xlens.studies.running.asked import asked_of, check_model
 from xlens.studies.running.places import Model, Place
@@ -52,11 +53,9 @@ def forecast(
 
 
 def _plan(study: Study, data: Any, place: Place, loading: Loading) -> Plan:
-    if place.served is not None:
+    if isinstance(place.there, ServedModel):
         return study.plan(data)
-    if place.source is None:
-        model = place.get()
-        assert isinstance(model, HookedModel)
+    if isinstance(model := place.there, HookedModel):
         return study.plan(data, model, flops=flops_of(model.device, model.dtype))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     flops = flops_of(device, getattr(torch, loading.dtype)) if loading.executor == "local" else None

@@ -31,7 +31,7 @@ class Place:
         folder: Of its parts.
         get: The model itself.
         find: Where it is loaded from, unless it is there already, or served.
-        served: If it is.
+        there: The model, where it need not be loaded.
         trusted: Whether its own code may run.
         point: Which moment of training it is, where it is one of several.
         asked: What named it, and others of its series; None: its own name did.
@@ -41,7 +41,7 @@ class Place:
     folder: str
     get: Callable[[], HookedModel | ServedModel]
     find: Callable[[], Source] | None = None
-    served: ServedModel | None = None
+    there: HookedModel | ServedModel | None = None
     trusted: bool = False
     point: Checkpoint | None = None
     asked: str | None = None
@@ -55,10 +55,10 @@ class Place:
         """
         return None if self.find is None else self.find()
 
-    def outline(self) -> "Outline | ServedModel | None":
+    def outline(self) -> "Outline | HookedModel | ServedModel | None":
         """What is known of it before it is loaded."""
         if self.source is None:
-            return self.served
+            return self.there
         return load_outline(self.source, trust_remote_code=self.trusted)
 
     def seen(self) -> dict[str, Any] | None:
@@ -100,9 +100,8 @@ def places(
 
 
 def _there(model: HookedModel | ServedModel) -> Place:
-    if isinstance(model, ServedModel):
-        return Place(model.model, model.model, lambda: model, served=model)
-    return Place(model.name, model.name, lambda: model)
+    name = model.model if isinstance(model, ServedModel) else model.name
+    return Place(name, name, lambda: model, there=model)
 
 
 def _loaded(name: str, loading: Loading) -> list[Place]:

@@ -16,6 +16,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.engine.store import digest
 from xlens.models import HookedModel
+from xlens.models.size import check_room
 from xlens.models.sources import Outline
 from xlens.prompts import Prompts
 from xlens.results import Result
@@ -67,6 +68,8 @@ def _manner(
     """With room for the longest right answer in the model's own tokens."""
     tokenizer = None if isinstance(model, ServedModel) else model.tokenizer
     longest = study.max_new_tokens or answer_limit(_golds(reading, found), tokenizer)
+    if study.max_new_tokens is not None and not isinstance(model, ServedModel):
+        check_room(study.max_new_tokens, model.n_ctx)
     return Manner.of(model, study, longest)
 
 
@@ -80,7 +83,7 @@ def _golds(reading: ReadingSet, found: Sequence[Combination]) -> set[str]:
 def check_reading(
     reading: ReadingSet,
     study: ReadingStudy,
-    model: ServedModel | Outline | None = None,
+    model: HookedModel | ServedModel | Outline | None = None,
 ) -> tuple[Combination, ...]:
     """What will be asked; wrong requests show before a model is loaded.
 
@@ -105,6 +108,8 @@ def check_reading(
             )
         read_key(model)
         require_client()
+    elif model is not None and study.phase_layers:
+        model.size.check_layers(study.phase_layers)
     manner = (
         Manner(expected_shots(study), longest=MAX_NEW_TOKENS)
         if model is None

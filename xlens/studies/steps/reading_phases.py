@@ -68,12 +68,8 @@ def phase_questions(
     more than two questions of each are taken.
 
     Raises:
-        ValueError: no such combination, fewer than two such paragraphs, or an unknown kind of
-            evidence or rule of relevance.
+        ValueError: no such combination, or fewer than two such paragraphs.
     """
-    if unknown := sorted(set(study.kinds) - set(KINDS)):
-        raise ValueError(f"Unknown kinds of evidence {unknown}; accepted are {list(KINDS)}.")
-    find_rule(study.relevance_rule)
     if study.phase_languages:
         languages = [c for c in languages if c.question in study.phase_languages]
     home = tuple(c for c in languages if c.context == c.answer == study.pivot)

@@ -147,7 +147,7 @@ def inside_prompts(
 
 @typed
 def check_inside(
-    reading: ReadingSet, study: InsideStudy, model: Outline | None = None
+    reading: ReadingSet, study: InsideStudy, model: HookedModel | Outline | None = None
 ) -> tuple[Combination, ...]:
     """What will be looked at; wrong requests show before a model is loaded.
 
@@ -157,8 +157,11 @@ def check_inside(
         model: Who will be asked, as far as it is known; None: only what holds for every model.
 
     Raises:
-        ValueError: languages that aren't there, too few questions, no template in a language.
+        ValueError: languages that aren't there, too few questions, no template in a language, or,
+            with `model`, layers that it lacks.
     """
+    if model is not None and study.phase_layers:
+        model.size.check_layers(study.phase_layers)
     found = combinations(study, reading.languages)
     reading.require(dict.fromkeys(tag for each in found for tag in each))
     manner = Manner(expected_shots(study)) if model is None else Manner.of(model, study, longest=1)

@@ -6,6 +6,7 @@ strengths and items are not confirmed, so all are options here).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from xlens.checks import typed
 from xlens.engine import Store, generate, harvest, room_for, score
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
+from xlens.models.size import check_room
+from xlens.models.sources import Outline
 from xlens.prompts import Prompt, Prompts
 from xlens.results import analysed
 from xlens.stats import generator
@@ -33,6 +36,7 @@ from xlens.studies.steps.steering_effects import choose, effects, items_table, s
 from xlens.subspace import LSAR, LayerWise
 from xlens.subspace.controls import shuffled_languages
 from xlens.tasks.choices import Choices, choice_prompts
+from xlens.tasks.choices.prompts import demonstrations
 from xlens.tasks.choices.text import gap
 
 SPLITS = ("estimate", "dev", "test")
@@ -40,12 +44,20 @@ _LEAST = 12  # tokens of a free continuation
 
 
 @typed
-def check_steering(choices: Choices, study: SteeredStudy) -> dict[str, str]:
+def check_steering(
+    choices: Choices, study: SteeredStudy, model: HookedModel | Outline | None = None
+) -> dict[str, str]:
     """Which item serves for what; what is wrong with the request shows before a model is loaded.
 
     Raises:
-        ValueError: a target that the items lack, or too few items.
+        ValueError: a target that the items lack, or too few items, also to demonstrate with; with
+            a model also layers that it lacks, or no room for what is to be generated.
     """
+    if model is not None and study.bands:
+        every = (at if isinstance(at, tuple) else (at,) for at in study.bands)
+        model.size.check_layers([*chain(*every)], fewest=1)
+    if model is not None and study.max_new_tokens:
+        check_room(study.max_new_tokens, model.n_ctx)
     if study.pivot not in choices.languages:
         raise ValueError(
             f"Steering is to {study.pivot!r}, but {choices.source} has "
@@ -72,6 +84,10 @@ def check_steering(choices: Choices, study: SteeredStudy) -> dict[str, str]:
     ranks = [place.setdefault(belongs[ids[i]], len(place)) for i in order]
     order = order[np.argsort(ranks, kind="stable")]
     parts = np.repeat(SPLITS, [study.n_estimate, study.n_dev, study.n_test])
+    if study.shots:
+        named = choices.select(languages=tags) if study.steer_languages else choices
+        pool = named.select(ids=[ids[i] for i in order[: study.n_estimate]])
+        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, False)
     return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
 
 
@@ -102,7 +118,7 @@ def steer_choices(
         ValueError: what `check_steering` refuses, before the model runs.
     """
     study = study or SteeringStudy()
-    parts = check_steering(choices, study)
+    parts = check_steering(choices, study, model)
     if study.steer_languages:
         choices = choices.select(languages=[study.pivot, *study.steer_languages])
     split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
