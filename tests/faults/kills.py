@@ -135,14 +135,11 @@ def saves(kind: str, folder: Path, times: int) -> Row:
                 writer.save(new, place)
 
         ended(forked(work, said))
-        if kind in FOLDERS:  # a run that is begun anew is no run until it is whole
-            found = writer.read(place)
-            if not writer.right(found, 1) and not writer.right(found, 2):
-                row.faults.append(f"{row.tried}: neither the old nor the new one")
-    writer.save(3, place)
-    if not writer.right(writer.read(place), 3) or len(list(place.parent.iterdir())) > 1:
+        # A run that is begun anew is no run until it is whole.
+        if kind in FOLDERS and not writer.one_or_two(place):
+            row.faults.append(f"{row.tried}: neither the old nor the new one")
+    if not writer.saved_alone(place):
         row.faults.append("the last one is not right, or not alone")
-    shutil.rmtree(place.parent)
     return row
 
 

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import commands
+import psutil
 from commands import Ground, ended, forked, left
 from row import Row
 from writers import FOLDERS, WRITERS
 
-_STOPPED_SECONDS = 4.0  # longer than a wait may be silent, shorter than until one is overtaken
+# Longer than a wait may be silent, shorter than until one is overtaken.
+_STOPPED_SECONDS, _LOOKED_SECONDS = 2.5, 1.5
+_BUSY_SECONDS = 0.1
 
 
 def results(kind: str, n: int, folder: Path, times: int) -> Row:
@@ -34,18 +37,15 @@ def results(kind: str, n: int, folder: Path, times: int) -> Row:
         if n > 2:
             os.kill(pids[1], signal.SIGKILL)
         for _ in range(10):
-            found = writer.read(place)
-            if not writer.right(found, 1) and not writer.right(found, 2):
+            if not writer.one_or_two(place):
                 row.faults.append("who reads gets neither the one nor the other")
         codes = [ended(pid) for pid in pids[1:]]
         os.kill(pids[0], signal.SIGCONT)
         codes.append(ended(pids[0]))
         if any(code not in (0, -signal.SIGKILL) for code in codes):
             row.faults.append(f"ended with {codes}: {said.read_text()[-500:]}")
-    writer.save(3, place)
-    if not writer.right(writer.read(place), 3) or len(list(place.parent.iterdir())) > 1:
+    if not writer.saved_alone(place):
         row.faults.append("the last one is not right, or not alone")
-    shutil.rmtree(place.parent)
     return row
 
 
@@ -54,6 +54,32 @@ def holds(pid: int, place: Path) -> bool:
     signs = [*place.glob("cache/**/*.claim"), *place.glob("cache/**/*.holder")]
     texts = [path.read_bytes() for path in signs if path.exists()]
     return any(b'"owner": "%d-' % pid in text for text in texts)
+
+
+def stopped(pid: int, place: Path, seconds: float) -> bool:
+    """Stop a process when it has a claim or a lock, or else after some time; whether it has one."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not holds(pid, place):
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGSTOP)
+    return holds(pid, place)
+
+
+def idle(pids: Sequence[int], seconds: float) -> list[bool]:
+    """Which of some processes live and do nothing meanwhile."""
+
+    def spent() -> list[float | None]:
+        found: list[float | None] = []
+        for pid in pids:
+            process = psutil.Process(pid)  # not waited for yet, so that its number is its own
+            dead = process.status() == psutil.STATUS_ZOMBIE
+            found.append(None if dead else sum(process.cpu_times()[:2]))
+        return found
+
+    before = spent()
+    time.sleep(seconds)
+    pairs = zip(before, spent(), strict=True)
+    return [a is not None and b is not None and b - a < _BUSY_SECONDS for a, b in pairs]
 
 
 def runs(name: str, line: Sequence[str], n: int, folder: Path, times: int) -> Row:
@@ -67,15 +93,17 @@ def runs(name: str, line: Sequence[str], n: int, folder: Path, times: int) -> Ro
     for row.tried in range(1, times + 1):
         told = [folder / f"{name}-{row.tried}-{k}.said" for k in range(n)]
         pids = [forked(lambda: commands.run(line, place), path) for path in told]
-        time.sleep(dice.random() * took)
-        os.kill(pids[0], signal.SIGSTOP)
+        held = stopped(pids[0], place, 2 * took if row.tried % 2 else dice.random() * took)
         if n > 2:
             os.kill(pids[1], signal.SIGKILL)
-        held = holds(pids[0], place)
+        # What waits from now on has said so when it was seen to do nothing.
         time.sleep(_STOPPED_SECONDS)
-        lines = [path.read_text() for path in told[1:]]
+        waits = idle(pids[1:], _LOOKED_SECONDS)
+        lines = ["Waiting for" in path.read_text() for path in told[1:]]
+        silent = sum(wait and not said for wait, said in zip(waits, lines, strict=True))
+        row.faults += [f"{silent} wait without a line"] * bool(silent)
         row.counts["stopped with a claim or a lock"] += held
-        row.counts["lines of who waits"] += sum("Waiting for" in text for text in lines)
+        row.counts["lines of who waits"] += sum(lines)
         os.kill(pids[0], signal.SIGCONT)
         codes = [ended(pid) for pid in pids]
         if any(code not in (0, -signal.SIGKILL) for code in codes):

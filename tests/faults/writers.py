@@ -1,5 +1,6 @@
 """What xlens writes to be read back, in small: how it is saved, how it is read."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,18 @@ class Writer:
     save: Callable[[int, Path], Any]
     read: Callable[[Path], Any]
     right: Callable[[Any, int], bool]
+
+    def one_or_two(self, place: Path) -> bool:
+        """Whether number 1 is there, or number 2: whole, and not some of each."""
+        found = self.read(place)
+        return self.right(found, 1) or self.right(found, 2)
+
+    def saved_alone(self, place: Path) -> bool:
+        """Whether a last save is right, and nothing is left beside it; the folder goes."""
+        self.save(3, place)
+        right = self.right(self.read(place), 3) and len(list(place.parent.iterdir())) == 1
+        shutil.rmtree(place.parent)
+        return right
 
 
 WRITERS = {

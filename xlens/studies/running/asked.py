@@ -87,7 +87,7 @@ def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool)
 
 def check_model(study: Study, data: Any, place: Place) -> None:
     """Refuse a model that isn't there, or that can't be asked this."""
-    _ = place.source
+    _ = place.source  # looks for it
     if not study.outlined:
         return
     try:
