@@ -36,7 +36,7 @@ MEANT |= {"--api-key-env", "--names", "--config"}
 HUGE = 10**30
 # No more than there are; and what only a model's size tells: `test_bad_input` gives it one.
 MOST = {"n_items", "n_controls", "n_latent", "n_outputs", "n_phases", "per_paragraph"}
-MOST |= {"concurrency", "top_k", "max_new_tokens"}
+MOST |= {"concurrency", "top_k", "max_new_tokens", "keep_weights"}
 # Told by the models that are named, before one is loaded; or by their endpoints.
 LATER = {"revision", "attention", "adapter", "pair", "phase_layers", "served", "api_key_env"}
 LATER |= {"extra_body", "price_in", "price_out", "temperature"}

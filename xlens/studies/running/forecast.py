@@ -60,7 +60,7 @@ def _plan(study: Study, data: Any, place: Place, loading: Loading) -> Plan:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     flops = flops_of(device, getattr(torch, loading.dtype)) if loading.executor == "local" else None
     outline, source = place.outline(), place.source
-    assert isinstance(outline, Outline)
+    assert isinstance(outline, Outline) and source is not None
     plan = study.plan(data, outline, flops=flops)
     if source.kind != "hub" or source.revision is None:
         return plan
