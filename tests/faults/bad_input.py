@@ -22,6 +22,8 @@ NUMBERS = {
 }
 WORDS = ("no such word", "", "\x00", "\ud800")
 BASES: dict[str, list[str]] = {
+    "phases": ["phases", NO_MODEL, "--data", "DATA", "--questions", "en,de"],
+    "steer": ["steer", NO_MODEL, "--languages", "en", "de"],
     "lens": ["lens", NO_MODEL, "--from", "de", "--to", "ru", "--kinds", "weekday"],
     "demo": ["demo", "--model", NO_MODEL],
     "choices": ["choices", NO_MODEL, "--languages", "en", "de"],
@@ -107,6 +109,7 @@ def fields_of_studies(data: Path) -> Row:
         "process": {"languages": ("en", "de"), "steer": ("lda",)},
         "steer": {"languages": ("en", "de")},
         "xmrc": {"data": str(data), "questions": ("en", "de"), "phases": True},
+        "phases": {"data": str(data), "questions": ("en", "de")},
     }
     for kind in [*find_studies().values(), Loading, Serving]:
         given = usual.get(getattr(kind, "COMMAND", ""), {})
