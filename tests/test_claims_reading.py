@@ -152,6 +152,10 @@ def test_errors_of_language_are_held_against_right_answers(low, baseline, of):
     assert f"other questions, {percent(baseline)} would count so" in said
     above = "in Simplified Chinese)" if low > baseline else "in no language)"
     assert f"the interval lies above its own language's share of these {above}" in said
+    # Of several that were looked at, one may lie above by chance.
+    twice = replace(found, errors=pd.concat([found.errors] * 2, ignore_index=True))
+    said = said_of(twice, "Of 32")
+    assert f"of these {above[:-1]}, of 2 combinations, each by itself)" in said
 
 
 @quick

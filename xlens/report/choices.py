@@ -171,9 +171,10 @@ def _guessing(known: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
     """Where accuracy isn't above chance, or is below it."""
     below = known["high"] < known["chance"]
     tags = known.loc[~(known["low"] > known["chance"]) & ~below, "language"].tolist()
-    said = (
-        [f"Below guessing in {listed(names, known.loc[below, 'language'])}."] if any(below) else []
-    )
+    said: list[str] = []
+    if any(below):
+        alone = ", each language by itself" if len(known) > 1 else ""
+        said.append(f"Below guessing in {listed(names, known.loc[below, 'language'])}{alone}.")
     if tags:
         said.append(
             f"Not told apart from guessing in {listed(names, tags)}: what follows says little "

@@ -343,7 +343,7 @@ def _inside(parts: Mapping[str, Result]) -> Iterator[Table]:
             "Where inside, by the language of the question: the first residual point (0 is the "
             f"embedding, {phases.n_layers} the output of the last block) at which the question has "
             "been handed over, and at which the answer has been retrieved; p of both and of their "
-            "order."
+            "order, each language by itself."
         )
         yield Table(caption, *phase_rows(phases))
     if isinstance(found := parts.get("stability"), StabilityResult):

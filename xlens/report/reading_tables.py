@@ -353,7 +353,8 @@ def _of_golds(errors: pd.DataFrame, pivot: str, names: Mapping[str, str]) -> str
     so = np.average(golds["baseline"], weights=golds["of"])
     cells = golds[golds["low"] > golds["baseline"]].to_dict("records")
     above = dict.fromkeys(language_of(row, pivot) for row in cells)
+    alone = f", of {len(golds)} combinations, each by itself" if len(golds) > 1 else ""
     return (
         f" (of right answers to other questions, {percent(so)} would count so; the interval lies "
-        f"above its own language's share of these in {listed(names, above)})"
+        f"above its own language's share of these in {listed(names, above)}{alone})"
     )
