@@ -34,8 +34,8 @@ HEADINGS = (
 )
 
 # Speed is the peer's seconds over xlens's: more is better. Time is the other way round.
-Figure = Literal["speed", "time", "memory", "memory above", "growth"]
-_UNITS = {"memory above": " MB"}
+Figure = Literal["speed", "time", "memory", "memory above", "growth", "rate"]
+_UNITS = {"memory above": " MB", "rate": " MB/s"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Row:
         values: Round by round.
         figure: `speed` (peer's seconds over xlens's), `time` (the other way round), `memory` (the
             peer's peak over xlens's), `memory above` (xlens's peak above what was there, in MB),
-            `growth` (xlens's peak, many over few).
+            `growth` (xlens's peak, many over few), `rate` (MB in a second).
         target: Such as "≥ 0.97"; "" for a line that stands there for comparison only.
         note: What a reader must know.
     """

@@ -13,7 +13,7 @@ import pytest
 
 import tiny
 import xlens
-from xlens.cli import app, commands, store
+from xlens.cli import app, commands, corpus, store
 from xlens.studies import find_studies
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ def shown_commands() -> list[tuple[str, str]]:
     for name, kind in find_studies().items():
         help = inspect.cleandoc(kind.__doc__ or "")
         texts += [(f"help of {name}", text) for _, text in _FENCE.findall(help)]
-    for module in (commands, store):
+    for module in (commands, corpus, store):
         for name, function in vars(module).items():
             if callable(function) and getattr(function, "__module__", "") == module.__name__:
                 help = "\n".join(line.strip() for line in (function.__doc__ or "").splitlines())

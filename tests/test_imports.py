@@ -52,7 +52,16 @@ def test_every_public_name_resolves():
     [
         *("activations", "engine", "figures", "languages", "lens", "models", "prompts", "report"),
         *("results", "runs", "stats", "studies", "tasks", "tasks.words", "testbed"),
-        *("consistency", "phases", "served", "steering", "subspace", "tasks.choices", "tasks.xmrc"),
+        *(
+            "consistency",
+            "corpus",
+            "phases",
+            "served",
+            "steering",
+            "subspace",
+            "tasks.choices",
+            "tasks.xmrc",
+        ),
     ],
 )
 def test_every_name_of_a_room_resolves(room):

@@ -13,6 +13,7 @@ contexts, answers) brings them into one `form`, and everything that compares tex
 | `folded` | NFKC | dropped, all | replaced | folded |
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +22,7 @@ import regex
 # Unicode's default-ignorable characters but for joiners, variation selectors and tags, which emoji
 # need, and fillers, which Korean text has instead of letters. U+034F goes first of all: it keeps
 # combining marks from being put in their canonical order.
-_STRAY = regex.compile(
+_STRAY = re.compile(
     "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
 )
 # Scripts in which a joiner between two letters spells a word (UAX #31, section 2.3.1), and emoji.
@@ -49,7 +50,10 @@ def form(text: str) -> str:
     """
     if text.isascii():
         return text
-    return unicodedata.normalize("NFC", _STRAY_JOINER.sub("", _STRAY.sub("", text)))
+    text = _STRAY.sub("", text)
+    if "\u200c" in text or "\u200d" in text:  # rare, and the pattern costs as much as all the rest
+        text = _STRAY_JOINER.sub("", text)
+    return unicodedata.normalize("NFC", text)
 
 
 def form_with_places(text: str, places: Sequence[int]) -> tuple[str, list[int]]:

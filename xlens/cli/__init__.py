@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from xlens import __version__
-from xlens.cli import commands, store
+from xlens.cli import commands, corpus, store
 from xlens.cli.options import DEFAULT
 from xlens.cli.studies import command_of
 from xlens.records import surrogate
@@ -36,6 +36,7 @@ app.command(commands.trace)
 app.command(commands.harvest)
 app.command(commands.models)
 app.command(commands.report)
+app.command(corpus.count)
 app.command(store.app)
 _LONGEST = 2_000  # characters of an error: what was given may be long
 # Errors come to `main`, which prints them in one line.
