@@ -55,7 +55,10 @@ def _count(monkeypatch, kind, found):
     monkeypatch.setattr(kind, "compute", compute)
 
 
-@pytest.mark.parametrize("command", ["lens", "choices", "process", "steer", "xmrc"])
+@pytest.mark.parametrize(
+    "command",
+    ["lens", "choices", "process", pytest.param("steer", marks=pytest.mark.slow), "xmrc"],
+)
 def test_as_many_prompts_as_were_planned(command, folder, counted):  # noqa: F811
     study = asked(command)
     model = xlens.load(folder, device="cpu")
