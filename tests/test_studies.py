@@ -47,6 +47,13 @@ def here(tmp_path, monkeypatch):
     Path("items.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = [{"id": str(n), **{t: f"{t}{n}" for t in ("en", "de", "ru")}} for n in range(9)]
     Path("words.jsonl").write_text("\n".join(map(json.dumps, words)))
+    facts = [
+        {"id": f"f{n}", "language": tag, "relation": "king", "subject": f"{tag} land {n}"}
+        | {"object": f"{tag} king {n}", "template": f"{tag} king of <subject>: <mask>"}
+        for n in range(9)
+        for tag in ("en", "de", "ru")
+    ]
+    Path("facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
     Path("stories").mkdir()
     for tag in ("en", "de"):
         text = json.dumps(readings.squad(tag), ensure_ascii=False)
@@ -64,6 +71,7 @@ SMALL = {
 }
 SMALL["phases"] = {"data": "stories", "n_phases": 4, "shots": 0, "phase_languages": ("en",)}
 SMALL["phases"] |= {"kinds": ("readable", "ablate_context"), "relevance_rule": "gradient"}
+SMALL["facts"] = {"facts": "facts.jsonl", "n_items": 6, "shots": 1, "n_candidates": 3}
 SMALL["demo"] = SMALL["lens"]
 # Another value of every field there is: a new one is to be added here.
 OTHERS = {
@@ -81,6 +89,8 @@ OTHERS = {
     "context": ("de",), "questions": ("de",), "answers": ("de",), "per_paragraph": 2,
     "instruction": "none", "template": {"answer": "A:"}, "chat": "no", "too_long": "skip",
     "rules": "squad", "oracle": True, "phases": True, "n_phases": 6,
+    "facts": "cldr", "relations": ("king",), "leaks": True, "n_candidates": 2, "rule": "exact",
+    "frequencies": Path("f.tsv"),
     "phase_languages": ("de",), "phase_layers": (1,), "relevance_rule": "gradient",
 }  # fmt: skip
 SPECIAL = {

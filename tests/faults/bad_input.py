@@ -28,6 +28,7 @@ BASES: dict[str, list[str]] = {
     "demo": ["demo", "--model", NO_MODEL],
     "choices": ["choices", NO_MODEL, "--languages", "en", "de"],
     "process": ["process", NO_MODEL, "--languages", "en", "de", "fr", "sw"],
+    "facts": ["facts", NO_MODEL, "--languages", "en", "de", "--relations", "capital"],
     "trace": ["trace", NO_MODEL, "Wo?"],
     "xmrc": ["xmrc", NO_MODEL, "--data", "DATA", "--questions", "en,de"],
     "harvest": ["harvest", NO_MODEL, "PROMPTS"],
@@ -38,7 +39,7 @@ MEANT |= {"--api-key-env", "--names", "--config"}
 HUGE = 10**30
 # No more than there are; and what only a model's size tells: `test_bad_input` gives it one.
 MOST = {"n_items", "n_controls", "n_latent", "n_outputs", "n_phases", "per_paragraph"}
-MOST |= {"concurrency", "top_k", "max_new_tokens", "keep_weights"}
+MOST |= {"n_candidates", "concurrency", "top_k", "max_new_tokens", "keep_weights"}
 # Told by the models that are named, before one is loaded; or by their endpoints.
 LATER = {"revision", "attention", "adapter", "pair", "phase_layers", "served", "api_key_env"}
 LATER |= {"extra_body", "price_in", "price_out", "temperature"}
@@ -107,6 +108,7 @@ def fields_of_studies(data: Path) -> Row:
         "lens": {"pairs": ("de:ru",), "kinds": ("weekday",), "n_items": 3, "n_controls": 3},
         "choices": {"languages": ("en", "de"), "kinds": ("code-territory",)},
         "process": {"languages": ("en", "de"), "steer": ("lda",)},
+        "facts": {"languages": ("en", "de"), "relations": ("capital",)},
         "steer": {"languages": ("en", "de")},
         "xmrc": {"data": str(data), "questions": ("en", "de"), "phases": True},
         "phases": {"data": str(data), "questions": ("en", "de")},

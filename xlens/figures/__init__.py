@@ -9,6 +9,8 @@ from xlens.figures.compare import condition_label, controls, pairs_overview
 from xlens.figures.consistency import agreement_matrix
 from xlens.figures.dissociation import dissociation_curves
 from xlens.figures.export import StaticExportError, write_figure, write_figures
+from xlens.figures.facts import fact_bars, fact_curves, fact_groups, fact_relations
+from xlens.figures.frequency import frequency_curves
 from xlens.figures.lens import composition_bars, language_curves, state_curves
 from xlens.figures.page import figure_block, page
 from xlens.figures.phase_depth import depth_by_language, segment_relevance, stability_scatter
@@ -36,7 +38,12 @@ __all__ = [
     "dissociation_curves",
     "dose_response",
     "error_bars",
+    "fact_bars",
+    "fact_curves",
+    "fact_groups",
+    "fact_relations",
     "figure_block",
+    "frequency_curves",
     "language_colors",
     "language_curves",
     "language_label",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens.checks import typed
-from xlens.report import choices, lens, plain, process, reading
+from xlens.report import choices, facts, lens, plain, process, reading
 from xlens.report.blocks import Section
 from xlens.results import Result
 from xlens.runs import RunDirectory
@@ -39,6 +39,7 @@ PAGES = {
     "choices": Page(choices.write_choices_report, process.offered, choices.told),
     "process": _PROCESS,
     "steer": _PROCESS,
+    "facts": Page(facts.write_facts_report, facts.offered, facts.told, facts.grew),
     "xmrc": Page(reading.write_reading_report, reading.offered, reading.told, reading.ranked),
 }
 PLAIN = Page(plain.write_plain_report)

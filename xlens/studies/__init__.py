@@ -11,6 +11,7 @@ from xlens.studies.study import Study
 
 _PUBLIC = {
     "ChoicesStudy": "choices",
+    "FactsStudy": "facts",
     "Kept": "study",
     "Leaderboard": "steps.leaderboard",
     "LensStudy": "lens",

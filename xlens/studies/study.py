@@ -9,7 +9,7 @@ Light, so that the command line can show every option at once: what computes is 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from cyclopts import Group, Parameter
 
@@ -136,6 +136,10 @@ class Study:
         return self.COMMAND
 
     # What each study says of itself. Nothing of it runs a model but what `steps` gives.
+
+    def of_models(self, names: Sequence[str]) -> Self:
+        """The study as these models are asked it: where they decide what is usual."""
+        return self
 
     def read(self) -> Any:
         """What is asked about: items, words, texts.

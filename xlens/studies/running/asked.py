@@ -19,18 +19,19 @@ def asked_of(
     data: Any,
     loading: Loading,
     serving: Serving,
-) -> tuple[list[Place], Any]:
-    """Who is asked what; all that can be refused before a model is loaded is.
+) -> tuple[Study, list[Place], Any]:
+    """What is asked of whom, and about what; all that can be refused without the weights is.
 
     Raises:
         ValueError: it was.
     """
     named = _named(study, model, listed=loading.series is not None)
     chosen = places(named, loading, serving, chat=study.asks_chat)
+    study = study.of_models([place.name for place in chosen])
     study.check_models({place.name: place.folder for place in chosen})
     data = study.read() if data is None else study.taken(data)
     study.check(data)
-    return _present(chosen, loading), data
+    return study, _present(chosen, loading), data
 
 
 def _present(chosen: list[Place], loading: Loading) -> list[Place]:

@@ -46,7 +46,7 @@ def forecast(
         ValueError: what `run` refuses before a model is loaded.
     """
     loading = loading or Loading()
-    chosen, data = asked_of(study, model, data, loading, serving or Serving())
+    study, chosen, data = asked_of(study, model, data, loading, serving or Serving())
     for place in chosen:
         check_model(study, data, place)
     return {place.folder: _plan(study, data, place, loading) for place in chosen}

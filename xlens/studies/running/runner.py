@@ -101,7 +101,7 @@ def run(
             study, with what changed.
     """
     loading, serving, watch = loading or Loading(), serving or Serving(), watch or Watch()
-    chosen, data = asked_of(study, model, data, loading, serving)
+    study, chosen, data = asked_of(study, model, data, loading, serving)
     folders = {place.name: place.folder for place in chosen}
     planned = study.parts(data)
     results = None if out is None else RunDirectory(Path(out)).results_folder

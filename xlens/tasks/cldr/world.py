@@ -11,6 +11,30 @@ from langcodes import Language
 FAMILIAR = 1_000_000
 # CLDR's codes (UN M49) of the areas that tz identifiers begin with.
 _AREAS = {"Africa": "002", "America": "019", "Asia": "142", "Europe": "150"}
+# Time zones named after the capital of their country, which CLDR doesn't say. Left out are capitals
+# that are disputed, being moved, or called like the country (Singapore, Guatemala).
+_CAPITALS = """
+Africa/Accra Africa/Addis_Ababa Africa/Algiers Africa/Asmara Africa/Bamako Africa/Bangui
+Africa/Banjul Africa/Bissau Africa/Brazzaville Africa/Cairo Africa/Conakry Africa/Dakar
+Africa/Freetown Africa/Gaborone Africa/Harare Africa/Juba Africa/Kampala Africa/Khartoum
+Africa/Kigali Africa/Kinshasa Africa/Libreville Africa/Lome Africa/Luanda Africa/Lusaka
+Africa/Maputo Africa/Maseru Africa/Mbabane Africa/Mogadishu Africa/Monrovia Africa/Nairobi
+Africa/Ndjamena Africa/Niamey Africa/Nouakchott Africa/Ouagadougou Africa/Porto-Novo
+Africa/Tripoli Africa/Tunis Africa/Windhoek America/Argentina/Buenos_Aires America/Asuncion
+America/Bogota America/Caracas America/Havana America/Lima America/Managua America/Mexico_City
+America/Montevideo America/Port-au-Prince America/Port_of_Spain America/Santiago
+America/Santo_Domingo America/Tegucigalpa Asia/Amman Asia/Ashgabat Asia/Baghdad Asia/Baku
+Asia/Bangkok Asia/Beirut Asia/Bishkek Asia/Damascus Asia/Dhaka Asia/Dili Asia/Dushanbe Asia/Kabul
+Asia/Kathmandu Asia/Kuala_Lumpur Asia/Manila Asia/Muscat Asia/Nicosia Asia/Phnom_Penh
+Asia/Pyongyang Asia/Riyadh Asia/Seoul Asia/Taipei Asia/Tashkent Asia/Tbilisi Asia/Tehran
+Asia/Tokyo Asia/Ulaanbaatar Asia/Vientiane Asia/Yerevan Europe/Amsterdam Europe/Athens
+Europe/Belgrade Europe/Berlin Europe/Bratislava Europe/Brussels Europe/Bucharest Europe/Budapest
+Europe/Chisinau Europe/Copenhagen Europe/Dublin Europe/Helsinki Europe/Kyiv Europe/Lisbon
+Europe/Ljubljana Europe/London Europe/Madrid Europe/Minsk Europe/Moscow Europe/Oslo Europe/Paris
+Europe/Prague Europe/Riga Europe/Rome Europe/Sarajevo Europe/Skopje Europe/Sofia Europe/Stockholm
+Europe/Tallinn Europe/Tirane Europe/Vienna Europe/Vilnius Europe/Warsaw Europe/Zagreb
+Indian/Antananarivo Pacific/Port_Moresby
+"""
 RELATIONS = ("next-month", "next-weekday", "territory-currency", "territory-language")
 
 
@@ -66,6 +90,12 @@ def continent_of(territory: str) -> str | None:
     """
     areas = {zone.split("/")[0] for zone in zones_of(territory)}
     return _AREAS.get(areas.pop()) if len(areas) == 1 else None
+
+
+def capital_of(territory: str) -> str | None:
+    """The time zone that is named after the capital; None where none is."""
+    capitals = _CAPITALS.split()
+    return next((zone for zone in zones_of(territory) if zone in capitals), None)
 
 
 @lru_cache(maxsize=512)

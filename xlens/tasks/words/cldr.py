@@ -62,7 +62,7 @@ def cldr_words(languages: Iterable[str], kinds: Iterable[str] = KINDS) -> WordLi
             name = named.get(id)
             if name is None:
                 dropped.append((id, tag, None, "missing"))
-            elif reason := _unusable(name):
+            elif reason := unusable(name):
                 dropped.append((id, tag, name, reason))
             else:
                 columns[tag][id] = name
@@ -103,7 +103,7 @@ def _units() -> tuple[str, ...]:
     )
 
 
-def _unusable(name: str) -> str | None:
+def unusable(name: str) -> str | None:
     """Why a name can't stand between quotation marks as one plain phrase; None if it can."""
     if any(unicodedata.category(c) in ("Ps", "Pe") for c in name):
         return "parentheses"

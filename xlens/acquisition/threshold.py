@@ -1,0 +1,192 @@
+"""Does one frequency part what is recalled from what isn't? And what is recalled without it?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xlens.acquisition.frequency import Counts, Right
+from xlens.checks import typed
+from xlens.stats import Resampling, bootstrap, generator, jumping
+
+FOLDS = 5
+GROUPS = {
+    (True, True): "frequent, right",
+    (True, False): "frequent, wrong",
+    (False, True): "rare, right",
+    (False, False): "rare, wrong",
+}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The rule "right if stated at least `theta` times", and how good it is.
+
+    Attributes:
+        theta: The best threshold; inf where "always wrong" is best.
+        low: Of its interval.
+        high: Of its interval.
+        accuracy: Of the rule, on the facts it was chosen on.
+        held_out: On facts it was not chosen on, by cross-validation.
+        majority: Of always saying what is true more often.
+        balanced: Mean of the shares of right and of wrong facts that it tells.
+        tp: Frequent and right.
+        fp: Frequent and wrong.
+        fn: Rare and right: what may have been carried over.
+        tn: Rare and wrong.
+    """
+
+    theta: float
+    low: float
+    high: float
+    accuracy: float
+    held_out: float
+    majority: float
+    balanced: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+@typed
+def best_threshold(frequency: Counts, right: Right, *, wrong: bool = False) -> tuple[float, float]:
+    """The most accurate threshold and its accuracy, by the rule of arXiv 2505.14824's code.
+
+    Over the counts that occur, ascending; the smallest of equally good ones.
+
+    Args:
+        frequency: Documents that state each fact.
+        right: Whether it is recalled.
+        wrong: Also try inf, "never right", which the paper's code can't say.
+
+    Raises:
+        ValueError: unequal numbers of facts, or none.
+    """
+    if len(frequency) != len(right) or not len(right):
+        raise ValueError(f"{len(frequency)} frequencies and {len(right)} answers: give as many.")
+    tried, at = np.unique(frequency, return_inverse=True)
+    n = np.bincount(at, minlength=len(tried))
+    yes = np.bincount(at, weights=right, minlength=len(tried))
+    # Told rightly by each threshold: right ones from it on, wrong ones below it.
+    from_on = yes[::-1].cumsum()[::-1]
+    below = np.concatenate([[0.0], (n - yes).cumsum()[:-1]])
+    hits = from_on + below
+    best = int(np.argmax(hits))
+    theta, told = float(tried[best]), float(hits[best])
+    never = float((~right).sum())
+    if wrong and never > told:
+        theta, told = float("inf"), never
+    return theta, told / len(right)
+
+
+@typed
+def threshold(
+    frequency: Counts, right: Right, *, wrong: bool = True, resampling: Resampling = Resampling()
+) -> Threshold:
+    """The best threshold with its interval, baseline and held-out accuracy.
+
+    Args:
+        frequency: Documents that state each fact.
+        right: Whether it is recalled.
+        wrong: Allow "never right".
+        resampling: Of the interval and the folds.
+
+    Raises:
+        ValueError: as `best_threshold`.
+    """
+    theta, accuracy = best_threshold(frequency, right, wrong=wrong)
+    frequent = frequency >= theta
+    tp, fp, fn, tn = (
+        int((frequent & right).sum()),
+        int((frequent & ~right).sum()),
+        int((~frequent & right).sum()),
+        int((~frequent & ~right).sum()),
+    )
+    random = generator(resampling.seed)
+    n = len(right)
+    drawn = random.integers(0, n, (min(resampling.draws, 400), n))
+    thetas = np.array([best_threshold(frequency[i], right[i], wrong=wrong)[0] for i in drawn])
+    low, high = jumping(thetas, clusters=n, confidence=resampling.confidence)
+    rates = [tp / (tp + fn) if tp + fn else np.nan, tn / (tn + fp) if tn + fp else np.nan]
+    share = float(right.mean())
+    return Threshold(
+        theta=theta,
+        low=low,
+        high=high,
+        accuracy=accuracy,
+        held_out=_held_out(frequency, right, wrong, random),
+        majority=max(share, 1 - share),
+        balanced=float(np.mean(rates)),
+        **{"tp": tp, "fp": fp, "fn": fn, "tn": tn},
+    )
+
+
+@typed
+def carried_over(
+    frequency: Counts,
+    right: Right,
+    right_in_pivot: Right,
+    theta: float,
+    *,
+    resampling: Resampling = Resampling(),
+) -> dict[str, Any]:
+    """Of facts that are rare in a language, how many are right that are known in the pivot.
+
+    Beside them, as their control, the rare facts that aren't known in the pivot.
+
+    Args:
+        frequency: In the language.
+        right: There.
+        right_in_pivot: In the pivot.
+        theta: What is rare: below it.
+        resampling: Of the intervals.
+
+    Returns:
+        `n share low high control_n control control_low control_high p`; p by Fisher's exact test,
+        one-sided. NaN where there are none.
+
+    Raises:
+        ValueError: unequal numbers of facts.
+    """
+    if not len(frequency) == len(right) == len(right_in_pivot):
+        raise ValueError("Frequencies and answers are of unequal numbers of facts; give as many.")
+    from scipy.stats import fisher_exact
+
+    rare = frequency < theta
+    mine, others = right[rare & right_in_pivot], right[rare & ~right_in_pivot]
+    n, share, low, high = _rate(mine, resampling)
+    m, control, below, above = _rate(others, resampling)
+    p = float("nan")
+    if n and m:
+        table = [[mine.sum(), (~mine).sum()], [others.sum(), (~others).sum()]]
+        found: Any = fisher_exact(np.array(table, dtype=int), alternative="greater")
+        p = float(found[1])
+    return {"n": n, "share": share, "low": low, "high": high, "control_n": m, "control": control,
+            "control_low": below, "control_high": above, "p": p}  # fmt: skip
+
+
+def four_groups(frequency: Counts, right: Right, theta: float) -> list[str]:
+    """Of each fact, whether it is frequent and whether it is right: one of `GROUPS`."""
+    return [GROUPS[bool(f >= theta), bool(yes)] for f, yes in zip(frequency, right, strict=True)]
+
+
+def _held_out(frequency: Counts, right: Right, wrong: bool, random: np.random.Generator) -> float:
+    n = len(right)
+    if n < FOLDS:
+        return float("nan")
+    fold = random.permutation(np.arange(n) % FOLDS)
+    told = 0
+    for k in range(FOLDS):
+        inside = fold != k
+        theta, _ = best_threshold(frequency[inside], right[inside], wrong=wrong)
+        told += int(((frequency[~inside] >= theta) == right[~inside]).sum())
+    return told / n
+
+
+def _rate(right: Right, resampling: Resampling) -> tuple[int, float, float, float]:
+    if not len(right):
+        return 0, float("nan"), float("nan"), float("nan")
+    found = bootstrap(right.astype(float)[:, None], resampling=resampling, bounds=(0.0, 1.0))
+    (low,), (high,) = found.interval()
+    return len(right), float(right.mean()), float(low), float(high)

@@ -1,0 +1,150 @@
+"""How the parts of `FactsStudy` are made, and what they take."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from xlens.acquisition import FactRecall, FrequencyResponse, frequency_response, recall
+from xlens.consistency import ConsistencyResult
+from xlens.engine import Scores
+from xlens.models import HookedModel
+from xlens.prompts import Prompt
+from xlens.results import Result, analysed
+from xlens.studies.steps.latent_process import panel_of
+from xlens.studies.study import Kept, Parts, Step
+from xlens.studies.work import Work, passes, scored
+from xlens.tasks.facts import FactAnswers, Facts, ask_facts, demonstrations, rank_facts
+from xlens.tasks.facts.asking import room_of
+from xlens.tasks.facts.prompts import language_prompts
+
+if TYPE_CHECKING:
+    from xlens.models.sources import Outline
+    from xlens.studies.facts import FactsStudy
+
+TEXTS = ("exact", "word", "prefix", "first_token")
+
+
+def facts_steps(data: Facts, study: "FactsStudy", model: HookedModel, kept: Kept) -> Iterator[Step]:
+    """Ask, rank, and what these come to."""
+    from xlens.studies.facts import ANSWERS, CANDIDATES, PANEL, RECALL, RESPONSE
+
+    asked = study.sampled(data)
+    shown: dict[str, Any] = {**study.how, "pool": data, **kept.options}
+
+    def ranks(done: Parts) -> Scores:
+        found = done[CANDIDATES]
+        assert isinstance(found, Scores)
+        return found
+
+    how: dict[str, Any] = {
+        "rule": study.rule,
+        "pivot": study.pivot,
+        "resampling": study.resampling,
+    }
+
+    def judged(done: Parts) -> tuple[FactAnswers, pd.DataFrame]:
+        answers = done[ANSWERS]
+        assert isinstance(answers, FactAnswers)
+        if not study.n_candidates:
+            return answers, answers.table
+        return answers, ranked(answers.table, ranks(done), study.offered(data).gold)
+
+    def recalled(done: Parts) -> Result:
+        answers, table = judged(done)
+        rules = [name for name in (*TEXTS, "ranked") if name in table]
+        found = recall(table, rules=rules, **how)
+        known = analysed(answers.provenance, "recall", found.provenance)
+        return replace(found, provenance=known)
+
+    def responded(done: Parts) -> Result:
+        answers, table = judged(done)
+        flags = asked.flags(study.pivot)
+        same = dict(
+            zip(
+                zip(flags["id"], flags["language"], strict=True),
+                flags["identical_object"],
+                strict=True,
+            )
+        )
+        keys = zip(table["id"], table["language"], strict=True)
+        found = frequency_response(table.assign(identical=[same[key] for key in keys]), **how)
+        known = analysed(answers.provenance, "frequency", found.provenance)
+        return replace(found, provenance=known)
+
+    def panel(done: Parts) -> Result:
+        gold = study.offered(data).gold
+        return panel_of(ranks(done), gold, by="logprob", resampling=study.resampling)
+
+    yield Step.one(ANSWERS, FactAnswers, lambda _: ask_facts(model, asked, **shown))
+    if study.n_candidates:
+        offered = study.offered(data)
+        yield Step.one(CANDIDATES, Scores, lambda _: rank_facts(model, asked, offered, **shown))
+    yield Step.one(RECALL, FactRecall, recalled, derived=True)
+    if study.n_candidates:
+        yield Step.one(PANEL, ConsistencyResult, panel, derived=True)
+    if data.frequencies:
+        yield Step.one(RESPONSE, FrequencyResponse, responded, derived=True)
+
+
+def ranked(answers: pd.DataFrame, scores: Scores, gold: Mapping[str, int]) -> pd.DataFrame:
+    """Answers with the rule `ranked`: whether a fact's own object is the most probable of those.
+
+    A fact whose relation has one object only isn't ranked: it is wrong, and leaves all others
+    comparable.
+    """
+    table = scores.table
+    best = table.loc[table.groupby(["id", "language"])["logprob"].idxmax()]
+    keys = zip(best["id"], best["language"], strict=True)
+    said = dict(zip(keys, best["candidate"], strict=True))
+    right = [
+        said.get((id, tag), -1) == gold.get(id, -2)
+        for id, tag in zip(answers["id"], answers["language"], strict=True)
+    ]
+    return answers.assign(ranked=right)
+
+
+def facts_work(data: Facts, study: "FactsStudy", model: "HookedModel | Outline") -> dict[str, Work]:
+    """Every fact in every language, and its candidates."""
+    from xlens.studies.facts import ANSWERS, CANDIDATES
+
+    asked = study.sampled(data)
+    prompts = _prompts(asked, data, study)
+    room = room_of(asked, model.tokenizer)
+    work = {ANSWERS: passes(model.tokenizer, prompts) + Work(said=room * len(prompts))}
+    if study.n_candidates:
+        offered = study.offered(data)
+        some = [prompt for prompt in prompts if prompt.id in offered.ids]
+        texts = [
+            tuple(" " + data.facts(p.language)[id].objects[0] for id in offered.ids[p.id])
+            for p in some
+        ]
+        work[CANDIDATES] = scored(model.tokenizer, some, texts)
+    return work
+
+
+def check_room(asked: Facts, data: Facts, study: "FactsStudy", model: "Outline") -> None:
+    """Refuse prompts that a model can't hold with their answers.
+
+    Raises:
+        ValueError: one is too long.
+    """
+    if model.n_ctx is None:
+        return
+    prompts = _prompts(asked, data, study)
+    ids = model.tokenizer([prompt.text for prompt in prompts])["input_ids"]
+    room = room_of(asked, model.tokenizer)
+    longest = max(range(len(ids)), key=lambda n: len(ids[n]))
+    if len(ids[longest]) + room > model.n_ctx:
+        prompt = prompts[longest]
+        raise ValueError(
+            f"The prompt of fact {prompt.id!r} ({prompt.language}) has {len(ids[longest])} tokens "
+            f"and its answer up to {room}, but the context holds {model.n_ctx}; ask with fewer "
+            "demonstrations (--shots)."
+        )
+
+
+def _prompts(asked: Facts, data: Facts, study: "FactsStudy") -> list[Prompt]:
+    shown = demonstrations(asked, pool=data, **study.how)
+    return [p for tag in asked.languages for p in language_prompts(asked, data, tag, shown)]
