@@ -385,6 +385,15 @@ def test_frequencies_by_id_and_language(tmp_path: Path) -> None:
         rows_.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_frequencies(rows_)
+    pytest.importorskip("ahocorasick_rs")
+    from xlens.corpus import count_facts
+
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("Town0en is in Land0en.\nTown0en and Land0en\nTown1en\nTown0de, Land0de\n")
+    table = facts().frame.rename(columns={"objects": "object"}).explode("object")
+    count_facts([corpus], table).save(tmp_path / "counts")
+    counted = facts().with_frequencies(read_frequencies(tmp_path / "counts")).frequencies
+    assert counted["q0", "en"] == 2 and counted["q0", "de"] == 1 and counted["q1", "en"] == 0
     path.write_text('{"en": [1]}')
     with pytest.raises(ValueError, match=r"expected \{language: \{relation"):
         read_frequencies(path)

@@ -50,8 +50,8 @@ class FactsStudy(Study):
         n_candidates: Objects of its relation that each fact's own is ranked among; 0: no ranking.
         rule: What counts as right: exact; word (begins with it, and the word ends there); prefix
             (the paper's); first_token; ranked.
-        frequencies: Documents that state each fact: a table `id language frequency`, or the file
-            that the paper publishes.
+        frequencies: Documents that state each fact: the folder `counts` that `xlens count` wrote, a
+            table `id language frequency`, or the file that the paper publishes.
     """
 
     COMMAND: ClassVar[str] = "facts"

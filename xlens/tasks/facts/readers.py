@@ -84,14 +84,21 @@ def read_facts(
 def read_frequencies(path: str | Path) -> dict[tuple[str, str], int]:
     """Counts of facts in a corpus, by id and language; for `Facts.with_frequencies`.
 
-    The file that arXiv 2505.14824 publishes, `{language: {relation: [{index, frequency, …}]}}`, or
-    a row per fact and language of JSON Lines, `.tsv` or `.csv`: `id language frequency`.
+    What `xlens count` wrote (the folder `counts`: documents in which subject and object stand at
+    places of their own; of several objects the one with most), the file that arXiv 2505.14824
+    publishes, `{language: {relation: [{index, frequency, …}]}}`, or a row per fact and language of
+    JSON Lines, `.tsv` or `.csv`: `id language frequency`.
 
     Raises:
         ValueError: no such file, another form, a fact twice, a count that is no whole number of 0
             or more.
     """
     file = Path(path)
+    if file.is_dir():
+        from xlens.corpus import FactCounts
+
+        counts = FactCounts.load(file).facts.groupby(["id", "language"])["apart"].max()
+        return {(str(id), str(tag)): int(n) for (id, tag), n in counts.items()}
     rows: Iterable[tuple[str, Record]]
     if file.suffix.lower() == ".json":
         rows = _published(json_document(decode(file, JSON), file.name), file.name)
