@@ -117,7 +117,7 @@ def test_a_late_write_of_an_overtaken_process_is_refused(
         with as_process(2, **FOREIGN):
             other = Store(store.root).entry(KEY, shards=2)
             files.Lease.take(other.path / CLAIM)  # it waited long enough
-            other._leases[0] = files.Lease(
+            other._claims.leases[0] = files.Lease(
                 other.path / CLAIM,
                 files.lease_at(other.path / CLAIM).token,  # type: ignore[union-attr]
             )
@@ -300,7 +300,7 @@ def test_prune_finds_out_whether_an_unseen_process_lives(tmp_path: Path, moves: 
     entry.drop([0])
     with as_process(0, **FOREIGN):
         assert entry.claim(0)
-        lease = entry._leases[0]
+        lease = entry._claims.leases[0]
     assert store.entries()[0].in_use
     assert not store.prune(incomplete=True, dry_run=True).removed
     with mock.patch.object(leases, "OVERTAKEN_SECONDS", 1.0), still(lease):

@@ -120,7 +120,7 @@ def test_a_lost_worker_s_shard_is_computed_again(model, tmp_path, caplog):
 
     def kill():
         """The first worker that computes, in the middle of it."""
-        pool = executors.on_ray._Pool.last
+        pool = executors.pool.Pool.last
         while not any(task for _, task in pool.flight.values()):
             time.sleep(0.001)
         actor = next(actor for actor, task in list(pool.flight.values()) if task)
@@ -138,7 +138,7 @@ def test_a_lost_worker_s_shard_is_computed_again(model, tmp_path, caplog):
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_ends_it(model, tmp_path, monkeypatch):
     run = verbs(model)["relevance"]
     run(store=tmp_path / "here", progress=False)
-    took = executors.on_ray._Pool.took
+    took = executors.pool.Pool.took
     done = []
 
     def stopping(pool, *given):
@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_ends_it(model, tmp_path, mon
         done.append(took(pool, *given))
         return done[-1]
 
-    monkeypatch.setattr(executors.on_ray._Pool, "took", stopping)
+    monkeypatch.setattr(executors.pool.Pool, "took", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(store=tmp_path / "ray", progress=False, executor=TWO)
     (info,) = Store(tmp_path / "ray").entries()
@@ -178,7 +178,7 @@ def test_errors_come_back_as_they_are(model, tmp_path):
 
 
 def test_a_folder_that_workers_can_not_write(model, tmp_path, monkeypatch):
-    pool = executors.on_ray._Pool
+    pool = executors.pool.Pool
     give, seen = pool.give, []
 
     def misled(self, actor, task, how):

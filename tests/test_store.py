@@ -367,10 +367,10 @@ def test_who_waits_for_shards_says_for_which(
     with mock.patch.object(owners, "_owner", lambda _: parent):
         assert entry.claim(0) and entry.claim(2)
         other = Store(store.root).entry(KEY, shards=3)
-    entry._waiting._since -= 2  # as if it had waited for longer
+    entry._claims.waiting._since -= 2  # as if it had waited for longer
     late = threading.Timer(0.2, lambda: [other.write(n, tensors(n)) for n in (0, 2)])
     late.start()
-    with mock.patch.object(entry._waiting, "reset"):
+    with mock.patch.object(entry._claims.waiting, "reset"):
         for shard in entry.todo(poll=0.02):
             entry.write(shard, tensors(shard))
     late.join()
@@ -616,7 +616,7 @@ def test_a_loop_left_by_an_error_gives_its_claims_back(store: Store) -> None:
 
 def test_who_is_alone_waits_for_nobody(store: Store) -> None:
     entry = store.entry(KEY, shards=3)
-    with mock.patch.object(entry, "_tell_wait", side_effect=AssertionError("it waited")):
+    with mock.patch.object(entry._claims, "tell_wait", side_effect=AssertionError("it waited")):
         for shard in entry.todo():
             entry.write(shard, tensors(shard))
 
@@ -920,7 +920,7 @@ class StoreMachine(RuleBasedStateMachine):
             return {}
         entry = self.store.open(path.name)
         damaged = {d.shard for d in self.store.verify(path.name).damage}
-        left = {n: before.get(n, "") * (n in damaged) for n in entry._contents().records}
+        left = {n: before.get(n, "") * (n in damaged) for n in entry._records.contents().records}
         assert {n for n, d in before.items() if not d} <= left.keys(), "a whole shard is lost"
         new = left.keys() - before.keys()
         assert new <= ({shard} if what == "put" else set())

@@ -1,6 +1,7 @@
 """Where a request's shards are computed: here, or on the machines of a Ray cluster."""
 
 from xlens.engine.executors.base import Executor, Job, Local, find, use
-from xlens.engine.executors.on_ray import Ray, close
+from xlens.engine.executors.on_ray import Ray
+from xlens.engine.executors.pool import close
 
 __all__ = ["Executor", "Job", "Local", "Ray", "close", "find", "use"]

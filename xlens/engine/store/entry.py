@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import logging
-import os
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,10 +14,12 @@ from torch import Tensor
 
 from xlens import files, results
 from xlens.engine.store import journal
-from xlens.engine.store.errors import DamagedShardError, StoreError, explained
-from xlens.engine.store.journal import JOURNAL, MANIFEST, Contents, ShardRecord
+from xlens.engine.store.claims import Claims
+from xlens.engine.store.errors import DamagedShardError, StoreError, explained, listed
+from xlens.engine.store.journal import Contents, ShardRecord
 from xlens.engine.store.keys import FORMAT
 from xlens.engine.store.parts import Parts
+from xlens.engine.store.records import Records, stamp_of
 from xlens.engine.store.shards import (
     Shard,
     claim_name,
@@ -63,16 +63,9 @@ class Entry:
         self.shards = shards
         self.about = dict(about or {})
         self._lock = lock
-        self._watch = files.Watch()
-        self._waiting = files.Waiting()
-        self._leases: dict[int, files.Lease] = {}
-        self._lost: set[int] = set()
+        self._claims = Claims(path, lock)
+        self._records = Records(path)
         self._parts: dict[int, Parts] = {}
-        self._journal = path / JOURNAL
-        self._manifest = path / MANIFEST
-        self._events = journal.Journal(self._journal)
-        self._whole: tuple[tuple[int, ...], Contents] | None = None
-        self._seen_lock = threading.Lock()
         self._verified: dict[tuple[int, ...], set[str]] = {}
         self._told: set[str] = set()
 
@@ -84,13 +77,13 @@ class Entry:
     @property
     def versions(self) -> dict[str, str]:
         """Of the packages that computed it; several of one where a run with another went on."""
-        found = self._contents().versions
+        found = self._records.contents().versions
         return {name: ", ".join(found[name]) for name in results.versions() if name in found}
 
     @property
     def hosts(self) -> frozenset[str]:
         """Other machines' names that computed shards of it; none where each writer computed."""
-        return self._journalled().hosts
+        return self._records.journalled().hosts
 
     @property
     def done(self) -> frozenset[int]:
@@ -98,12 +91,12 @@ class Entry:
 
         A shard that lost its file or a part of it is not done: it is computed again.
         """
-        return frozenset(n for n in self._contents().records if self._is_done(n))
+        return frozenset(n for n in self._records.contents().records if self._is_done(n))
 
     @property
     def complete(self) -> bool:
         """Whether `finish` was called and every shard's files are there."""
-        return self._manifest.exists() and len(self.done) == self.shards
+        return self._records.manifest.exists() and len(self.done) == self.shards
 
     def read(
         self,
@@ -129,7 +122,7 @@ class Entry:
             if verify == "size":
                 return found.read(names, verified=None)
             found.check_sizes()
-            stamp = (shard, *_stamp(found.tensors_path))
+            stamp = (shard, *stamp_of(found.tensors_path))
             return found.read(names, verified=self._verified.setdefault(stamp, set()))
 
     def rows_of(self, shard: int) -> pd.DataFrame:
@@ -177,17 +170,17 @@ class Entry:
         """
         given: set[int] = set()
         try:
-            self._waiting.reset()
-            while waiting := sorted(set(range(self.shards)) - (given - self._lost) - self.done):
+            self._claims.waiting.reset()
+            while waiting := self._waiting(given - self._claims.lost):
                 claimed = False
                 for shard in waiting:
                     if self.claim(shard):
                         given.add(shard)
                         claimed = True
                         yield shard
-                        self._waiting.reset()
+                        self._claims.waiting.reset()
                 if not claimed:
-                    self._tell_wait(waiting)
+                    self._claims.tell_wait(waiting)
                     time.sleep(poll)
         except BaseException:  # an error in the caller's loop closes the generator
             for shard in given:
@@ -205,17 +198,14 @@ class Entry:
         """
         self._check_number(shard)
         with self._writing(f"claiming shard {shard} of entry {self.id}"):
-            return not self._is_done(shard) and self._take(shard)
+            return not self._is_done(shard) and self._claims.take(shard)
 
     def release(self, shard: int) -> None:
         """Give a claim back; nothing happens if it isn't this process's."""
-        path = self.path / claim_name(shard)
-        if not path.exists():
+        if not (self.path / claim_name(shard)).exists():
             return
         with suppress(StoreError), self._locked(f"releasing shard {shard}"):
-            there = files.lease_at(path)
-            if there is not None and there.owner == files.me():
-                files.remove(path)
+            self._claims.give_back(shard)
 
     def parts(self, shard: int) -> Parts:
         """What is kept of a shard while it is computed, by this process or one before.
@@ -270,7 +260,7 @@ class Entry:
         with self._writing(f"finishing entry {self.id}"):
             if missing := sorted(set(range(self.shards)) - self.done):
                 raise ValueError(
-                    f"Entry {self.id} can't be finished: shards {_listed(missing)} of "
+                    f"Entry {self.id} can't be finished: shards {listed(missing)} of "
                     f"{self.shards} have not been written. Write them first."
                 )
             # Of writers that died, stand still, or can't be seen: all they could write is there.
@@ -278,12 +268,12 @@ class Entry:
                 path for kind in ("*.claim", "*.tmp", "*.part-*") for path in self.path.glob(kind)
             ]:
                 files.remove(path)
-            if not self._manifest.exists():
-                found = self._contents()
+            if not self._records.manifest.exists():
+                found = self._records.contents()
                 whole = Contents(self._head(), found.records, found.versions)
                 text = journal.manifest_bytes(whole)
-                files.publish({self._manifest: files.draft(self._manifest, [text])})
-                journal.write_event(self._journal, "finish")
+                files.publish({self._records.manifest: files.draft(self._records.manifest, [text])})
+                journal.write_event(self._records.journal, "finish")
 
     def drop(self, shards: Sequence[int]) -> None:
         """Forget shards and delete their files, so that they are computed again.
@@ -295,9 +285,9 @@ class Entry:
         for shard in shards:
             self._check_number(shard)
         with self._writing(f"dropping shards of entry {self.id}"):
-            self._reopen()
+            self._records.reopen()
             for shard in shards:
-                journal.write_event(self._journal, "drop", shard=shard)
+                journal.write_event(self._records.journal, "drop", shard=shard)
             for shard in shards:
                 files.remove(self.path / tensors_name(shard))
                 files.remove(self.path / rows_name(shard))
@@ -311,13 +301,13 @@ class Entry:
         """
         with self._locked(f"opening entry {self.id}"):
             files.make(self.path)
-            found = self._contents()
-            if not self._journalled().head:
-                journal.write_event(self._journal, "entry", **self._head())
+            found = self._records.contents()
+            if not self._records.journalled().head:
+                journal.write_event(self._records.journal, "entry", **self._head())
             if journal.joined(found.versions, mine := _versions()) != found.versions:
-                journal.write_event(self._journal, "versions", versions=mine)
-            if self.about and not self._journalled().about:
-                journal.write_event(self._journal, "about", about=self.about)
+                journal.write_event(self._records.journal, "versions", versions=mine)
+            if self.about and not self._records.journalled().about:
+                journal.write_event(self._records.journal, "about", about=self.about)
             files.sweep(self.path)
 
     # --- inside ---
@@ -334,7 +324,7 @@ class Entry:
         tensors_path, rows_path = Shard(self.path, record).paths
         drafts: dict[Path, Path] = {}
         with explained(doing, self.path.parent):
-            if not self._journal.exists():
+            if not self._records.journal.exists():
                 self.prepare()
             try:
                 drafts[tensors_path] = files.draft(tensors_path, chunks)
@@ -343,92 +333,26 @@ class Entry:
                 with self._writing(doing):
                     if self._is_done(record.shard):  # another process was quicker: same bytes
                         return
-                    if self._overtaken(record.shard):
+                    if self._claims.overtaken(record.shard):
                         return
-                    self._reopen()
+                    self._records.reopen()
                     for final in drafts:  # what is no file has no place there
                         if final.is_dir():
                             files.remove(final)
                     files.publish(drafts)
                     told = {} if host is None else {"host": host}
-                    journal.write_event(self._journal, "shard", record=vars(record), **told)
+                    journal.write_event(self._records.journal, "shard", record=vars(record), **told)
                     files.remove(self.path / claim_name(record.shard))  # whoever has it
             finally:
                 for left in drafts.values():
                     files.remove(left)
 
-    def _take(self, shard: int) -> bool:
-        path = self.path / claim_name(shard)
-        holder = self._watch.holder(path)
-        if holder is not None and holder.owner != files.me():
-            return False
-        if holder is not None:  # given twice: the same lease
-            self._leases[shard] = files.Lease(path, holder.token)
-        else:
-            if (before := self._watch.last(path)) is not None and before.state != "gone":
-                _log.warning("Shard %s of %s is taken over from %s.", shard, self.id, before)
-            self._leases[shard] = files.Lease.take(path)
-        self._lost.discard(shard)
-        return True
-
-    def _overtaken(self, shard: int) -> bool:
-        """Whether this process stood still for so long that another computes its shard. Told."""
-        lease = self._leases.get(shard)
-        if not self._lock.lost() and (lease is None or not lease.overtaken()):
-            return False
-        self._lost.add(shard)
-        _log.warning(
-            "Shard %s of store entry %s is not written: this process stood still for so long that "
-            "another took it over.",
-            shard,
-            self.id,
-        )
-        return True
-
-    def _tell_wait(self, shards: Sequence[int]) -> None:
-        held: dict[files.Owner, list[int]] = {}
-        for shard in shards:
-            if (seen := self._watch.last(self.path / claim_name(shard))) is not None:
-                held.setdefault(seen.owner, []).append(shard)
-        for numbers in held.values():
-            seen = self._watch.last(self.path / claim_name(numbers[0]))
-            assert seen is not None
-            self._waiting.tell(f"shards {_listed(numbers)} of store entry {self.id}", seen)
-
-    def _reopen(self) -> None:
-        """Go from manifest back to journal. A kill on the way leaves one of them in force."""
-        whole = self._manifested()
-        if whole is None:
-            return
-        journal.write_event(self._journal, "versions", versions=whole.versions)
-        for record in whole.records.values():
-            journal.write_event(self._journal, "shard", record=vars(record))
-        os.unlink(self._manifest)
-        files.sync(self.path)
-
-    def _contents(self) -> Contents:
-        return self._manifested() or self._journalled()
-
-    def _journalled(self) -> Contents:
-        with self._seen_lock:
-            return self._events.contents().checked(self._journal)
-
-    def _manifested(self) -> Contents | None:
-        """The manifest, parsed again only if the file changed; checked against the id."""
-        with self._seen_lock:
-            try:
-                stamp = _stamp(self._manifest)
-            except FileNotFoundError:
-                return None
-            if self._whole is None or self._whole[0] != stamp:
-                contents = journal.read_manifest(self._manifest)
-                if contents is None:
-                    return None
-                self._whole = stamp, contents.checked(self._manifest)
-            return self._whole[1]
+    def _waiting(self, given: set[int]) -> list[int]:
+        """Shards that are neither done nor given out here."""
+        return sorted(set(range(self.shards)) - given - self.done)
 
     def _is_done(self, shard: int) -> bool:
-        record = self._contents().records.get(shard)
+        record = self._records.contents().records.get(shard)
         if record is None:
             return False
         try:
@@ -440,11 +364,11 @@ class Entry:
 
     def _shard(self, shard: int) -> Shard:
         self._check_number(shard)
-        record = self._contents().records.get(shard)
+        record = self._records.contents().records.get(shard)
         if record is None:
             raise ValueError(
                 f"Shard {shard} of entry {self.id} has not been written yet; done are "
-                f"{_listed(sorted(self.done)) or 'none'} of {self.shards}. Run again to resume."
+                f"{listed(sorted(self.done)) or 'none'} of {self.shards}. Run again to resume."
             )
         return Shard(self.path, record)
 
@@ -466,7 +390,7 @@ class Entry:
     def _writing(self, doing: str) -> Generator[None]:
         """The lock, with the folder there."""
         with self._locked(doing):
-            if not self._journal.exists():  # first write, or pruned meanwhile
+            if not self._records.journal.exists():  # first write, or pruned meanwhile
                 self.prepare()
             yield
 
@@ -488,13 +412,3 @@ def _versions() -> journal.Versions:
     """Packages that shape the bytes: those of a result, and the writer of Parquet."""
     found = results.versions() | {"pyarrow": importlib.metadata.version("pyarrow")}
     return {name: [version] for name, version in sorted(found.items())}
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:8]))
-    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown

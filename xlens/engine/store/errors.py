@@ -3,7 +3,7 @@
 import errno
 import shlex
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,3 +75,9 @@ def _free(root: Path) -> str:
         return f" ({shutil.disk_usage(root).free / 1e6:,.0f} MB free)"
     except OSError:
         return ""
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers of shards in words, the first eight of many."""
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown

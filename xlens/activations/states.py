@@ -1,7 +1,7 @@
-"""`Activations`: cached residual-stream states with named axes, and nothing about models."""
+"""`Activations`: cached states with named axes, and nothing about models."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,43 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from xlens import files
+from xlens.activations import disk
+from xlens.activations.cache import cached, uncached
+from xlens.activations.slots import SlotValues
 from xlens.checks import refuse_text
 from xlens.languages import standardize
-from xlens.sites import RESID, has_heads, hook_name
-
-HEADER = "activations.json"
-FORMAT = 1  # of what holds the residual stream; other sites came with 2
-_STATES, _PROMPTS = "activations.safetensors", "prompts.parquet"
-_AGAIN = (
-    "Make them anew: save the activations again, or delete the folder and run `xlens harvest` "
-    "again; verify=False reads them as they are."
-)
-
-_MOST_LAYERS = 1_000  # more than any model has
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotValues:
-    """One slot's states.
-
-    Attributes:
-        values: `[layer, row, d_model]`, raw basis.
-        offsets: Rows of prompt i are `offsets[i]:offsets[i+1]`.
-        positions: Token position of each row; -1 for means.
-    """
-
-    values: Float[Tensor, "layer row d_model"]
-    offsets: Int[Tensor, " prompts_1"]
-    positions: Int[Tensor, " row"]
-
-    @property
-    def dense(self) -> bool:
-        """Whether every prompt has exactly one row."""
-        return bool((self.offsets.diff() == 1).all())
+from xlens.sites import RESID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,13 +223,7 @@ class Activations:
         Raises:
             ValueError: no slot `all`, or a site that has no name there.
         """
-        from transformer_lens import ActivationCache
-
-        rows = self.rows("all", prompt).unsqueeze(1)
-        if self.n_heads is not None:
-            rows = rearrange(rows, "l b pos (head d) -> l b pos head d", head=self.n_heads)
-        named = {hook_name(self.site, n): rows[i] for i, n in enumerate(self.layers)}
-        return ActivationCache(named, model=None)
+        return cached(self.rows("all", prompt), self.layers, self.site, self.n_heads)
 
     @classmethod
     def from_cache(
@@ -281,25 +247,7 @@ class Activations:
         Raises:
             ValueError: nothing of that site there, or another number of prompts.
         """
-        names = {hook_name(site, layer): layer for layer in range(_MOST_LAYERS)}
-        layers = tuple(sorted(names[name] for name in cache if name in names))
-        if not layers:
-            raise ValueError(f"The cache holds nothing of site {site!r}: {sorted(cache)[:5]} ...")
-        states = torch.stack([cache[hook_name(site, layer)] for layer in layers])
-        n_heads = states.shape[3] if has_heads(site) else None
-        if n_heads is not None:
-            states = rearrange(states, "l b pos head d -> l b pos (head d)")
-        lengths = meta["n_tokens"].tolist()
-        if states.shape[1] != len(lengths) or max(lengths) > states.shape[2]:
-            raise ValueError(
-                f"The cache holds {states.shape[1]} prompts of {states.shape[2]} places; meta has "
-                f"{len(lengths)} of up to {max(lengths)} tokens."
-            )
-        kept = SlotValues(
-            values=torch.cat([states[:, i, :n] for i, n in enumerate(lengths)], dim=1),
-            offsets=torch.tensor([0, *lengths]).cumsum(0),
-            positions=torch.cat([torch.arange(n) for n in lengths]),
-        )
+        kept, layers, n_heads = uncached(cache, meta["n_tokens"].tolist(), site)
         return cls(
             slots={"all": kept},
             layers=layers,
@@ -319,30 +267,8 @@ class Activations:
             ValueError: the folder holds files of somebody else.
             OSError: they can't be written.
         """
-        from safetensors.torch import save_file
-
-        folder = Path(path)
-        tensors: dict[str, Tensor] = {}
-        for name, kept in self.slots.items():
-            tensors[f"{name}/offsets"] = kept.offsets.contiguous()
-            tensors[f"{name}/positions"] = kept.positions.contiguous()
-            for i, layer in enumerate(self.layers):
-                # A key per layer: reading one layer reads nothing else.
-                tensors[f"{name}/{layer}"] = kept.values[i].contiguous()
-        header = {
-            "format": FORMAT if self.site == RESID else 2,
-            **({} if self.site == RESID else {"site": self.site, "n_heads": self.n_heads}),
-            "slots": list(self.slots),
-            "layers": list(self.layers),
-            "fingerprint": self.fingerprint,
-            "basis": self.basis,
-            "provenance": self.provenance,
-        }
-        with files.saving(folder, HEADER, [_STATES, _PROMPTS], "activations") as draft:
-            save_file(tensors, draft / _STATES)
-            self.meta.to_parquet(draft / _PROMPTS)
-            files.seal(draft, HEADER, header)
-        return folder
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return disk.write(Path(path), **values)
 
     @classmethod
     def load(
@@ -360,47 +286,4 @@ class Activations:
             ValueError: no activations there, another format, or a layer that was not kept.
             DamagedError: a file is not what was written; says which. A `ValueError` too.
         """
-        folder = Path(path)
-        if not files.present(folder, HEADER):
-            raise ValueError(
-                f"No activations at {str(folder)!r}: expected a folder with activations.json, as "
-                "Activations.save(path) or `xlens harvest` writes it."
-            )
-
-        def known(header: dict[str, Any]) -> None:
-            if header.get("format") not in (FORMAT, 2):
-                raise ValueError(
-                    f"{str(folder)!r} has format {header.get('format')}; this xlens reads 1 and 2."
-                    " Read it with the xlens that wrote it, or harvest again."
-                )
-
-        def read(header: dict[str, Any]) -> Self:
-            return cls._read(folder, header, layers)
-
-        return files.unsealed(folder, HEADER, read, known=known, again=_AGAIN, verify=verify)
-
-    @classmethod
-    def _read(cls, folder: Path, header: dict[str, Any], layers: Sequence[int] | None) -> Self:
-        from safetensors import safe_open
-
-        points = tuple(header["layers"]) if layers is None else tuple(layers)
-        if missing := sorted(set(points) - set(header["layers"])):
-            raise ValueError(f"Layers {missing} are not in {str(folder)!r}: {header['layers']}.")
-        slots: dict[str, SlotValues] = {}
-        with safe_open(folder / _STATES, framework="pt") as file:
-            for name in header["slots"]:
-                slots[name] = SlotValues(
-                    values=torch.stack([file.get_tensor(f"{name}/{n}") for n in points]),
-                    offsets=file.get_tensor(f"{name}/offsets"),
-                    positions=file.get_tensor(f"{name}/positions"),
-                )
-        return cls(
-            slots=slots,
-            layers=points,
-            meta=pd.read_parquet(folder / _PROMPTS),
-            fingerprint=header["fingerprint"],
-            provenance=header["provenance"],
-            basis=header["basis"],
-            site=header.get("site", RESID),
-            n_heads=header.get("n_heads"),
-        )
+        return cls(**disk.read(Path(path), layers=layers, verify=verify))

@@ -1,0 +1,6 @@
+"""`Activations`: cached states with named axes, by site, layer and slot; nothing about models."""
+
+from xlens.activations.slots import SlotValues
+from xlens.activations.states import Activations
+
+__all__ = ["Activations", "SlotValues"]
