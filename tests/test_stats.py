@@ -133,3 +133,26 @@ def test_holms_adjustment_multiplies_by_what_is_left():
     assert holm([0.01, 0.03, np.nan, 0.02]) == pytest.approx(
         [0.03, 0.04, np.nan, 0.04], nan_ok=True
     )
+
+
+@pytest.mark.parametrize("all_of", [0.0, 1.0])
+def test_a_column_at_its_bound_is_not_known_though_nothing_moves_it(all_of):
+    """All 20 right in one language, half of them in another: the difference has both doubts."""
+    values = np.column_stack([np.full(20, all_of), np.arange(20) % 2])
+    boot = bootstrap(values, bounds=(0, 1))
+    low, high = boot.interval(lambda m: m[..., 0] - m[..., 1], [0, 1])
+    alone = boot.interval(lambda m: m[..., 0], [1])
+    other = (boot.interval()[0][0], boot.interval()[1][0])
+    wide = float(alone[1] - alone[0]) + float(other[1] - other[0])
+    assert high - low == pytest.approx(wide, abs=1e-9)
+    ratio = boot.interval(lambda m: m[..., 0] / m[..., 1], [0, 1])
+    assert ratio[1] > ratio[0]
+
+
+def test_a_number_that_is_known_moves_nothing():
+    """Chance of one in four for every item is no estimate."""
+    values = np.column_stack([np.full(20, 0.25), np.arange(20) % 2])
+    boot = bootstrap(values, bounds=(0, 1))
+    low, high = boot.interval(lambda m: m[..., 1] - m[..., 0], [0, 1])
+    alone = boot.interval(lambda m: m[..., 0], [1])
+    assert (low, high) == pytest.approx((alone[0] - 0.25, alone[1] - 0.25))

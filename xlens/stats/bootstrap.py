@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from xlens.checks import typed
 from xlens.stats.intervals import FEWEST, interval, wilson
@@ -109,9 +109,9 @@ class Bootstrap:
     ) -> Ends:
         """Interval of every column's mean, or of a smooth function of some columns' means.
 
-        Where nothing varies (all right in all languages, say), no resample moves the function: it
-        is moved by each column's own interval in turn, and the moves are added up, as nothing is
-        known of how the columns hang together.
+        No resample moves a column that is all at a bound (all right in a language, say): the ends
+        are moved on by each such column's own interval in turn, and the moves are added up, as
+        nothing is known of how the columns hang together.
 
         Args:
             of: From means, the columns on the last axis, to numbers; None: the means themselves.
@@ -130,15 +130,28 @@ class Bootstrap:
             clusters=int(self.clusters[at].min()),
             confidence=self.resampling.confidence,
         )
-        still = (self.sums.least[at] == self.sums.most[at]).all()
-        if self.bounds is None or not still:
+        stuck = self._stuck(at)
+        if not len(stuck):
             return np.asarray(low), np.asarray(high)
-        moved = np.repeat(self.mean[at][None, None], 2, axis=0).repeat(len(at), axis=1)
+        moved = np.repeat(self.mean[at][None, None], 2, axis=0).repeat(len(stuck), axis=1)
         for k, end in enumerate(self._ends):
-            np.einsum("ii->i", moved[k])[:] = end[at]
+            moved[k, np.arange(len(stuck)), stuck] = end[at][stuck]
         steps = of(moved) - value
         down, up = np.minimum(steps.min(axis=0), 0).sum(), np.maximum(steps.max(axis=0), 0).sum()
-        return np.asarray(value + down), np.asarray(value + up)
+        return np.asarray(low + down), np.asarray(high + up)
+
+    def _stuck(self, at: list[int]) -> Int[np.ndarray, " k"]:
+        """Which of these columns aren't known though no resample moves them: all at a bound.
+
+        Where nothing varies at all, also those that are all the same number in between.
+        """
+        if self.bounds is None:
+            return np.zeros(0, dtype=int)
+        sums = self.sums
+        least, most = (np.broadcast_to(np.asarray(b, float), sums.least.shape) for b in self.bounds)
+        still = (sums.least == sums.most)[at]
+        ended = ((sums.least <= least) | (sums.most >= most))[at]
+        return np.flatnonzero(still if still.all() else still & ended)
 
 
 @typed
