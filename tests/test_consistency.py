@@ -270,7 +270,7 @@ def test_bad_input_is_named():
         (lambda: option_scores(pd.concat([table, table])), "occurs twice in en"),
         (lambda: option_scores(table, {"a": 0}), "nothing for 1 items, first 'b'"),
         (lambda: option_scores(table.assign(layer=[0, 1] * 4)), "choose one"),
-        (lambda: consistency(good, resampling=Resampling(draws=0)), "at least 1"),
+        (lambda: consistency(good, resampling=Resampling(draws=0)), "accepted are 1 to"),
         (lambda: consistency(good, resampling=Resampling(confidence=1.5)), "between 0 and 1"),
     ]
     for make, message in cases:
