@@ -135,17 +135,47 @@ def test_the_command_makes_loadable_models_and_ships_them(tmp_path, monkeypatch)
 def _facts(**columns):
     n = max(len(v) for v in columns.values() if isinstance(v, list))
     defaults = {"relation": "city", "language": "de", "count": 0, "set": "core", "hidden": False}
-    return pd.DataFrame({**{k: [v] * n for k, v in defaults.items()}, **columns})
+    found = pd.DataFrame({**{k: [v] * n for k, v in defaults.items()}, **columns})
+    return found if "fact" in found else found.assign(fact=range(n))
 
 
 def test_dose_bins_share_and_interval():
-    facts = _facts(count=[1, 1, 3, 60, 60, 60], correct=[False, True, False, True, True, True])
+    facts = _facts(count=[1, 1, 3, *[60] * 4], correct=[False, True, False, *[True] * 4])
     table = statistics.by_dose(facts)
     others = table[table.languages == "others"].set_index("least")
     assert others.share.to_dict() == {1: 0.5, 2: 0.0, 50: 1.0}
     assert others.loc[50, "low"] < 1.0 == others.loc[50, "high"]
     often = statistics.frequent(facts).set_index("language")
-    assert often.loc["de", "n"] == 3 and np.isnan(often.loc["fr", "share"])
+    assert often.loc["de", "n"] == 4 and np.isnan(often.loc["fr", "share"])
+
+
+def test_a_fact_asked_in_several_languages_is_not_several():
+    rng = np.random.default_rng(0)
+    known = rng.random(30) < 0.6
+    languages = ["en", "de", "fr", "es"]
+    asked = pd.concat(
+        [_facts(language=[tag] * 30, count=60, correct=known) for tag in languages],
+        ignore_index=True,
+    )
+    one = statistics.share(asked[asked.language == "en"])
+    every = statistics.share(asked)
+    apart = statistics.share(asked.assign(fact=range(len(asked))))
+    assert every["n"] == 4 * one["n"] and every["share"] == one["share"]
+    assert every["high"] - every["low"] == pytest.approx(one["high"] - one["low"], rel=0.1)
+    assert apart["high"] - apart["low"] < 0.6 * (every["high"] - every["low"])
+    assert np.isnan(statistics.share(asked[asked.fact < 3])["low"])
+
+
+def test_answers_that_hang_together_are_dealt_together():
+    names = [f"o{i % 6}" for i in range(12)]
+    rng = np.random.default_rng(1)
+    one = _facts(object_text=names, answer=[names[i] for i in rng.permutation(12)])
+    one["correct"] = one.answer == one.object_text
+    # The same answers in six languages say no more than in one.
+    tags = ["en", "fr", "de", "es", "ru", "hi"]
+    every = pd.concat([one.assign(language=tag) for tag in tags], ignore_index=True)
+    p = [statistics.chance(table, draws=500)["p"] for table in (one, every)]
+    assert p[0] == p[1]
 
 
 def test_planted_transfer_is_found_and_its_absence_too():

@@ -73,12 +73,13 @@ def ask_readings(
     """Greedy answers to readings with questions in `language`.
 
     Returns:
-        One row each: `language answer gold correct kind`; `kind` is `gold`, `context` (the right
-        object in the context's language), `rival` (another object of the context), `recall` (what
-        is true) or `other`.
+        One row each: `language subject answer gold correct kind`; `kind` is `gold`, `context` (the
+        right object in the context's language), `rival` (another object of the context), `recall`
+        (what is true) or `other`.
     """
     prompts = [Prompt(one.prompt, language, str(i)) for i, one in enumerate(made)]
-    table = pd.DataFrame({"language": language, "gold": [one.answer for one in made]})
+    golds, subjects = zip(*((one.answer, one.subject) for one in made), strict=True)
+    table = pd.DataFrame({"language": language, "subject": subjects, "gold": golds})
     stops = [one.after for one in made]
     table = _with_answers(model, table, prompts, stops, table.gold, progress)
     table["kind"] = [_kind(str(a), one) for a, one in zip(table.answer, made, strict=True)]

@@ -103,7 +103,10 @@ def _recall(report: AtlasReport) -> str:
     sets = [[row.wording, row.set, row.n, _interval(row)] for row in _rows(report.sets)]
     return "\n\n".join(
         [
-            "### Recall (greedy, exact match; 95 % Wilson intervals)",
+            "### Recall (greedy, exact match)",
+            "Intervals are Wilson's at 95 %. They draw whole facts (below also words and "
+            "territories), as one that is asked in several languages is not several; fewer than "
+            "four have none.",
             "Facts of any set stated 50 times and more in the language asked:",
             _table(["language", "n", "recall"], often),
             "Core facts by number of documents in the language asked:",
@@ -124,7 +127,7 @@ def _control(report: AtlasReport) -> str:
     ]
     return (
         "### Control: facts that appear nowhere\n\nChance deals the same answers to other facts of "
-        "the relation (permutations; p is one-sided).\n\n"
+        "the relation, in all languages alike (permutations; p is one-sided).\n\n"
         + _table(["facts in", "n", "right", "chance", "p"], rows)
     )
 
@@ -132,7 +135,10 @@ def _control(report: AtlasReport) -> str:
 def _transfer(report: AtlasReport) -> str:
     heads = ["language", "n", "transfer", "control", "copy", "majority", "p control", "p copy"]
     heads += ["p majority", "English string given wrongly"]
-    parts = ["### Transfer: facts never stated in the language asked"]
+    parts = [
+        "### Transfer: facts never stated in the language asked",
+        "Tests are of each language by itself: a fact is hidden from three.",
+    ]
     for name, title in (
         ("hidden", "All hidden facts:"),
         ("differ", "Those whose object is another string in every language that states the fact:"),
@@ -143,7 +149,7 @@ def _transfer(report: AtlasReport) -> str:
                 row.n,
                 _interval(row),
                 *map(_percent, (row.control, row.copy, row.majority)),
-                *(f"{p:.1g}" for p in (row.p_control, row.p_copy, row.p_majority)),
+                *map(_p, (row.p_control, row.p_copy, row.p_majority)),
                 _percent(row.copied),
             ]
             for row in _rows(report.transfer[report.transfer.facts == name])
@@ -178,9 +184,10 @@ def _reading(report: AtlasReport) -> str:
     heads = ["about", "context", "model", "question", "n", "right", "English object"]
     return (
         "### Reading comprehension about territories that no context of the text mentions\n\n"
-        "Answers in the question's language; `all` is the mean over languages. The last columns "
+        "Answers in the question's language; `all` is of all answers. The last columns "
         "are the other answers: the right object in the context's language, another object of the "
-        "context, what is true, anything else.\n\n"
+        "context, what is true, anything else. By chance: about several territories, an object of "
+        "the asked relation taken from the context is right one time in three.\n\n"
         + _table([*heads, "rival", "recall", "other"], rows)
     )
 
@@ -205,11 +212,17 @@ def _rows(table: pd.DataFrame) -> Iterable[Any]:
 
 
 def _interval(row: Any) -> str:
+    if pd.isna(row.low):
+        return _percent(row.share)
     return f"{_percent(row.share)} [{_percent(row.low)}, {_percent(row.high)}]"
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
+
+
+def _p(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.1g}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -44,6 +44,7 @@ class Reading:
         rivals: The context's other objects, in the question's language; of several territories,
             those of the asked relation.
         more: The further questions about the context, with their answers.
+        subject: The territory asked about.
     """
 
     context: str
@@ -54,6 +55,7 @@ class Reading:
     truth: str
     rivals: tuple[str, ...]
     more: str
+    subject: str
 
     @property
     def prompt(self) -> str:
@@ -205,6 +207,7 @@ def _reading(
         truth=world.text(truth, question) if truth else "",
         rivals=tuple(world.text(said[i][2], question) for i in range(n_asked) if i != target),
         more="".join(turn + one for one in further),
+        subject=subject,
     )
 
 

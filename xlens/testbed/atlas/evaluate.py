@@ -27,6 +27,9 @@ LENS_PAIRS = (("de", "ru"), ("fr", "zh-Hans"), ("ru", "ar"), ("hi", "es"))
 class AtlasReport(Result):
     """The model card's figures. Shares come with `n` and 95 % intervals (`low`, `high`).
 
+    Intervals draw whole facts, words or territories, as one that is asked in several languages is
+    not several.
+
     Attributes:
         recall: Core facts by occurrences: `languages least most n share low high`.
         frequent: Facts stated 50 times and more: `language n share low high`.
@@ -122,7 +125,7 @@ def _sets(by_wording: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for wording, facts in by_wording.items():
         label = facts.set.where(~facts.hidden, "hidden")
         for name, cells in facts.groupby(label, sort=False):
-            rows.append({"wording": wording, "set": name, **statistics.share(cells.correct)})
+            rows.append({"wording": wording, "set": name, **statistics.share(cells)})
     return pd.DataFrame(rows)
 
 
@@ -145,8 +148,8 @@ def _series(by_revision: dict[str, pd.DataFrame]) -> pd.DataFrame:
         bins = [f"{a}–{b}" for a, b in zip(doses.least, doses.most, strict=True)]
         sets = pd.DataFrame(
             [
-                {"what": "hidden", **statistics.share(asked[asked.hidden].correct)},
-                {"what": "control", **statistics.share(asked[asked.set == "control"].correct)},
+                {"what": "hidden", **statistics.share(asked[asked.hidden])},
+                {"what": "control", **statistics.share(asked[asked.set == "control"])},
             ]
         )
         found = pd.concat([sets, doses.assign(what=bins)[list(sets.columns)]])
@@ -157,7 +160,7 @@ def _series(by_revision: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def _relations(facts: pd.DataFrame) -> pd.DataFrame:
     kinds = {"hidden": facts[facts.hidden], "control": facts[facts.set == "control"]}
     rows = [
-        {"set": kind, "relation": relation, **statistics.share(cells.correct)}
+        {"set": kind, "relation": relation, **statistics.share(cells)}
         for kind, table in kinds.items()
         for relation, cells in table.groupby("relation", sort=False)
     ]
@@ -179,7 +182,7 @@ def _words(model: HookedModel, manifest: Manifest, n: int, progress: bool) -> pd
         ("held-out pairs whose words differ", differ, "pair-0"),
     ):
         found = asking.ask_pairs(model, table, wording=wording, progress=progress)
-        shares = statistics.per_language(found, ["target"], what=what)
+        shares = statistics.per_language(found, "word", "target", what=what)
         tables.append(shares.rename(columns={"target": "language"}))
     return pd.concat(tables, ignore_index=True)
 
@@ -203,7 +206,7 @@ def _readings(
                 "about": "several territories" if several else "one territory",
                 "context": "same language" if same else "English",
             }
-            shares = statistics.per_language(found, **labels)
+            shares = statistics.per_language(found, "subject", **labels)
             dealt = pd.crosstab(found.language, found.kind, normalize="index")
             dealt.loc["all"] = dealt.mean()
             dealt = dealt.reindex(columns=kinds, fill_value=0.0).rename_axis(index="language")

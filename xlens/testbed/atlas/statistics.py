@@ -1,26 +1,30 @@
 """Counts into shares with intervals, and the baselines and tests that stand beside them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xlens.stats import generator
+from xlens.stats import bootstrap, generator
 from xlens.testbed.atlas.world import LANGUAGES, PIVOT
 
 DOSES = (1, 2, 4, 8, 16, 32, 50, 100, 200)
 
 
-def share(correct: "pd.Series[Any]") -> dict[str, Any]:
-    """`n share low high` of yes-or-no outcomes, with the Wilson interval at 95 %."""
-    from scipy.stats import binomtest
+def share(cells: pd.DataFrame, clusters: str = "fact") -> dict[str, Any]:
+    """`n share low high` of the column `correct`, with the Wilson interval at 95 %.
 
-    n, k = len(correct), int(correct.sum())
+    Args:
+        cells: One row per answer.
+        clusters: Column of what is drawn whole: one fact asked in eight languages is not eight.
+    """
+    n = len(cells)
     if n == 0:
         return {"n": 0, "share": np.nan, "low": np.nan, "high": np.nan}
-    interval = binomtest(k, n).proportion_ci(method="wilson")
-    return {"n": n, "share": k / n, "low": float(interval.low), "high": float(interval.high)}
+    right = cells.correct.to_numpy(float)
+    found = bootstrap(right[:, None], clusters=cells[clusters].tolist(), bounds=(0, 1))
+    (low,), (high,) = found.interval()
+    return {"n": n, "share": float(right.mean()), "low": float(low), "high": float(high)}
 
 
 def by_dose(facts: pd.DataFrame) -> pd.DataFrame:
@@ -42,9 +46,7 @@ def by_dose(facts: pd.DataFrame) -> pd.DataFrame:
         for least, most in zip(DOSES, tops, strict=True):
             cells = core[inside & core["count"].between(least, most)]
             if len(cells):
-                rows.append(
-                    {"languages": name, "least": least, "most": most, **share(cells.correct)}
-                )
+                rows.append({"languages": name, "least": least, "most": most, **share(cells)})
     return pd.DataFrame(rows)
 
 
@@ -52,10 +54,9 @@ def frequent(facts: pd.DataFrame, *, least: int = 50) -> pd.DataFrame:
     """Recall of facts of any set stated at least so often, per language and for all."""
     often = facts[facts["count"] >= least]
     rows = [
-        {"language": language, **share(often[often.language == language].correct)}
-        for language in LANGUAGES
+        {"language": language, **share(often[often.language == language])} for language in LANGUAGES
     ]
-    return pd.DataFrame([*rows, {"language": "all", **share(often.correct)}])
+    return pd.DataFrame([*rows, {"language": "all", **share(often)}])
 
 
 def majority_answers(facts: pd.DataFrame) -> "pd.Series[Any]":
@@ -72,17 +73,23 @@ def chance(facts: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> dict[str
     """How often answers would be right if they were dealt to other facts of their relation.
 
     A permutation test of "the answers know nothing about which fact was asked": within relation
-    and language, golds are permuted.
+    facts exchange their golds, in all languages alike, as answers about one fact hang together.
+
+    Args:
+        facts: Each asked in every language there is.
+        draws: Permutations.
+        seed: Of these.
 
     Returns:
         `share` right as asked, `chance` (mean of the permutations), `p` (one-sided).
     """
     rng = generator(seed)
     hits = np.zeros(draws)
-    for _, group in facts.groupby(["relation", "language"]):
-        answers, golds = group.answer.to_numpy(), group.object_text.to_numpy()
+    for _, group in facts.groupby("relation"):
+        answers = group.pivot(index="fact", columns="language", values="answer").to_numpy()
+        golds = group.pivot(index="fact", columns="language", values="object_text").to_numpy()
         for draw in range(draws):
-            hits[draw] += (answers == rng.permutation(golds)).sum()
+            hits[draw] += (answers == golds[rng.permutation(len(golds))]).sum()
     right = int(facts.correct.sum())
     return {
         "n": len(facts),
@@ -98,7 +105,8 @@ def transfer(facts: pd.DataFrame) -> pd.DataFrame:
     Baselines on the same facts: `copy` answers with the string that English has, `majority` with
     the object most frequent in the language's own text for the relation. `p_control` is Fisher's
     exact test against the control set in that language, `p_copy` and `p_majority` McNemar's exact
-    test on the same facts; all one-sided.
+    test on the same facts; all one-sided, and NaN for all languages together: each fact is hidden
+    from several, which these tests would take for independent.
 
     Returns:
         One row per language and facts (`hidden`, or `differ`: those whose object is another string
@@ -115,7 +123,9 @@ def transfer(facts: pd.DataFrame) -> pd.DataFrame:
         absent = control[control.language != PIVOT]
         absent = absent if everyone else absent[absent.language == language]
         for name, cells in (("hidden", theirs), ("differ", theirs[~theirs.identical])):
-            rows.append({"language": language, "facts": name, **_transfer(cells, absent)})
+            found = _transfer(cells, absent)
+            tests = dict.fromkeys((p for p in found if everyone and p.startswith("p_")), np.nan)
+            rows.append({"language": language, "facts": name, **found, **tests})
     return pd.DataFrame(rows)
 
 
@@ -128,7 +138,7 @@ def _transfer(cells: pd.DataFrame, control: pd.DataFrame) -> dict[str, Any]:
     table = [[right, wrong], [other_right, other_wrong]]
     fisher: Any = fisher_exact(table, alternative="greater")
     return {
-        **share(cells.correct),
+        **share(cells),
         "copied": float(((cells.answer == cells.english_text) & ~copy).mean()),
         "control": float(control.correct.mean()),
         "control_n": len(control),
@@ -151,13 +161,8 @@ def _mcnemar(first: "pd.Series[Any]", second: "pd.Series[Any]") -> float:
 
 
 def per_language(
-    answers: pd.DataFrame, by: Sequence[str] = ("language",), **labels: Any
+    answers: pd.DataFrame, clusters: str, by: str = "language", **labels: Any
 ) -> pd.DataFrame:
-    """Shares right per group, and a last row `all` with the mean over groups."""
-    rows: list[dict[str, Any]] = []
-    for keys, group in answers.groupby(list(by), sort=False):
-        rows.append({**labels, **dict(zip(by, keys, strict=True)), **share(group.correct)})
-    mean = float(np.mean([row["share"] for row in rows]))
-    everything = {**share(answers.correct), "share": mean}
-    rows.append({**labels, **dict.fromkeys(by, "all"), **everything})
-    return pd.DataFrame(rows)
+    """Shares right per group, and a last row `all` of all answers."""
+    groups = [*answers.groupby(by, sort=False), ("all", answers)]
+    return pd.DataFrame([{**labels, by: key, **share(group, clusters)} for key, group in groups])
