@@ -1,9 +1,32 @@
-"""How often facts stand in a corpus: documents with subject and object, counted in one pass."""
+"""How often facts stand in a corpus: documents with subject and object, counted in one pass.
 
+A corpus of one's own is read (`count_facts`); one that others hold an index of is asked
+(`count_in_index`).
+"""
+
+from xlens.corpus.asked import IndexCounts, count_in_index
 from xlens.corpus.count import count_facts
+from xlens.corpus.index import Elasticsearch, Found, Index, InfiniGram
 from xlens.corpus.pairs import Pairs
 from xlens.corpus.result import FactCounts
 from xlens.corpus.sources import Problem, Reading
 from xlens.corpus.table import FACT, read_facts
+from xlens.corpus.wire import Bounds, IndexFailure
 
-__all__ = ["FACT", "FactCounts", "Pairs", "Problem", "Reading", "count_facts", "read_facts"]
+__all__ = [
+    "FACT",
+    "Bounds",
+    "Elasticsearch",
+    "FactCounts",
+    "Found",
+    "Index",
+    "IndexCounts",
+    "IndexFailure",
+    "InfiniGram",
+    "Pairs",
+    "Problem",
+    "Reading",
+    "count_facts",
+    "count_in_index",
+    "read_facts",
+]

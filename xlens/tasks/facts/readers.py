@@ -9,6 +9,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.languages import standardize, standardize_all
 from xlens.records import JSON, Record, by_language, decode, json_document, read_records, record_of
+from xlens.results import load
 from xlens.tasks.facts.data import Facts, whole_facts
 from xlens.tasks.facts.template import MASK, SUBJECT
 from xlens.tasks.sources import Languages, choose, language_of, listed, tagged
@@ -85,7 +86,8 @@ def read_frequencies(path: str | Path) -> dict[tuple[str, str], int]:
     """Counts of facts in a corpus, by id and language; for `Facts.with_frequencies`.
 
     What `xlens count` wrote (the folder `counts`: documents in which subject and object stand at
-    places of their own; of several objects the one with most), the file that arXiv 2505.14824
+    places of their own; of several objects the one with most) or an index was asked for (a saved
+    `IndexCounts`), the file that arXiv 2505.14824
     publishes, `{language: {relation: [{index, frequency, …}]}}`, or a row per fact and language of
     JSON Lines, `.tsv` or `.csv`: `id language frequency`.
 
@@ -95,9 +97,13 @@ def read_frequencies(path: str | Path) -> dict[tuple[str, str], int]:
     """
     file = Path(path)
     if file.is_dir():
-        from xlens.corpus import FactCounts
+        from xlens.corpus import FactCounts, IndexCounts
 
-        counts = FactCounts.load(file).facts.groupby(["id", "language"])["apart"].max()
+        saved = load(file)
+        if not isinstance(saved, FactCounts | IndexCounts):
+            raise ValueError(f"{str(file)!r} holds a {type(saved).__name__}, no counts of facts.")
+        column = "apart" if isinstance(saved, FactCounts) else "frequency"
+        counts: Any = saved.to_frame().groupby(["id", "language"])[column].max()
         return {(str(id), str(tag)): int(n) for (id, tag), n in counts.items()}
     rows: Iterable[tuple[str, Record]]
     if file.suffix.lower() == ".json":

@@ -1,0 +1,131 @@
+"""`count_in_index`: facts counted by an index that is asked for each pair, a few at a time."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from xlens import files
+from xlens.checks import typed
+from xlens.corpus.index import Found, Index
+from xlens.corpus.table import check_facts
+from xlens.results import Result
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexCounts(Result):
+    """How often an index finds each fact.
+
+    Attributes:
+        facts: `id relation language subject object frequency approx`; `approx`: the index says that
+            it is an estimate.
+    """
+
+    facts: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """The facts with their counts."""
+        return self.facts
+
+
+@typed
+def count_in_index(
+    index: Index,
+    facts: pd.DataFrame,
+    *,
+    kept: Path | None = None,
+    concurrency: int = 4,
+    progress: bool = True,
+) -> IndexCounts:
+    """Ask an index how often each fact's subject and object occur together.
+
+    A pair that several languages spell alike is asked once.
+
+    Args:
+        index: `InfiniGram`, `Elasticsearch`, or another that counts.
+        facts: As `read_facts` gives them.
+        kept: JSON Lines to which every answer is added when it comes: the same call goes on with a
+            stopped one. Nothing in it is ever written again.
+        concurrency: Most questions under way.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: no facts, or pairs that this index can't be asked for.
+        IndexFailure: a question has no answer; those under way are still waited for, and kept.
+    """
+    table = check_facts(facts)
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}; accepted are 1 or more questions.")
+    about = dict(index.about())
+    pairs = list(dict.fromkeys(zip(table["subject"], table["object"], strict=True)))
+    known = {} if kept is None else _answers(Path(kept), about)
+    if kept is not None:
+        files.make(Path(kept).absolute().parent)
+    left = iter([pair for pair in pairs if pair not in known])
+    failure: BaseException | None = None
+    with (
+        ThreadPoolExecutor(concurrency) as pool,
+        tqdm(total=len(pairs), initial=len(known.keys() & set(pairs)), disable=not progress) as bar,
+    ):
+        flight: dict[Future[Found], Pair] = {}
+        while True:
+            if failure is None:
+                for pair in islice(left, concurrency - len(flight)):
+                    flight[pool.submit(index.count, *pair)] = pair
+            if not flight:
+                break
+            for task in wait(flight, return_when=FIRST_COMPLETED).done:
+                pair = flight.pop(task)
+                if (error := task.exception()) is not None:
+                    failure = failure or error
+                    continue
+                known[pair] = task.result()
+                if kept is not None:
+                    files.append(Path(kept), _line(pair, known[pair], about))
+                bar.update()
+    if failure is not None:
+        raise failure
+    found = [known[pair] for pair in zip(table["subject"], table["object"], strict=True)]
+    return IndexCounts(
+        facts=table.assign(frequency=[f.n for f in found], approx=[f.approx for f in found]),
+        provenance={"index": about, "versions": {"xlens-interp": version("xlens-interp")}},
+    )
+
+
+def _line(pair: Pair, found: Found, about: Mapping[str, Any]) -> str:
+    subject, object_ = pair
+    row = {"subject": subject, "object": object_, "n": found.n, "approx": found.approx}
+    return json.dumps({**row, "index": about}, ensure_ascii=False)
+
+
+def _answers(kept: Path, about: Mapping[str, Any]) -> dict[Pair, Found]:
+    """What this index, asked in this way, has answered; a line that a kill cut off is no answer."""
+    found: dict[Pair, Found] = {}
+    if not kept.is_file():
+        return found
+    for number, line in enumerate(kept.read_bytes().split(b"\n"), 1):
+        try:
+            row: Any = json.loads(line) if line.strip() else None
+        except ValueError:
+            continue
+        if row is None:
+            continue
+        try:
+            if row["index"] == about:
+                pair = (str(row["subject"]), str(row["object"]))
+                found[pair] = Found(int(row["n"]), bool(row["approx"]))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{str(kept)!r}, line {number} is no answer of an index: give a file that "
+                "count_in_index wrote, or a new one."
+            ) from None
+    return found

@@ -1,0 +1,188 @@
+"""Indexes of corpora that others hold: counts of pairs, asked over HTTP, behind one interface."""
+
+import os
+import re
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import quote, urlsplit
+
+from xlens.checks import check_fields
+from xlens.corpus.wire import Bounds, IndexFailure, post
+
+USUAL = Bounds()
+_JOINED = re.compile(r"(^|\s)(AND|OR)(\s|$)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an index says of a pair.
+
+    Attributes:
+        n: How often.
+        approx: Whether the index calls that an estimate.
+    """
+
+    n: int
+    approx: bool = False
+
+
+@runtime_checkable
+class Index(Protocol):
+    """Something that can be asked how often two phrases occur together."""
+
+    def count(self, subject: str, object: str) -> Found:
+        """How often both occur.
+
+        Raises:
+            ValueError: phrases that can't be asked about.
+            IndexFailure: no answer.
+        """
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """All that shapes its counts, as plain values; no key."""
+        ...
+
+
+def _check_address(url: str) -> None:
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError(f"url is {url!r}; accepted is an address as http://HOST:PORT.")
+    if "@" in address.netloc or address.query or address.fragment:
+        # Not echoed: it may hold a key.
+        raise ValueError(
+            "url has a user, a password, a '?' or a '#' in it; it is written into results. A key "
+            "belongs in an environment variable (api_key_env)."
+        )
+
+
+@dataclass(frozen=True)
+class InfiniGram:
+    """infini-gram's API: co-occurrences, not documents, of phrases as they are written.
+
+    Attributes:
+        index: Its name for the corpus, such as `v4_dolma-v1_7_llama`.
+        url: Where it is served.
+        max_diff_tokens: Most tokens between the two phrases.
+        max_clause_freq: Above so many occurrences of a phrase it estimates.
+        bounds: What a question may cost.
+
+    Raises:
+        ValueError: an address that is none.
+    """
+
+    index: str
+    url: str = "https://api.infini-gram.io/"
+    _: KW_ONLY
+    max_diff_tokens: int = 1000
+    max_clause_freq: int = 50_000
+    bounds: Bounds = USUAL
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_address(self.url)
+
+    def count(self, subject: str, object: str) -> Found:
+        """Co-occurrences of the two.
+
+        Raises:
+            ValueError: a phrase with the word AND or OR in capitals, which the API would read as
+                two phrases.
+            IndexFailure: no answer.
+        """
+        for phrase in (subject, object):
+            if _JOINED.search(phrase):
+                raise ValueError(
+                    f"infini-gram can't be asked for {phrase!r}: AND and OR are its operators. "
+                    "Leave the fact out."
+                )
+        body = {"index": self.index, "query_type": "count", "query": f"{subject} AND {object}"}
+        body |= {"max_diff_tokens": self.max_diff_tokens, "max_clause_freq": self.max_clause_freq}
+        found = post(self.url, body, {}, self.bounds)
+        if "error" in found:
+            raise IndexFailure(f"{self.url} gave no count: {found['error']!s:.300}")
+        approx = found.get("approx", False)
+        if not isinstance(approx, bool):
+            raise IndexFailure(f"{self.url} says approx={approx!r:.40}, which is no truth value.")
+        return Found(_whole(found, self.url), approx)
+
+    def about(self) -> dict[str, Any]:
+        """All that shapes its counts."""
+        return {
+            "kind": "infini-gram",
+            "url": self.url,
+            "index": self.index,
+            "max_diff_tokens": self.max_diff_tokens,
+            "max_clause_freq": self.max_clause_freq,
+        }
+
+
+@dataclass(frozen=True)
+class Elasticsearch:
+    """An Elasticsearch index as WIMBD's: documents that hold both phrases.
+
+    Attributes:
+        index: Its name there, such as `docs_v1.7_2024-06-04`.
+        url: Where it is served.
+        text_field: The one that holds the text.
+        api_key_env: The environment variable that holds the key, if one is needed. The key is read
+            when something is asked, and written nowhere.
+        bounds: What a question may cost.
+
+    Raises:
+        ValueError: an address that is none.
+    """
+
+    index: str
+    url: str
+    _: KW_ONLY
+    text_field: str = "text"
+    api_key_env: str | None = None
+    bounds: Bounds = USUAL
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_address(self.url)
+
+    def count(self, subject: str, object: str) -> Found:
+        """Documents that hold both.
+
+        Raises:
+            ValueError: the key's variable is not set.
+            IndexFailure: no answer, or one of a part of the index only.
+        """
+        headers: dict[str, str] = {}
+        if self.api_key_env is not None:
+            key = os.environ.get(self.api_key_env, "")
+            if not key:
+                raise ValueError(f"The environment variable {self.api_key_env} holds no key.")
+            headers["Authorization"] = f"ApiKey {key}"
+        phrases = [
+            {"match_phrase": {self.text_field: {"query": phrase, "slop": 0}}}
+            for phrase in (subject, object)
+        ]
+        url = f"{self.url.rstrip('/')}/{quote(self.index, safe=',*')}/_count"
+        found = post(url, {"query": {"bool": {"filter": phrases}}}, headers, self.bounds)
+        shards: Any = found.get("_shards")
+        if isinstance(shards, dict) and shards.get("failed"):
+            raise IndexFailure(
+                f"{url} counted a part of its index only: {shards['failed']} shards failed. Ask "
+                "again later."
+            )
+        return Found(_whole(found, url))
+
+    def about(self) -> dict[str, Any]:
+        """All that shapes its counts."""
+        return {
+            "kind": "elasticsearch",
+            "url": self.url,
+            "index": self.index,
+            "field": self.text_field,
+        }
+
+
+def _whole(found: dict[str, Any], url: str) -> int:
+    n: Any = found.get("count")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise IndexFailure(f"{url} answers without a count: {found!s:.300}")
+    return n
