@@ -69,6 +69,7 @@ def test_parts_curves_and_page_of_two_models(models: list[str]) -> None:
         *("Which facts does", "by resampling facts", "m-step2, frequency of facts"),
     ):
         assert text in page, text
+    assert "The answer stands among the demonstrations of 0 % of prompts" in page
     files = {path.name for path in Path("run/figures").iterdir()}
     assert {"curves-accuracy.html", "curves-groups.html", "m-step1-rank-c.html"} <= files
     assert "m-step2-frequency-every.html" in files

@@ -32,6 +32,10 @@ from xlens.tasks.facts import RULES
 from xlens.wording import percent
 
 _DRAWN = ("accuracy", "co", "phi")
+_FLAGS = {
+    "identical_object": "Facts whose object is written as in the pivot",
+    "subject_is_object": "Facts whose subject is their object",
+}
 Names = Mapping[str, str]
 
 
@@ -95,8 +99,19 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
 
 def offered(known: Mapping[str, Any]) -> list[str]:
     """What is said of the facts before any is asked."""
-    said = used(known.get("survival", {}).get("facts", {}), "facts")
-    return [said] if said else []
+    said = [used(known.get("survival", {}).get("facts", {}), "facts")]
+    if (shown := known.get("demonstrations", {})).get("shots"):
+        said.append(
+            f"The answer stands among the demonstrations of {percent(shown['shown'])} of prompts; "
+            f"drawn blindly it would in {percent(shown['leakage'])}."
+        )
+    flags: Mapping[str, Mapping[str, int]] = known.get("flags", {})
+    for name, what in _FLAGS.items():
+        if counts := {tag: n for tag, n in flags.get(name, {}).items() if n}:
+            names = english_names(flags[name])
+            shares = ", ".join(f"{names[tag]} {n}" for tag, n in counts.items())
+            said.append(f"{what}: {shares}.")
+    return [text for text in said if text]
 
 
 def told(_: str, parts: Mapping[str, Result]) -> list[Section]:

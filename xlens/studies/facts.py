@@ -185,9 +185,26 @@ class FactsStudy(Study):
         return {"facts": data.digest(), "frequencies": None}
 
     def described(self, data: "Facts") -> dict[str, Any]:
-        """As `Study.described`: where the facts are from, and how many can be asked."""
+        """As `Study.described`: where the facts are from, how many can be asked, what is easy."""
+        from xlens.tasks.facts import demonstrations, relation_table
+
+        asked, shots = self.sampled(data), self.how["shots"]
+        shown = demonstrations(asked, pool=data, **self.how)
+        rates = relation_table(asked, shots=shots, shown=shown, pool=data)
+        flags = asked.flags(self.pivot).groupby("language", sort=False)
         counts = data.survival()
         return {
+            "demonstrations": {
+                "shots": shots,
+                **{
+                    name: float((rates[name] * rates["n"]).sum() / rates["n"].sum())
+                    for name in ("shown", "leakage")
+                },
+            },
+            "flags": {
+                name: {str(tag): int(rows[name].sum()) for tag, rows in flags}
+                for name in ("identical_object", "subject_is_object")
+            },
             "sources": {"facts": data.source},
             "survival": {
                 "facts": {

@@ -5,6 +5,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import pandas as pd
@@ -38,12 +39,12 @@ class Parallel:
     source: str
     dropped: pd.DataFrame
 
-    @property
+    @cached_property
     def languages(self) -> tuple[str, ...]:
         """Language tags in order of first appearance."""
         return tuple(dict.fromkeys(self.frame["language"]))
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Ids in order of first appearance."""
         return tuple(dict.fromkeys(self.frame["id"]))

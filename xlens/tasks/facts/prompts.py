@@ -115,13 +115,16 @@ def demonstrations(
 
 
 @typed
-def relation_table(facts: Facts, *, shots: int = 3, shown: Shown | None = None) -> pd.DataFrame:
+def relation_table(
+    facts: Facts, *, shots: int = 3, shown: Shown | None = None, pool: Facts | None = None
+) -> pd.DataFrame:
     """What can be right in a relation without knowing anything, by language.
 
     Args:
         facts: What is asked.
         shots: Demonstrations.
         shown: Those that are taken, from `demonstrations`.
+        pool: The facts that these are of; None: `facts` themselves.
 
     Returns:
         One row per language and relation: `language relation n objects majority leakage shown`.
@@ -131,7 +134,7 @@ def relation_table(facts: Facts, *, shots: int = 3, shown: Shown | None = None) 
     """
     rows: list[dict[str, Any]] = []
     for tag in facts.languages:
-        own = facts.facts(tag)
+        own, others = facts.facts(tag), (pool or facts).facts(tag)
         for relation in dict.fromkeys(facts.relations.values()):
             ids = [id for id, fact in own.items() if fact.relation == relation]
             golds = Counter(folded(own[id].objects[0]) for id in ids)
@@ -139,7 +142,7 @@ def relation_table(facts: Facts, *, shots: int = 3, shown: Shown | None = None) 
             drawn = min(shots, n - 1)
             missed = sum(k * comb(n - k, drawn) for k in golds.values()) / comb(n - 1, drawn)
             among = (
-                [_among(own[id], [own[other] for other in shown[id] if other in own]) for id in ids]
+                [_among(own[id], [others[other] for other in shown[id]]) for id in ids]
                 if shown is not None
                 else [float("nan")]
             )

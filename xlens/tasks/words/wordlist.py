@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Self
 
 import pandas as pd
@@ -75,12 +76,12 @@ class WordList(Parallel):
         kinds = {kind: sum(kind_of(id) == kind for id in self.ids) for kind in self.kinds}
         return f"WordList({kinds}, languages={list(self.languages)}, source={self.source!r})"
 
-    @property
+    @cached_property
     def languages(self) -> tuple[str, ...]:
         """Language tags in column order."""
         return tuple(str(column) for column in self.frame.columns)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Item ids in row order."""
         return tuple(str(id) for id in self.frame.index)
