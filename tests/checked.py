@@ -8,6 +8,8 @@ from typing import Any
 
 from beartype import beartype
 
+_made: dict[Any, Callable[..., Any]] = {}
+
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """`beartype`, less `Self`: it has no meaning to beartype before the class is made.
@@ -18,7 +20,17 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     for name, hint in hints.items():
         if "typing.Self" in repr(hint) or not _known(hint, function):
             hints[name] = Any
-    return beartype(function)
+    if "<locals>" not in function.__qualname__ or function.__defaults__ or function.__kwdefaults__:
+        return beartype(function)
+    # A function inside another is made, and would be analysed anew, each time that one is called;
+    # what comes here are empty functions of the same signature, so one check serves them all.
+    key = (function.__module__, function.__qualname__, function.__code__, *hints.items())
+    try:
+        if key not in _made:
+            _made[key] = beartype(function)
+        return _made[key]
+    except TypeError:  # a hint that can't be hashed
+        return beartype(function)
 
 
 def _known(hint: Any, function: Callable[..., Any]) -> bool:

@@ -15,6 +15,7 @@ FORMAT = 1
 # Part of every key: raise it when the engine's numbers may be others than before. Entries of
 # another epoch are never served; `prune(old=True)` removes them.
 EPOCH = 2
+_ATOMS = frozenset({int, str, bool, type(None)})
 
 
 def plain(value: Any, where: str = "key") -> Any:
@@ -35,6 +36,8 @@ def plain(value: Any, where: str = "key") -> Any:
         return value
     if isinstance(value, (list, tuple)):
         items = cast(list[Any], value)
+        if all(type(item) in _ATOMS for item in items):  # the token ids of a prompt
+            return list(items)
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
