@@ -146,3 +146,12 @@ def test_drafts_have_names_of_their_own_and_are_swept_when_their_writer_is_dead(
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     files.write(tmp_path / "a", "abc")
     assert files.digest(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+@pytest.mark.parametrize("said", ["Io error: No space left on device (os error 28)", "Other"])
+def test_a_library_that_meets_a_full_disk_is_told_with_the_place(tmp_path: Path, said: str) -> None:
+    kind = RuntimeError if said == "Other" else OSError
+    with pytest.raises(kind) as caught, files.told(tmp_path / "a", "a model"):
+        raise RuntimeError(said)
+    named = f"A model cannot be saved to {str(tmp_path / 'a')!r}: {said}. What was there"
+    assert str(caught.value).startswith("Other" if said == "Other" else named)

@@ -49,21 +49,36 @@ def saving(folder: Path, header: str, own: Collection[str], what: str) -> Genera
         OSError: it can't be written; what was there is as it was.
     """
     place = folder.resolve()  # a link stays a link
-    try:
+    with told(folder, what):
         _require_own(place, header, own)
         with replacing(place) as draft:
             yield draft
+
+
+@contextmanager
+def told(place: Path, what: str) -> Generator[None]:
+    """Errors of the disk from inside say what isn't saved where, also those of libraries.
+
+    Args:
+        place: Where it goes: the block puts it there whole, or not at all.
+        what: How to call it in an error: "a result".
+
+    Raises:
+        OSError: it can't be written.
+    """
+    try:
+        yield
     except Exception as error:
         # How the writers of safetensors and Parquet say that the disk is full.
         if not isinstance(error, OSError) and "os error" not in str(error).casefold():
             raise
-        told = OSError(
-            f"{what.capitalize()} cannot be saved to {str(folder)!r}: {error}. What was there "
+        failure = OSError(
+            f"{what.capitalize()} cannot be saved to {str(place)!r}: {error}. What was there "
             "before is as it was. Make room, or give a folder that can be written to, and save "
             "again."
         )
-        told.errno = getattr(error, "errno", None)
-        raise told from error
+        failure.errno = getattr(error, "errno", None)
+        raise failure from error
 
 
 def _require_own(folder: Path, header: str, own: Collection[str]) -> None:

@@ -230,9 +230,13 @@ def _save_whole(model: Any, path: Path) -> None:
     from safetensors.torch import save_model
 
     draft = files.unique(path)
-    save_model(model, str(draft))
-    files.sync(draft)
-    files.publish({path: draft})
+    with files.told(path, "a model"):
+        try:
+            save_model(model, str(draft))
+            files.sync(draft)
+            files.publish({path: draft})
+        finally:
+            files.remove(draft)
 
 
 def _reload(model: Any, path: Path) -> None:

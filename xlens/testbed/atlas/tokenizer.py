@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from xlens import files
 from xlens.languages import endonym
 from xlens.testbed.atlas import wordings
 from xlens.testbed.atlas.world import LANGUAGES, World
@@ -71,9 +72,8 @@ def build_tokenizer(world: World) -> Any:
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write `tokenizer.json` and its config, the same bytes for the same tokenizer."""
-    tokenizer.save_pretrained(str(folder))
     path = folder / "tokenizer.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False),
-        encoding="utf-8",
-    )
+    with files.told(folder, "a tokenizer"):
+        tokenizer.save_pretrained(str(folder))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        files.write(path, json.dumps(plain, ensure_ascii=False))

@@ -161,7 +161,7 @@ def export(model: Any, folder: Path) -> None:
     config = {**model.config.to_diff_dict(), "dtype": "float16"}
     config["architectures"] = [type(model).__name__]
     config.pop("_name_or_path", None)
-    with files.replacing(folder) as draft:
+    with files.told(folder, "a model"), files.replacing(folder) as draft:
         save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
         files.write(draft / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
 
