@@ -1,6 +1,7 @@
 """Prompts, their spans by construction, and the choice of demonstrations."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from xlens import Prompt, Prompts
 from xlens.checks import WrongType
-from xlens.prompts import Slot, choose_demonstrations, parse_slot
+from xlens.prompts import Slot, choose_demonstrations, parse_slot, read_prompts
 
 # --- one prompt ---
 
@@ -148,6 +149,20 @@ def test_select_keeps_the_order_here():
 def test_bad_selections(asked, message):
     with pytest.raises(ValueError, match=message):
         some().select(**asked)
+
+
+def test_an_id_has_one_form_of_unicode() -> None:
+    composed, apart = Prompt("a", "en", "caf\u00e9"), Prompt("b", "de", "cafe\u0301")
+    with pytest.raises(ValueError, match=r"'cafe\\u0301' and 'caf\\xe9' are the same text"):
+        Prompts([composed, apart])
+    assert len(Prompts([composed, Prompt("b", "de", composed.id)])) == 2
+
+
+def test_an_id_that_is_null_is_none_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"text": "a", "language": "en", "id": null}\n')
+    with pytest.raises(ValueError, match='line 1: "id" is null'):
+        read_prompts(path)
 
 
 def test_bad_collections():

@@ -41,7 +41,7 @@ def _prompt(row: Record, number: int) -> Prompt:
     meta: Any = row.get("meta", {})
     if not isinstance(meta, dict):
         row.wrong("meta", "an object of plain values")
-    id = row.name("id", default=str(number)) if "id" in row else str(number)
+    id = row.name("id") if "id" in row else str(number)
     text, language = row.text("text"), row.text("language")
     try:
         return Prompt(

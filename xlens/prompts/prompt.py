@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self, overload
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -146,8 +147,9 @@ class Prompts(Sequence[Prompt]):
     """An immutable collection of prompts in which (id, language) is unique.
 
     Raises:
-        ValueError: no prompt at all, the same (id, language) twice, or a name of meta that is text
-            in one prompt and a number in another: no table could hold it.
+        ValueError: no prompt at all, the same (id, language) twice, an id in two forms of Unicode,
+            or a name of meta that is text in one prompt and a number in another: no table could
+            hold it.
         WrongType: something else than prompts.
     """
 
@@ -162,7 +164,13 @@ class Prompts(Sequence[Prompt]):
         if not self._prompts:
             raise ValueError("Prompts needs at least one prompt; got none.")
         seen: set[tuple[str, str]] = set()
+        spelt: dict[str, str] = {}
         for prompt in self._prompts:
+            if (other := spelt.setdefault(normalize("NFC", prompt.id), prompt.id)) != prompt.id:
+                raise ValueError(
+                    f"The ids {prompt.id!a} and {other!a} are the same text to a reader, "
+                    "in two forms of Unicode. Write one in one form (NFC), or choose another."
+                )
             key = (prompt.id, prompt.language)
             if key in seen:
                 raise ValueError(

@@ -37,7 +37,7 @@ def _plain(row: Record, line: int, split: str) -> dict[str, Any]:
     else:
         number = row.whole("gold")
     return {
-        "id": row.name("id", default=str(line)),
+        "id": row.name("id") if "id" in row else str(line),
         "question": row.text("question"),
         "options": options,
         "gold": number,
