@@ -98,3 +98,19 @@ def test_ls_shows_model_prompts_verb_and_age(
 )
 def test_an_age_has_one_unit(since: timedelta, shown: str) -> None:
     assert _age(since) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["store", "ls", "--root", "nowhere"], "No folder 'nowhere'"),
+        (["store", "prune", "--keep", "1G", "--root", "nowhere"], "No folder 'nowhere'"),
+        (["report", "nowhere", "--static", "gif"], "static=['gif']: give a list of formats"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    line: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line)
+    assert ended.value.code == 2 and said in capsys.readouterr().err

@@ -8,7 +8,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -32,6 +32,8 @@ BASES: dict[str, list[str]] = {
     "trace": ["trace", NO_MODEL, "Wo?"],
     "xmrc": ["xmrc", NO_MODEL, "--data", "DATA", "--questions", "en,de"],
     "harvest": ["harvest", NO_MODEL, "PROMPTS"],
+    "store prune": ["store", "prune", "--dry-run", "--keep", "1G"],
+    "report": ["report", NO_MODEL],
 }
 # Options that take any name, or for which the least number means something.
 MEANT = {"--revision", "--attention", "--adapter", "--executor", "--layers", "--out", "--model"}
@@ -42,6 +44,7 @@ MOST = {"n_items", "n_controls", "n_latent", "n_outputs", "n_phases", "per_parag
 MOST |= {"n_candidates", "concurrency", "top_k", "max_new_tokens", "keep_weights"}
 # Told by the models that are named, before one is loaded; or by their endpoints.
 LATER = {"revision", "attention", "adapter", "pair", "phase_layers", "served", "api_key_env"}
+MEANT_FIELDS = {"last", "token_budget", "strengths", "removal_strengths", "root"}
 LATER |= {"extra_body", "price_in", "price_out", "temperature"}
 
 
@@ -61,11 +64,17 @@ def said(line: Sequence[str]) -> tuple[object, str]:
     return code, err.getvalue()
 
 
+def error_of(told: str) -> str:
+    """The line of an error at the end of what is said."""
+    return told[max(0, told.rfind("xlens: error:")) :]
+
+
 def options(command: str) -> Iterator[tuple[str, str]]:
     """The long name of each option of a command, and its type as it is written."""
     from xlens.cli import app
 
-    for argument in app[command].assemble_argument_collection():
+    found = reduce(lambda place, word: place[word], command.split(), app)
+    for argument in found.assemble_argument_collection():
         names = [name for name in argument.names if name.startswith("--")]
         if names and not names[0].startswith("--no-"):
             yield names[0], str(argument.hint)
@@ -75,6 +84,7 @@ def command_line(ground: Ground, command: str, base: Sequence[str]) -> Row:
     """Every option of a command, with what can't be meant."""
     row = Row(f"bad input, options of {command}")
     places = {"DATA": str(ground.data), "PROMPTS": str(ground.prompts)}
+    usual = error_of(said([places.get(word, word) for word in base])[1])
     for name, hint in options(command):
         kind = next((kind for kind in NUMBERS if kind in hint), None)
         if "bool" in hint or name in MEANT:
@@ -86,12 +96,14 @@ def command_line(ground: Ground, command: str, base: Sequence[str]) -> Row:
                 at = line.index(name)
                 line = line[:at]
             code, told = said([*line, f"{name}={token}"])
-            error = told[told.rfind("xlens: error:") :]
+            error = error_of(told)
             if code != 2 or "Traceback" in told or error.count("\n") != 1:
                 row.faults.append(f"{command} {name}={token!r}: {code} {told[-300:]!r}")
-            elif NO_MODEL in error and len(error) < 600:
-                row.counts["taken"] += 1
-                row.counts[f"taken: {command} {name}={token!r}"] += 1
+            elif error == usual:
+                row.counts["of a model's size, or as many as there are"] += 1
+                field = name.removeprefix("--").replace("-", "_")
+                if field not in MOST | LATER | MEANT_FIELDS:
+                    row.faults.append(f"{command} {name}={token!r} is taken")
     return row
 
 

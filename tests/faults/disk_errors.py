@@ -268,12 +268,13 @@ def command(name: str, line: Sequence[str], folder: Path, times: int) -> Row:
                 commands.run(line, place)
 
         code, told = ended(forked(work, said)), said.read_text()
+        # It is told as it was named: `--out out`.
         error = told[told.rfind("xlens: error:") :]
         row.counts["went on"] += code == 0
         if code and (
             code != 2
             or "Traceback" in told
-            or not ("'out/" in error or str(place) in error)
+            or not ("'out" in error or str(place) in error)
             or os.strerror(number) not in error
         ):
             row.faults.append(f"call {at} of {total}: exit code {code}, {told[-400:]}")

@@ -146,7 +146,9 @@ def report(
         run: Folder of a run.
         static: Pictures to write beside the pages: png svg pdf (needs the extra `static`).
     """
+    from xlens.figures.export import check_static
     from xlens.report import write_report
     from xlens.runs import RunDirectory
 
+    check_static(static)
     print(write_report(RunDirectory.open(run), static=static))

@@ -2,13 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
 from xlens.studies.study import Switch
 from xlens.terminal import show_table
 from xlens.wording import number_of
+
+if TYPE_CHECKING:
+    from xlens.engine.store import Store
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")
 _UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
@@ -26,9 +29,9 @@ def ls(*, root: Path | None = None) -> None:
     Args:
         root: Folder of the store; default: the one in the user's cache (`XLENS_CACHE` moves it).
     """
-    from xlens.engine.store import EPOCH, Store
+    from xlens.engine.store import EPOCH
 
-    store = Store(root)
+    store = _store(root)
     entries = store.entries()
     now = datetime.now(UTC)
     rows: list[list[str]] = []
@@ -77,10 +80,9 @@ def verify(
         repair: Drop damaged shards; the next run computes only these again.
         root: Folder of the store.
     """
-    from xlens.engine.store import Store
     from xlens.engine.store.errors import command
 
-    store = Store(root)
+    store = _store(root)
     found = store.verify(entry, repair=repair)
     for damage in found.damage:
         done = "Dropped; the next run computes it again. " if damage.repaired else ""
@@ -124,9 +126,7 @@ def prune(
         dry_run: Only say what would go.
         root: Folder of the store.
     """
-    from xlens.engine.store import Store
-
-    store = Store(root)
+    store = _store(root)
     done = store.prune(
         ids=entries or None,
         older_than=None if older_than is None else timedelta(days=_number(older_than, _UNITS)),
@@ -140,6 +140,15 @@ def prune(
     print(f"{verb} {number_of(len(done.removed), 'entry', 'entries')}, {done.size / 1e6:.1f} MB")
     for info in done.in_use:
         print(f"spared {info.id[:12]}: a process is computing it; prune it when that has ended")
+
+
+def _store(root: Path | None) -> "Store":
+    """The store in a folder; where none is named there may be none yet."""
+    from xlens.engine.store import Store
+
+    if root is not None and not root.is_dir():
+        raise ValueError(f"No folder {str(root)!r}: --root takes that of a store, or leave it out.")
+    return Store(root)
 
 
 def _age(since: timedelta) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from xlens.cli.shown import show
 from xlens.engine import Store
-from xlens.figures.export import STATIC
+from xlens.figures.export import check_static
 from xlens.report import page_of, write_report
 from xlens.report.build import Page
 from xlens.report.lens import left_out
@@ -57,8 +57,7 @@ def study_job(
     Raises:
         ValueError: what `xlens.run` refuses, or pictures of an unknown kind.
     """
-    if unknown := sorted(set(static) - set(STATIC)):
-        raise ValueError(f"Unknown pictures {unknown}; --static takes {', '.join(STATIC)}.")
+    check_static(static)
     if dry_run:
         plans = forecast(study, list(model), loading=loading, serving=serving)
         _print(line for name, plan in plans.items() for line in planned_lines(name, plan))

@@ -105,6 +105,19 @@ def title_text(fig: go.Figure) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", text))
 
 
+def check_static(static: Collection[str]) -> None:
+    """Refuse formats that no picture is written in.
+
+    Raises:
+        ValueError: some; says which.
+    """
+    if given := sorted(set(static) - set(STATIC)):
+        raise ValueError(
+            f"static={given!r}: give a list of formats from {STATIC}; HTML and JSON are always "
+            "written."
+        )
+
+
 def _check(figures: Mapping[str, go.Figure], static: Collection[str]) -> None:
     for name in figures:
         if not re.fullmatch(r"[\w][\w.@-]*", name, re.ASCII):
@@ -112,11 +125,7 @@ def _check(figures: Mapping[str, go.Figure], static: Collection[str]) -> None:
                 f"{name!r} can't name a figure's files: use letters, digits, '-', '_', '.' and "
                 "'@', a letter or digit first."
             )
-    if given := sorted(set(static) - set(STATIC)):
-        raise ValueError(
-            f"static={given!r}: give a list of formats from {STATIC}; HTML and JSON are always "
-            "written."
-        )
+    check_static(static)
 
 
 def _write_static(
