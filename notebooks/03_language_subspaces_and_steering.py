@@ -117,7 +117,7 @@ figures.language_map_animation(language_map(states))
 
 # %%
 inside = latent_options(model, asked, languages=["de", "ru"], shots=2, pool=choices, progress=False)
-figures.latent_share(inside)
+figures.latent_share(inside.summary())
 
 # %% [markdown]
 # ## Do languages that are alike inside answer alike?

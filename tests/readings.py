@@ -6,6 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from xlens.stats import Resampling
+from xlens.studies.reading import SUMMARIES
+from xlens.studies.steps.reading_summary import summary_steps
 from xlens.tasks.xmrc import ReadingSet, read_reading
 
 LANGUAGES = ("en", "de", "ru", "zh-Hans")
@@ -107,3 +110,13 @@ def squad(language: str) -> dict:
         for title, found in data.items()
     ]
     return {"version": "1.1", "data": articles}
+
+
+def summed(parts: dict) -> dict:
+    """Parts with the summaries that a study makes of them."""
+    how = parts["scores"].resampling if "scores" in parts else Resampling()
+    made = {**parts}
+    names = [name for name in SUMMARIES if name in parts and SUMMARIES[name] not in parts]
+    for step in summary_steps(names, how):
+        made |= step.make(made)
+    return made

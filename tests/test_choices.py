@@ -409,7 +409,7 @@ def test_layers_show_the_pivots_options_where_the_pivot_is(bed):
     assert set(gold["set"]) == {"pivot"}
     assert (after["right_native"] == 1).all()
     assert set(found.options["set"]) == {"native", "pivot", "control"}
-    summary = found.summary(resampling=Resampling(draws=20))
+    summary = found.summary(resampling=Resampling(draws=20)).table
     assert len(summary) == 4 * 7
     row = summary[(summary["quantity"] == "share") & (summary["layer"] == 3)].iloc[0]
     assert row["mean"] == pytest.approx(means.loc[3, "share"])
@@ -439,9 +439,9 @@ def test_scores_are_those_of_the_prompts(facts):
 
 def test_the_figure_draws_each_language_with_its_control(bed):
     found = latent_options(bed.model, pivot_choices(bed, "de", "en"), progress=False)
-    fig = latent_share(found)
+    fig = latent_share(found.summary())
     lines = {t.name: list(t.y) for t in fig.data if t.fill is None}
-    means = found.summary().set_index(["quantity", "layer"])["mean"]
+    means = found.summary().table.set_index(["quantity", "layer"])["mean"]
     assert lines["English (en) options"] == pytest.approx(list(means["share"]))
     assert lines["control: another item's"] == pytest.approx(list(means["share_control"]))
     assert "items" in fig.layout.title.text and len(lines) == 4

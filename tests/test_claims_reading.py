@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from phase_kit import curves
+from readings import summed
 from test_phases_compare import DE, EN, depth
 
 from xlens import phases
 from xlens.phases.curves import ALL
-from xlens.report import reading_inside
 from xlens.report.reading_inside import phase_findings, phase_rows
 from xlens.report.reading_tables import (
     leaderboard_rows,
@@ -25,6 +25,7 @@ from xlens.report.reading_tables import (
 )
 from xlens.stats import Resampling
 from xlens.studies.phases import TWIN
+from xlens.studies.steps import reading_summary
 from xlens.studies.steps.leaderboard import BY_CHANCE, leaderboard
 from xlens.tasks.xmrc import OracleResult, ReadingResult
 from xlens.wording import percent
@@ -90,7 +91,7 @@ def result(
 
 
 def said_of(found: ReadingResult, start: str) -> str:
-    (said,) = [s for s in reading_findings({"scores": found}) if s.startswith(start)]
+    (said,) = [s for s in reading_findings(summed({"scores": found})) if s.startswith(start)]
     return said
 
 
@@ -134,7 +135,9 @@ def test_too_few_paragraphs_for_an_interval_are_not_called_a_tie():
 @quick
 @given(cut=st.fixed_dictionaries(dict.fromkeys(CELLS, shares)))
 def test_combinations_cut_off_most_are_all_of_them(cut):
-    said = [s for s in reading_findings({"scores": result(cut=cut)}) if "cut answers off" in s]
+    said = [
+        s for s in reading_findings(summed({"scores": result(cut=cut)})) if "cut answers off" in s
+    ]
     assert bool(said) == any(cut.values())
     if said:
         assert f"in {sum(x > 0 for x in cut.values())} of 3 combinations" in said[0]
@@ -167,7 +170,7 @@ def test_the_oracle_is_told_with_the_chance_of_its_sentences(hits):
         for n, hit in enumerate(hits)
     ]
     found = OracleResult(provenance={}, items=pd.DataFrame(rows), left_out=pd.DataFrame())
-    (said,) = oracle_findings({"oracle": found})
+    (said,) = oracle_findings(summed({"oracle": found}))
     assert (
         f"the right answer in {percent(np.mean(hits))} (chance 25 %, longest sentence 50 %;" in said
     )
@@ -186,7 +189,7 @@ def test_the_oracle_is_told_by_the_intervals_that_were_asked_for():
         how = Resampling(confidence=confidence)
         assert int((found.summary(resampling=how)["above_low"] > 0).sum()) == clear
         scores = replace(result(), provenance={"scores": how.provenance()})
-        (said,) = oracle_findings({"oracle": found, "scores": scores})
+        (said,) = oracle_findings(summed({"oracle": found, "scores": scores}))
         assert f"in {clear} of 1 combinations" in said
 
 
@@ -253,7 +256,7 @@ def detected():
 def test_phases_are_held_against_random_weights(detected, mine, blank):
     parts = {"phases": detected[mine]}
     parts |= {} if blank is None else {TWIN: detected[blank]}
-    first, *others = phase_findings(parts)
+    first, *others = phase_findings(summed(parts))
     assert first.startswith(f"Inside: {detected[mine].verdict()}")
     assert ("no finding" in first) == (mine == 0 and blank == 0)
     told = [s for s in others if s.startswith("The same with random weights")]
@@ -293,13 +296,13 @@ def test_deeper_is_told_from_the_interval_and_against_random_tokens(mine, random
         return pd.DataFrame([one, pooled, one])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading_inside, "depth_gap", gap)
+        patch.setattr(reading_summary, "depth_gap", gap)
         (said,) = [
             s
-            for s in phase_findings({"depth": found, "depth-control": control})
+            for s in phase_findings(summed({"depth": found, "depth-control": control}))
             if s.startswith("By it")
         ]
-        (alone,) = [s for s in phase_findings({"depth": found}) if s.startswith("By it")]
+        (alone,) = [s for s in phase_findings(summed({"depth": found})) if s.startswith("By it")]
     low, value, high = mine
     assert ("lies deeper than" in said) == (low > 0)
     assert ("lies less deep than" in said) == (high < 0)
@@ -312,27 +315,27 @@ def test_deeper_is_told_from_the_interval_and_against_random_tokens(mine, random
 
 def test_a_depth_of_few_prompts_is_not_called_the_same(monkeypatch):
     none = pd.DataFrame([{"language": ALL, "gap": 2.0, "low": np.nan, "high": np.nan}])
-    monkeypatch.setattr(reading_inside, "depth_gap", lambda _, **__: none)
-    said = phase_findings({"depth": depth({"en": EN})})[-1]
+    monkeypatch.setattr(reading_summary, "depth_gap", lambda _, **__: none)
+    said = phase_findings(summed({"depth": depth({"en": EN})}))[-1]
     assert "can't be told apart" in said and "nan" not in said
 
 
 def test_a_depth_that_is_not_known_is_called_so():
     none = [np.nan] * 4
-    said = phase_findings({"depth": depth({"en": (none, [6.0] * 4)})})[0]
+    said = phase_findings(summed({"depth": depth({"en": (none, [6.0] * 4)})}))[0]
     assert "by which 95 % of a segment's relevance is reached, of 10" in said
     assert "the question's is unknown, the context's is 6.0 [" in said
     other = replace(depth({"en": EN}), options={"reading": "percentile", "share": 0.9})
-    assert "relevance reaches the 90th percentile" in phase_findings({"depth": other})[0]
+    assert "relevance reaches the 90th percentile" in phase_findings(summed({"depth": other}))[0]
 
 
 def test_prompts_that_say_something_are_counted_by_kind():
     made = curves({"patch_question": 3, "patch_context": 6}, n=12)
-    assert not [s for s in phase_findings({"curves": made}) if "say something" in s]
+    assert not [s for s in phase_findings(summed({"curves": made})) if "say something" in s]
     made.values[0, :3] = np.nan
-    (said,) = phase_findings({"curves": made})
+    (said,) = phase_findings(summed({"curves": made}))
     assert "Of 12 prompts, 9 to 12 say something" in said and "(fewest: patch_question)" in said
     made.values[1, :3] = np.nan
-    (said,) = phase_findings({"curves": made})
+    (said,) = phase_findings(summed({"curves": made}))
     assert "Of 12 prompts, 9 say something" in said
     assert "(fewest: patch_question, patch_context)" in said

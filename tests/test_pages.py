@@ -101,6 +101,7 @@ OPENINGS = {
     "lens": {"weights": EVIL},
     "choices": {"percent": EVIL},
     "process": {"percent": EVIL, "steered_only": False},
+    "phases": {"percent": EVIL},
     "reading": dict.fromkeys(("tag", "pivot", "percent"), EVIL)
     | {"exchanged": True, "unasked": True},
 }
@@ -155,6 +156,31 @@ def test_a_page_of_tables_escapes_what_results_hold(tmp_path):
     finally:
         del Result.KINDS[Told.__module__, "Told"]
     assert EVIL not in html and Page(html).text.count(EVIL) >= 4
+
+
+# --- nothing is computed ---
+
+COMPUTES = {
+    *("mean", "sum", "max", "min", "median", "std", "var", "quantile", "average", "abs", "cumsum"),
+    *("groupby", "agg", "aggregate", "apply", "merge", "join_frames", "pivot", "pivot_table"),
+    *("nunique", "value_counts", "corr", "rank", "cumcount", "sample", "resample", "summary"),
+}
+
+
+def computed(code: str) -> set[str]:
+    """Names of the methods of tables that a module calls to compute something."""
+    calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    return {f.attr for f in calls if isinstance(f, ast.Attribute)} & COMPUTES
+
+
+def test_reports_read_parts_and_compute_nothing():
+    """What is computed of a part is a part too, or a method of the result in its own room.
+
+    That reports know no statistics, import-linter says.
+    """
+    for path in (PACKAGE / "report").glob("*.py"):
+        assert not computed(path.read_text(encoding="utf-8")), path
+    assert computed("x = table.groupby('a')['b'].mean()") == {"groupby", "mean"}
 
 
 # --- the terminal ---

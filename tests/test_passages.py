@@ -89,12 +89,13 @@ def test_options_inside_are_drawn_by_passage():
             for id, passage in PASSAGE.items()
         ]
     )
+    none = pd.DataFrame(columns=["set", "id", "language", "option"])
     found = LatentOptions(
-        provenance={}, options=pd.DataFrame(), items=items, dropped=pd.DataFrame(), pivot="en",
+        provenance={}, options=none, items=items, dropped=pd.DataFrame(), pivot="en",
         gold={}, paragraphs=PASSAGE,
     )  # fmt: skip
-    whole = found.summary(resampling=FEW).iloc[0]
-    alone = replace(found, paragraphs={}).summary(resampling=FEW).iloc[0]
+    whole = found.summary(resampling=FEW).table.iloc[0]
+    alone = replace(found, paragraphs={}).summary(resampling=FEW).table.iloc[0]
     assert width(whole) > 1.5 * width(alone)
 
 

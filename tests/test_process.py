@@ -54,7 +54,8 @@ def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
     model = kit.model(folder)
     found = study_process(model, choices, study=STUDY, folder=tmp_path, progress=False)
     assert list(found) == [
-        *("consistency", "similarity", "probe", "map", "latent", "dissociation", "steering")
+        *("consistency", "similarity", "probe", "map", "latent", "latent-summary", "dissociation"),
+        "steering",
     ]
     for part in found.values():
         kit.names_its_model(part, model)

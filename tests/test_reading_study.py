@@ -18,7 +18,7 @@ import tiny
 from xlens.cli import main
 from xlens.report import write_report
 from xlens.report.reading import write_table
-from xlens.report.reading_inside import correlation_rows, phase_findings, stability_rows
+from xlens.report.reading_inside import phase_findings, stability_rows
 from xlens.report.reading_tables import (
     oracle_rows,
     reading_findings,
@@ -35,6 +35,7 @@ from xlens.studies.steps.context_retrieval import check_reading
 from xlens.studies.steps.leaderboard import find_pairs, given_pairs, leaderboard
 from xlens.studies.steps.reading_phases import phase_questions
 from xlens.studies.steps.reading_prompts import combinations
+from xlens.studies.steps.reading_summary import stability_and_scores
 from xlens.tasks.xmrc import (
     Predictions,
     ReadingResult,
@@ -181,7 +182,8 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     assert any("no p can be below 0.25." in s for s in said)
     assert any(s.startswith("The same with random weights, in one language: no two") for s in said)
     assert stability_rows(found["stability"])[0][:3] == ["index", "English", "German"]
-    assert correlation_rows({"x": found}) is None  # one language besides the pivot
+    # One language besides the pivot.
+    assert stability_and_scores({"x": found}, Resampling()) is None
     rows = score_rows(found)
     assert [row[:4] for row in rows] == [["en", "en", "en", "4"], ["en", "de", "en", "4"]]
     first = score_rows({k: found[k] for k in ("scores", "first-sentence")})
@@ -204,7 +206,7 @@ def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
 def test_sentences_are_left_out_for_right_and_own_answers(folder):
     options = SMALL | {"controls": (), "settings": ("en-en", "en-x"), "questions": ("en", "de")}
     study = ReadingStudy(**options, oracle=True, per_paragraph=2)
-    assert study.parts(None) == ("predictions", "scores", "oracle")
+    assert study.parts(None) == ("predictions", "scores", "oracle", "summary", "oracle-summary")
     parts = study_reading(kit.model(folder), readings.reading_set(), study=study, progress=False)
     assert parts["predictions"].table["paragraph"].nunique() == 2  # two questions on each
     items = parts["oracle"].items
@@ -213,7 +215,7 @@ def test_sentences_are_left_out_for_right_and_own_answers(folder):
         ("de", 2),
         ("en", 2),
     ]
-    head, rows = oracle_rows(parts["oracle"])
+    head, rows = oracle_rows(parts["oracle-summary"])
     assert head[:4] == ["text", "question", "answer", "target"] and rows[0][-1] == "2"
     (said,) = [s for s in reading_findings(parts) if "left out in turn" in s]
     assert "the right answer in" in said and "chance 33 %" in said
@@ -364,7 +366,9 @@ def test_a_share_of_what_is_not_read_is_no_finding():
         ]
         made = predictions_of(prompts, texts, model="m", provenance={})
         said = " ".join(
-            reading_findings({"scores": reading_scores(made, resampling=Resampling(draws=50))})
+            reading_findings(
+                readings.summed({"scores": reading_scores(made, resampling=Resampling(draws=50))})
+            )
         )
         assert ("of English's" in said) == told
         assert ("shares of it say nothing" in said) != told

@@ -39,6 +39,7 @@ def untitled() -> ReadingSet:
 def page(path, models: dict[str, dict[str, Result]]) -> str:
     """The report of results that were made elsewhere."""
     run = RunDirectory.create(path, {"xmrc": {"model": list(models)}}, {"command": "x"})
+    models = {model: readings.summed(parts) for model, parts in models.items()}
     for model, parts in models.items():
         for name, part in parts.items():
             part.save(run.result_folder(model, name))
@@ -217,7 +218,7 @@ def test_another_text_is_called_another_articles_only_where_that_is_known(tmp_pa
     for reading, told in ((readings.reading_set(), True), (untitled(), False)):
         result = scores(["en-en", "en-x"], ["en", "de"], control=True, reading=reading)
         assert result.other_text == ("another article's text" if told else "another text")
-        said = " ".join(reading_findings({"scores": result}))
+        said = " ".join(reading_findings(readings.summed({"scores": result})))
         assert f"With {result.other_text} F1 is" in said
         html = page(tmp_path / str(told), {"m": {"scores": result}})
         assert ("another article" in html) == told

@@ -47,6 +47,65 @@ class Dissociation(Result):
         """`table`."""
         return self.table
 
+    def counted(self, level: float, *, metric: str = "spearman") -> "Counted | None":
+        """How many correlations there are, and how many of them stay; None: nothing varies.
+
+        Args:
+            level: Of the tests.
+            metric: Of consistency.
+        """
+        known = self.table.dropna(subset=["rho"])
+        known = known[known["metric"] == metric]
+        raw, out = (known[known["kind"] == kind] for kind in KINDS)
+        if raw.empty:
+            return None
+        before, after = (_signed(rows[rows["p"] < level]) for rows in (raw, out))
+        told = {cell[:2] for cell in _signed(out)}
+        strength = raw["rho"].abs()
+        return Counted(
+            n=len(raw),
+            found=len(before),
+            negative=sum(sign < 0 for *_, sign in before),
+            strongest=raw[strength == strength.max()],
+            adjusted=bool((self.table["kind"] == "accuracy_out").any()),
+            n_adjusted=len(out),
+            stay=len(before & after),
+            untold=sum(cell[:2] not in told for cell in before),
+            new=len(after - before),
+        )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Correlations of a `Dissociation` in numbers.
+
+    Attributes:
+        n: Combinations of layer and measure.
+        found: Of these, correlated by the test.
+        negative: Of these, the negative ones.
+        strongest: Rows of the strongest: several where they are alike.
+        adjusted: Whether accuracy was taken out as well.
+        n_adjusted: Combinations with accuracy taken out.
+        stay: Of those found, how many are found then too, with the same sign.
+        untold: Of those found, of how many nothing can be told then.
+        new: Found then only, or with another sign.
+    """
+
+    n: int
+    found: int
+    negative: int
+    strongest: pd.DataFrame
+    adjusted: bool
+    n_adjusted: int
+    stay: int
+    untold: int
+    new: int
+
+
+def _signed(rows: pd.DataFrame) -> set[tuple[Any, ...]]:
+    """Layer, measure and sign: a correlation that turns round is another one."""
+    return set(zip(rows["layer"], rows["measure"], np.sign(rows["rho"]), strict=True))
+
 
 @typed
 def dissociation(

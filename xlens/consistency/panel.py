@@ -86,6 +86,25 @@ class ConsistencyResult(Result):
         columns = ["value", "control"]
         return self.pairs.groupby("metric", sort=False)[columns].mean().reset_index()
 
+    def dependent(self, level: float) -> int:
+        """In how many pairs of languages right answers fall together, by tests at that level."""
+        return int((self.dependence["p_adjusted"] < level).sum())
+
+    def changed(self) -> dict[str, int]:
+        """By way of comparing options, how many answers are others than by the way used here."""
+        counts = self.ways.groupby("by", sort=False)["changed"].sum()
+        return {str(way): int(n) for way, n in counts.items()}
+
+    @property
+    def n_answers(self) -> int:
+        """Answers, of all languages."""
+        return int(self.languages["n"].sum())
+
+    @property
+    def n_unsettled(self) -> int:
+        """Of these, how many depend on how options of unequal length are compared."""
+        return int(self.languages["unsettled"].sum())
+
 
 @typed
 def consistency(

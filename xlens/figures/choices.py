@@ -8,8 +8,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lengths import WORDS
-from xlens.stats import Resampling
-from xlens.tasks.choices import LatentOptions
+from xlens.tasks.choices import LatentSummary
 from xlens.wording import range_of
 
 _LINES = (
@@ -20,7 +19,7 @@ _TITLES = ("share of {pivot} options", "right option first")
 
 
 @typed
-def latent_share(result: LatentOptions, *, resampling: Resampling = Resampling()) -> go.Figure:
+def latent_share(result: LatentSummary) -> go.Figure:
     """The pivot's share of the options' probability, and how often its best option is right.
 
     A column per language; above the share with its control, below how often the most probable
@@ -29,10 +28,9 @@ def latent_share(result: LatentOptions, *, resampling: Resampling = Resampling()
     language gets whatever the question: only what lies above it says something.
 
     Args:
-        result: From `xlens.tasks.choices.latent_options`.
-        resampling: Of the intervals.
+        result: `LatentOptions.summary()`.
     """
-    table = result.summary(resampling=resampling)
+    table = result.table
     languages = list(dict.fromkeys(table["language"]))
     pivot = theme.plain(theme.language_label(result.pivot))
     fig = make_subplots(
@@ -75,8 +73,8 @@ def latent_share(result: LatentOptions, *, resampling: Resampling = Resampling()
         fig,
         title="Which language's options does a layer favour?",
         notes=[
-            f"{range_of(table['n'], 'item')} · options compared {WORDS[result.by]} · shaded: "
-            f"{resampling.percent} interval of the mean · dotted: guessing"
+            f"{range_of(table['n'], 'item')} · options compared {WORDS[result.by]} · "
+            f"{bands.shaded(result.confidence)} · dotted: guessing"
         ],
         height=440,
         legend=names,

@@ -12,7 +12,6 @@ from xlens.phases.correlation import StabilityCorrelation
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
 from xlens.phases.stability import INDICES
-from xlens.stats import Resampling
 from xlens.wording import number_of, percent
 
 _ROW = 190
@@ -34,7 +33,7 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
         titles, columns=columns, height=_ROW, apart=0.05, shared_yaxes="all"
     )
     rows = places[-1]["row"]
-    how = Resampling.of(depth.provenance)
+    how = depth.resampling
     summary = depth.summary(resampling=how)
     for i, (tag, place) in enumerate(zip(tags, places, strict=True)):
         for segment, color in zip(depth.segments, _SEGMENTS, strict=False):

@@ -11,7 +11,6 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import theme
 from xlens.languages import english_name
-from xlens.stats import Resampling
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.wording import range_of
 
@@ -98,7 +97,7 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
     fig.update_yaxes(title_text=_METRICS[metric], rangemode="tozero")
     asked = range_of(real["n"], "question")
     paragraphs = range_of(real["paragraphs"], "paragraph")
-    percent = Resampling.of(result.provenance).percent
+    percent = result.resampling.percent
     notes = [f"{asked} on {paragraphs} · whiskers: {percent} interval"]
     notes += [f"grey lines: the same questions, {result.other_text}"] if len(control) else []
     if real["chance"].notna().any():
@@ -287,7 +286,7 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
             f"None of {len(results)} results has ratios of both settings: ask en-en, en-x and x-x "
             "of each model, and look at the column `flag` of `.summary`."
         )
-    percent = Resampling.of(results[0].provenance).percent
+    percent = results[0].resampling.percent
     end = 1.05 * highest
     fig.add_scatter(
         x=[0, end],

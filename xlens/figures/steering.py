@@ -7,7 +7,6 @@ from plotly.subplots import make_subplots
 
 from xlens.checks import typed
 from xlens.figures import theme
-from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
 from xlens.wording import number_of, percent, range_of
 
@@ -187,7 +186,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     fig.update_xaxes(nticks=4)
     fig.update_layout(hovermode="closest")
     n = number_of(int(result.test["n"].max()), "test item")
-    level = Resampling.of(result.provenance).percent
+    level = result.resampling.percent
     return theme.finish(
         fig,
         title=f"Steering towards {target}: change on the test items",

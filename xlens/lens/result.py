@@ -43,6 +43,16 @@ class LensSummary(Result):
     task: str
     confidence: float
 
+    @property
+    def highest(self) -> float:
+        """The highest mean probability of any language at any layer."""
+        return float(self.curves["mean"].max())
+
+    @property
+    def n_prompts(self) -> int:
+        """The prompts that were asked."""
+        return int(self.landmarks["n"].max())
+
     def to_frame(self) -> pd.DataFrame:
         """`curves`."""
         return self.curves

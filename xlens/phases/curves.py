@@ -222,6 +222,12 @@ class Curves(Result):
             confidence=resampling.confidence,
         )
 
+    @property
+    def telling(self) -> dict[str, int]:
+        """By kind, the prompts that say something at some layer."""
+        found = np.isfinite(self.values).any(axis=2).sum(axis=1)
+        return {kind: int(n) for kind, n in zip(self.kinds, found, strict=True)}
+
     def to_frame(self) -> pd.DataFrame:
         """One row per kind, prompt and layer: `kind id language layer value control excess`."""
         n_kinds, n_prompts, n_layers = self.values.shape

@@ -92,6 +92,11 @@ class DepthResult(Result):
         """In order."""
         return tuple(self.table["segment"].unique())
 
+    @property
+    def resampling(self) -> Resampling:
+        """What the intervals were drawn by."""
+        return Resampling.of(self.provenance)
+
     def summary(
         self,
         *,

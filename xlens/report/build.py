@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens.checks import typed
-from xlens.report import choices, facts, lens, plain, process, reading
+from xlens.report import choices, facts, lens, phases, plain, process, reading
 from xlens.report.blocks import Section
 from xlens.results import Result
 from xlens.runs import RunDirectory
@@ -40,7 +40,8 @@ PAGES = {
     "process": _PROCESS,
     "steer": _PROCESS,
     "facts": Page(facts.write_facts_report, facts.offered, facts.told, facts.grew),
-    "xmrc": Page(reading.write_reading_report, reading.offered, reading.told, reading.ranked),
+    "phases": Page(phases.write_phases_report, phases.offered, phases.told),
+    "xmrc": Page(reading.write_reading_report, phases.offered, reading.told, reading.ranked),
 }
 PLAIN = Page(plain.write_plain_report)
 

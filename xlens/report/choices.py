@@ -150,12 +150,14 @@ def _accuracy(known: pd.DataFrame, names: Mapping[str, str]) -> str:
         said = f"Right most often in {_shares(best, names)}, least often in {_shares(worst, names)}"
         if known[["low", "high"]].isna().any(axis=None):
             said += ", of too few items for intervals"
-        elif best["low"].min() <= worst["high"].max():
+        elif min(best["low"]) <= max(worst["high"]):
             said += ", though within the intervals"
-    chances = known.groupby("chance", sort=True)["language"].agg(list)
+    chances: dict[float, list[str]] = {}
+    for chance, tag in zip(known["chance"], known["language"], strict=True):
+        chances.setdefault(chance, []).append(tag)
     if len(chances) == 1:
-        return f"{said}; chance is {chances.index[0]:.2f}."
-    told = [f"{chance:.2f} in {listed(names, tags)}" for chance, tags in chances.items()]
+        return f"{said}; chance is {next(iter(chances)):.2f}."
+    told = [f"{chance:.2f} in {listed(names, tags)}" for chance, tags in sorted(chances.items())]
     return f"{said}; chance is {', '.join(told)}."
 
 
@@ -188,7 +190,7 @@ def _dependence(panel: ConsistencyResult) -> list[str]:
     tested = panel.dependence
     if tested.empty:
         return []
-    lift = panel.pairs.loc[panel.pairs["metric"] == "lift", ["value", "control"]].mean()
+    (lift,) = (row for row in panel.means().to_dict("records") if row["metric"] == "lift")
     means = f"mean lift {_two(lift['value'])}, with permuted items {_two(lift['control'])}"
     how = panel.provenance.get("consistency", panel.provenance)
     n, passages = (int(how.get(name, 0)) for name in ("n_items", "n_clusters"))
@@ -196,7 +198,7 @@ def _dependence(panel: ConsistencyResult) -> list[str]:
         means += f"; they take the {n} items for independent, though these are of {passages} texts"
     return [
         "Being right in one language goes with being right in another, beyond accuracy, in "
-        f"{(tested['p_adjusted'] < LEVEL).sum()} of {len(tested)} pairs of languages (exact tests, "
+        f"{panel.dependent(LEVEL)} of {len(tested)} pairs of languages (exact tests, "
         f"adjusted for all of them; {means})."
     ]
 

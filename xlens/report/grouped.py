@@ -1,5 +1,6 @@
 """The parts of a run as pages take them: by model, and in it by group, such as a pair."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xlens.results import Result, by_group
@@ -41,3 +42,25 @@ def groups(run: RunDirectory) -> dict[str, Group]:
             "results/<model>/<part>/ holds at least one."
         )
     return found
+
+
+def require_summaries(
+    run: RunDirectory, parts: Mapping[str, Mapping[str, Result]], summaries: Mapping[str, str]
+) -> None:
+    """Refuse parts without the summaries that a page is made of.
+
+    Args:
+        run: Whose parts.
+        parts: Of each model or group.
+        summaries: Of what each part is summed up in.
+
+    Raises:
+        ValueError: an older xlens made them, or the run was stopped; with the command that goes on.
+    """
+    for name, own in parts.items():
+        if lacking := [s for part, s in summaries.items() if part in own and s not in own]:
+            raise ValueError(
+                f"{str(run.path)!r} has no {' and no '.join(lacking)} of {name}: an older xlens "
+                "made none, or the run was stopped before. The same command makes it from what is "
+                f"saved: {run.provenance.get('command', f'xlens {run.command} --out {run.path}')}"
+            )

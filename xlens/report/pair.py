@@ -119,7 +119,7 @@ def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, st
             row = landmark(one, name)
             cells.append("–" if row is None else with_interval(row))
         rows.append([label, *cells])
-    rows.append(["prompts", *(str(int(s.landmarks["n"].max())) for s in conditions.values())])
+    rows.append(["prompts", *(str(s.n_prompts) for s in conditions.values())])
     head = [condition_label(name, control=i > 0) for i, name in enumerate(conditions)]
     level = percent(summary.confidence, whole=False)
     return Table(

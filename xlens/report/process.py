@@ -5,9 +5,6 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.figures import (
     Figure,
@@ -32,18 +29,17 @@ from xlens.report.choices import (
     listed_models,
     means_table,
 )
-from xlens.report.grouped import Group, groups
+from xlens.report.grouped import Group, groups, require_summaries
 from xlens.report.sentences import listed, used
 from xlens.report.ways import ways_table
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
-from xlens.stats import Resampling
 from xlens.steering import EFFECTS, SteeringResult
-from xlens.studies.process import PARTS
+from xlens.studies.process import LATENT, PARTS
 from xlens.studies.steering import STEERING
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
-from xlens.tasks.choices import LatentOptions
+from xlens.tasks.choices import LatentSummary
 from xlens.wording import number_of
 
 PART_WORDS = {"latent": "options inside", "dissociation": "the test whether the two go together"}
@@ -81,9 +77,10 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     figures = {
         f"{key}-{name}": fig
         for key, group in found.items()
-        for name, fig in _figures(group.parts, run.resampling).items()
+        for name, fig in _figures(group.parts).items()
     }
     sets = {key: group.parts for key, group in found.items()}
+    require_summaries(run, sets, {"latent": LATENT})
     names = language_names(sets.values())
     made_by = [next(iter(parts.values())).provenance for parts in sets.values()]
     models = listed_models(made_by)
@@ -174,7 +171,7 @@ def language_names(sets: Iterable[Mapping[str, Result]]) -> dict[str, str]:
     return english_names(tags)
 
 
-def _figures(parts: Mapping[str, Result], resampling: Resampling) -> dict[str, Figure]:
+def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
     for part in parts.values():
         if isinstance(part, ConsistencyResult):
@@ -189,8 +186,8 @@ def _figures(parts: Mapping[str, Result], resampling: Resampling) -> dict[str, F
             drawn["probe"] = probe_curves(part)
         elif isinstance(part, LanguageMap):
             drawn["map"] = language_map_animation(part)
-        elif isinstance(part, LatentOptions):
-            drawn["latent"] = latent_share(part, resampling=resampling)
+        elif isinstance(part, LatentSummary):
+            drawn["latent"] = latent_share(part)
         elif isinstance(part, Dissociation):
             chosen = ["cka_unbiased", "cosine", "cosine_centred", "mexa"]
             drawn["dissociation"] = dissociation_curves(part, chosen)
@@ -234,35 +231,28 @@ def _section(
 
 
 def _dissociated(found: Dissociation) -> str:
-    table = found.table.dropna(subset=["rho"])
-    table = table[table["metric"] == "spearman"]
-    raw, out = (table[table["kind"] == kind] for kind in ("value", "accuracy_out"))
-    if raw.empty:
+    counted = found.counted(LEVEL)
+    if counted is None:
         return "Similarity inside and consistency of answers: nothing varies, so no correlation."
-    before, after = (_cells(rows[rows["p"] < LEVEL]) for rows in (raw, out))
-    strength = raw["rho"].abs()
-    best = raw[strength == strength.max()].to_dict("records")
-    against = sum(sign < 0 for *_, sign in before)
-    combinations = number_of(len(raw), "combination")
+    best = counted.strongest.to_dict("records")
+    combinations = number_of(counted.n, "combination")
     said = (
         "Similarity inside and consistency of answers, over "
         f"{number_of(int(best[0]['n_pairs']), 'pair')} of languages: of {combinations} of layer "
-        f"and measure, {_have(len(before))} p < 0.05 by permuted languages (by chance "
-        f"{LEVEL * len(raw):.2g} would, on average){_signs(len(before), against)}; the strongest "
-        f"{'is' if len(best) == 1 else 'are'} {' and '.join(map(_correlation, best))}."
+        f"and measure, {_have(counted.found)} p < 0.05 by permuted languages (by chance "
+        f"{LEVEL * counted.n:.2g} would, on average){_signs(counted.found, counted.negative)}; the "
+        f"strongest {'is' if len(best) == 1 else 'are'} {' and '.join(map(_correlation, best))}."
     )
-    if not (found.table["kind"] == "accuracy_out").any():
+    if not counted.adjusted:
         return said
-    told = {cell[:2] for cell in _cells(out)}
-    untold = sum(cell[:2] not in told for cell in before)
-    stays = "stays" if len(before & after) == 1 else "stay"
-    stay = [f"{len(before & after)} of the {len(before)} {stays}"] if before else []
-    stay += [f"of {untold} nothing can be told then"] if untold else []
-    new = len(after - before)
-    if new and before:
-        stay.append(f"{number_of(new, 'other')} of {len(out)} {'has' if new == 1 else 'have'} it")
-    elif not before:
-        stay.append(f"{_have(new)} it, of {len(out)}")
+    stays = "stays" if counted.stay == 1 else "stay"
+    stay = [f"{counted.stay} of the {counted.found} {stays}"] if counted.found else []
+    stay += [f"of {counted.untold} nothing can be told then"] if counted.untold else []
+    if counted.new and counted.found:
+        have = "has" if counted.new == 1 else "have"
+        stay.append(f"{number_of(counted.new, 'other')} of {counted.n_adjusted} {have} it")
+    elif not counted.found:
+        stay.append(f"{_have(counted.new)} it, of {counted.n_adjusted}")
     return f"{said} With accuracy taken out, {'; '.join(stay)}."
 
 
@@ -287,38 +277,27 @@ def _signs(n: int, against: int) -> str:
     return f", {'all' if against == n else against} of them negative"
 
 
-def _cells(rows: pd.DataFrame) -> set[tuple[Any, ...]]:
-    """Layer, measure and sign: a correlation that turns round is another one."""
-    signs = np.sign(rows["rho"])
-    return set(zip(rows["layer"], rows["measure"], signs, strict=True))
-
-
 def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
     said: list[str] = []
     target = names[result.target]
-    own = result.test[result.test["language"] != result.target]
-    accuracy = own[own["metric"] == "accuracy"]
-    looked_at = f"the {number_of(accuracy['language'].nunique(), 'language')} looked at"
-    if len(result.chosen) > 1:
-        looked_at += f" and the {len(result.chosen)} methods"
-    for row in result.chosen.to_dict("records"):
-        method = str(row["method"])
-        mine, random = (
-            accuracy[accuracy["condition"] == name] for name in (method, f"{method}, random")
-        )
-        rises, falls = _sure(mine, 1), _sure(mine, -1)
+    effects = result.effects(LEVEL).to_dict("records")
+    for row in effects:
+        looked_at = f"the {number_of(row['n'], 'language')} looked at"
+        if len(effects) > 1:
+            looked_at += f" and the {len(effects)} methods"
+        sure = {name: row[name].split() for name in ("rises", "falls")}
         alike = [
-            f"with random directions it {word} in {listed(names, both)} as well"
-            for word, found, sign in (("rises", rises, 1), ("falls", falls, -1))
-            if (both := [tag for tag in found if tag in _sure(random, sign)])
+            f"; with random directions it {word} in {listed(names, both)} as well"
+            for word, tags in sure.items()
+            if (both := [tag for tag in tags if tag in row[f"{word}_random"].split()])
         ]
         said.append(
-            f"Steering towards {target} by {method.replace('_', ' ')} (layer {row['band']}, "
+            f"Steering towards {target} by {row['method'].replace('_', ' ')} (layer {row['band']}, "
             f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
-            f"{mine['change'].mean():+.3f} on average, with random directions by "
-            f"{random['change'].mean():+.3f}; adjusted for {looked_at}, it rises in "
-            f"{listed(names, rises)} and falls in {listed(names, falls)}"
-            f"{''.join(f'; {text}' for text in alike)}."
+            f"{row['change']:+.3f} on average, with random directions by "
+            f"{row['change_random']:+.3f}; adjusted for {looked_at}, it rises in "
+            f"{listed(names, sure['rises'])} and falls in {listed(names, sure['falls'])}"
+            f"{''.join(alike)}."
         )
     return said + _steered_guesses(result, accuracy[accuracy["condition"] == "none"], names)
 
@@ -337,23 +316,17 @@ def _steered_guesses(
     ]
 
 
-def _sure(rows: pd.DataFrame, sign: int) -> list[str]:
-    """The languages whose accuracy changes that way, beyond chance."""
-    sure = (rows["p_adjusted"] < LEVEL) & (np.sign(rows["change"]) == sign)
-    return rows.loc[sure, "language"].tolist()
-
-
 def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> Table:
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in result.test.to_dict("records"):
+        key = (str(row["language"]), str(row["vector"]), str(row["condition"]))
+        cells.setdefault(key, {})[str(row["metric"])] = _change(row)
     rows: list[list[str]] = []
-    shown = result.test[result.test["metric"].isin(list(EFFECTS))]
-    for (language, vector, condition), mine in shown.groupby(
-        ["language", "vector", "condition"], sort=False
-    ):
-        by = {str(row["metric"]): row for row in mine.to_dict("records")}
-        who = names[str(language)]
+    for (language, vector, condition), by in cells.items():
+        who = names[language]
         if language == result.target:
-            who += f" (vector of {names[str(vector)]})"
-        rows.append([who, str(condition), *(_change(by[m]) for m in EFFECTS)])
+            who += f" (vector of {names[vector]})"
+        rows.append([who, condition, *(by[m] for m in EFFECTS)])
     head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
     caption = "Test items: value, and in brackets the interval of the change against no steering."
     how = result.provenance.get("steering", {})

@@ -1,31 +1,18 @@
 """The page of a run of `xlens xmrc`: how well models read across languages, and where inside."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from xlens import files
-from xlens.figures import (
-    Figure,
-    depth_by_language,
-    error_bars,
-    language_colors,
-    phase_boundaries,
-    phase_curves,
-    ratio_scatter,
-    reading_bars,
-    reading_matrix,
-    segment_relevance,
-)
+from xlens.figures import Figure, error_bars, ratio_scatter, reading_bars, reading_matrix
 from xlens.figures.trace import shorten
 from xlens.languages import english_name
-from xlens.phases import Curves, DepthResult, PhaseResult, StabilityResult
+from xlens.phases import StabilityCorrelation
 from xlens.report.blocks import Block, Drawing, Findings, Paragraph, Section, Table
-from xlens.report.reading_inside import correlation_rows, intervals_of, phase_rows, stability_rows
+from xlens.report.grouped import require_summaries
+from xlens.report.phases import INSIDE_CAPTIONS, inside_figures, inside_tables, offered
+from xlens.report.reading_inside import correlation_rows
 from xlens.report.reading_tables import (
     controls_of,
     has_settings,
@@ -36,22 +23,21 @@ from xlens.report.reading_tables import (
     score_head,
     score_rows,
     scores_of,
+    summary_of,
     wide_rows,
 )
-from xlens.report.sentences import used
 from xlens.report.written import write_page
 from xlens.results import Result, spreadsheet_safe
 from xlens.runs import ACROSS, RunDirectory
-from xlens.studies.reading import BOARD, ORACLE, PARTS
+from xlens.studies.reading import BOARD, ORACLE, PARTS, STEADY, SUMMARIES
 from xlens.studies.steps.leaderboard import RULE, Leaderboard
-from xlens.tasks.xmrc import OracleResult, Predictions, ReadingResult
-from xlens.tasks.xmrc.answers import KEY
+from xlens.studies.steps.reading_summary import OracleSummary, answer_table
+from xlens.tasks.xmrc import ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 from xlens.wording import number_of
 
 TABLE = "predictions.csv"
 """Texts stand in `predictions/table.parquet`."""
-_EXAMPLES = 8
 _BARS = "Token F1 by language and setting, with intervals over paragraphs."
 _OTHER = " Grey lines: the same questions with another text. Only what stands above them was read."
 _CAPTIONS = {
@@ -62,17 +48,6 @@ _CAPTIONS = {
     "of 20 right answers to other questions get in that language) in every language. Languages of "
     "one script are told apart only where the identifier is sure, and names are often written so "
     "in both: hold errors of language against their share among right answers to other questions.",
-    "curves": "Evidence by layer. Coloured: what an intervention or a layer says about the right "
-    "answer; grey, its control: the same for the answer to another question about the same text. "
-    "Only their difference counts. Shaded: interval over paragraphs; dotted boundaries are "
-    "not significant.",
-    "boundaries": "The boundary that each kind of evidence points at, with its interval; open "
-    "markers are not significant.",
-    "relevance": "How much the tokens of the question and of the text matter for the right "
-    "answer's first token, by layer (shaded: interval); diamonds: the layer by which most of "
-    "it is reached, on average.",
-    "depth": "That layer for every question. Grey, the control: random words of the prompt, as "
-    "many as the segment has; where there is none, no place was left for them.",
 }
 
 
@@ -96,10 +71,12 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         raise ValueError(
             f"{str(run.path)!r} has no scores yet: the same command goes on where it was."
         )
+    require_summaries(run, models, SUMMARIES)
     for model, parts in models.items():
         if "predictions" in parts:
             write_table(parts, run.result_folder(model, TABLE))
-    board = _board_of(run) if len(models) > 1 else None
+    across = run.parts(ACROSS)
+    board = _board_of(across) if len(models) > 1 else None
     figures = {
         f"{model}-{name}": fig
         for model, parts in models.items()
@@ -116,7 +93,7 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     sections = [
         *([] if board is None else [_ranked(board, parts).more(_compared(board, scatter, parts))]),
         *(_section(model, own, figures) for model, own in models.items()),
-        *_steadiness(models),
+        *_steadiness(across),
     ]
     return write_page(
         run,
@@ -129,16 +106,10 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         template="reading",
         tag=scores_of(parts).pivot,
         pivot=english_name(scores_of(parts).pivot, variant=True),
-        percent=intervals_of(parts).percent,
+        percent=scores_of(parts).resampling.percent,
         exchanged="mismatched" in asked,
         unasked=bool({*asked} - {"mismatched"}),
     )
-
-
-def offered(known: Mapping[str, Any]) -> list[str]:
-    """How many questions can be used, if not all."""
-    said = used(known.get("survival", {}), "questions")
-    return [said] if said else []
 
 
 def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
@@ -149,27 +120,20 @@ def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
 def ranked(
     across: Mapping[str, Result], models: Mapping[str, Mapping[str, Result]]
 ) -> list[Section]:
-    """What the page and the terminal say of several models: the leaderboard."""
-    board = across.get(BOARD)
-    return [_ranked(board, next(iter(models.values())))] if isinstance(board, Leaderboard) else []
+    """What the page and the terminal say of several models, or of all languages of one."""
+    board = _board_of(across)
+    ranks = [] if board is None else [_ranked(board, next(iter(models.values())))]
+    return [*ranks, *_steadiness(across)]
 
 
-def _board_of(run: RunDirectory) -> Leaderboard | None:
-    found = run.parts(ACROSS).get(BOARD)
+def _board_of(across: Mapping[str, Result]) -> Leaderboard | None:
+    found = across.get(BOARD)
     return found if isinstance(found, Leaderboard) else None
 
 
 def write_table(parts: Mapping[str, Result], path: Path) -> None:
     """One row per answer with its scores, for people."""
-    answers, scores = parts["predictions"], parts["scores"]
-    assert isinstance(answers, Predictions) and isinstance(scores, ReadingResult)
-    keys = ["id", *KEY]
-    verdicts = scores.items[[*keys, "em", "f1", "inclusion", "kind", "rule"]]
-    table = answers.table.drop(columns=["context", "question_references"]).merge(
-        verdicts, on=keys, validate="one_to_one"
-    )
-    table["references"] = [json.dumps(each, ensure_ascii=False) for each in table["references"]]
-    safe = spreadsheet_safe(pd.DataFrame(table))
+    safe = spreadsheet_safe(answer_table(parts))
     files.write(path, safe.to_csv(index=False, lineterminator="\n"))
 
 
@@ -184,25 +148,7 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     mixed = own[~own["setting"].isin(SETTINGS)]  # two languages, neither of them the pivot
     if len(mixed):
         drawn["matrix"] = reading_matrix(result)
-    curves, phases = parts.get("curves"), parts.get("phases")
-    if isinstance(curves, Curves):
-        found = phases if isinstance(phases, PhaseResult) else None
-        # A kind may have no prompt at all: donors as long as the question are rare.
-        kinds = [
-            k for k, v in zip(curves.kinds, curves.values, strict=True) if np.isfinite(v).any()
-        ]
-        drawn["curves"] = phase_curves(
-            curves.summary(resampling=intervals_of(parts)), found, kinds=kinds
-        )
-    if isinstance(phases, PhaseResult):
-        drawn["boundaries"] = phase_boundaries(phases)
-    depth, control = parts.get("depth"), parts.get("depth-control")
-    if isinstance(depth, DepthResult):
-        drawn["relevance"] = segment_relevance(depth)
-        null = control if isinstance(control, DepthResult) else None
-        colors = language_colors(depth.table["language"].unique())
-        drawn["depth"] = depth_by_language(depth, control=null, colors=colors)
-    return drawn
+    return drawn | inside_figures(parts)
 
 
 def _scatter(models: Mapping[str, Mapping[str, Result]]) -> Figure | None:
@@ -280,14 +226,14 @@ def _found(model: str, parts: Mapping[str, Result]) -> Section:
 
 
 def _section(model: str, parts: Mapping[str, Result], figures: Mapping[str, Figure]) -> Section:
-    captions = dict(_CAPTIONS)
+    captions = _CAPTIONS | INSIDE_CAPTIONS
     captions["f1"] += _OTHER if "mismatched" in controls_of(parts) else ""
     drawn = [
         Drawing.of(figures[key], key, words)
         for name, words in captions.items()
         if (key := f"{model}-{name}") in figures
     ]
-    more = (*_oracle(parts), *_inside(parts), *_examples(parts), *drawn)
+    more = (*_oracle(parts), *inside_tables(parts), *_examples(parts), *drawn)
     return _found(model, parts).more(more)
 
 
@@ -325,68 +271,41 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
 
 def _oracle(parts: Mapping[str, Result]) -> Iterator[Table]:
     """Sentences left out, where that was asked for."""
-    found = parts.get(ORACLE)
-    if not isinstance(found, OracleResult):
+    found = parts.get(SUMMARIES[ORACLE])
+    if not isinstance(found, OracleSummary):
         return
     caption = (
         "Does the answer hang on the sentence that holds it? Each sentence of the text left out in "
         "turn; oracle: how often the answer's own matters most. Chance: the share of sentences "
         "that hold it; longest: how often the longest one does."
     )
-    yield Table(caption, *oracle_rows(found, intervals_of(parts)))
+    yield Table(caption, *oracle_rows(found))
 
 
-def _inside(parts: Mapping[str, Result]) -> Iterator[Table]:
-    """Boundaries and stability by language."""
-    if isinstance(phases := parts.get("phases"), PhaseResult):
-        caption = (
-            "Where inside, by the language of the question: the first residual point (0 is the "
-            f"embedding, {phases.n_layers} the output of the last block) at which the question has "
-            "been handed over, and at which the answer has been retrieved; p of both and of their "
-            "order, each language by itself."
-        )
-        yield Table(caption, *phase_rows(phases))
-    if isinstance(found := parts.get("stability"), StabilityResult):
-        caption = (
-            "How stable relevance depth is; higher is stabler. Candidates for the paper's phasing "
-            "stability, whose definition isn't public: the names are ours."
-        )
-        yield Table(caption, *stability_rows(found))
-
-
-def _steadiness(models: Mapping[str, Mapping[str, Result]]) -> Iterator[Section]:
+def _steadiness(across: Mapping[str, Result]) -> Iterator[Section]:
     """Stability against F1, where there are enough languages or models."""
-    rows = correlation_rows(models)
-    if rows is None:
+    found = across.get(STEADY)
+    if not isinstance(found, StabilityCorrelation):
         return
     caption = (
         "Does stability go with F1? Correlations over languages and models, the pivot left out. "
         "Below ten cells they say little."
     )
-    yield Section("stability", "Stability and F1", (Table(caption, *rows),))
+    yield Section("stability", "Stability and F1", (Table(caption, *correlation_rows(found)),))
 
 
 def _examples(parts: Mapping[str, Result]) -> Iterator[Table]:
     """A few answers, right and wrong, of as many combinations as possible."""
-    answers = parts.get("predictions")
-    if not isinstance(answers, Predictions):
-        return
-    items = scores_of(parts).items
-    joined = answers.table[["question", "references"]].join(items)
-    real = joined[joined["control"] == ""]
-    cells = ["context_language", "question_language", "answer_language"]
-    # The first question of every combination, then a second.
-    turns = real.groupby(cells, sort=False).cumcount()
-    few = real.assign(turn=turns).sort_values("turn", kind="stable").head(_EXAMPLES)
     rows = [
         [
             f"{row['context_language']}, {row['question_language']}",
             str(row["question"]),
-            str(row["references"][0]),
+            str(row["reference"]),
             shorten(str(row["prediction"]), 80) or "(nothing)",
             f"{row['f1']:.2f}" + ("" if row["kind"] == "right" else f", {row['kind']}"),
         ]
-        for row in few.to_dict("records")
+        for row in summary_of(parts).examples.to_dict("records")
     ]
     head = ["text, question", "question", "right answer", "the model's", "F1, kind of error"]
-    yield Table("Some answers, the first questions of each list.", head, rows, numbers=False)
+    if rows:
+        yield Table("Some answers, the first questions of each list.", head, rows, numbers=False)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xlens.languages import english_names
@@ -13,35 +12,25 @@ from xlens.phases import (
     Curves,
     DepthResult,
     PhaseResult,
+    StabilityCorrelation,
     StabilityResult,
-    correlate,
-    depth_gap,
 )
 from xlens.phases.curves import ALL
 from xlens.phases.detect import placed
 from xlens.report.cells import interval
 from xlens.results import Result
-from xlens.stats import Resampling
 from xlens.studies.phases import TWIN
-from xlens.tasks.xmrc import ReadingResult
+from xlens.studies.reading import SUMMARIES
+from xlens.studies.steps.reading_summary import DepthSummary
 from xlens.wording import number_of, percent
 
 _PARAGRAPHS = 6
 """Fewer can't give a p below 0.05 by sign flips, after correction."""
-_FEWEST = 3  # languages that a correlation needs
-
-
-def intervals_of(parts: Mapping[str, Result]) -> Resampling:
-    """What the intervals of a model's scores were drawn by: everything else is, too."""
-    found = parts.get("scores")
-    return Resampling.of({} if found is None else found.provenance)
 
 
 def phase_findings(parts: Mapping[str, Result]) -> list[str]:
     """What was found inside."""
-    phases, curves, depth, control = (
-        parts.get(name) for name in ("phases", "curves", "depth", "depth-control")
-    )
+    phases, curves, depth = (parts.get(name) for name in ("phases", "curves", "depth"))
     said: list[str] = []
     if isinstance(phases, PhaseResult):
         blank = parts.get(TWIN)
@@ -58,11 +47,10 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
                 f"{2 * _PARAGRAPHS} or more."
             )
     if isinstance(curves, Curves):
-        used = np.isfinite(curves.values).any(axis=2).sum(axis=1)
-        whole = len(curves.meta)
-        if used.min() < whole:
-            few = [k for k, n in zip(curves.kinds, used, strict=True) if n == used.min()]
-            least, most = int(used.min()), int(used.max())
+        telling, whole = curves.telling, len(curves.meta)
+        least, most = min(telling.values()), max(telling.values())
+        if least < whole:
+            few = [kind for kind, n in telling.items() if n == least]
             span = f"{least}" if least == most else f"{least} to {most}"
             said.append(
                 f"Of {number_of(whole, 'prompt')}, {span} {'says' if most == 1 else 'say'} "
@@ -70,18 +58,18 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
                 "right and the wrong answer begin with the same token, or the states of the other "
                 "question don't fit."
             )
-    if isinstance(depth, DepthResult):
-        how = intervals_of(parts)
-        null = _depths(control, how) if isinstance(control, DepthResult) else {}
+    summary = parts.get(SUMMARIES["depth"])
+    if isinstance(depth, DepthResult) and isinstance(summary, DepthSummary):
+        null = _depths(summary, "control")
         told = [
             f"the {name}'s is {found}"
             + (f" (of as many random tokens: {null[name]})" if name in null else "")
-            for name, found in _depths(depth, how).items()
+            for name, found in _depths(summary, "").items()
         ]
         said.append(
             f"Relevance depth, the layer {_reached(depth)}, of {depth.n_layers}: {', '.join(told)}."
         )
-        said += _gap(depth, control if isinstance(control, DepthResult) else None, how)
+        said += _gap(summary)
     return said
 
 
@@ -94,9 +82,10 @@ def _reached(depth: DepthResult) -> str:
     return f"that is the last whose relevance reaches the {place} of all layers'"
 
 
-def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling) -> list[str]:
+def _gap(summary: DepthSummary) -> list[str]:
     """Whether the text lies deeper than the question, and deeper than random tokens of both."""
-    gap = _pooled(depth, resampling)
+    gaps = _pooled(summary.gaps)
+    gap, null = gaps[""], gaps.get("control")
     if math.isnan(gap["gap"]):
         return []
     if math.isnan(gap["low"]):
@@ -108,7 +97,6 @@ def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling
     else:
         where = "isn't told apart from the question in depth"
     said = f"By it the text {where}: the difference is {_layers(gap)} layers"
-    null = None if control is None else _pooled(control, resampling)
     if null is None or math.isnan(null["gap"]):
         return [f"{said}."]
     doubt = ""
@@ -119,13 +107,12 @@ def _gap(depth: DepthResult, control: DepthResult | None, resampling: Resampling
     return [f"{said} (of as many random tokens: {_layers(null)}{doubt})."]
 
 
-def _pooled(depth: DepthResult, resampling: Resampling) -> pd.Series:
-    """By how much the text lies deeper, all languages together."""
-    gaps = depth_gap(depth, resampling=resampling)
-    return gaps[gaps["language"] == ALL].iloc[0]
+def _pooled(table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    """Of all languages together, by what it is of."""
+    return {str(row["which"]): row for row in table.to_dict("records") if row["language"] == ALL}
 
 
-def _layers(row: Mapping[Any, Any] | pd.Series, name: str = "gap") -> str:
+def _layers(row: Mapping[Any, Any], name: str = "gap") -> str:
     ends = "" if math.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]"
     return f"{row[name]:.1f}{ends}"
 
@@ -156,47 +143,16 @@ def stability_rows(found: StabilityResult) -> tuple[list[str], list[list[str]]]:
     return ["index", *(names[tag] for tag in tags)], rows
 
 
-def correlation_rows(
-    models: Mapping[str, Mapping[str, Result]],
-) -> tuple[list[str], list[list[str]]] | None:
-    """Headings and rows: each index against F1, over languages and models; None for too few."""
-    found: dict[str, StabilityResult] = {}
-    scores: list[pd.DataFrame] = []
-    for name, parts in models.items():
-        steady, result = parts.get("stability"), parts.get("scores")
-        if isinstance(steady, StabilityResult) and isinstance(result, ReadingResult):
-            asked = set(steady.table["language"]) - {ALL}
-            if asked <= set((mine := _by_language(result, asked))["language"]):
-                found[name] = steady
-                scores.append(mine.assign(model=name))
-    cells = {(n, t) for n, x in found.items() for t in set(x.table["language"]) - {ALL, x.pivot}}
-    if len(cells) < _FEWEST:
-        return None
-    how = intervals_of(next(iter(models.values())))
-    table = correlate(found, pd.concat(scores, ignore_index=True), resampling=how).table
+def correlation_rows(found: StabilityCorrelation) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: each index against F1, over languages and models."""
+    cells = {(r["index"], r["coefficient"]): r for r in found.table.to_dict("records")}
     rows: list[list[str]] = []
-    for index in dict.fromkeys(table["index"]):
-        mine = table[table["index"] == index].set_index("coefficient").to_dict("index")
-        if math.isnan(mine["pearson"]["value"]):  # S3 is one number of a model
-            continue
-        told = [interval(mine[how]) for how in ("pearson", "spearman")]
-        n = mine["pearson"]["n"]
-        rows.append([str(index), *told, f"{n}{' (few)' if mine['pearson']['small'] else ''}"])
+    for index in dict.fromkeys(found.table["index"]):
+        both = [cells[index, coefficient] for coefficient in ("pearson", "spearman")]
+        if not math.isnan(both[0]["value"]):  # S3 is one number of a model
+            few = " (few)" if both[0]["small"] else ""
+            rows.append([str(index), *map(interval, both), f"{both[0]['n']}{few}"])
     return ["index", "Pearson", "Spearman", "cells"], rows
-
-
-def _by_language(result: ReadingResult, asked: set[str]) -> pd.DataFrame:
-    """`language f1` of the combinations that phases look at: the pivot's text, or all in one."""
-    table = result.scores[(result.scores["control"] == "") & (result.scores["metric"] == "f1")]
-    home = table[
-        (table["context_language"] == result.pivot) & (table["answer_language"] == result.pivot)
-    ]
-    if not asked <= set(home["question_language"]):
-        home = table[
-            (table["context_language"] == table["question_language"])
-            & (table["context_language"] == table["answer_language"])
-        ]
-    return pd.DataFrame({"language": home["question_language"], "f1": home["value"]})
 
 
 def _named(found: PhaseResult) -> str:
@@ -210,10 +166,10 @@ def _names(tags: Iterable[str]) -> dict[str, str]:
     return {ALL: "all languages"} | english_names((t for t in tags if t != ALL), variant=True)
 
 
-def _depths(depth: DepthResult, resampling: Resampling) -> dict[str, str]:
+def _depths(summary: DepthSummary, which: str) -> dict[str, str]:
     """By segment, all languages together."""
-    table = depth.summary(resampling=resampling)
     return {
         str(row["segment"]): "unknown" if math.isnan(row["depth"]) else _layers(row, "depth")
-        for row in table[table["language"] == "all"].to_dict("records")
+        for row in summary.table.to_dict("records")
+        if (row["language"], row["which"]) == (ALL, which)
     }

@@ -4,18 +4,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xlens.languages import english_names
 from xlens.report.cells import interval, number
-from xlens.report.reading_inside import intervals_of, phase_findings
+from xlens.report.reading_inside import phase_findings
 from xlens.report.sentences import listed
 from xlens.results import Result
-from xlens.served.generate import REFUSED
-from xlens.stats import Resampling
-from xlens.studies.steps.leaderboard import Leaderboard, language_of
-from xlens.tasks.xmrc import OracleResult, ReadingResult
+from xlens.studies.reading import ORACLE, SUMMARIES
+from xlens.studies.steps.leaderboard import Leaderboard
+from xlens.studies.steps.reading_summary import OracleSummary, ReadingSummary
+from xlens.tasks.xmrc import ReadingResult
 from xlens.tasks.xmrc.scores import SETTINGS
 from xlens.wording import number_of, percent, range_of
 
@@ -105,17 +104,17 @@ def reading_findings(parts: Mapping[str, Result]) -> list[str]:
             told = reads and not math.isnan(row["ratio"])
             left = f", {_ratio(row)} of {pivot}'s" if told else ""
             said.append(f"{what} another language ({others}), F1 is {_beside_chance(row)}{left}.")
-    said += _unread(parts, result) + _cut(result) + _wrong(result, names)
-    return said + oracle_findings(parts) + phase_findings(parts) + _refused(parts)
+    told = summary_of(parts)
+    said += _unread(told, result) + _cut(told) + _wrong(told, result, names)
+    return said + oracle_findings(parts) + phase_findings(parts) + _refused(told)
 
 
-def _refused(parts: Mapping[str, Result]) -> list[str]:
+def _refused(summary: ReadingSummary) -> list[str]:
     """How many prompts a server did not take."""
-    answers = parts.get("predictions")
-    if answers is None or not (n := int((answers.to_frame()["reason"] == REFUSED).sum())):
+    if not summary.refused:
         return []
-    told = number_of(len(answers.to_frame()), "prompt")
-    return [f"Refused by the server, so that the answer is empty: {n} of {told}."]
+    told = number_of(summary.prompts, "prompt")
+    return [f"Refused by the server, so that the answer is empty: {summary.refused} of {told}."]
 
 
 def _names(result: ReadingResult) -> dict[str, str]:
@@ -141,9 +140,7 @@ def _unreadable(result: ReadingResult) -> str:
     return f", {why} that with {result.other_text}: shares of it say nothing"
 
 
-def oracle_rows(
-    found: OracleResult, resampling: Resampling = Resampling()
-) -> tuple[list[str], list[list[str]]]:
+def oracle_rows(found: OracleSummary) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: languages and target a row."""
     rows = [
         [
@@ -153,7 +150,7 @@ def oracle_rows(
             *(number(row[name]) for name in ("chance", "longest")),
             str(row["n"]),
         ]
-        for row in found.summary(resampling=resampling).to_dict("records")
+        for row in found.table.to_dict("records")
     ]
     head = ["text", "question", "answer", "target", "oracle", "chance", "longest", "prompts"]
     return head, rows
@@ -161,19 +158,15 @@ def oracle_rows(
 
 def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     """Whether answers hang on the sentence that holds them, all combinations together."""
-    found = parts.get("oracle")
-    if not isinstance(found, OracleResult):
+    found = parts.get(SUMMARIES[ORACLE])
+    if not isinstance(found, OracleSummary):
         return []
-    means = found.items.groupby("target", sort=False)[["hit", "chance", "longest"]].mean()
-    cells = found.summary(resampling=intervals_of(parts))
-    told: list[str] = []
-    for target, row in means.iterrows():
-        lows = cells.loc[cells["target"] == target, "above_low"]
-        told.append(
-            f"the {target} in {percent(row['hit'])} (chance {percent(row['chance'])}, longest "
-            f"sentence {percent(row['longest'])}; above chance, by the interval, in "
-            f"{int((lows > 0).sum())} of {len(lows)} combinations of languages)"
-        )
+    told = [
+        f"the {row['target']} in {percent(row['hit'])} (chance {percent(row['chance'])}, longest "
+        f"sentence {percent(row['longest'])}; above chance, by the interval, in "
+        f"{row['above']} of {row['of']} combinations of languages)"
+        for row in found.targets.to_dict("records")
+    ]
     return [
         "Of all sentences left out in turn, the one that holds the answer matters most for "
         f"{', for '.join(told)}."
@@ -231,14 +224,11 @@ def wide_rows(
         beside: Column of what stands in brackets beside them, if any.
     """
     names = list(dict.fromkeys(table[column]))
-    rows: list[list[str]] = []
-    for model, mine in table.groupby("model", sort=False):
-        cells = {
-            row[column]: number(row[value])
-            + (f" ({number(row[beside])})" if beside and not math.isnan(row[beside]) else "")
-            for row in mine.to_dict("records")
-        }
-        rows.append([str(model), *(cells.get(name, "–") for name in names)])
+    by_model: dict[str, dict[Any, str]] = {}
+    for row in table.to_dict("records"):
+        more = f" ({number(row[beside])})" if beside and not math.isnan(row[beside]) else ""
+        by_model.setdefault(str(row["model"]), {})[row[column]] = number(row[value]) + more
+    rows = [[model, *(cells.get(name, "–") for name in names)] for model, cells in by_model.items()]
     return ["model", *map(str, names)], rows
 
 
@@ -246,6 +236,13 @@ def scores_of(parts: Mapping[str, Result]) -> ReadingResult:
     """The scores of a model's answers."""
     found = parts["scores"]
     assert isinstance(found, ReadingResult)
+    return found
+
+
+def summary_of(parts: Mapping[str, Result]) -> ReadingSummary:
+    """The summary of a model's answers."""
+    found = parts[SUMMARIES["scores"]]
+    assert isinstance(found, ReadingSummary)
     return found
 
 
@@ -281,80 +278,59 @@ def _ratio(row: Mapping[Any, Any]) -> str:
     return interval(row, "ratio", "ratio_low", "ratio_high")
 
 
-def _unread(parts: Mapping[str, Result], result: ReadingResult) -> list[str]:
+def _unread(summary: ReadingSummary, result: ReadingResult) -> list[str]:
     """What scores without reading."""
-    f1 = result.scores[result.scores["metric"] == "f1"]
-    other = f1[f1["control"] == "mismatched"]
+    rows = {str(row["control"]): row for row in summary.unread.to_dict("records")}
     said: list[str] = []
-    if other["value"].notna().any():
-        top = max(other.dropna(subset="value").to_dict("records"), key=lambda row: row["value"])
+    if row := rows.get("mismatched"):
         said.append(
-            f"With {result.other_text} F1 is {other['value'].mean():.2f} on average and at most "
-            f"{interval(top)} ({range_of(other['n'], 'question')} a combination): "
-            "that much is known, guessed or looks like an answer, and was not read."
+            f"With {result.other_text} F1 is {row['mean']:.2f} on average and at most "
+            f"{interval(row, 'top')} ({range_of((row['fewest'], row['most']), 'question')} a "
+            "combination): that much is known, guessed or looks like an answer, and was not read."
         )
-    for name, what in (("first-sentence", "the text's first sentence"), ("random-span", "words")):
-        part = parts.get(name)
-        if isinstance(part, ReadingResult):
-            values = part.scores[part.scores["metric"] == "f1"]["value"]
-            drawn = "" if name == "first-sentence" else " drawn from the text"
-            said.append(f"To answer with {what}{drawn} would give {values.mean():.2f}.")
+    what = {
+        "first-sentence": "the text's first sentence",
+        "random-span": "words drawn from the text",
+    }
+    said += [
+        f"To answer with {words} would give {rows[name]['mean']:.2f}."
+        for name, words in what.items()
+        if name in rows
+    ]
     return said
 
 
-def _cut(result: ReadingResult) -> list[str]:
+def _cut(summary: ReadingSummary) -> list[str]:
     """Where a limit cut answers off, or texts."""
-    cells = result.scores[(result.scores["control"] == "") & (result.scores["metric"] == "f1")]
     words = {
         "truncated": ("The limit on their length cut answers off", "scores there may be too low"),
         "text_cut": ("Texts were cut to fit into the model", "these are easier to search"),
     }
-    said: list[str] = []
-    for name in _cuts(cells):
-        what, so = words[name]
-        there = cells[cells[name] > 0]
-        if there.empty:
-            continue
-        most = there[there[name] == there[name].max()]
-        which = " and ".join("-".join(_cell(row)) for row in most.to_dict("records"))
-        said.append(
-            f"{what} in {len(there)} of {len(cells)} combinations of text, question and answer, "
-            f"most in {which} ({percent(most[name].iloc[0])}): {so}."
-        )
-    return said
+    return [
+        f"{words[row['limit']][0]} in {row['n']} of {row['of']} combinations of text, question and "
+        f"answer, most in {row['most']} ({percent(row['share'])}): {words[row['limit']][1]}."
+        for row in summary.cut.to_dict("records")
+    ]
 
 
-def _wrong(result: ReadingResult, names: Mapping[str, str]) -> list[str]:
-    errors = result.errors[result.errors["control"] == ""]
-    what = result.shares_of
-    said: list[str] = []
-    for setting in ("en-en", "en-x", "x-en", "x-x"):
-        mine = errors[errors["setting"] == setting]
-        whole = int(mine[mine["kind"] == "content"]["of"].sum())
-        if not whole:
-            continue
-        n = {str(kind): int(rows["n"].sum()) for kind, rows in mine.groupby("kind")}
-        share = {kind: percent(count / whole) for kind, count in n.items()}
-        said.append(
-            f"Of {whole} {what} in {result.setting_name(setting)}, {share['content']} are "
-            f"wrong in what they say, {share['language']} in another language"
-            f"{_of_golds(mine, result.pivot, names)}, and {share['failure']} no answer (gibberish, "
-            "refusal, blank)."
-        )
-    return said
+def _wrong(summary: ReadingSummary, result: ReadingResult, names: Mapping[str, str]) -> list[str]:
+    return [
+        f"Of {row['of']} {result.shares_of} in {result.setting_name(row['setting'])}, "
+        f"{percent(row['content'])} are wrong in what they say, {percent(row['language'])} in "
+        f"another language{_of_golds(row, names)}, and {percent(row['failure'])} no answer "
+        "(gibberish, refusal, blank)."
+        for row in summary.wrong.to_dict("records")
+    ]
 
 
-def _of_golds(errors: pd.DataFrame, pivot: str, names: Mapping[str, str]) -> str:
+def _of_golds(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
     """How often the rules say so of right answers, and where an interval lies above that."""
-    golds = errors[(errors["kind"] == "language") & errors["baseline"].notna() & (errors["of"] > 0)]
-    if golds.empty:
+    if math.isnan(row["golds"]):
         return ""
-    # Each cell counts by its wrong answers, as in the shares themselves.
-    so = np.average(golds["baseline"], weights=golds["of"])
-    cells = golds[golds["low"] > golds["baseline"]].to_dict("records")
-    above = dict.fromkeys(language_of(row, pivot) for row in cells)
-    alone = f", of {len(golds)} combinations, each by itself" if len(golds) > 1 else ""
+    of = row["compared"]
+    alone = f", of {of} combinations, each by itself" if of > 1 else ""
     return (
-        f" (of right answers to other questions, {percent(so)} would count so; the interval lies "
-        f"above its own language's share of these in {listed(names, above)}{alone})"
+        f" (of right answers to other questions, {percent(row['golds'])} would count so; the "
+        "interval lies above its own language's share of these in "
+        f"{listed(names, row['above'].split())}{alone})"
     )

@@ -224,9 +224,9 @@ def pair_sentences(
     if final is not None:
         rest = "" if other is None else f", the {pivot} one {with_interval(other)}"
         said.append(f"At the output the {target} word has {with_interval(final)}{rest}.")
-    tops = {words: conditions[name].curves for name, words in NULLS.items() if name in conditions}
+    tops = {words: conditions[name].highest for name, words in NULLS.items() if name in conditions}
     if tops:
-        highest = [f"{probability(t['mean'].max())} {words}" for words, t in tops.items()]
+        highest = [f"{probability(top)} {words}" for words, top in tops.items()]
         said.append(f"Controls: the highest mean of any language is {', '.join(highest)}.")
     return said
 

@@ -15,12 +15,11 @@ def ways_sentences(panel: ConsistencyResult) -> list[str]:
         return []
     ways = list(dict.fromkeys(panel.ways["by"]))
     used, *others = (WORDS.get(way, way) for way in ways)
-    n, changed = int(panel.languages["n"].sum()), int(panel.languages["unsettled"].sum())
-    by = panel.ways.groupby("by", sort=False)["changed"].sum()
+    by = panel.changed()
     each = ", ".join(f"{word} {by[way]}" for way, word in zip(ways[1:], others, strict=True))
     return [
         f"Options of unequal length are compared {used}: compared otherwise, another option is "
-        f"chosen in {changed} of {n} answers ({each})."
+        f"chosen in {panel.n_unsettled} of {panel.n_answers} answers ({each})."
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.results import Result
+from xlens.stats import Resampling
 
 EFFECTS = {
     "accuracy": "share of items answered right",
@@ -48,6 +49,11 @@ class SteeringResult(Result):
         """`test`."""
         return self.test
 
+    @property
+    def resampling(self) -> Resampling:
+        """What the intervals were drawn by."""
+        return Resampling.of(self.provenance)
+
     def surface(self, method: str, metric: str, language: str | None = None) -> pd.DataFrame:
         """A metric's change against no steering on the development items, bands × strengths.
 
@@ -74,6 +80,35 @@ class SteeringResult(Result):
         plain = float(means.loc["none"].iloc[0])
         wide = here.pivot(index="band", columns="strength", values="value") - plain
         return wide.loc[list(dict.fromkeys(here["band"]))]
+
+    def effects(self, level: float) -> pd.DataFrame:
+        """What each chosen cell does to accuracy, beside random directions; the target left out.
+
+        Args:
+            level: Of the tests, adjusted for all languages and methods.
+
+        Returns:
+            `method band strength n change change_random rises falls rises_random falls_random`:
+            mean changes over `n` languages, and the languages, between spaces, whose accuracy rises
+            or falls beyond chance.
+        """
+        accuracy = self.test[
+            (self.test["language"] != self.target) & (self.test["metric"] == "accuracy")
+        ]
+        rows: list[dict[str, object]] = []
+        for row in self.chosen.to_dict("records"):
+            told: dict[str, object] = {}
+            for name, suffix in ((row["method"], ""), (f"{row['method']}, random", "_random")):
+                mine = accuracy[accuracy["condition"] == name]
+                sure = mine[mine["p_adjusted"] < level]
+                told |= {
+                    f"change{suffix}": float(mine["change"].mean()),
+                    f"rises{suffix}": " ".join(sure[sure["change"] > 0]["language"]),
+                    f"falls{suffix}": " ".join(sure[sure["change"] < 0]["language"]),
+                }
+            kept = {key: row[key] for key in ("method", "band", "strength")}
+            rows.append({**kept, "n": accuracy["language"].nunique(), **told})
+        return pd.DataFrame(rows)
 
     def languages_said(self) -> pd.DataFrame:
         """Share of free continuations by identified language: `language condition said share n`.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FEWEST_PHASES = 4
 INSIDE = ("relevance", "depth", "depth-control", "curves", "phases", "stability")
 TWIN = "phases-control"
+INSIDE_SUMMARIES = {"curves": "curves-summary", "depth": "depth-summary"}
+"""Of parts, what a page says and draws of them."""
 RANDOM_INIT = "random-init"
 
 
@@ -63,7 +65,8 @@ class InsideStudy(TextStudy):
     @property
     def inside(self) -> tuple[str, ...]:
         """Parts about the inside."""
-        return (*INSIDE, *([TWIN] if RANDOM_INIT in self.controls else []))
+        twin = [TWIN] if RANDOM_INIT in self.controls else []
+        return (*INSIDE, *twin, *INSIDE_SUMMARIES.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
 
 Pooling = Literal["last", "mean", "mean_without_first", "mean_weighted"]
-PARTS = ("consistency", "similarity", "probe", "map", "latent", "dissociation", STEERING)
+LATENT = "latent-summary"
+PARTS = (
+    *("consistency", "similarity", "probe", "map", "latent", LATENT, "dissociation"),
+    STEERING,
+)
 FEWEST_LANGUAGES = 4
 """For the test whether similarity and consistency go together, which is over pairs of them."""
 
@@ -70,6 +74,7 @@ class ProcessStudy(SampledStudy, SteeredStudy):
     def parts_of(self, choices: "Choices") -> tuple[str, ...]:
         """What can be asked of these items."""
         without = {*self.without(choices), *(() if self.steer else (STEERING,))}
+        without |= {LATENT} if "latent" in without else set()
         return tuple(part for part in PARTS if part not in without)
 
     def without(self, choices: "Choices") -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from xlens.checks import check_least
-from xlens.studies.phases import INSIDE, RANDOM_INIT, TWIN, InsideStudy
+from xlens.studies.phases import INSIDE, INSIDE_SUMMARIES, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.study import Kept, Parts, Step, Switch
 from xlens.studies.work import Work
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 READING_CONTROLS = ("mismatched", "first-sentence", "random-span", RANDOM_INIT)
 BASELINES = {"first-sentence": "first sentence", "random-span": "random span"}
-ORACLE, BOARD = "oracle", "leaderboard"
-PARTS = ("predictions", "scores", *BASELINES, ORACLE, *INSIDE, TWIN)
+ORACLE, BOARD, STEADY = "oracle", "leaderboard", "stability-and-scores"
+SUMMARIES = {**INSIDE_SUMMARIES, "scores": "summary", ORACLE: "oracle-summary"}
+"""Of parts, what a page says and draws of them."""
+PARTS = ("predictions", "scores", *BASELINES, ORACLE, *INSIDE, TWIN, *SUMMARIES.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ class ReadingStudy(InsideStudy):
         wanted = {"predictions", "scores", *(name for name in BASELINES if name in self.controls)}
         wanted |= {ORACLE} if self.oracle else set()
         wanted |= {*self.inside} if self.phases else set()
+        wanted |= {summary for part, summary in SUMMARIES.items() if part in wanted}
         return tuple(part for part in PARTS if part in wanted)
 
     def work(self, data: "ReadingSet", model: "Outline | HookedModel") -> dict[str, Work]:
@@ -114,8 +117,10 @@ class ReadingStudy(InsideStudy):
     ) -> Iterable[Step]:
         """As `Study.steps`."""
         from xlens.studies.steps.context_retrieval import reading_steps
+        from xlens.studies.steps.reading_summary import summary_steps
 
-        return reading_steps(model, data, self, kept)
+        yield from reading_steps(model, data, self, kept)
+        yield from summary_steps(("scores", *([ORACLE] if self.oracle else [])), self.resampling)
 
     def check_models(self, folders: Mapping[str, str]) -> None:
         """As `Study.check_models`: pairs of them that aren't there."""
@@ -129,8 +134,18 @@ class ReadingStudy(InsideStudy):
         folders: Mapping[str, str],
         series: "Mapping[str, Checkpoint]",
     ) -> Iterable[Step]:
-        """As `Study.across`: a leaderboard, where all were asked something in common."""
-        from xlens.studies.steps.leaderboard import Leaderboard, compared
+        """As `Study.across`: a leaderboard, and whether the phases' stability goes with F1.
 
-        found = compared(models, self, folders)
-        return () if found is None else (Step.one(BOARD, Leaderboard, lambda _: found),)
+        The first of several models that were all asked something in common, the second where there
+        are enough languages or models.
+        """
+        from xlens.phases import StabilityCorrelation
+        from xlens.studies.steps.leaderboard import Leaderboard, compared
+        from xlens.studies.steps.reading_summary import stability_and_scores
+
+        board = compared(models, self, folders) if len(models) > 1 else None
+        if board is not None:
+            yield Step.one(BOARD, Leaderboard, lambda _: board)
+        steady = stability_and_scores(models, self.resampling)
+        if steady is not None:
+            yield Step.one(STEADY, StabilityCorrelation, lambda _: steady)

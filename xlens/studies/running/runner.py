@@ -285,11 +285,10 @@ def _across(
     series: Mapping[str, Checkpoint],
     results: Path | None,
 ) -> dict[str, Result]:
-    """Parts about several models: made anew each time, as they cost little."""
+    """Parts about all models together: made anew each time, as they cost little."""
     done: dict[str, Result] = {}
-    if len(models) > 1:
-        for step in study.across(models, folders, series):
-            done |= step.make(done)
+    for step in study.across(models, folders, series):
+        done |= step.make(done)
     for name, part in done.items() if results is not None else ():
         part.save(results / ACROSS / name)  # type: ignore[operator]
     return done

@@ -19,7 +19,7 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed
 from xlens.stats import Resampling
-from xlens.studies.process import ProcessStudy
+from xlens.studies.process import LATENT, ProcessStudy
 from xlens.studies.study import Kept, Parts, Step
 from xlens.subspace import (
     LSAR,
@@ -33,6 +33,7 @@ from xlens.subspace import (
 from xlens.tasks.choices import (
     Choices,
     LatentOptions,
+    LatentSummary,
     choice_prompts,
     latent_options,
     score_choices,
@@ -74,6 +75,11 @@ def process_steps(
         more = {**shown, **kept.options}
         return latent_options(model, few, pivot=study.pivot, by=study.by, **more)
 
+    def summed(done: Parts) -> Result:
+        found = done[f"{name}/latent"]
+        assert isinstance(found, LatentOptions)
+        return found.summary(resampling=study.resampling)
+
     def correlate(done: Parts) -> Result:
         panel = done[f"{name}/consistency"]
         assert isinstance(panel, ConsistencyResult)
@@ -86,6 +92,7 @@ def process_steps(
         "probe": (LanguageProbe, lambda _: language_probe(activations(), LSAR(), **how)),
         "map": (LanguageMap, lambda _: language_map(activations(), pooling=study.pooling)),
         "latent": (LatentOptions, latent),
+        LATENT: (LatentSummary, summed),
         "dissociation": (Dissociation, correlate),
     }
     for part in study.parts_of(choices):

@@ -28,6 +28,7 @@ from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result, analysed
 from xlens.studies.phases import FEWEST_PHASES, INSIDE, RANDOM_INIT, TWIN, InsideStudy
+from xlens.studies.steps.reading_summary import summary_steps
 from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
@@ -240,6 +241,7 @@ def phase_steps(
         yield Step.one(name, *made[name])
     if RANDOM_INIT in study.controls:
         yield Step.one(TWIN, PhaseResult, blank)
+    yield from summary_steps(INSIDE, study.resampling)
 
 
 def _differ(one: str, other: str, answers: dict[str, dict[str, str]]) -> bool:

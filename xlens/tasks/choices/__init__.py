@@ -2,7 +2,7 @@
 
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.facts import FACTS, cldr_choices
-from xlens.tasks.choices.latent import LatentOptions, latent_options
+from xlens.tasks.choices.latent import LatentOptions, LatentSummary, latent_options
 from xlens.tasks.choices.prompts import choice_prompts
 from xlens.tasks.choices.readers import download_choices, read_choices
 from xlens.tasks.choices.scoring import score_choices
@@ -12,6 +12,7 @@ __all__ = [
     "Choice",
     "Choices",
     "LatentOptions",
+    "LatentSummary",
     "choice_prompts",
     "cldr_choices",
     "download_choices",

@@ -28,6 +28,30 @@ QUANTITIES = ("share", "share_control", "right_native", "right_pivot")
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentSummary(Result):
+    """Means over items with intervals: what a figure draws.
+
+    Attributes:
+        table: `language layer quantity mean low high n`; undefined items are left out, and counted
+            out of `n`.
+        pivot: The language suspected inside.
+        chance: By language, how often guessing is right.
+        by: What probabilities are of, as in `LatentOptions`.
+        confidence: Of the intervals.
+    """
+
+    table: pd.DataFrame
+    pivot: str
+    chance: dict[str, float]
+    by: By
+    confidence: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentOptions(Result):
     """Latent probabilities of native and pivot options after native prompts, by layer.
 
@@ -70,12 +94,8 @@ class LatentOptions(Result):
         means = (1 / counts.size()).groupby("language").mean()
         return {str(language): float(mean) for language, mean in means.items()}
 
-    def summary(self, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
+    def summary(self, *, resampling: Resampling = Resampling()) -> LatentSummary:
         """Means over items, with intervals (all items about one passage drawn together).
-
-        Returns:
-            `language layer quantity mean low high n`; undefined items are left out, and counted
-            out of `n`.
 
         Raises:
             ValueError: no such column of clusters.
@@ -93,7 +113,14 @@ class LatentOptions(Result):
             frame = pd.DataFrame(list(wide.columns), columns=["quantity", "layer"])
             frame.insert(0, "language", language)
             frames.append(frame.assign(mean=boot.mean, low=low, high=high, n=boot.n))
-        return pd.concat(frames, ignore_index=True)
+        return LatentSummary(
+            provenance=analysed(self.provenance, "summary", resampling.provenance()),
+            table=pd.concat(frames, ignore_index=True),
+            pivot=self.pivot,
+            chance=self.chance,
+            by=self.by,
+            confidence=resampling.confidence,
+        )
 
 
 @typed

@@ -80,6 +80,11 @@ class ReadingResult(Result):
         return self.scores
 
     @property
+    def resampling(self) -> Resampling:
+        """What the intervals were drawn by."""
+        return Resampling.of(self.provenance)
+
+    @property
     def reads(self) -> bool:
         """Whether the pivot's F1 is above that with exchanged texts: shares of it say nothing else.
 
