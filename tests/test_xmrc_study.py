@@ -229,3 +229,17 @@ def test_another_text_is_called_another_articles_only_where_that_is_known(tmp_pa
     result = scores(["en-en", "en-x"], ["en", "de"], control=True, reading=one)
     assert result.other_text == "another text"
     assert np.isfinite(result.scores["value"]).any()
+
+
+# --- summaries -----------------------------------------------------------------------------------
+
+
+def test_a_run_of_before_is_refused_with_the_command_that_makes_its_summaries(tmp_path):
+    parts = {"scores": scores(["en-en", "en-x"], ["en", "de"])}
+    run = RunDirectory.create(tmp_path, {"xmrc": {"model": "m"}}, {"command": "xlens xmrc m"})
+    parts["scores"].save(run.result_folder("m", "scores"))
+    with pytest.raises(ValueError, match=r"has no summary of m.* from what is saved: xlens xmrc m"):
+        write_reading_report(run)
+    for name, part in readings.summed(parts).items():
+        part.save(run.result_folder("m", name))
+    assert write_reading_report(run).is_file()

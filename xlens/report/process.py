@@ -299,16 +299,13 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
             f"{listed(names, sure['rises'])} and falls in {listed(names, sure['falls'])}"
             f"{''.join(alike)}."
         )
-    return said + _steered_guesses(result, accuracy[accuracy["condition"] == "none"], names)
+    return said + _steered_guesses(result, names)
 
 
-def _steered_guesses(
-    result: SteeringResult, plain: pd.DataFrame, names: Mapping[str, str]
-) -> list[str]:
+def _steered_guesses(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
     """Where answers without steering are no better than guesses, whatever a push does to them."""
-    chance = result.provenance.get("steering", {}).get("chance")
-    tags = [] if chance is None else plain.loc[~(plain["low"] > chance), "language"].tolist()
-    if not tags:
+    tags, chance = result.guessed(), result.chance
+    if not tags or chance is None:
         return []
     return [
         f"Without steering, answers aren't told apart from guessing ({chance:.2f}) in "
@@ -329,9 +326,8 @@ def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> Table:
         rows.append([who, condition, *(by[m] for m in EFFECTS)])
     head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
     caption = "Test items: value, and in brackets the interval of the change against no steering."
-    how = result.provenance.get("steering", {})
-    if "chance" in how:
-        caption += f" Guessing is right in {how['chance']:.2f}."
+    if result.chance is not None:
+        caption += f" Guessing is right in {result.chance:.2f}."
     return Table(caption, head, rows)
 
 

@@ -81,6 +81,24 @@ class SteeringResult(Result):
         wide = here.pivot(index="band", columns="strength", values="value") - plain
         return wide.loc[list(dict.fromkeys(here["band"]))]
 
+    @property
+    def chance(self) -> float | None:
+        """How often guessing is right; None of results that don't know it."""
+        known = self.provenance.get("steering", {}).get("chance")
+        return None if known is None else float(known)
+
+    def guessed(self) -> list[str]:
+        """The languages, the target left out, whose answers without steering may be guesses."""
+        plain = self._accuracy[self._accuracy["condition"] == "none"]
+        if self.chance is None:
+            return []
+        return plain[~(plain["low"] > self.chance)]["language"].tolist()
+
+    @property
+    def _accuracy(self) -> pd.DataFrame:
+        table = self.test
+        return table[(table["language"] != self.target) & (table["metric"] == "accuracy")]
+
     def effects(self, level: float) -> pd.DataFrame:
         """What each chosen cell does to accuracy, beside random directions; the target left out.
 
@@ -92,9 +110,7 @@ class SteeringResult(Result):
             mean changes over `n` languages, and the languages, between spaces, whose accuracy rises
             or falls beyond chance.
         """
-        accuracy = self.test[
-            (self.test["language"] != self.target) & (self.test["metric"] == "accuracy")
-        ]
+        accuracy = self._accuracy
         rows: list[dict[str, object]] = []
         for row in self.chosen.to_dict("records"):
             told: dict[str, object] = {}
