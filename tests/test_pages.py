@@ -102,6 +102,7 @@ OPENINGS = {
     "choices": {"percent": EVIL},
     "process": {"percent": EVIL, "steered_only": False},
     "phases": {"percent": EVIL},
+    "facts": {"percent": EVIL, "rule": EVIL},
     "reading": dict.fromkeys(("tag", "pivot", "percent"), EVIL)
     | {"exchanged": True, "unasked": True},
 }

@@ -68,6 +68,12 @@ class FactRecall(Result):
             raise ValueError(f"There is no measure {metric!r}; there are {', '.join(MEASURES)}.")
         return dict(zip(rows["language"], rows["value"], strict=True))
 
+    @property
+    def prefix_only(self) -> tuple[int, int]:
+        """Answers that the paper's rule alone counts as right, and of how many; 0 of 0 untold."""
+        table = self.false_credits
+        return (int(table["prefix_only"].sum()), int(table["n"].sum())) if len(table) else (0, 0)
+
     def mean_co(self, *, with_pivot: bool = False) -> float:
         """Mean of CO over languages; the paper's code counts the pivot with itself, as 1.
 

@@ -15,7 +15,7 @@ from xlens.figures import (
     fact_relations,
 )
 from xlens.languages import english_names
-from xlens.report.blocks import Block, Drawing, Findings, Paragraph, Section, Table
+from xlens.report.blocks import Block, Drawing, Findings, Section, Table
 from xlens.report.cells import interval, number
 from xlens.report.choices import listed_models
 from xlens.report.fact_frequency import (
@@ -146,11 +146,10 @@ def findings(result: FactRecall, names: Names) -> list[str]:
     if blind := [row["language"] for row in rows if not row["low"] > row["majority"]]:
         said.append(f"Not above always giving the most frequent object in {listed(names, blind)}.")
     said += _consistency(result, names)
-    table = result.false_credits
-    if len(table) and (n := int(table["prefix_only"].sum())):
+    n, of = result.prefix_only
+    if n:
         said.append(
-            f"The paper's prefix rule would count {n} more of {int(table['n'].sum())} answers as "
-            "right: a part of the object, or one that goes on within a word."
+            f"The paper's prefix rule would count {n} more of {of} answers as right: a part of the object, or one that goes on within a word."
         )
     return said
 
@@ -167,7 +166,9 @@ def _consistency(result: FactRecall, names: Names) -> list[str]:
         above = sum(row["value"] > row["control_high"] for row in known)
         said.append(
             f"CO with {names[result.pivot]} (in brackets: permuted within relations): {shown}; "
-            f"above what its permutations give in {above} of {len(known)} languages."
+            f"above what its permutations give in {above} of {len(known)} languages. Its mean is "
+            f"{number(result.mean_co())}; as the paper's code counts it, with "
+            f"{names[result.pivot]} itself as 1, {number(result.mean_co(with_pivot=True))}."
         )
     if without := [row["language"] for row in rows if row not in known]:
         said.append(
@@ -200,12 +201,9 @@ def _curves(grown: FactCurves, figures: Mapping[str, Figure], names: Names) -> S
 
 def _tables(model: str, result: FactRecall, figures: Mapping[str, Figure], names: Names) -> Section:
     start, head = (f"{model}-", f"{model}, by language") if model else ("", "By language")
-    whole = f"Mean CO {number(result.mean_co())}; as the paper's code counts it, with "
-    whole += f"{names[result.pivot]} itself as 1, {number(result.mean_co(with_pivot=True))}."
     tables: list[Block] = [
         _accuracy(result, names),
         _paired(result, names),
-        Paragraph(whole, "note"),
         _relations(result, names),
         _rules(result, names),
     ]
@@ -248,9 +246,11 @@ def _paired(result: FactRecall, names: Names) -> Table:
 
 def _relations(result: FactRecall, names: Names) -> Table:
     tags = list(result.accuracy["language"])
+    by_relation: dict[str, dict[str, dict[Any, Any]]] = {}
+    for row in result.relations.to_dict("records"):
+        by_relation.setdefault(str(row["relation"]), {})[row["language"]] = row
     rows: list[list[str]] = []
-    for relation, mine in result.relations.groupby("relation", sort=False):
-        own = mine.set_index("language").to_dict("index")
+    for relation, own in by_relation.items():
         first = own[tags[0]]
         shares = (number(own[tag]["accuracy"]) for tag in tags)
         rows.append([f"{relation} ({first['n']})", percent(first["majority"]), *shares])
@@ -260,9 +260,11 @@ def _relations(result: FactRecall, names: Names) -> Table:
 
 def _rules(result: FactRecall, names: Names) -> Table:
     tags = list(result.accuracy["language"])
+    by_rule: dict[str, dict[str, float]] = {}
+    for row in result.languages.to_dict("records"):
+        by_rule.setdefault(str(row["rule"]), {})[row["language"]] = row["accuracy"]
     rows: list[list[str]] = []
-    for rule, mine in result.languages.groupby("rule", sort=False):
-        shares = dict(zip(mine["language"], mine["accuracy"], strict=True))
+    for rule, shares in by_rule.items():
         said = RULES[rule]  # pyright: ignore[reportArgumentType]
         rows.append([f"{rule}: {said}", *(number(shares[tag]) for tag in tags)])
     return Table("By what counts as right.", ["", *(names[tag] for tag in tags)], rows)

@@ -239,6 +239,8 @@ class FactsStudy(Study):
         """As `Study.across`: recall and consistency over models or checkpoints."""
         from xlens.acquisition import FactCurves, FactRecall, curves
 
+        if len(models) < 2:
+            return
         found = {
             folder: part
             for folder in folders.values()
