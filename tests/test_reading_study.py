@@ -230,7 +230,7 @@ def test_a_chat_is_found_by_its_template(folder):
 
     def how(study) -> dict:
         found = study_reading(model, stories, study=study, progress=False)
-        assert list(found) == ["predictions", "scores"]
+        assert list(found) == ["predictions", "scores", "summary"]
         return found["predictions"].provenance["prompts"][0]
 
     made = how(study)

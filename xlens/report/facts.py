@@ -149,7 +149,8 @@ def findings(result: FactRecall, names: Names) -> list[str]:
     n, of = result.prefix_only
     if n:
         said.append(
-            f"The paper's prefix rule would count {n} more of {of} answers as right: a part of the object, or one that goes on within a word."
+            f"The paper's prefix rule would count {n} more of {of} answers as right: a part of the "
+            "object, or one that goes on within a word."
         )
     return said
 
