@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from synthetic import lens_result, save_pair, study
 from test_report import CONFIG, PROVENANCE
 
+from xlens.acquisition import FrequencyResponse
 from xlens.consistency import ConsistencyResult, Dissociation, OptionScores, consistency
 from xlens.figures import steering_effects
 from xlens.languages import english_name, english_names
 from xlens.report import pair_sentences, verdict, write_report
 from xlens.report.blocks import Drawing
 from xlens.report.choices import findings
+from xlens.report.fact_frequency import frequency_findings
 from xlens.report.lens import told
 from xlens.report.pair import landmark_table, pair_section
 from xlens.report.process import language_names, process_findings, write_process_report
@@ -559,3 +561,21 @@ def test_options_of_an_analysis_leave_the_models_own_facts_alone():
     assert made["consistency"]["weights"] == "softmax"
     with pytest.raises(ValueError, match="already"):
         analysed(made, "consistency", {})
+
+
+@quick
+@given(p=st.sampled_from([0.001, 0.5, 1.0]), share=shares, control=shares)
+def test_rare_facts_are_told_with_what_their_test_says(p, share, control):
+    rows = {"facts": "every", "language": "th", "n": 20, "control_n": 20, "p": p}
+    none = pd.DataFrame(columns=["facts"])
+    found = FrequencyResponse(
+        provenance={},
+        carried=pd.DataFrame([rows | {"share": share, "control": control}]),
+        **dict.fromkeys(("bins", "measures", "thresholds", "curves", "cells"), none),
+        pivot="en",
+        rule="exact",
+    )
+    said = frequency_findings(found, {"th": "Thai", "en": "English"})[-1]
+    assert f"Thai {share:.2f} ({control:.2f})" in said
+    assert said.endswith(f"(p < .01), in {int(p < 0.01)} of 1.")
+    assert "are right more often" not in said

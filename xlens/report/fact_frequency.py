@@ -46,8 +46,8 @@ def frequency_findings(result: FrequencyResponse, names: Mapping[str, str]) -> l
     rows = [row for row in _rows(result.thresholds, "every")]
     useful = [row for row in rows if row["held_out"] > row["majority"]]
     said.append(
-        "The rule “right if stated so often” is better than always saying the same, on facts it "
-        f"was not chosen on, in {len(useful)} of {len(rows)} languages."
+        "The rule “right if stated so often” is right more often than always saying the same, on "
+        f"facts it was not chosen on, in {len(useful)} of {len(rows)} languages."
     )
     told = [row for row in _rows(result.carried, "every") if row["n"] and row["control_n"]]
     if told:
@@ -57,8 +57,9 @@ def frequency_findings(result: FrequencyResponse, names: Mapping[str, str]) -> l
             for row in told
         )
         said.append(
-            f"Rare facts are right more often where they are known in {names[result.pivot]} (in "
-            f"brackets: where they aren't): {shares}; p < .01 in {len(sure)} of {len(told)}."
+            f"Of rare facts are right, where they are known in {names[result.pivot]} (in brackets: "
+            f"where they aren't): {shares}; more where they are known, by a test of each language "
+            f"by itself (p < .01), in {len(sure)} of {len(told)}."
         )
     return said
 
