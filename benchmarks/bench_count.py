@@ -9,6 +9,7 @@ are names of CLDR in twelve languages, 1,197 each.
 import gzip
 import json
 import random
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,6 +30,7 @@ al an ar be co ent es est ex i ic id le li ma mi mo na ne o on pa po pro ra ro s
 tu us vi y"""
 
 
+@cache
 def names(tag: str) -> tuple[list[str], list[str]]:
     """Subjects and objects: languages, currencies and cities; countries."""
     locale = Locale(tag)

@@ -64,8 +64,11 @@ class Pairs:
         sides: list[list[int]] = []
         for texts in (subjects, objects):
             sides.append([])
-            for text in texts:
-                phrase = spelled(" ".join(text.split("\n")).encode()).strip()
+            # All at once: a line's spelling depends on no other line.
+            whole = "\n".join(" ".join(text.split("\n")) for text in texts)
+            lines = spelled(whole.encode("utf-8", "replace"))
+            for text, line in zip(texts, lines.split(b"\n"), strict=True):
+                phrase = line.strip()
                 if not phrase:
                     raise ValueError(
                         f"{text!r} is no phrase to look for: it holds nothing that is seen. Write "
