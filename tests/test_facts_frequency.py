@@ -219,6 +219,25 @@ def test_planted_threshold_and_transfer_are_recovered(slip: float) -> None:
         assert rare["transferred"].all() and len(rare) == truth.cells["transferred"].sum()
 
 
+def test_what_is_easy_everywhere_is_not_carried_over() -> None:
+    """Two relations, one of which is guessed: within either, the languages are independent."""
+    random = generator(9)
+    easy = np.arange(400) < 200
+    one, other = (random.random(400) < np.where(easy, 0.8, 0.1) for _ in range(2))
+    never = np.zeros(400, int)
+    plain = carried_over(never, one, other, 1.0, resampling=FAST)
+    assert plain["p"] < 1e-6 and plain["expected"] == pytest.approx(one.mean())
+    within = carried_over(never, one, other, 1.0, strata=easy.tolist(), resampling=FAST)
+    assert within["p"] > 0.05 and within["expected"] == pytest.approx(within["share"], abs=0.05)
+    from scipy.stats import fisher_exact
+
+    table = [
+        [(one & other).sum(), (~one & other).sum()],
+        [(one & ~other).sum(), (~one & ~other).sum()],
+    ]
+    assert plain["p"] == pytest.approx(fisher_exact(table, alternative="greater")[1])
+
+
 def test_no_transfer_is_no_transfer() -> None:
     answers, truth = world(threshold=20, transfer=0.0, slip=0.05, seed=1)
     found = frequency_response(answers, rule="word", pivot=truth.source, resampling=FAST)

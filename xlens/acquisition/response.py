@@ -31,8 +31,9 @@ class FrequencyResponse(Result):
         measures: `language facts n zeros accuracy pearson_bins pearson spearman auc slope low high
             half`: the last four of the logistic curve.
         thresholds: `language facts` and the fields of `Threshold`.
-        carried: Rare facts that are right: `language facts n share low high control_n control
-            control_low control_high p`. See `carried_over`.
+        carried: Rare facts that are right: `language facts n share low high expected control_n
+            control control_low control_high p`. See `carried_over`; facts are compared within
+            relations, those of the most frequent object by themselves, as it is guessed.
         curves: The isotonic fit: `language facts frequency share`.
         cells: `id language relation frequency right group`: what each fact is in its language, by
             the threshold of `every`.
@@ -104,7 +105,9 @@ def frequency_response(
             thetas[tag] = best.theta
         if tag != pivot:
             there = home.reindex(rows["id"]).fillna(False).to_numpy(bool)
-            told = carried_over(f, y, there, best.theta, resampling=resampling)
+            told = carried_over(
+                f, y, there, best.theta, strata=_strata(rows), resampling=resampling
+            )
             found["carried"].append({**key, **told})
     cells = counted[["id", "language", "relation", "frequency"]].assign(right=counted[rule])
     cells["group"] = ""
@@ -125,8 +128,18 @@ def frequency_response(
 
 
 _TABLES = ("bins", "measures", "thresholds", "carried", "curves")
-_CARRIED = ("language", "facts", "n", "share", "low", "high", "control_n", "control",
+_CARRIED = ("language", "facts", "n", "share", "low", "high", "expected", "control_n", "control",
             "control_low", "control_high", "p")  # fmt: skip
+
+
+def _strata(rows: pd.DataFrame) -> list[str]:
+    """The relation of each fact, and whether its object is the most frequent of it."""
+    kinds = rows["relation"].astype(str)
+    if "object" not in rows:
+        return kinds.tolist()
+    most = rows.groupby("relation")["object"].agg(lambda said: said.value_counts().index[0])
+    usual = rows["object"] == rows["relation"].map(most)
+    return (kinds + usual.map({True: "/usual", False: ""})).tolist()
 
 
 def _views(counted: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

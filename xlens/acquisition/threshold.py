@@ -1,9 +1,12 @@
 """Does one frequency part what is recalled from what isn't? And what is recalled without it?"""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from jaxtyping import Int
 
 from xlens.acquisition.frequency import Counts, Right
 from xlens.checks import typed
@@ -129,41 +132,60 @@ def carried_over(
     right_in_pivot: Right,
     theta: float,
     *,
+    strata: Sequence[Hashable] | None = None,
     resampling: Resampling = Resampling(),
 ) -> dict[str, Any]:
     """Of facts that are rare in a language, how many are right that are known in the pivot.
 
-    Beside them, as their control, the rare facts that aren't known in the pivot.
+    Beside them, as their control, the rare facts that aren't known in the pivot; and what would be
+    expected if, among facts of a stratum, being right had nothing to do with the pivot: what is
+    easy to guess is right in all languages.
 
     Args:
         frequency: In the language.
         right: There.
         right_in_pivot: In the pivot.
         theta: What is rare: below it.
+        strata: What each fact is compared within: its relation, say. None: with all.
         resampling: Of the intervals.
 
     Returns:
-        `n share low high control_n control control_low control_high p`; p by Fisher's exact test,
-        one-sided. NaN where there are none.
+        `n share low high expected control_n control control_low control_high p`; p by an exact test
+        within strata, one-sided (of one stratum, Fisher's). NaN where there are none.
 
     Raises:
         ValueError: unequal numbers of facts.
     """
     if not len(frequency) == len(right) == len(right_in_pivot):
         raise ValueError("Frequencies and answers are of unequal numbers of facts; give as many.")
-    from scipy.stats import fisher_exact
-
     rare = frequency < theta
     mine, others = right[rare & right_in_pivot], right[rare & ~right_in_pivot]
     n, share, low, high = _rate(mine, resampling)
     m, control, below, above = _rate(others, resampling)
-    p = float("nan")
+    expected = p = float("nan")
     if n and m:
-        table = [[mine.sum(), (~mine).sum()], [others.sum(), (~others).sum()]]
-        found: Any = fisher_exact(np.array(table, dtype=int), alternative="greater")
-        p = float(found[1])
-    return {"n": n, "share": share, "low": low, "high": high, "control_n": m, "control": control,
-            "control_low": below, "control_high": above, "p": p}  # fmt: skip
+        kinds = np.zeros(len(right), int) if strata is None else pd.factorize(pd.Series(strata))[0]
+        expected, p = _within(rare, right, right_in_pivot, kinds)
+    return {"n": n, "share": share, "low": low, "high": high, "expected": expected,
+            "control_n": m, "control": control, "control_low": below, "control_high": above,
+            "p": p}  # fmt: skip
+
+
+def _within(
+    rare: Right, right: Right, right_in_pivot: Right, strata: Int[np.ndarray, " fact"]
+) -> tuple[float, float]:
+    """Share expected by chance within strata, and the exact p of as many or more."""
+    from scipy.stats import hypergeom
+
+    chances, expected = np.ones(1), 0.0
+    for stratum in np.unique(strata[rare]):
+        inside = rare & (strata == stratum)
+        size, known, yes = (int((inside & x).sum()) for x in (rare, right_in_pivot, right))
+        chances = np.convolve(chances, hypergeom.pmf(np.arange(known + 1), size, known, yes))
+        expected += known * yes / size
+    both = int((rare & right_in_pivot & right).sum())
+    n = int((rare & right_in_pivot).sum())
+    return expected / n, float(min(chances[both:].sum(), 1.0))
 
 
 def four_groups(frequency: Counts, right: Right, theta: float) -> list[str]:

@@ -53,13 +53,13 @@ def frequency_findings(result: FrequencyResponse, names: Mapping[str, str]) -> l
     if told:
         sure = [row for row in told if row["p"] < 0.01]
         shares = ", ".join(
-            f"{names[row['language']]} {number(row['share'])} ({number(row['control'])})"
+            f"{names[row['language']]} {number(row['share'])} ({number(row['expected'])})"
             for row in told
         )
         said.append(
             f"Of rare facts are right, where they are known in {names[result.pivot]} (in brackets: "
-            f"where they aren't): {shares}; more where they are known, by a test of each language "
-            f"by itself (p < .01), in {len(sure)} of {len(told)}."
+            f"expected within relations if that were no help): {shares}; more than expected, by a "
+            f"test of each language by itself (p < .01), in {len(sure)} of {len(told)}."
         )
     return said
 
@@ -108,11 +108,12 @@ def _carried(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
         [
             f"{names[row['language']]}, {seen}",
             f"{interval(row, 'share')} ({row['n']})",
+            number(row["expected"]),
             f"{interval(row, 'control', 'control_low', 'control_high')} ({row['control_n']})",
             "–" if row["p"] != row["p"] else f"{row['p']:.1g}",
         ]
         for row, seen in _each(result.carried)
     ]
     home = names[result.pivot]
-    head = ["", f"right, of those known in {home}", "of those that aren't", "p"]
+    head = ["", f"right, of those known in {home}", "expected", "of those that aren't", "p"]
     return Table("Facts below the threshold (facts).", head, rows)
