@@ -100,6 +100,18 @@ def test_an_age_has_one_unit(since: timedelta, shown: str) -> None:
     assert _age(since) == shown
 
 
+def test_many_entries_are_plain_lines(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(2):
+        fill(store.entry({**KEY, "n": n}, shards=1))
+    monkeypatch.setattr("xlens.cli.store._MANY", 1)
+    with pytest.raises(SystemExit):
+        main(["store", "ls", "--root", str(store.root)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [len(line.split("\t")) for line in lines] == [8, 8, 1] and "2 entries in" in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")
 _UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
+_MANY = 1_000  # entries that a table is made of
 _SIZES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -55,7 +56,9 @@ def ls(*, root: Path | None = None) -> None:
                 state,
             ]
         )
-    if rows:
+    if len(rows) > _MANY:  # to lay them out as a table would take minutes
+        print("\n".join(map("\t".join, rows)))
+    elif rows:
         head = ("entry", "size", "used", "verb", "model", "prompts", "layers", "state")
         show_table(head, rows)
     print(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
