@@ -567,6 +567,7 @@ def test_options_of_an_analysis_leave_the_models_own_facts_alone():
 @given(p=st.sampled_from([0.001, 0.5, 1.0]), share=shares, control=shares)
 def test_rare_facts_are_told_with_what_their_test_says(p, share, control):
     rows = {"facts": "every", "language": "th", "n": 20, "control_n": 20, "p": p}
+    rows |= {"expected": control}
     none = pd.DataFrame(columns=["facts"])
     found = FrequencyResponse(
         provenance={},
@@ -577,5 +578,6 @@ def test_rare_facts_are_told_with_what_their_test_says(p, share, control):
     )
     said = frequency_findings(found, {"th": "Thai", "en": "English"})[-1]
     assert f"Thai {share:.2f} ({control:.2f})" in said
-    assert said.endswith(f"(p < .01), in {int(p < 0.01)} of 1.")
+    assert f"(p < .01), in {int(p < 0.01)} of 1. " in said
+    assert said.endswith("that alone is no sign that they came from English.")
     assert "are right more often" not in said

@@ -532,7 +532,7 @@ def never_loaded(monkeypatch):
     ("command", "said"),
     [
         # commands and options
-        (("nosuch",), ("nosuch", "choices, demo, lens, phases")),
+        (("nosuch",), ("nosuch", "choices, demo, facts, lens")),
         (("lens",), ("--model",)),
         ((*LENS, "--nitems", "5"), ("--nitems", "--n-items")),
         ((*LENS, "--n-items", "many"), ("--n-items", "'many'|\"many\"", "int")),
@@ -599,6 +599,7 @@ def never_loaded(monkeypatch):
         (("harvest", NO_MODEL, "empty.jsonl"), ("'empty.jsonl'", "is empty", "a file of prompts")),
         (("harvest", NO_MODEL, "p.jsonl", "--slots", "end"), ("'end'", "'last'", "'all'", "NAME")),
         (("harvest", NO_MODEL, "p.jsonl", "--slots", "w:middle"), ("'w:middle'", "first|last")),
+        (("harvest", NO_MODEL, "p.jsonl", "--token-budget", "0"), ("token_budget", "at least 1")),
         (("harvest", NO_MODEL, "p.jsonl", "--layers", "top"), ("--layers", "top", "int")),
         (("harvest", NO_MODEL, "p.jsonl", "--out", "file.txt"), ("'file.txt'", "folder")),
         (("trace", NO_MODEL, ""), ("empty text", "at least one character")),
@@ -607,7 +608,7 @@ def never_loaded(monkeypatch):
         # --config
         (("--config", "nosuch.yaml", "lens"), ("'nosuch.yaml'", "YAML")),
         (("--config", "option.yaml", "lens"), ("nitems", "option.yaml", "--n-items")),
-        (("--config", "command.yaml", "lens"), ("'lense'", "choices, demo, lens, phases")),
+        (("--config", "command.yaml", "lens"), ("'lense'", "choices, demo, facts, lens")),
         (("--config", "list.yaml", "lens"), ("'list.yaml'", "no options", "command's name")),
         (("--config", "broken.yaml", "lens"), ("'broken.yaml'", "YAML", "line 1")),
         (("--config", "latin.yaml", "lens"), ("'latin.yaml'", "UTF-8")),
@@ -728,7 +729,6 @@ def test_a_revision_is_for_hub_ids(run, gpt2):
         (("--layers", "0", "4"), ("4", "0", "3")),
         (("--layers", "-5"), ("-5",)),
         (("--slots", "city:last"), ("'city'", "'1'")),
-        (("--token-budget", "0"), ("token_budget", "at least 1")),
         (("--prepend-bos",), ("BOS",)),
     ],
 )

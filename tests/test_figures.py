@@ -334,7 +334,7 @@ def test_bad_names_and_formats_are_refused(summary, tmp_path):
     for name in ("../out", "a b", "", "-x"):
         with pytest.raises(ValueError, match="can't name"):
             figures.write_figure(fig, tmp_path, name)
-    with pytest.raises(ValueError, match=r"list of formats from \('png', 'svg', 'pdf'\)"):
+    with pytest.raises(ValueError, match=r"list of formats from png, svg, pdf"):
         figures.write_figure(fig, tmp_path, "f", static=["gif"])
     with pytest.raises(ValueError, match=r"static of write_figure: 'png' .* Collection"):
         figures.write_figure(fig, tmp_path, "f", static="png")

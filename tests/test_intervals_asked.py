@@ -22,6 +22,8 @@ COMMANDS = {
     "process": ["m", "--languages", "en", "de"],
     "steer": ["m", "--languages", "en", "de"],
     "xmrc": ["m"],
+    "phases": ["m"],
+    "facts": ["m", "--languages", "en", "de"],
 }
 
 
@@ -34,11 +36,11 @@ def test_every_command_that_draws_takes_them(command):
 
 def test_every_study_has_them():
     asked = studies.find_studies()
-    assert len(asked) == 6
+    assert len(asked) == 8
     for kind in asked.values():
         assert kind(**ASKED).resampling == Resampling(**ASKED)
         for name, value, said in (
-            ("draws", 0, "at least 1"),
+            ("draws", 0, "accepted are 1 to"),
             ("confidence", 95.0, "between 0 and 1"),
             ("clusters", "page", "drawn by .*id"),
         ):

@@ -113,8 +113,8 @@ def check_static(static: Collection[str]) -> None:
     """
     if given := sorted(set(static) - set(STATIC)):
         raise ValueError(
-            f"static={given!r}: give a list of formats from {STATIC}; HTML and JSON are always "
-            "written."
+            f"static={given!r}: give a list of formats from {', '.join(STATIC)}; HTML and JSON are "
+            "always written."
         )
 
 

@@ -59,7 +59,9 @@ def frequency_findings(result: FrequencyResponse, names: Mapping[str, str]) -> l
         said.append(
             f"Of rare facts are right, where they are known in {names[result.pivot]} (in brackets: "
             f"expected within relations if that were no help): {shares}; more than expected, by a "
-            f"test of each language by itself (p < .01), in {len(sure)} of {len(told)}."
+            f"test of each language by itself (p < .01), in {len(sure)} of {len(told)}. Facts that "
+            f"are easy are right in both, so that alone is no sign that they came from "
+            f"{names[result.pivot]}."
         )
     return said
 
