@@ -63,7 +63,7 @@ def run(tmp_path, data, monkeypatch, capsys) -> Run:
         with pytest.raises(SystemExit) as end:
             main(["xmrc", *map(str, line), *map(str, options)])
         said = capsys.readouterr()
-        assert "Traceback" not in said.err
+        assert "Traceback" not in said.err, said.err[-3000:]
         return int(end.value.code or 0), said.out, said.err
 
     return run
