@@ -97,15 +97,14 @@ class PhasesStudy(InsideStudy):
         """As `Study.parts`."""
         return self.inside
 
-    def work(self, data: "ReadingSet", model: "Outline | HookedModel") -> dict[str, Work]:
+    def work(self, data: "PhasePrompts", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""
-        from xlens.studies.steps.reading_prompts import inside_prompts
         from xlens.studies.steps.reading_work import inside_work
 
-        return inside_work(inside_prompts(data, self, model), self, model)
+        return inside_work(data, self, model)
 
     def prepared(
-        self, data: "ReadingSet", model: "HookedModel"
+        self, data: "ReadingSet", model: "HookedModel | Outline"
     ) -> "tuple[PhasePrompts, dict[str, Any]]":
         """As `Study.prepared`: the prompts; another chat template is another study."""
         from xlens.studies.steps.reading_prompts import inside_prompts

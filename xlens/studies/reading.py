@@ -97,14 +97,14 @@ class ReadingStudy(InsideStudy):
         wanted |= {summary for part, summary in SUMMARIES.items() if part in wanted}
         return tuple(part for part in PARTS if part in wanted)
 
-    def work(self, data: "ReadingSet", model: "Outline | HookedModel") -> dict[str, Work]:
+    def work(self, data: "ReadingPlan", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""
         from xlens.studies.steps.reading_work import reading_work
 
         return reading_work(data, self, model)
 
     def prepared(
-        self, data: "ReadingSet", model: "HookedModel | ServedModel"
+        self, data: "ReadingSet", model: "HookedModel | ServedModel | Outline"
     ) -> "tuple[ReadingPlan, dict[str, Any]]":
         """As `Study.prepared`: the prompts; another chat template is another study."""
         from xlens.studies.steps.context_retrieval import ReadingPlan

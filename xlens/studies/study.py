@@ -165,23 +165,37 @@ class Study:
         raise NotImplementedError
 
     def work(self, data: Any, model: "Outline | HookedModel") -> Mapping[str, Work] | None:
-        """What the parts take of a model, by part; None: nobody counted.
+        """What the parts take of the model, by part; None: nobody counted.
 
         Counted from the prompts, without running the model: at most that much.
+
+        Args:
+            data: As `prepared` gives it.
+            model: As far as it is known.
         """
         return None
 
     def plan(
-        self, data: Any, model: "Outline | HookedModel | None" = None, *, flops: float | None = None
+        self,
+        data: Any,
+        model: "Outline | HookedModel | None" = None,
+        *,
+        asked: Any = None,
+        flops: float | None = None,
     ) -> Plan:
         """What there will be of a model: parts, prompts, tokens, and about how long it takes.
 
         Args:
             data: From `read`, or the caller's own.
             model: Which, as far as it is known; None: the parts alone.
+            asked: The data as `prepared` gives it, where that is there already.
             flops: Of the machine, a second, from `xlens.studies.work.flops_of`; None: no time.
         """
-        if model is None or (work := self.work(data, model)) is None:
+        if model is None:
+            return Plan(self.parts(data))
+        asked = self.prepared(data, model)[0] if asked is None else asked
+        work = self.work(asked, model)
+        if work is None:
             return Plan(self.parts(data))
         return Plan(self.parts(data), work, model.size, flops)
 

@@ -23,9 +23,6 @@ class Watch:
     def group(self, name: str, number: int, of: int) -> None:
         """A group of parts, such as a pair of languages, begins."""
 
-    def group_done(self, name: str, parts: Mapping[str, "Result"]) -> None:
-        """A group's parts are there; by their names within it."""
-
     def without(self, name: str, why: str) -> None:
         """A group can't be asked."""
 

@@ -14,6 +14,7 @@ from xlens.checks import typed
 from xlens.languages import standardize_all
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import content
+from xlens.tasks.sources import known
 
 Fault = tuple[str, str, str, str]
 """`id language reason detail`: why an item can't be asked."""
@@ -69,6 +70,42 @@ class Parallel:
                 f"{', '.join(self.languages)}. {self.ADVICE}"
             )
         return tuple(tags)
+
+    def among(
+        self,
+        column: str,
+        values: Iterable[str] | None,
+        ids: Iterable[str] | None,
+        languages: Iterable[str] | None,
+        *,
+        called: str,
+    ) -> pd.DataFrame:
+        """Rows of these values of a column, ids and languages, in their order here; None: all.
+
+        Args:
+            column: That sorts items: `kind`, say, one value an item.
+            values: Of it.
+            ids: Of the items.
+            languages: Of the rows.
+            called: What items of a value are, for the error: `of kind`.
+
+        Raises:
+            ValueError: something that doesn't occur, or nothing left.
+        """
+        tags = self.languages if languages is None else self.require(languages)
+        wanted_ids = known(ids, self.ids, "id")
+        wanted = known(values, tuple(self.frame[column]), column)
+        frame = self.frame[
+            self.frame["language"].isin(tags)
+            & self.frame["id"].isin(wanted_ids)
+            & self.frame[column].isin(wanted)
+        ]
+        if frame.empty:
+            raise ValueError(
+                f"No {self.CALLED[0]} of {self.source} is both among these ids ({len(wanted_ids)}) "
+                f"and {called} {', '.join(sorted(wanted))}; ask for fewer things at once."
+            )
+        return frame
 
     def select(self, *, ids: Iterable[str] | None = None) -> Self:
         """The items of these ids, in their order here."""

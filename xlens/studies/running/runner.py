@@ -15,7 +15,7 @@ from xlens.engine import Store
 from xlens.models import HookedModel
 from xlens.models.series import Checkpoint
 from xlens.prompts import TooFewItems
-from xlens.results import HEADER, Result, by_group, load
+from xlens.results import HEADER, Result, load
 from xlens.runs import ACROSS, RunDirectory, describe_run
 from xlens.studies.loading import Loading
 from xlens.studies.running.ahead import Ahead
@@ -234,20 +234,14 @@ def _made(
     known = {**decided, **decides, "asked": sorted(decides), "model": identity(model)}
     made_from = MadeFrom(known, study.FREE, at)
     if isinstance(model, HookedModel):
-        watch.planned(partial(_left, study, data, model, at))
+        watch.planned(partial(_left, study, data, asked, model, at))
     groups = list(dict.fromkeys(filter(None, map(_group, study.parts(data)))))
     done: dict[str, Result] = {}
     without: dict[str, TooFewItems] = {}
     last = ""
-
-    def end() -> None:
-        if last and last not in without:
-            watch.group_done(last, by_group(done)[last])
-
     for step in study.steps(asked, model, kept):
         group = _group(next(iter(step.kinds)))
         if group != last:
-            end()
             last = group
             if group:
                 watch.group(group, groups.index(group) + 1, len(groups))
@@ -260,7 +254,6 @@ def _made(
             if not group or len(without) == len(groups):
                 raise
             watch.without(group, str(error))
-    end()
     if without:
         table = pd.DataFrame({"what": list(without), "why": list(map(str, without.values()))})
         step = Step({LEFT_OUT: LeftOut}, lambda _: {LEFT_OUT: LeftOut(provenance={}, table=table)})
@@ -268,9 +261,9 @@ def _made(
     return done
 
 
-def _left(study: Study, data: Any, model: HookedModel, at: Path | None) -> Plan:
+def _left(study: Study, data: Any, asked: Any, model: HookedModel, at: Path | None) -> Plan:
     """What is still to be made."""
-    plan = study.plan(data, model, flops=flops_of(model.device, model.dtype))
+    plan = study.plan(data, model, asked=asked, flops=flops_of(model.device, model.dtype))
     return plan.without(n for n in plan.parts if at is not None and (at / n / HEADER).is_file())
 
 

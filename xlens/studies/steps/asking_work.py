@@ -24,32 +24,34 @@ Model = HookedModel | Outline
 
 def scoring_work(choices: Choices, study: SampledStudy, model: Model) -> Work:
     """Every option of the items that are asked, in every language."""
+    return scored(model.tokenizer, *_asked(choices, study))
+
+
+def _asked(choices: Choices, study: SampledStudy) -> tuple[list[Prompt], list[tuple[str, ...]]]:
+    """Prompts in all languages, with their options."""
     asked = study.sampled(choices)
-    found = [
-        choice_prompts(asked, tag, shots=study.shots, seed=study.seed, pool=choices)
-        for tag in asked.languages
-    ]
-    prompts = [prompt for mine, _ in found for prompt in mine]
-    return scored(model.tokenizer, prompts, [each for _, options in found for each in options])
+    prompts: list[Prompt] = []
+    offered: list[tuple[str, ...]] = []
+    for tag in asked.languages:
+        mine, options = choice_prompts(asked, tag, shots=study.shots, seed=study.seed, pool=choices)
+        prompts += mine
+        offered += options
+    return prompts, offered
 
 
 def process_work(choices: Choices, study: ProcessStudy, model: Model) -> dict[str, Work]:
     """By part; what the states that several parts are about take stands at the first."""
-    asked = study.sampled(choices)
-    shown: dict[str, Any] = {"shots": study.shots, "seed": study.seed}
-    prompts = [
-        prompt
-        for tag in asked.languages
-        for prompt in choice_prompts(asked, tag, pool=choices, **shown)[0]
-    ]
+    prompts, offered = _asked(choices, study)
     work = {
-        "consistency": scoring_work(choices, study, model),
+        "consistency": scored(model.tokenizer, prompts, offered),
         "similarity": passes(model.tokenizer, prompts),
     }
     parts = study.parts_of(choices)
     if "latent" in parts:
+        asked = study.sampled(choices)
         few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
-        inside = offered_options(few, pivot=study.pivot, pool=choices, **shown)
+        how: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": choices}
+        inside = offered_options(few, pivot=study.pivot, **how)
         n = model.size.n_layers + 1
         work["latent"] = scored(model.tokenizer, list(inside.prompts), inside.candidates, layers=n)
     if STEERING in parts:

@@ -31,7 +31,7 @@ from xlens.studies.steps.reading_phases import (
 )
 from xlens.studies.steps.reading_prompts import (
     Manner,
-    combinations,
+    combinations_there,
     expected_shots,
     looked_at,
     prompts_of,
@@ -122,8 +122,7 @@ def check_reading(
 
 
 def _checked_combinations(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination, ...]:
-    found = combinations(study, reading.languages)
-    reading.require(dict.fromkeys(tag for each in found for tag in each))
+    found = combinations_there(reading, study)
     check_rules(study.rules, (each.answer for each in found))
     wanted = reading.frame["language"].isin([each.answer for each in found])
     if study.rules != "xlens" and (n := int(reading.frame.loc[wanted, "rewritten"].sum())):

@@ -120,6 +120,17 @@ def prompts_of(
     return paired(made) if asked.parallel else made
 
 
+def combinations_there(reading: ReadingSet, study: TextStudy) -> tuple[Combination, ...]:
+    """The combinations that a study asks, all of whose languages the questions have.
+
+    Raises:
+        ValueError: no combination, or a language that isn't there.
+    """
+    found = combinations(study, reading.languages)
+    reading.require(dict.fromkeys(tag for each in found for tag in each))
+    return found
+
+
 def expected_shots(study: TextStudy) -> int | None:
     """Demonstrations, before it is known whether there will be a chat, which needs none."""
     return study.shots if study.shots is not None or study.chat == "no" else 0
@@ -162,8 +173,7 @@ def check_inside(
     """
     if model is not None and study.phase_layers:
         model.size.check_layers(study.phase_layers)
-    found = combinations(study, reading.languages)
-    reading.require(dict.fromkeys(tag for each in found for tag in each))
+    found = combinations_there(reading, study)
     manner = Manner(expected_shots(study)) if model is None else Manner.of(model, study, longest=1)
     looked_at(reading, found, study, manner)
     return found

@@ -11,15 +11,14 @@ from xlens.studies.reading import ORACLE, ReadingStudy
 from xlens.studies.steps.context_retrieval import ReadingPlan
 from xlens.studies.steps.reading_phases import PAIRED, PhasePrompts
 from xlens.studies.work import BACKWARD, NOTHING, Work, from_layers, passes, scored
-from xlens.tasks.xmrc import ReadingSet, gold_targets
+from xlens.tasks.xmrc import gold_targets
 from xlens.tasks.xmrc.oracle import shortened
 
 Model = HookedModel | Outline
 
 
-def reading_work(reading: ReadingSet, study: ReadingStudy, model: Model) -> dict[str, Work]:
+def reading_work(plan: ReadingPlan, study: ReadingStudy, model: Model) -> dict[str, Work]:
     """By part. Answers count as if all were as long as they may be."""
-    plan = ReadingPlan.of(reading, study, model)
     prompts = [p for group in (*plan.prompts, *plan.exchanged) for p in group]
     asked = passes(model.tokenizer, prompts)
     work = {"predictions": asked + Work(said=len(prompts) * plan.manner.longest)}

@@ -21,7 +21,6 @@ from xlens.tasks.parallel import (
     rows_by_id,
     told,
 )
-from xlens.tasks.sources import known
 
 REQUIRED = ("id", "language", "question", "options", "gold")
 OPTIONAL = {"context": "", "mark": "", "kind": "choice"}
@@ -143,19 +142,7 @@ class Choices(Parallel):
         Raises:
             ValueError: a language, id or kind that doesn't occur, nothing left, one language.
         """
-        tags = self.languages if languages is None else self.require(languages)
-        wanted_ids = known(ids, self.ids, "id")
-        wanted_kinds = known(kinds, tuple(self.kinds.values()), "kind")
-        frame = self.frame[
-            self.frame["language"].isin(tags)
-            & self.frame["id"].isin(wanted_ids)
-            & self.frame["kind"].isin(wanted_kinds)
-        ]
-        if frame.empty:
-            raise ValueError(
-                f"No item of {self.source} is both among these ids ({len(wanted_ids)}) and of kind "
-                f"{', '.join(sorted(wanted_kinds))}; ask for fewer things at once."
-            )
+        frame = self.among("kind", kinds, ids, languages, called="of kind")
         return type(self)(frame, self.source, self.dropped)
 
     def identical(self, pivot: str | None = None) -> pd.DataFrame:

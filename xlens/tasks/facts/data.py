@@ -14,7 +14,6 @@ from xlens.tasks.choices.text import folded
 from xlens.tasks.facts.template import MASK, SUBJECT, Asked, asked_as
 from xlens.tasks.items import item_id, item_text
 from xlens.tasks.parallel import DROPPED, Fault, Parallel, first_faults, nothing_dropped, refusal
-from xlens.tasks.sources import known
 
 REQUIRED = ("id", "language", "relation", "subject", "objects", "template")
 OPTIONAL = ("frequency", "group")
@@ -158,19 +157,7 @@ class Facts(Parallel):
         Raises:
             ValueError: a language, id or relation that doesn't occur, nothing left, one language.
         """
-        tags = self.languages if languages is None else self.require(languages)
-        wanted_ids = known(ids, self.ids, "id")
-        wanted = known(relations, tuple(self.relations.values()), "relation")
-        frame = self.frame[
-            self.frame["language"].isin(tags)
-            & self.frame["id"].isin(wanted_ids)
-            & self.frame["relation"].isin(wanted)
-        ]
-        if frame.empty:
-            raise ValueError(
-                f"No fact of {self.source} is both among these ids ({len(wanted_ids)}) and of a "
-                f"relation {', '.join(sorted(wanted))}; ask for fewer things at once."
-            )
+        frame = self.among("relation", relations, ids, languages, called="of a relation")
         return type(self)(frame, self.source, self.dropped)
 
     def with_frequencies(self, frequencies: Mapping[tuple[str, str], int]) -> Self:
