@@ -132,11 +132,15 @@ def test_what_is_there_is_not_planned_again(folder):  # noqa: F811
 
 
 def test_time_follows_from_size():
-    """By hand: weights once a token and the head once a reading, at .6 of the machine's speed."""
+    """By hand: weights once a token and the head once a reading, at .6 of the machine's speed.
+
+    Words that are said take both for each token, at a sixth.
+    """
     size = Size(n_layers=2, d_model=10, d_vocab=100, n_params=5_000)
-    assert Work(tokens=60, read=30).seconds(size, 1e6) == pytest.approx(
-        (2 * 5_000 * 60 + 2 * 10 * 100 * 30) / 6e5
-    )
+    read = (2 * 5_000 * 60 + 2 * 10 * 100 * 30) / 6e5
+    assert Work(tokens=60, read=30).seconds(size, 1e6) == pytest.approx(read)
+    said = (2 * 5_000 + 2 * 10 * 100) * 7 * 6 / 1e6
+    assert Work(tokens=60, read=30, said=7).seconds(size, 1e6) == pytest.approx(read + said)
 
 
 def test_size_is_that_of_the_weights(folder):  # noqa: F811

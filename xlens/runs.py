@@ -233,6 +233,12 @@ class RunDirectory:
         return next(iter(self.config), "")
 
     @property
+    def again(self) -> str:
+        """The line that goes on with it: as it was given, without what would delete it first."""
+        given = self.provenance.get("command") or f"xlens {self.command} --out {self.path}"
+        return _unforced(str(given))
+
+    @property
     def results_folder(self) -> Path:
         """Folder of the parts, one below for each model."""
         return self.path / "results"
@@ -335,12 +341,16 @@ def _read_mark(folder: Path) -> dict[str, Any] | None:
     if unsealed or (_MARK not in found and _configured(folder)):
         raise files.damaged(path, "its mark or its digest is gone", _again(folder))
     if found.get(_MARK, _FORMAT) < _FORMAT:
-        command = str(found.get("command") or "the same command")
+        command = _unforced(str(found.get("command") or "the same command"))
         raise OldRunError(
             f"{str(folder)!r} was written by an older xlens, whose parts lie elsewhere. Make the "
             f"run anew: {command} --overwrite"
         )
     return found if _MARK in found else None
+
+
+def _unforced(command: str) -> str:
+    return command.replace(" --overwrite", "")
 
 
 def _configured(folder: Path) -> bool:

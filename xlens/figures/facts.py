@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from xlens.acquisition import MEASURES, FactCurves, FactRecall
 from xlens.checks import typed
 from xlens.figures import theme
+from xlens.languages import english_name
 
 ACCURACY = "accuracy"
 _SAID = {"co": "CO (Jaccard) with the pivot", ACCURACY: "share of facts recalled"}
@@ -141,7 +142,9 @@ def fact_curves(result: FactCurves, metric: str = ACCURACY) -> go.Figure:
     said = _SAID.get(metric) or MEASURES[metric][0]
     least = MEASURES[metric][2] if metric in MEASURES else 0
     fig.update_yaxes(title=said, range=[least - 0.02, 1.02])
-    what = "Facts recalled" if metric == ACCURACY else f"Recall and {result.pivot}: {metric}"
+    called = "CO" if metric == "co" else metric
+    beside = f"Recall beside that in {english_name(result.pivot)}: {called}"
+    what = "Facts recalled" if metric == ACCURACY else beside
     control = "answers to other facts" if metric == ACCURACY else "right and wrong permuted"
     return theme.finish(
         fig,

@@ -196,7 +196,7 @@ def _curves(grown: FactCurves, figures: Mapping[str, Figure], names: Names) -> S
         own = table[table["model"] == model].set_index("language").to_dict("index")
         rows.append([model, *(interval(own[tag]) for tag in names)])
     shares = Table("Share of facts recalled.", ["", *names.values()], rows)
-    drawn = _drawings(figures, "Dotted lines are controls; intervals show on hovering.")
+    drawn = _drawings(figures, "Bars are intervals over facts, dotted lines controls.")
     return Section("curves", "Over models and checkpoints", (shares, *drawn))
 
 

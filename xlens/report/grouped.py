@@ -62,5 +62,5 @@ def require_summaries(
             raise ValueError(
                 f"{str(run.path)!r} has no {' and no '.join(lacking)} of {name}: an older xlens "
                 "made none, or the run was stopped before. The same command makes it from what is "
-                f"saved: {run.provenance.get('command', f'xlens {run.command} --out {run.path}')}"
+                f"saved: {run.again}"
             )
