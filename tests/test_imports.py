@@ -27,6 +27,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "from xlens.cli import main\nmain(['--help'])",
         "from xlens.cli import main\nmain(['lens', '--help'])",
         "from xlens.cli import main\nmain(['--version'])",
+        "from xlens.cli import main\nmain(['store', 'ls', '--root', 'tests'])",
     ],
 )
 def test_nothing_heavy_until_it_is_needed(code):
@@ -51,7 +52,7 @@ def test_every_public_name_resolves():
     "room",
     [
         *("activations", "engine", "figures", "languages", "lens", "models", "prompts", "report"),
-        *("results", "runs", "stats", "studies", "tasks", "tasks.words", "testbed"),
+        *("results", "runs", "stats", "store", "studies", "tasks", "tasks.words", "testbed"),
         *(
             "consistency",
             "corpus",

@@ -15,8 +15,8 @@ import pytest
 from test_store import KEY, as_process, fill, same, tensors
 
 from xlens import files
-from xlens.engine.store import Store
 from xlens.files import leases, owners
+from xlens.store import Store
 
 FOREIGN = {"host": "cafe"}
 CLAIM = "shard-00000.claim"
@@ -139,7 +139,7 @@ WORKER = """
 import sys
 import torch
 from test_store import KEY, fill, tensors
-from xlens.engine.store import Store
+from xlens.store import Store
 from xlens.files import leases
 torch.set_num_threads(1)
 root, what = sys.argv[1:3]

@@ -15,8 +15,9 @@ from test_shared import parallel
 from test_stored import bytes_of
 
 from xlens import engine
-from xlens.engine import Store, executors, interventions, stored
+from xlens.engine import executors, interventions, stored
 from xlens.engine.executors import Ray
+from xlens.store import Store
 
 pytest.importorskip("ray")
 pytestmark = [

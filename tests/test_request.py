@@ -16,9 +16,10 @@ import torch
 from test_shared import parallel
 
 from xlens import engine
-from xlens.engine import Execution, Store, executors, interventions
+from xlens.engine import Execution, executors, interventions
 from xlens.engine.executors import Ray
 from xlens.engine.executors.worker import Worker
+from xlens.store import Store
 
 
 @pytest.fixture(scope="module")

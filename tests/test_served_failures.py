@@ -20,8 +20,8 @@ import pytest
 from endpoint import Endpoint, Reply, echo, failed, said, serving
 
 from xlens import Prompt
-from xlens.engine.store import StoreError
 from xlens.served import ServedError, ServedGenerations, ServedModel, served_generate
+from xlens.store import StoreError
 
 pytest.importorskip("openai", reason="the extra [api] is not installed: make install")
 

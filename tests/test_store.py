@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from test_store_crash import flipped, intercepted
 
 from xlens import files
-from xlens.engine.store import (
+from xlens.files import owners
+from xlens.store import (
     DamagedShardError,
     Entry,
     Store,
@@ -31,8 +32,7 @@ from xlens.engine.store import (
     entry_id,
     journal,
 )
-from xlens.engine.store import store as store_module
-from xlens.files import owners
+from xlens.store import store as store_module
 
 KEY = {"model": "abc", "layers": [0, 1], "dtype": "float32"}
 
@@ -220,7 +220,7 @@ def test_the_manifest_names_key_shards_and_versions_but_no_dates(whole: Entry) -
 
 def test_the_versions_of_every_run_that_had_a_part_are_kept(store: Store) -> None:
     store.entry(KEY, shards=3).write(0, tensors(0))
-    with mock.patch("xlens.engine.store.entry._versions", lambda: {"torch": ["99.0"]}):
+    with mock.patch("xlens.store.entry._versions", lambda: {"torch": ["99.0"]}):
         whole = fill(store.entry(KEY, shards=3))
     manifest = json.loads((whole.path / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["versions"]["torch"] == sorted([torch.__version__, "99.0"])

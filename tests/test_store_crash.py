@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xlens.engine.store import Store
+from xlens.store import Store
 
 KEY = {"model": "0f" * 16, "layers": [0, 1], "slots": ["last"], "dtype": "float16"}
 CHANGES = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir", "utime")

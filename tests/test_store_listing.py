@@ -14,8 +14,8 @@ from test_store import KEY, fill, tensors
 from xlens.cli import main
 from xlens.cli.store import _age
 from xlens.engine import harvest_to_store
-from xlens.engine.store import Entry, Store, listing
 from xlens.files import Lease
+from xlens.store import Entry, Store, listing
 
 
 def settled(entry: Entry) -> Entry:

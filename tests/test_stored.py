@@ -11,9 +11,9 @@ from test_store import change
 from test_store_crash import flipped
 
 from xlens import engine
-from xlens.engine import Store, harvest, harvest_to_store, interventions, stored
+from xlens.engine import harvest, harvest_to_store, interventions, stored
 from xlens.engine import harvest as _harvest_function
-from xlens.engine.store import parts
+from xlens.store import Store, parts
 
 SLOTS = ("last", "all", "context:mean")
 
@@ -253,7 +253,7 @@ def test_variants_are_computed_once_and_end_with_the_same_bytes(model, tmp_path,
 
 def test_entries_of_another_epoch_are_never_served_and_can_be_pruned(model, tmp_path, monkeypatch):
     from xlens.cli.store import ls
-    from xlens.engine.store import EPOCH
+    from xlens.store import EPOCH
 
     store = Store(tmp_path)
     harvest(model, parallel(), store=store, progress=False)

@@ -8,9 +8,9 @@ from test_studies import _STEER, SMALL, STUDIES, folder, here  # noqa: F401
 
 import xlens
 from xlens.cli import main
-from xlens.engine import Store
 from xlens.engine.request import Request
 from xlens.models.size import Size
+from xlens.store import Store
 from xlens.studies import Plan, Work, forecast
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")

@@ -132,7 +132,7 @@ def answers() -> Place:
 def stored() -> Place:
     from test_store import KEY, fill, same, tensors
 
-    from xlens.engine.store import Store
+    from xlens.store import Store
 
     def right(folder: Path) -> bool:
         entry = Store(folder).entry(KEY, shards=2)

@@ -216,7 +216,7 @@ def work_lost(verb: str, folder: Path, times: int) -> Row:
     """How much is computed again after a kill, where a pass of the model takes a second."""
     import kit
 
-    from xlens.engine.store import parts
+    from xlens.store import parts
 
     row = Row(f"kill -9 within {verb}, a pass taking a second")
     model, every = verbs()

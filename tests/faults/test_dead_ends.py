@@ -14,7 +14,7 @@ from damage import damage
 from test_store import KEY, change, edited, fill, rows, same, tensors
 
 from xlens.cli import main
-from xlens.engine.store import Store, StoreError, entry_id
+from xlens.store import Store, StoreError, entry_id
 
 FILES = {
     "manifest": "manifest.json",

@@ -17,9 +17,9 @@ from damage import damage
 from endpoint import Endpoint, serving
 
 from xlens import Prompt, files
-from xlens.engine.store import StoreError
 from xlens.served import ServedModel, served_generate
 from xlens.served.answers import Answer, Answers
+from xlens.store import StoreError
 
 KIND = {"endpoint": "http://localhost/v1", "model": "m"}
 GIVEN = {f"{n:032x}": Answer(f"Antwort {n}", "stop", 10 + n, n, "m-1") for n in range(6)}

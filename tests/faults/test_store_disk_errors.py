@@ -8,7 +8,7 @@ import pytest
 from test_store import KEY, failing, fill, same, tensors
 from test_store_crash import intercepted
 
-from xlens.engine.store import Store, StoreError
+from xlens.store import Store, StoreError
 
 
 @pytest.mark.parametrize("on", ["open", "write", "fsync", "replace"])

@@ -85,11 +85,12 @@ def harvest(
         store: Keep the states in the store too; without it a stopped harvest begins anew.
         out: Folder for the activations (`xlens.Activations.load` reads it).
     """
-    from xlens.engine import Execution, Store
+    from xlens.engine import Execution
     from xlens.engine import harvest as run
     from xlens.prompts import parse_slot, read_prompts
     from xlens.runs import check_writable
     from xlens.sites import known_site
+    from xlens.store import Store
 
     asked = read_prompts(prompts)
     for slot in slots:

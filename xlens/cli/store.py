@@ -11,7 +11,7 @@ from xlens.terminal import show_table
 from xlens.wording import number_of
 
 if TYPE_CHECKING:
-    from xlens.engine.store import Store
+    from xlens.store import Store
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")
 _UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
@@ -30,7 +30,7 @@ def ls(*, root: Path | None = None) -> None:
     Args:
         root: Folder of the store; default: the one in the user's cache (`XLENS_CACHE` moves it).
     """
-    from xlens.engine.store import EPOCH
+    from xlens.store import EPOCH
 
     store = _store(root)
     entries = store.entries()
@@ -83,7 +83,7 @@ def verify(
         repair: Drop damaged shards; the next run computes only these again.
         root: Folder of the store.
     """
-    from xlens.engine.store.errors import command
+    from xlens.store.errors import command
 
     store = _store(root)
     found = store.verify(entry, repair=repair)
@@ -147,7 +147,7 @@ def prune(
 
 def _store(root: Path | None) -> "Store":
     """The store in a folder; where none is named there may be none yet."""
-    from xlens.engine.store import Store
+    from xlens.store import Store
 
     if root is not None and not root.is_dir():
         raise ValueError(f"No folder {str(root)!r}: --root takes that of a store, or leave it out.")

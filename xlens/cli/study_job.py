@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from xlens.cli.shown import show
-from xlens.engine import Store
 from xlens.figures.export import check_static
 from xlens.report import page_of, write_report
 from xlens.report.build import Page
 from xlens.report.lens import left_out
 from xlens.results import Result
+from xlens.store import Store
 from xlens.studies import Loading, Plan, Serving, Study, Watch, forecast, run
 from xlens.studies.work import Work, lasting
 

@@ -9,7 +9,6 @@ from xlens.engine.relevance import relevance
 from xlens.engine.relevance_scores import RelevanceScores
 from xlens.engine.request import Execution, Request
 from xlens.engine.score import Scores, score
-from xlens.engine.store import Store
 from xlens.engine.stored import StoredActivations
 from xlens.engine.stream import Streamed, stream
 from xlens.engine.tally import Tally, tally
@@ -24,7 +23,6 @@ __all__ = [
     "RelevanceScores",
     "Request",
     "Scores",
-    "Store",
     "StoredActivations",
     "Streamed",
     "Tally",

@@ -23,7 +23,6 @@ from xlens.engine.interventions import Edits
 from xlens.engine.progress import token_bar
 from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.states import prompt_table
-from xlens.engine.store import Parts, Store, digest
 from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
@@ -33,6 +32,7 @@ from xlens.models.kernels import Given, NotTheseWeights, showing
 from xlens.models.sites import Keep, Point, n_heads
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.results import Result
+from xlens.store import Parts, Store, digest
 
 SHARD_PROMPTS = 256  # prompts whose attention a kill loses at most
 # Of rows and queries of a pass, their weights `[n, head, key]` in fp32.

@@ -18,12 +18,12 @@ from xlens.engine.interventions import Interventions, check, spans
 from xlens.engine.plan import Tokens
 from xlens.engine.progress import token_bar
 from xlens.engine.request import Execution, Request, Shard, Subject, split
-from xlens.engine.store import Parts, Store, digest
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel, Vocabulary
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result, analysed
+from xlens.store import Parts, Store, digest
 
 _SPARE = 8  # tokens that `room_for` adds
 SHARD_PROMPTS = 64

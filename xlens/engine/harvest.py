@@ -16,7 +16,6 @@ from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.request import Execution, Request, Shard, Subject
 from xlens.engine.states import prepare, prompt_table, require_finite, states
-from xlens.engine.store import Entry, Parts, Store, digest
 from xlens.engine.stored import (
     StoredActivations,
     answered,
@@ -30,6 +29,7 @@ from xlens.models.hf import check_dtype
 from xlens.models.sites import Place, Point, heads_at, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
+from xlens.store import Entry, Parts, Store, digest
 
 
 @typed

@@ -23,11 +23,11 @@ from xlens.engine.relevance_scores import RelevanceScores
 from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
 from xlens.engine.states import prompt_table
-from xlens.engine.store import Parts, Store
 from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
 from xlens.results import analysed
+from xlens.store import Parts, Store
 
 # The backward pass keeps every block's intermediate values: the budget is what bounds memory.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 8_192}

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from xlens.engine.interventions import Edits
-from xlens.engine.store import EPOCH, Parts, Store, digest
-from xlens.engine.store.keys import canonical, plain
 from xlens.models import HookedModel
 from xlens.models.computation import computation
 from xlens.models.sites import Place, Point
 from xlens.prompts import TokenizedPrompt
 from xlens.sites import RESID
+from xlens.store import EPOCH, Parts, Store, digest
+from xlens.store.keys import canonical, plain
 
 # A shard: its tensors, and a table of rows.
 Shard = tuple[Mapping[str, Tensor], pd.DataFrame]

@@ -20,7 +20,6 @@ from xlens.engine.harvest import HarvestRequest
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.request import Execution, Shard
 from xlens.engine.states import prepare
-from xlens.engine.store import Parts, Store
 from xlens.engine.stored import answered
 from xlens.engine.stream import stream
 from xlens.lengths import WAYS, compared
@@ -28,6 +27,7 @@ from xlens.models import HookedModel
 from xlens.models.sites import Point
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result, analysed
+from xlens.store import Parts, Store
 
 SHARD_PROMPTS = 256
 _SPAN = "candidate"

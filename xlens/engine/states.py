@@ -13,13 +13,13 @@ from xlens.engine.gather import Seats, SlotLayout, picks
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Batch
 from xlens.engine.progress import token_bar
-from xlens.engine.store import Parts
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, places, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
+from xlens.store import Parts
 
 # Of prompts with one beginning, so many passes are kept at a time: else a kill would lose them all.
 # Each run of them computes the beginning again.

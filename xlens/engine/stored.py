@@ -16,12 +16,12 @@ from xlens.activations import Activations, SlotValues
 from xlens.engine import executors
 from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.request import Execution, Request
-from xlens.engine.store import Entry, Store
 from xlens.models import HookedModel
 from xlens.models.foreign import foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
 from xlens.results import versions
 from xlens.sites import RESID
+from xlens.store import Entry, Store
 
 _log = logging.getLogger(__name__)
 

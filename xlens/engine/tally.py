@@ -19,7 +19,6 @@ from xlens.engine.interventions import Interventions, check, spans
 from xlens.engine.progress import token_bar
 from xlens.engine.request import Execution, Request, Shard, Subject
 from xlens.engine.states import prepare
-from xlens.engine.store import Entry, Parts, Store, digest
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
@@ -27,6 +26,7 @@ from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, activation_site, width_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt
 from xlens.results import Result
+from xlens.store import Entry, Parts, Store, digest
 
 SHARD_TOKENS = 2**14  # whose counts a kill loses at most
 

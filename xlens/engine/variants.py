@@ -25,13 +25,13 @@ from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.request import Execution, Shard, Subject
 from xlens.engine.score import SLOT, Offered, ScoreRequest, Scores, sums
 from xlens.engine.states import prepare, prompt_table, states
-from xlens.engine.store import Entry, Parts, Store, digest
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
 from xlens.models.sites import Point, heads_at
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
+from xlens.store import Entry, Parts, Store, digest
 
 # The stream at every layer that something begins at is held at once, for this many bytes of it.
 TRUNK_BYTES = 2**30

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from xlens import files
-from xlens.engine.store import Store, digest
-from xlens.engine.store.errors import explained
+from xlens.store import Store, digest
+from xlens.store.errors import explained
 
 LOCK_SECONDS = 60.0
 _MOST = 1 << 31  # tokens

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from xlens.engine.store import StoreError
 from xlens.prompts import Prompt
 from xlens.served.answers import Answer, check_answer
 from xlens.served.keys import Mask
 from xlens.served.model import ServedModel, read_key
 from xlens.served.wire import OversizedError, connect
+from xlens.store import StoreError
 
 _SHOWN = 400  # characters of a server's own message
 _READ = 10_000  # characters of it that are looked at

@@ -11,15 +11,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from xlens.checks import check_seed, typed
-from xlens.engine import Generations, Store
+from xlens.engine import Generations
 from xlens.engine.generate import GENERATION
-from xlens.engine.store import digest
 from xlens.prompts import Prompt, Prompts
 from xlens.results import analysed, versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
 from xlens.served.keys import Mask
 from xlens.served.model import ServedModel, check_temperature, read_key
+from xlens.store import Store, digest
 
 REFUSED = "refused"
 _NONE = Answer("", REFUSED, None, None, "")

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from xlens.checks import check_fields
-from xlens.engine.store import digest
+from xlens.store import digest
 
 OPENAI = "https://api.openai.com/v1"
 _OPENAI_HOSTS = (".openai.com", ".openai.azure.com")

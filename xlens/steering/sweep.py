@@ -8,11 +8,12 @@ from typing import Protocol, runtime_checkable
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import Scores, Store, score_variants
+from xlens.engine import Scores, score_variants
 from xlens.engine.interventions import Intervention, Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompts
 from xlens.results import Result
+from xlens.store import Store
 
 Band = tuple[int, ...]
 

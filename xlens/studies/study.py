@@ -17,13 +17,13 @@ from xlens.checks import check_fields
 from xlens.studies.work import Plan, Work
 
 if TYPE_CHECKING:
-    from xlens.engine import Store
     from xlens.models import HookedModel
     from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
     from xlens.results import Result
     from xlens.served import ServedModel
     from xlens.stats import Resampling
+    from xlens.store import Store
 
 Parts = Mapping[str, "Result"]
 Drawn = Parameter(group=Group("Intervals", sort_key=2))

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 from tqdm import tqdm
 
 from xlens.engine.request import Execution, Request
-from xlens.engine.store import Entry
 from xlens.models import HookedModel
+from xlens.store import Entry
 
 Job = tuple[Request, Entry]
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from xlens.engine.executors.worker import Parcel, Worker
 from xlens.engine.request import Execution, Request, Subject
-from xlens.engine.store import Entry
 from xlens.models import HookedModel
+from xlens.store import Entry
 
 _log = logging.getLogger(__name__)
 LOSSES = 3  # after so many workers were lost over one shard, it is the shard

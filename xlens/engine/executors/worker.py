@@ -10,9 +10,9 @@ import torch
 
 from xlens import files
 from xlens.engine.request import Execution, Request, Shard, Subject
-from xlens.engine.store import EPOCH, Store
 from xlens.models import HookedModel, load
 from xlens.models.computation import computation
+from xlens.store import EPOCH, Store
 
 # A model object, its tokenizer, and what `HookedModel` is told of them.
 Parcel = tuple[torch.nn.Module, Any, dict[str, Any]]

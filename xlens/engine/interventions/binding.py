@@ -21,13 +21,13 @@ from xlens.engine.interventions.kinds import (
     listed,
 )
 from xlens.engine.interventions.values import matched, one_per_prompt, shaped
-from xlens.engine.store.keys import digest
 from xlens.models import HookedModel
 from xlens.models.computation import surrounded
 from xlens.models.passes import alone
 from xlens.models.sites import Point, places, visiting, width_at
 from xlens.prompts import Prompt, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
+from xlens.store.keys import digest
 
 _KINDS = {Add: "add", ProjectOut: "project_out", Patch: "patch", Units: "units"}
 

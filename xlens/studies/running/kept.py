@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from xlens.engine.store import EPOCH
 from xlens.models import HookedModel
 from xlens.results import HEADER, Result, load
 from xlens.served import ServedModel
+from xlens.store import EPOCH
 from xlens.studies.study import Step
 
 _DECIDING = (

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 
 from xlens.checks import typed
-from xlens.engine import Store
 from xlens.models import HookedModel
 from xlens.models.series import Checkpoint
 from xlens.prompts import TooFewItems
 from xlens.results import HEADER, Result, load
 from xlens.runs import ACROSS, RunDirectory, describe_run
+from xlens.store import Store
 from xlens.studies.loading import Loading
 from xlens.studies.running.ahead import Ahead
 from xlens.studies.running.asked import asked_of, check_model

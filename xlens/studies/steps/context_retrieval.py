@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine.store import digest
 from xlens.models import HookedModel
 from xlens.models.size import check_room
 from xlens.models.sources import Outline
@@ -23,6 +22,7 @@ from xlens.results import Result
 from xlens.served import ServedModel, served_generate
 from xlens.served.ask import require_client
 from xlens.served.model import read_key
+from xlens.store import digest
 from xlens.studies.reading import BASELINES, ORACLE, ReadingStudy
 from xlens.studies.steps.reading_phases import (
     PhasePrompts,

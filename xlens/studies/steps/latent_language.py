@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import Store, harvest
+from xlens.engine import harvest
 from xlens.languages import standardize
 from xlens.lens import (
     LensResult,
@@ -29,6 +29,7 @@ from xlens.models.sources import Outline
 from xlens.prompts import Prompts, TooFewItems
 from xlens.results import Result, by_group
 from xlens.stats import Resampling, generator
+from xlens.store import Store
 from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, pair_name
 from xlens.studies.study import Kept, Parts, Step
 from xlens.studies.work import Work, passes, scored

@@ -6,7 +6,6 @@ from typing import Any
 
 from xlens.engine import RelevanceScores, relevance
 from xlens.engine.rules import check, find_rule
-from xlens.engine.store import digest
 from xlens.models import HookedModel
 from xlens.phases import (
     KINDS,
@@ -27,6 +26,7 @@ from xlens.phases import (
 from xlens.prompts import Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result, analysed
+from xlens.store import digest
 from xlens.studies.phases import FEWEST_PHASES, INSIDE, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.steps.reading_summary import summary_steps
 from xlens.studies.study import Kept, Parts, Step

@@ -14,7 +14,7 @@ import pandas as pd
 
 from xlens.activations import Activations
 from xlens.checks import typed
-from xlens.engine import Store, generate, harvest, room_for, score
+from xlens.engine import generate, harvest, room_for, score
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.models.size import check_room
@@ -31,6 +31,7 @@ from xlens.steering import (
     steering_vectors,
     sweep,
 )
+from xlens.store import Store
 from xlens.studies.steering import SteeredStudy, SteeringStudy
 from xlens.studies.steps.steering_effects import choose, effects, items_table, summarised
 from xlens.subspace import LSAR, LayerWise

@@ -11,13 +11,14 @@ from jaxtyping import Float
 from scipy.special import expit, logsumexp
 
 from xlens.checks import typed
-from xlens.engine import Store, score
+from xlens.engine import score
 from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
+from xlens.store import Store
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
 from xlens.tasks.choices.scoring import asked_how

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from xlens.checks import typed
-from xlens.engine import Scores, Store, score
+from xlens.engine import Scores, score
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import analysed
+from xlens.store import Store
 from xlens.tasks.choices.data import Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
 

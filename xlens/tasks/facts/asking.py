@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import Scores, Store, generate, room_for, score
+from xlens.engine import Scores, generate, room_for, score
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed
+from xlens.store import Store
 from xlens.tasks.choices.text import folded
 from xlens.tasks.facts.candidates import Offers
 from xlens.tasks.facts.data import Fact, Facts

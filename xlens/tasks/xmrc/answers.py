@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import Store, generate, room_for
+from xlens.engine import generate, room_for
 from xlens.engine.generate import GENERATION
 from xlens.engine.interventions import Interventions
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, jsonable
+from xlens.store import Store
 from xlens.tasks.xmrc.replies import first_line
 
 MAX_NEW_TOKENS = 32

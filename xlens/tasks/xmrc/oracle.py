@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import Store, score
+from xlens.engine import score
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, tokenize
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
+from xlens.store import Store
 from xlens.tasks.xmrc.prompts import continued
 
 _SENTENCE = "sentence_"

@@ -7,20 +7,17 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-from torch import Tensor
-
-from xlens import files, results
-from xlens.engine.store import journal
-from xlens.engine.store.claims import Claims
-from xlens.engine.store.errors import DamagedShardError, StoreError, explained, listed
-from xlens.engine.store.journal import Contents, ShardRecord
-from xlens.engine.store.keys import FORMAT
-from xlens.engine.store.parts import Parts
-from xlens.engine.store.records import Records, stamp_of
-from xlens.engine.store.shards import (
+from xlens import files
+from xlens.store import journal
+from xlens.store.claims import Claims
+from xlens.store.errors import DamagedShardError, StoreError, explained, listed
+from xlens.store.journal import Contents, ShardRecord
+from xlens.store.keys import FORMAT
+from xlens.store.parts import Parts
+from xlens.store.records import Records, stamp_of
+from xlens.store.shards import (
     Shard,
     claim_name,
     pack_rows,
@@ -29,6 +26,10 @@ from xlens.engine.store.shards import (
     rows_name,
     tensors_name,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class Entry:
     @property
     def versions(self) -> dict[str, str]:
         """Of the packages that computed it; several of one where a run with another went on."""
+        from xlens import results
+
         found = self._records.contents().versions
         return {name: ", ".join(found[name]) for name in results.versions() if name in found}
 
@@ -104,7 +107,7 @@ class Entry:
         names: Sequence[str] | None = None,
         *,
         verify: Literal["full", "size"] = "full",
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, "Tensor"]:
         """Tensors of a shard; what isn't asked for isn't read.
 
         Args:
@@ -125,7 +128,7 @@ class Entry:
             stamp = (shard, *stamp_of(found.tensors_path))
             return found.read(names, verified=self._verified.setdefault(stamp, set()))
 
-    def rows_of(self, shard: int) -> pd.DataFrame:
+    def rows_of(self, shard: int) -> "pd.DataFrame":
         """The rows of a shard.
 
         Raises:
@@ -138,13 +141,15 @@ class Entry:
             raise ValueError(f"Shard {shard} of entry {self.id} has no rows.")
         return found
 
-    def rows(self) -> pd.DataFrame:
+    def rows(self) -> "pd.DataFrame":
         """The rows of every shard, in the order of the shards.
 
         Raises:
             ValueError: a shard has not been written yet.
             DamagedShardError: missing, truncated or changed.
         """
+        import pandas as pd
+
         with self._reading():
             tables = [self._shard(n).rows() for n in range(self.shards)]
         kept = [table for table in tables if table is not None]
@@ -221,8 +226,8 @@ class Entry:
     def write(
         self,
         shard: int,
-        tensors: Mapping[str, Tensor],
-        rows: pd.DataFrame | None = None,
+        tensors: Mapping[str, "Tensor"],
+        rows: "pd.DataFrame | None" = None,
         *,
         host: str | None = None,
     ) -> None:
@@ -410,5 +415,7 @@ class Entry:
 @cache
 def _versions() -> journal.Versions:
     """Packages that shape the bytes: those of a result, and the writer of Parquet."""
+    from xlens import results
+
     found = results.versions() | {"pyarrow": importlib.metadata.version("pyarrow")}
     return {name: [version] for name, version in sorted(found.items())}

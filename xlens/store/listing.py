@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from xlens import files
-from xlens.engine.store.errors import StoreError, command
-from xlens.engine.store.journal import JOURNAL, MANIFEST, Contents, contents_of, read_journal
-from xlens.engine.store.reports import EntryInfo
+from xlens.store.errors import StoreError, command
+from xlens.store.journal import JOURNAL, MANIFEST, Contents, contents_of, read_journal
+from xlens.store.reports import EntryInfo
 
 _INDEX = ".index.json"
 _FORMAT = 3

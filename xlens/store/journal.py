@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from xlens import files
-from xlens.engine.store.errors import StoreError, command
-from xlens.engine.store.keys import FORMAT, entry_id
+from xlens.store.errors import StoreError, command
+from xlens.store.keys import FORMAT, entry_id
 
 JOURNAL = "journal.jsonl"
 MANIFEST = "manifest.json"

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xlens.engine.store.errors import StoreError
-from xlens.engine.store.journal import contents_of
+from xlens.store.errors import StoreError
+from xlens.store.journal import contents_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,15 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from xlens import files
-from xlens.engine.store.errors import DamagedShardError, explained
-from xlens.engine.store.journal import ShardRecord
-from xlens.engine.store.shards import Shard, pack_tensors, record_of
+from xlens.store.errors import DamagedShardError, explained
+from xlens.store.journal import ShardRecord
+from xlens.store.shards import Shard, pack_tensors, record_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PART_SECONDS = 5.0
 _SEQUENCES = "sequences"
@@ -52,7 +53,7 @@ class Parts:
             self._paths.append(path)
         self.done = {int(n) for found in self._found for n in found[_SEQUENCES]}
 
-    def restore(self, sequences: Sequence[int], into: Mapping[str, Tensor], rows: RowsOf) -> None:
+    def restore(self, sequences: Sequence[int], into: Mapping[str, "Tensor"], rows: RowsOf) -> None:
         """Copy rows of sequences that are done to where they belong.
 
         Args:
@@ -70,11 +71,13 @@ class Parts:
                         values[:, places] = found[name][:, start : start + len(places)]
                     start += len(places)
 
-    def keep(self, sequences: Sequence[int], values: Mapping[str, Tensor], rows: RowsOf) -> None:
+    def keep(self, sequences: Sequence[int], values: Mapping[str, "Tensor"], rows: RowsOf) -> None:
         """Note that sequences are done; every few seconds, write what has been done since."""
         self._new += sequences
         if time.monotonic() - self._since < PART_SECONDS:
             return
+        import torch
+
         tensors = {name: kept[:, rows(name, self._new)] for name, kept in values.items()}
         tensors[_SEQUENCES] = torch.tensor(self._new)
         doing = f"keeping a part of shard {self._shard} of entry {self._folder.name}"
@@ -101,7 +104,7 @@ class _Part(Shard):
         return self.folder / part_name(self.record.shard, self.record.header_blake2b)
 
 
-def _read(path: Path, shard: int) -> dict[str, Tensor] | None:
+def _read(path: Path, shard: int) -> "dict[str, Tensor] | None":
     record = ShardRecord(shard, path.stat().st_size, path.name.rpartition("-")[2])
     try:
         return _Part(path.parent, record).read(verified=set())

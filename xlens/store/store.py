@@ -11,14 +11,14 @@ from typing import Any, cast
 
 from xlens import files
 from xlens.checks import wrong_type
-from xlens.engine.store import journal
-from xlens.engine.store.entry import Entry
-from xlens.engine.store.errors import DamagedShardError, StoreError, explained
-from xlens.engine.store.journal import MANIFEST, contents_of
-from xlens.engine.store.keys import EPOCH, entry_id, plain
-from xlens.engine.store.listing import headless, in_use, is_empty, listing
-from xlens.engine.store.reports import Damage, EntryInfo, Pruned, Verification
-from xlens.engine.store.shards import Shard
+from xlens.store import journal
+from xlens.store.entry import Entry
+from xlens.store.errors import DamagedShardError, StoreError, explained
+from xlens.store.journal import MANIFEST, contents_of
+from xlens.store.keys import EPOCH, entry_id, plain
+from xlens.store.listing import headless, in_use, is_empty, listing
+from xlens.store.reports import Damage, EntryInfo, Pruned, Verification
+from xlens.store.shards import Shard
 
 LOCK_SECONDS = 120.0  # it is held for a rename and a line of the journal at a time
 _ID = re.compile("[0-9a-f]{32}")

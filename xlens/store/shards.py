@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-from torch import Tensor
+from xlens.store.errors import DamagedShardError, command
+from xlens.store.journal import ShardRecord
+from xlens.store.keys import tensor_bytes
 
-from xlens.engine.store.errors import DamagedShardError, command
-from xlens.engine.store.journal import ShardRecord
-from xlens.engine.store.keys import tensor_bytes
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
 
 _DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.int16": "I16",
+    "torch.int8": "I8",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
 }
 _META = "__metadata__"
 
@@ -51,7 +51,7 @@ def claim_name(shard: int) -> str:
 
 
 def pack_tensors(
-    tensors: Mapping[str, Tensor], *, entry: str, shard: int
+    tensors: Mapping[str, "Tensor"], *, entry: str, shard: int
 ) -> tuple[bytes, list[memoryview]]:
     """A safetensors file: its header and its data, which are views where they can be.
 
@@ -67,10 +67,10 @@ def pack_tensors(
     for name, tensor in tensors.items():
         if not name or name == _META:
             raise ValueError(f"A tensor of shard {shard} has the name {name!r}; choose another.")
-        if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
+        if str(tensor.dtype) not in _DTYPES or str(tensor.layout) != "torch.strided":
             raise ValueError(
                 f"Tensor {name!r} of shard {shard} is {tensor.dtype}, {tensor.layout}; a shard "
-                f"holds dense tensors of {', '.join(map(str, _DTYPES))}."
+                f"holds dense tensors of {', '.join(_DTYPES)}."
             )
     # Widest first, so that every tensor stands where its dtype may be mapped.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -82,7 +82,7 @@ def pack_tensors(
     for name in order:
         stop = start + len(chunks[name])
         header[name] = {
-            "dtype": _DTYPES[tensors[name].dtype],
+            "dtype": _DTYPES[str(tensors[name].dtype)],
             "shape": list(tensors[name].shape),
             "data_offsets": [start, stop],
         }
@@ -92,7 +92,7 @@ def pack_tensors(
     return len(text).to_bytes(8, "little") + text, list(chunks.values())
 
 
-def pack_rows(rows: pd.DataFrame) -> bytes:
+def pack_rows(rows: "pd.DataFrame") -> bytes:
     """A table as a Parquet file, without its index.
 
     Raises:
@@ -181,7 +181,7 @@ class Shard:
 
     def read(
         self, names: Sequence[str] | None = None, *, verified: set[str] | None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, "Tensor"]:
         """Some or all tensors; nothing else is read.
 
         Args:
@@ -215,12 +215,14 @@ class Shard:
                 verified.add(name)
         return tensors
 
-    def rows(self) -> pd.DataFrame | None:
+    def rows(self) -> "pd.DataFrame | None":
         """The table; None if the shard has none.
 
         Raises:
             DamagedShardError: the file isn't what was written.
         """
+        import pandas as pd
+
         self.check_sizes()
         return None if self.record.rows_size is None else pd.read_parquet(self._rows_bytes())
 

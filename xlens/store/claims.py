@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xlens import files
-from xlens.engine.store.errors import listed
-from xlens.engine.store.shards import claim_name
+from xlens.store.errors import listed
+from xlens.store.shards import claim_name
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ import threading
 from pathlib import Path
 
 from xlens import files
-from xlens.engine.store import journal
-from xlens.engine.store.journal import JOURNAL, MANIFEST, Contents
+from xlens.store import journal
+from xlens.store.journal import JOURNAL, MANIFEST, Contents
 
 
 class Records:

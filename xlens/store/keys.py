@@ -4,11 +4,12 @@ import json
 import math
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Part of every id: raise it when shards, journal or manifest mean something else.
 FORMAT = 1
@@ -74,12 +75,16 @@ def digest(value: Any) -> str:
     Raises:
         ValueError: see `plain`.
     """
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         head = f"tensor {value.dtype} {tuple(value.shape)}\n"
         return blake2b(head.encode() + tensor_bytes(value), digest_size=16).hexdigest()
     return blake2b(b"json\n" + canonical(value).encode(), digest_size=16).hexdigest()
 
 
-def tensor_bytes(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: "Tensor") -> memoryview:
     """The bytes of a tensor, row by row; a view where it is contiguous and on the CPU."""
+    import torch
+
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
