@@ -20,7 +20,6 @@ from transformers import AttentionMaskInterface
 
 import xlens
 from xlens.engine import (
-    Store,
     generate,
     harvest,
     harvest_to_store,
@@ -33,6 +32,7 @@ from xlens.engine.interventions import add, intervene
 from xlens.models.computation import computation, precision
 from xlens.models.foreign import foreign
 from xlens.prompts import Prompt, Prompts
+from xlens.store import Store
 
 PROMPTS = Prompts(Prompt(t, "en", t) for t in ("The dog sleeps", "Where is", "The book is on the"))
 QUIET = {"progress": False}

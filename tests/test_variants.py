@@ -8,7 +8,6 @@ import torch
 import tiny
 from xlens.activations import Activations
 from xlens.engine import (
-    Store,
     harvest,
     harvest_variants,
     score,
@@ -18,6 +17,7 @@ from xlens.engine import (
 )
 from xlens.engine.interventions import add, patch, project_out
 from xlens.prompts import Prompt
+from xlens.store import Store
 
 HEAD = "Der Hund läuft. The dog runs. Le chien court. Собака бежит. 犬は走る。 "
 PROMPTS = [
