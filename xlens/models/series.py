@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xlens.checks import typed
 from xlens.models import hub
+from xlens.models.adapters import CONFIG, base_of
 from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions
 from xlens.records import DELIMITERS, JSON, Record, read_records
 
@@ -20,6 +21,7 @@ _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter)[_-]?(\d+)", re.IGNORECASE)
 _TOKENS = re.compile(r"tokens?[_-]?(\d+(?:\.\d+)?)([KMBT])|(\d+(?:\.\d+)?)([KMBT])[_-]?tokens?")
 _STAGE = re.compile(r"stage[_-]?(\d+)", re.IGNORECASE)
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_CONFIGS = ("config.json", CONFIG)
 _COLUMNS = ("model", "revision", "name", "step", "tokens")
 
 
@@ -33,6 +35,7 @@ class Checkpoint:
         name: What it is called beside others of its series.
         step: Steps of training; None: not known, as of a `main` or `final`.
         tokens: Tokens it was trained on; None: not known.
+        adapter: Folder of the adapter that is on the model then.
     """
 
     model: str
@@ -40,12 +43,25 @@ class Checkpoint:
     name: str
     step: int | None = None
     tokens: int | None = None
+    adapter: str | None = None
 
     @classmethod
     def named(cls, model: str, revision: str | None, name: str | None = None) -> "Checkpoint":
         """With what its name tells of step and tokens."""
         called = name or revision or Path(model).name
         return cls(model, revision, called, *told_by(called))
+
+    @classmethod
+    def lying(cls, folder: Path) -> "Checkpoint":
+        """The one in a folder: a model, or an adapter on the base that it names.
+
+        Raises:
+            ValueError: an adapter that doesn't say what its base is.
+        """
+        base = base_of(folder)
+        if base is None:
+            return cls.named(str(folder), None, folder.name)
+        return replace(cls.named(base, None, folder.name), adapter=str(folder))
 
 
 def told_by(name: str) -> tuple[int | None, int | None]:
@@ -71,7 +87,7 @@ def in_order(series: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
         known = point.step is not None or point.tokens is not None
         stage = _STAGE.search(point.name)
         first = float(stage[1]) if stage else 1.0 if known else float("inf")
-        return first, point.step or 0.0, point.tokens or 0.0, point.name
+        return first, float(point.step or 0), float(point.tokens or 0), point.name
 
     return tuple(sorted(series, key=place))
 
@@ -82,7 +98,7 @@ def find_series(model: str, wanted: Sequence[str]) -> tuple[Checkpoint, ...]:
 
     Args:
         model: A hub id, a model that comes with xlens, or a folder with a checkpoint in each of
-            its folders, as training writes them.
+            its folders, as training writes them; adapters too.
         wanted: Names; `all`; or patterns such as `step*000`. A name by itself isn't looked for
             here: loading it tells whether it is there.
 
@@ -112,8 +128,9 @@ def find_series(model: str, wanted: Sequence[str]) -> tuple[Checkpoint, ...]:
 
 def _there(model: str) -> tuple[Checkpoint, ...]:
     if Path(model).is_dir():
-        folders = sorted(path.parent for path in Path(model).glob("*/config.json"))
-        return in_order(Checkpoint.named(str(folder), None, folder.name) for folder in folders)
+        inside = (Path(model).glob(f"*/{name}") for name in _CONFIGS)
+        folders = sorted({path.parent for found in inside for path in found})
+        return in_order(map(Checkpoint.lying, folders))
     name = model.casefold()
     if name in shipped_names():
         return _shipped(name)
@@ -133,9 +150,10 @@ def _shipped(name: str) -> tuple[Checkpoint, ...]:
 def _inside(model: str, name: str) -> Checkpoint | None:
     """The folder of that name in a folder of checkpoints."""
     folder = Path(model) / name
-    if (Path(model) / "config.json").is_file() or not (folder / "config.json").is_file():
+    alone = any((Path(model) / config).is_file() for config in _CONFIGS)
+    if alone or not any((folder / config).is_file() for config in _CONFIGS):
         return None
-    return Checkpoint.named(str(folder), None, name)
+    return Checkpoint.lying(folder)
 
 
 @typed

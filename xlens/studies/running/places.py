@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens import files
-from xlens.models import HookedModel
+from xlens.models import HookedModel, adapters
 from xlens.models.series import Checkpoint, find_series, read_series
 from xlens.models.sources import Outline, Source, load_outline, resolve, weight_files
 from xlens.served import ServedModel
@@ -35,6 +35,7 @@ class Place:
         trusted: Whether its own code may run.
         point: Which moment of training it is, where it is one of several.
         asked: What named it, and others of its series; None: its own name did.
+        adapter: Folder of the adapter on it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Place:
     trusted: bool = False
     point: Checkpoint | None = None
     asked: str | None = None
+    adapter: str | None = None
 
     @cached_property
     def source(self) -> Source | None:
@@ -66,7 +68,10 @@ class Place:
         if self.source is None:
             return None
         known = {"revision": self.source.revision, "digest": self.source.digest}
-        return {"source": self.source.kind, **known, "files": weight_files(self.source)}
+        found = {"source": self.source.kind, **known, "files": weight_files(self.source)}
+        if self.adapter is not None:
+            found["adapter"] = adapters.weight_files(self.adapter)
+        return found
 
 
 def places(
@@ -109,7 +114,9 @@ def _loaded(name: str, loading: Loading) -> list[Place]:
     called = Path(name).resolve().name if Path(name).exists() else name
     points = find_series(name, loading.revision)
     if not points:
-        return [_checkpoint(Checkpoint(name, None, name), name, called, loading, alone=True)]
+        base = adapters.base_of(name)
+        point = Checkpoint(base or name, None, name, adapter=base and name)
+        return [_checkpoint(point, name, called, loading, alone=True)]
     alone = len(points) == 1 and points[0].model == name
     return [
         _checkpoint(
@@ -134,6 +141,8 @@ def _checkpoint(
     asked: str | None = None,
 ) -> Place:
     how = loading.of(point.revision)
+    if point.adapter is not None:
+        how = replace(how, adapter=point.adapter)
     return Place(
         name,
         folder,
@@ -142,6 +151,7 @@ def _checkpoint(
         trusted=how.trust_remote_code,
         point=None if alone else point,
         asked=asked,
+        adapter=how.adapter,
     )
 
 
