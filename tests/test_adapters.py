@@ -1,6 +1,7 @@
 """Adapters: kept, merged, switched off; what they do to fingerprint and provenance."""
 
 import json
+import shutil
 
 import kit
 import pytest
@@ -181,7 +182,20 @@ def test_what_is_no_adapter(folders, tmp_path):
     with pytest.raises(ValueError, match=r"merge=True"):
         xlens.load(base, merge=True)
     with pytest.raises(ValueError, match=r"It is an adapter: xlens\.load\(its base"):
-        xlens.load(lora)
+        xlens.load(lora, adapter=lora)
+
+
+def test_a_folder_with_an_adapter_alone_is_loaded_on_the_base_that_it_names(folders, tmp_path):
+    base, lora = folders
+    alone, named = xlens.load(lora, device="cpu"), xlens.load(base, adapter=lora, device="cpu")
+    assert alone.fingerprint == named.fingerprint and alone.name == named.name
+    silent = tmp_path / "silent"
+    shutil.copytree(lora, silent)
+    said = json.loads((silent / "adapter_config.json").read_text())
+    said["base_model_name_or_path"] = None
+    (silent / "adapter_config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"doesn't say what its base is"):
+        xlens.load(silent)
 
 
 def test_a_prompt_is_no_module(tmp_path):
