@@ -22,6 +22,7 @@ from xlens.engine.request import Execution, Shard
 from xlens.engine.states import prepare
 from xlens.engine.stored import answered
 from xlens.engine.stream import stream
+from xlens.engine.transport import Transport
 from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
 from xlens.models.sites import Point
@@ -153,15 +154,22 @@ class ScoreRequest(HarvestRequest):
     """Log-probabilities of candidates: the states that predict them, read and let go."""
 
     kind: ClassVar[str] = "score"
+    lens: Transport | None = None
 
     def decided(self) -> dict[str, Any]:
-        """Points, and where the candidates begin."""
-        return {"layers": self.layers, "ends": [candidate_at(t) for t in self.tokens]}
+        """Points, where the candidates begin, and through what is read."""
+        through = None if self.lens is None else self.lens.key
+        return {
+            "layers": self.layers,
+            "ends": [candidate_at(t) for t in self.tokens],
+            **({} if through is None else {"through": through}),
+        }
 
     def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
         """The rows of `sums`; a shard holds a tensor, and this one its size."""
         values = self.values(model, how, parts)
-        table = sums(model, self.activations(values), progress=how.progress)
+        states = self.activations(values)
+        table = sums(model, states, lens=self.lens, progress=how.progress)
         return {"n": torch.tensor(len(table))}, table
 
 
@@ -170,9 +178,15 @@ def candidate_at(tokens: TokenizedPrompt) -> int:
     return tokens.spans[_SPAN][0]
 
 
-def sums(model: HookedModel, states: Activations, *, progress: bool = False) -> pd.DataFrame:
+def sums(
+    model: HookedModel,
+    states: Activations,
+    *,
+    lens: Transport | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
     """Summed log-probabilities of each candidate, a column per layer, and its `n_tokens`."""
-    logprobs, counts = span_logprobs(model, states, SLOT, progress=progress)
+    logprobs, counts = span_logprobs(model, states, SLOT, lens=lens, progress=progress)
     return pd.DataFrame(logprobs.T, columns=list(map(str, states.layers))).assign(n_tokens=counts)
 
 
@@ -183,6 +197,7 @@ def score(
     candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
     *,
     layers: str | int | Sequence[int] = -1,
+    lens: Transport | None = None,
     prepend_bos: bool | None = None,
     token_budget: int | None = None,
     share_prefixes: bool = True,
@@ -207,6 +222,7 @@ def score(
         candidates: The same texts for every prompt, or one sequence per prompt by position, or by
             prompt id.
         layers: Residual points; -1, the output, by default.
+        lens: Through which layers below the last are read (`xlens.lens`); None: as they are.
         prepend_bos: None keeps what the tokenizer does by itself.
         token_budget: Most tokens in a pass.
         share_prefixes: Run common beginnings once.
@@ -219,14 +235,18 @@ def score(
 
     Raises:
         ValueError: no candidates, an empty one, the same twice for one prompt, or what `harvest`
-            refuses.
+            refuses; a layer that the lens lacks.
     """
     offered = Offered.of(prompts, candidates)
+    if lens is not None:
+        layers = _read_by(lens, model, layers)
     points, names, tokens = prepare(
         model, offered.texts, layers, SLOT, prepend_bos, spans(interventions)
     )
     edits = offered.bind(interventions, model, tokens)
-    request = replace(ScoreRequest.asked(model, tokens, points, names, edits), split=offered.split)
+    request = replace(
+        ScoreRequest.asked(model, tokens, points, names, edits), split=offered.split, lens=lens
+    )
     how = Execution(
         token_budget=token_budget,
         share_prefixes=share_prefixes,
@@ -239,32 +259,55 @@ def score(
         return offered.result(found, points, request.provenance(entries))
 
 
+def _read_by(
+    lens: Transport, model: HookedModel, layers: str | int | Sequence[int]
+) -> tuple[int, ...]:
+    """The layers that are asked for, all of which a lens has; of "all", those that it has."""
+    asked = model.layers(layers)
+    found = lens.readable(asked, model)
+    if layers != "all" and (lacking := sorted(set(asked) - set(found))):
+        raise ValueError(f"The lens has no matrix for layers {lacking}; it can read {list(found)}.")
+    return found
+
+
 def span_logprobs(
-    model: HookedModel, states: Activations, slot: str, *, progress: bool = False
+    model: HookedModel,
+    states: Activations,
+    slot: str,
+    *,
+    lens: Transport | None = None,
+    progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-probability of a span's own tokens, from the states of its `NAME:predict` slot.
+
+    Of the layers that `lens` can read; without one, of all.
 
     Returns:
         `[layer, prompt]` sums in nats, `[prompt]` numbers of tokens.
     """
     kept = states.slot(slot)
+    layers = states.layers if lens is None else lens.readable(states.layers, model)
+    values = kept.values
+    if layers != tuple(states.layers):
+        values = values[[states.layers.index(n) for n in layers]]
     counts = kept.offsets.diff()
     targets = _following(states, slot)
     # Candidates of one prompt begin at the same state: the vocabulary is visited once for them.
-    first, group, place = _alike(kept.values)
+    first, group, place = _alike(values)
     beside = torch.full((len(first), int(place.max()) + 1), -1, dtype=torch.long)
     beside[group, place] = targets
     read = stream(
         model.readout,
-        kept.values[:, first],
+        values[:, first],
         targets=beside[:, :, None],
         top_k=0,
         statistics=(),
+        carry=None if lens is None else lens.over(layers),
         progress=progress,
     )
     assert read.set_logprobs is not None
     owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    sums = torch.zeros(len(states.layers), len(counts), dtype=torch.float64)
+    sums = torch.zeros(len(layers), len(counts), dtype=torch.float64)
     sums.index_add_(1, owner, read.set_logprobs[:, group, place].double())
     return sums.float().numpy(), counts.numpy()
 

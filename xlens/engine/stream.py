@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xlens.checks import typed
+from xlens.engine.transport import Carry
 from xlens.models import Readout
 from xlens.models.passes import full_precision
 
@@ -61,6 +62,7 @@ def stream(
     targets: Int[Tensor, "row set size"] | None = None,
     top_k: int = 10,
     statistics: Collection[Statistic] = ("entropy", "kl", "rank"),
+    carry: Carry | None = None,
     row_tile: int = ROW_TILE,
     vocab_tile: int = VOCAB_TILE,
     progress: bool = False,
@@ -74,6 +76,7 @@ def stream(
         top_k: Most probable items to keep, 0 to `d_vocab`.
         statistics: What else is asked for: `entropy`, `kl`, `rank`. Each costs a pass over the
             tile.
+        carry: Of a lens: what brings the states of these layers to where they are read.
         row_tile: Layer-row pairs in flight; at least one row with all its layers.
         vocab_tile: Vocabulary items in flight.
         progress: Show a bar.
@@ -95,6 +98,8 @@ def stream(
     starts = range(0, n_rows, step)
     for a in tqdm(starts, desc="lens", unit="tile", disable=not progress, leave=False):
         rows = resid[:, a : a + step]
+        if carry is not None:
+            rows = carry(rows.to(readout.device, torch.float32))
         wanted = None if targets is None else targets[a : a + step]
         parts.append(_rows(readout, rows, wanted, top_k, frozenset(statistics), vocab_tile))
 

@@ -1,7 +1,16 @@
-"""The logit lens: which language's word the model is about to say, layer by layer."""
+"""Lenses: which language's word the model is about to say, layer by layer."""
 
 from xlens.lens.controls import shuffled_pairs
 from xlens.lens.identify import identify_tokens
+from xlens.lens.lenses import (
+    LOGIT,
+    FittedLens,
+    JacobianLens,
+    Lens,
+    LogitLens,
+    TunedLens,
+    pooled,
+)
 from xlens.lens.logit_lens import logit_lens, logit_lenses
 from xlens.lens.result import LensResult, LensSummary, TraceResult
 from xlens.lens.targets import TargetSets, target_sets
@@ -9,13 +18,20 @@ from xlens.lens.trace import trace
 from xlens.lens.whole import whole_word_lens
 
 __all__ = [
+    "LOGIT",
+    "FittedLens",
+    "JacobianLens",
+    "Lens",
     "LensResult",
     "LensSummary",
+    "LogitLens",
     "TargetSets",
     "TraceResult",
+    "TunedLens",
     "identify_tokens",
     "logit_lens",
     "logit_lenses",
+    "pooled",
     "shuffled_pairs",
     "target_sets",
     "trace",

@@ -4,14 +4,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.engine.transport import Carry
 from xlens.models import Readout
 
 _TILE = 16_384
 
 
 @torch.inference_mode()
-def token_energy(readout: Readout, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
-    """Energy of residual states (arXiv 2402.10588, section 4.3).
+def token_energy(
+    readout: Readout, resid: Float[Tensor, "layer row d_model"], carry: Carry | None = None
+) -> Float[Tensor, "layer row"]:
+    """Energy of residual states (arXiv 2402.10588, section 4.3), as a lens reads them.
 
     With unit rows `û_t = (u_t ∘ g)/‖u_t ∘ g‖` (g the final norm's gain) and unit states ĥ:
     `E(h) = sqrt(‖Û ĥ‖² / v) / (‖Û Ûᵀ‖_F / v)`. Computed through the Gram matrix `ÛᵀÛ`, whose
@@ -20,6 +23,7 @@ def token_energy(readout: Readout, resid: Float[Tensor, "*rows d_model"]) -> Flo
     """
     gram = _gram(readout)
     h = resid.to(readout.device, torch.float32)
+    h = h if carry is None else carry(h)
     unit = h / h.norm(dim=-1, keepdim=True)
     squared = torch.linalg.vecdot(unit @ gram, unit).clamp_min(0)
     energy = (squared / readout.d_vocab).sqrt() / (gram.norm() / readout.d_vocab)

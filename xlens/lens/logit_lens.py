@@ -1,4 +1,4 @@
-"""`logit_lens`: cached activations and target sets in, a `LensResult` out."""
+"""`logit_lens`: cached activations and target sets in, a `LensResult` out; through any lens."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -15,10 +15,12 @@ from xlens.checks import typed
 from xlens.engine.stream import Streamed, stream
 from xlens.lens.energy import token_energy
 from xlens.lens.identify import identify_tokens
+from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.result import LensResult
 from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel
 from xlens.results import analysed
+from xlens.sites import RESID
 
 
 @typed
@@ -30,6 +32,7 @@ def logit_lens(
     slot: str | None = None,
     pivot: str = "en",
     top_k: int = 10,
+    lens: Lens = LOGIT,
     progress: bool = True,
 ) -> LensResult:
     """Which language's word is the model about to say, layer by layer?
@@ -44,11 +47,12 @@ def logit_lens(
         slot: Which slot to read, one row per prompt; the only one by default.
         pivot: The language suspected inside.
         top_k: Most probable tokens kept per layer.
+        lens: Through which states are read; layers that it lacks are left out.
         progress: Show a bar.
 
     Raises:
         ValueError: activations of another model, prompts without target sets, a pivot of which
-            there is no target set, a ragged slot.
+            there is no target set, a ragged slot, a lens of another model or without any layer.
     """
     every = logit_lenses(
         activations,
@@ -57,6 +61,7 @@ def logit_lens(
         slot=slot,
         pivot=pivot,
         top_k=top_k,
+        lens=lens,
         progress=progress,
     )
     return every[""]
@@ -71,6 +76,7 @@ def logit_lenses(
     slot: str | None = None,
     pivot: str = "en",
     top_k: int = 10,
+    lens: Lens = LOGIT,
     progress: bool = True,
 ) -> dict[str, LensResult]:
     """`logit_lens` for several readings of the same states in one pass over the vocabulary.
@@ -88,9 +94,13 @@ def logit_lenses(
     wanted = {name: sets.tensor(ids) for name, sets in targets.items()}
     size = max(w.shape[-1] for w in wanted.values())
     together = torch.cat([pad(w, (0, size - w.shape[-1]), value=-1) for w in wanted.values()], 1)
-    read = stream(model.readout, kept.values, targets=together, top_k=top_k, progress=progress)
-    energy = token_energy(model.readout, kept.values).numpy()
-    states, top = shared_tables(activations, model, read, energy, list(languages))
+    layers, values = readable_states(activations, model, lens, kept.values)
+    carry = lens.over(layers)
+    read = stream(
+        model.readout, values, targets=together, top_k=top_k, carry=carry, progress=progress
+    )
+    energy = token_energy(model.readout, values, carry).numpy()
+    states, top = shared_tables(layers, ids, model, read, energy, list(languages))
     results: dict[str, LensResult] = {}
     first = 0
     for name, sets in targets.items():
@@ -103,22 +113,51 @@ def logit_lenses(
                 {
                     "slot": slot or next(iter(activations.slots)),
                     "top_k": top_k,
+                    **through(lens),
                     "targets": sets.survival().set_index("reason")["n"].to_dict(),
                 },
             ),
-            rows=_word_rows(activations, read, columns, sets, together),
+            rows=_word_rows(layers, ids, read, columns, sets, together),
             states=states,
             top=top,
             n_layers=model.n_layers,
             pivot=pivot,
             reading=sets.reading,
+            lens=lens.kind,
             **task,
         )
     return results
 
 
-def _word_rows(
+def readable_states(
     activations: Activations,
+    model: HookedModel,
+    lens: Lens,
+    values: Float[Tensor, "layer row d_model"],
+) -> tuple[tuple[int, ...], Float[Tensor, "layer row d_model"]]:
+    """The layers that a lens can read, and the states there.
+
+    Raises:
+        ValueError: none of them, a lens of another model, or states of another site.
+    """
+    if activations.site != RESID:
+        raise ValueError(
+            f"A lens reads the residual stream; these activations are of {activations.site!r}."
+        )
+    layers = lens.readable(activations.layers, model)
+    if layers == tuple(activations.layers):
+        return layers, values
+    return layers, values[[activations.layers.index(n) for n in layers]]
+
+
+def through(lens: Lens) -> dict[str, Any]:
+    """What provenance says of the lens; of the usual one nothing."""
+    return {} if lens.key is None else {"through": lens.described()}
+
+
+def _word_rows(
+    layers: Sequence[int],
+    ids: Sequence[str],
     read: Streamed,
     columns: slice,
     targets: TargetSets,
@@ -128,7 +167,7 @@ def _word_rows(
     logprob = read.set_logprobs[..., columns].numpy()
     rank = read.set_ranks[..., columns].numpy().astype(float)
     sizes = np.broadcast_to((wanted[:, columns] >= 0).sum(-1).numpy(), logprob.shape)
-    rows = grid(activations.layers, list(activations.meta["id"]), language=targets.all_languages)
+    rows = grid(layers, ids, language=targets.all_languages)
     rows["prob"] = np.where(sizes == 0, np.nan, np.exp(logprob)).ravel()
     rows["logprob"] = np.where(sizes == 0, np.nan, logprob).ravel()
     rows["rank"] = np.where(sizes == 0, np.nan, rank).ravel()
@@ -177,22 +216,22 @@ def grid(layers: Sequence[int], ids: Sequence[str], **last: Sequence[Any]) -> pd
 
 
 def shared_tables(
-    activations: Activations,
+    layers: Sequence[int],
+    ids: Sequence[str],
     model: HookedModel,
     read: Streamed,
     energy: np.ndarray,
     languages: Sequence[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The `states` and `top` tables of a streamed readout."""
-    ids = list(activations.meta["id"])
     assert read.entropy is not None
-    states = grid(activations.layers, ids)
+    states = grid(layers, ids)
     states["entropy"] = read.entropy.numpy().ravel()
     # The reference of the divergence is the model's output; without it there is none.
-    complete = activations.layers[-1] == model.n_layers and read.kl is not None
+    complete = layers[-1] == model.n_layers and read.kl is not None
     states["kl"] = read.kl.numpy().ravel() if complete and read.kl is not None else np.nan
     states["energy"] = energy.ravel()
-    top = grid(activations.layers, ids, k=range(1, read.top_ids.shape[-1] + 1))
+    top = grid(layers, ids, k=range(1, read.top_ids.shape[-1] + 1))
     tokens = read.top_ids.numpy().ravel()
     distinct, where = np.unique(tokens, return_inverse=True)
     vocab = model.vocab

@@ -42,6 +42,7 @@ class LensSummary(Result):
     pivot: str
     task: str
     confidence: float
+    lens: str = "logit"
 
     @property
     def highest(self) -> float:
@@ -79,6 +80,7 @@ class LensResult(Result):
         pivot: The language suspected inside.
         task: `translation`, `repetition` or `cloze`.
         reading: `prefixes`, `first` or `whole`.
+        lens: Through which states were read: `logit`, `tuned` or `jacobian`.
     """
 
     rows: pd.DataFrame
@@ -90,6 +92,7 @@ class LensResult(Result):
     pivot: str
     task: str
     reading: str
+    lens: str = "logit"
 
     def to_frame(self) -> pd.DataFrame:
         """`rows` with the layer's `entropy`, `kl` and `energy` beside them."""
@@ -149,6 +152,7 @@ class LensResult(Result):
             pivot=self.pivot,
             task=self.task,
             confidence=resampling.confidence,
+            lens=self.lens,
         )
 
     def _more_than(self, shuffled: "LensResult", layer: int) -> pd.Series:

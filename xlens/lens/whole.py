@@ -10,7 +10,15 @@ from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
 from xlens.engine.stream import stream
 from xlens.lens.energy import token_energy
-from xlens.lens.logit_lens import grid, one_task, require_pivot, shared_tables
+from xlens.lens.lenses import LOGIT, Lens
+from xlens.lens.logit_lens import (
+    grid,
+    one_task,
+    readable_states,
+    require_pivot,
+    shared_tables,
+    through,
+)
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -29,6 +37,7 @@ def whole_word_lens(
     *,
     pivot: str = "en",
     top_k: int = 10,
+    lens: Lens = LOGIT,
     progress: bool = True,
 ) -> LensResult:
     """Log-probability of each language's whole word after the prompt, layer by layer.
@@ -46,6 +55,7 @@ def whole_word_lens(
         words: Prompt ids × language tags: the words to score.
         pivot: The language suspected inside.
         top_k: Most probable tokens kept per layer, at the prompt's last position.
+        lens: Through which states are read; layers that it lacks are left out.
         progress: Show bars.
 
     Raises:
@@ -62,36 +72,47 @@ def whole_word_lens(
             "words.dropna().index])."
         )
     own = harvest(model, prompts, slots="last", progress=progress)
-    values = own.slot("last").values
+    layers, values = readable_states(own, model, lens, own.slot("last").values)
+    carry = lens.over(layers)
     read = stream(
-        model.readout, values, top_k=top_k, statistics=("entropy", "kl"), progress=progress
+        model.readout,
+        values,
+        top_k=top_k,
+        statistics=("entropy", "kl"),
+        carry=carry,
+        progress=progress,
     )
-    energy = token_energy(model.readout, values).numpy()
-    states, top = shared_tables(own, model, read, energy, languages)
+    energy = token_energy(model.readout, values, carry).numpy()
+    ids = list(own.meta["id"])
+    states, top = shared_tables(layers, ids, model, read, energy, languages)
     scored = [
-        _scores(model, prompts, [form(w) for w in asked[lang]], progress) for lang in languages
+        _scores(model, prompts, [form(w) for w in asked[lang]], lens, progress)
+        for lang in languages
     ]
     logprob = np.stack([s for s, _ in scored], axis=-1)
-    rows = grid(own.layers, list(own.meta["id"]), language=languages)
+    rows = grid(layers, ids, language=languages)
     rows["prob"] = np.exp(logprob).ravel()
     rows["logprob"] = logprob.ravel()
     rows["rank"] = np.nan
     counts = np.stack([n for _, n in scored], axis=-1)
     rows["n_tokens"] = np.broadcast_to(counts, logprob.shape).ravel()
     return LensResult(
-        provenance=analysed(own.provenance, "lens", {"slot": _SLOT, "top_k": top_k}),
+        provenance=analysed(
+            own.provenance, "lens", {"slot": _SLOT, "top_k": top_k, **through(lens)}
+        ),
         rows=rows,
         states=states,
         top=top,
         n_layers=model.n_layers,
         pivot=pivot,
         reading="whole",
+        lens=lens.kind,
         **one_task(own),
     )
 
 
 def _scores(
-    model: HookedModel, prompts: Prompts, words: Sequence[str], progress: bool
+    model: HookedModel, prompts: Prompts, words: Sequence[str], lens: Lens, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """`[layer, prompt]` log-probabilities and `[prompt]` token counts."""
     extended = Prompts(
@@ -99,4 +120,4 @@ def _scores(
         for p, w in zip(prompts, words, strict=True)
     )
     states = harvest(model, extended, slots=_SLOT, progress=progress)
-    return span_logprobs(model, states, _SLOT, progress=progress)
+    return span_logprobs(model, states, _SLOT, lens=lens, progress=progress)

@@ -107,6 +107,11 @@ class Readout:
         flat = resid.to(self.device, torch.float32)
         return self._norm(flat)
 
+    @full_precision()
+    def normed_graph(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """`normed`, as a graph that gradients go back through."""
+        return self._norm(resid.to(self.device, torch.float32))
+
     def tile(
         self, normed: Float[Tensor, "rows d_model"], start: int, stop: int
     ) -> Float[Tensor, "rows tile"]:
@@ -126,6 +131,19 @@ class Readout:
         if self._bias is not None:
             logits += self._bias[items].detach().float()
         return self._transform(logits)
+
+    @full_precision()
+    def back(
+        self,
+        gradient: Float[Tensor, "rows tile"],
+        logits: Float[Tensor, "rows tile"],
+        start: int,
+        stop: int,
+    ) -> Float[Tensor, "rows d_model"]:
+        """What a gradient of `tile`'s logits comes to at what `tile` was given."""
+        if self.softcap is not None:
+            gradient = gradient * (1 - (logits / self.softcap).square())
+        return (gradient * self.logit_scale) @ self._weight[start:stop].detach().float()
 
     def _transform(self, logits: Tensor) -> Tensor:
         """What the model does to raw logits, in place."""

@@ -55,7 +55,7 @@ def relevance_pass(
         stack.enter_context(torch.enable_grad())
         stack.enter_context(model.evaluating())
         stack.enter_context(fresh(model))
-        stack.enter_context(_weights_constant(model))
+        stack.enter_context(weights_constant(model))
         stack.enter_context(applied(model, rule))
         with residual(model.blocks, sorted({*points, model.n_layers}), caught):
             model.body(**inputs, use_cache=False)
@@ -79,7 +79,7 @@ def relevance_pass(
 
 
 @contextmanager
-def _weights_constant(model: HookedModel) -> Generator[None]:
+def weights_constant(model: HookedModel) -> Generator[None]:
     """Inside, no parameter wants a gradient: the graph need not keep what theirs would take."""
     wanting = [p for p in model.hf_model.parameters() if p.requires_grad]
     try:

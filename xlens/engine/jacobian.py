@@ -1,0 +1,359 @@
+"""`jacobians`: how the last point of the stream follows each point below it, summed over prompts.
+
+Of one prompt, row i of the matrix at point l is the gradient of the last point's i-th number, added
+up over all positions from `skip` to the last but one, at point l, and its mean over the same
+positions (Gurnee et al. 2026, transformer-circuits.pub/2026/workspace; the reference code's
+estimator). What stands before `skip` can't follow what comes after it: keys and values of it are
+made once, without a graph. A prompt may give a part of the rows only (see `dealt`).
+"""
+
+import inspect
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from xlens.checks import typed
+from xlens.engine.backoff import pass_budget
+from xlens.engine.executors import Executor
+from xlens.engine.halving import Note, until_done
+from xlens.engine.interventions import Edits
+from xlens.engine.plan import Tokens, plan
+from xlens.engine.positions import fresh, labels
+from xlens.engine.request import Execution, Request, Shard, Subject
+from xlens.engine.rules.passes import weights_constant
+from xlens.engine.store import Parts, Store
+from xlens.engine.stored import answered, made_by
+from xlens.engine.trust import shares_prefixes
+from xlens.models import HookedModel
+from xlens.models.hooks import residual
+from xlens.prompts import Prompt, Prompts, TokenizedPrompt, tokenize
+
+# Tokens times rows in a backward pass.
+TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
+GRAPH_TOKENS = {"cpu": 512, "cuda": 4_096}  # whose intermediate values are held at once
+# A shard is a matrix for every point, however many prompts it is the sum of.
+MOST_SHARDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobianSums:
+    """What `jacobians` gives.
+
+    Attributes:
+        sums: Over the prompts, by point.
+        counts: How many prompts gave each row.
+        points: Which points.
+        provenance: Of the model and the prompts, and how it was made.
+    """
+
+    sums: Float[np.ndarray, "point d_model d_model"]
+    counts: Int[np.ndarray, " d_model"]
+    points: tuple[int, ...]
+    provenance: dict[str, Any]
+
+
+def dealt(d_model: int, parts: int, n: int, seed: int) -> list[tuple[int, ...]]:
+    """Which rows each of `n` prompts gives: rows cut in `parts`, each part given as often.
+
+    Both which rows make a part and the order in which parts are dealt are drawn, the latter anew
+    for every round: prompts of some kind that come in a regular order don't get the same rows.
+
+    Raises:
+        ValueError: `n` is no multiple of `parts`: some rows would rest on more prompts than others.
+    """
+    if not 1 <= parts <= d_model:
+        raise ValueError(f"{parts} parts of {d_model} rows; accepted are 1 to {d_model}.")
+    if n % parts:
+        raise ValueError(
+            f"{n} prompts can't give {parts} parts of the rows equally often: give "
+            f"{n - n % parts or parts} or {n - n % parts + parts} of them, or other parts."
+        )
+    generator = np.random.default_rng(seed)
+    order = np.arange(d_model) if parts == 1 else generator.permutation(d_model)
+    rows = [tuple(sorted(map(int, part))) for part in np.array_split(order, parts)]
+    rounds = [generator.permutation(parts) for _ in range(n // parts)]
+    return [rows[i] for i in np.concatenate(rounds)] if rounds else []
+
+
+@typed
+def jacobians(
+    model: HookedModel,
+    prompts: Prompts | Sequence[Prompt],
+    *,
+    layers: str | int | Sequence[int] = "all",
+    skip: int = 16,
+    max_tokens: int = 128,
+    parts: int = 1,
+    seed: int = 0,
+    token_budget: int | None = None,
+    store: Store | str | Path | None = None,
+    progress: bool = True,
+    executor: str | Executor | None = None,
+) -> JacobianSums:
+    """How the last residual point follows those below it, summed over prompts.
+
+    Args:
+        model: From `xlens.load`, in the precision that gradients are to be made in.
+        prompts: Texts.
+        layers: Residual points; "all" is every one below the last, the embedding among them.
+        skip: Positions at the beginning that are left out: attention rests there, and states are
+            unlike all others.
+        max_tokens: Tokens of each prompt that are read.
+        parts: Of the rows; each prompt gives one part, drawn with `seed` (row rotation): as many
+            times cheaper.
+        seed: Of that.
+        token_budget: Most tokens times rows in a backward pass; halved when memory runs out.
+        store: Where sums are kept: a killed run goes on where it was. None keeps nothing.
+        progress: Show a bar.
+        executor: Where it runs, as for `harvest`.
+
+    Raises:
+        ValueError: a prompt that is too short, prompts that can't give all parts equally often,
+            points that are not there or not below the last, or a model that passes no gradient.
+        MemoryError: a single prompt doesn't fit in memory.
+    """
+    every = range(model.n_layers)
+    points = tuple(every) if layers == "all" else model.layers(layers)
+    if not points or points[-1] >= model.n_layers:
+        raise ValueError(
+            f"layers is {layers!r}: what the last point follows lies at points 0 to "
+            f"{model.n_layers - 1}; the last, {model.n_layers}, follows itself."
+        )
+    if skip < 0 or max_tokens < skip + 2:
+        raise ValueError(
+            f"skip is {skip} and max_tokens {max_tokens}; accepted are 0 or more positions, and at "
+            "least two tokens after them."
+        )
+    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    tokens = _heads(model, items, max_tokens)
+    if short := [t for t in tokens if len(t.ids) < skip + 2]:
+        raise ValueError(
+            f"{len(short)} of {len(tokens)} prompts have fewer than {skip + 2} tokens, first "
+            f"{short[0].prompt.id!r} with {len(short[0].ids)}: the first {skip} are skipped and "
+            "the last has nothing to predict. Join short texts, leave them out, or lower skip."
+        )
+    rows = dealt(model.d_model, parts, len(tokens), seed)
+    request = JacobianRequest(
+        subject=Subject.of(model, tokens),
+        tokens=tuple(tokens),
+        points=points,
+        slots=("all",),
+        edits=Edits((), [], model.device),
+        split=_split(len(tokens)),
+        skip=skip,
+        rows=tuple(rows),
+    )
+    how = Execution(token_budget=token_budget, store=store, progress=progress, executor=executor)
+    with answered(model, [request], how) as entries:
+        sums = torch.zeros(len(points), model.d_model, model.d_model)
+        if entries is None:
+            sums += request.compute(model, how)[0]["sums"]
+        else:
+            for number in range(request.shards):  # one at a time: they are large
+                sums += entries[0].read(number)["sums"]
+        came = made_by(entries)
+    counts = np.zeros(model.d_model, dtype=np.int64)
+    for mine in rows:
+        counts[list(mine)] += 1
+    return JacobianSums(
+        sums=sums.numpy(),
+        counts=counts,
+        points=points,
+        provenance={**request.subject.provenance, **came},
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JacobianRequest(Request):
+    """Sums of Jacobians over prompts.
+
+    Attributes:
+        skip: Positions left out at the beginning.
+        rows: Of each prompt.
+    """
+
+    kind: ClassVar[str] = "jacobian"
+    skip: int
+    rows: tuple[tuple[int, ...], ...]
+
+    def decided(self) -> dict[str, Any]:
+        """Points, positions and rows."""
+        return {"layers": self.layers, "skip": self.skip, "rows": self.rows}
+
+    def part(self, start: int, stop: int) -> Self:
+        """The request for prompts `start:stop`, in one shard."""
+        return replace(super().part(start, stop), rows=self.rows[start:stop])
+
+    def compute(self, model: HookedModel, how: Execution, parts: Parts | None = None) -> Shard:
+        """`[point, d_model, d_model]`, summed over the prompts."""
+        sums = torch.zeros(len(self.points), model.d_model, model.d_model)
+        ids = [t.ids[:-1] for t in self.tokens]  # the last has nothing to predict
+        lengths = list(map(len, ids))
+        budget = pass_budget(model, how.token_budget, TOKEN_BUDGET)
+        most = pass_budget(model, None, GRAPH_TOKENS)
+        total = sum(n * len(rows) for n, rows in zip(lengths, self.rows, strict=True))
+        bar = tqdm(
+            total=total,
+            desc=f"Jacobians of {len(self)} prompts",
+            unit="tok",
+            unit_scale=True,
+            disable=not how.progress,
+            leave=False,
+        )
+
+        def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
+            for some in _batches(model, ids, left, min(budget, most)):
+                note(some, budget)
+                here = torch.zeros_like(sums)
+                for n in _prompts(self, model, [ids[i] for i in some], some, budget, here):
+                    bar.update(n)
+                sums.add_(here)
+                yield some
+
+        with bar:
+            until_done(
+                lengths,
+                budget,
+                attempt,
+                alone="The graph of one prompt of {} tokens",
+                advice="Lower max_tokens, ask for deeper layers only, or use a smaller dtype.",
+            )
+        if not sums.isfinite().all():
+            raise ValueError(
+                f"Jacobians of {model.name} are not finite in {model.dtype}: load it in float32 "
+                "or bfloat16."
+            )
+        table = pd.DataFrame({"id": [t.prompt.id for t in self.tokens], "n_tokens": lengths})
+        return {"sums": sums}, table
+
+
+def _prompts(
+    request: JacobianRequest,
+    model: HookedModel,
+    prompts: Sequence[Tokens],
+    some: Sequence[int],
+    budget: int,
+    into: Float[Tensor, "point d_model d_model"],
+) -> Generator[int]:
+    """Add what some prompts give, in one graph; gives the tokens times rows that are done."""
+    skip, rows = request.skip, [request.rows[i] for i in some]
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(model.evaluating())
+        stack.enter_context(fresh(model))
+        stack.enter_context(weights_constant(model))
+        points = request.layers
+        states, first = _graph(model, prompts, points, skip)
+        top = states[model.n_layers]
+        sources = [states[point] for point in points]
+        width = top.shape[1]
+        counted = torch.zeros(len(prompts), width, device=top.device)
+        for b, prompt in enumerate(prompts):
+            counted[b, skip - first : len(prompt) - first] = 1.0
+        valid = counted.bool()
+        each = max(1, budget // (len(prompts) * width))
+        longest = max(map(len, rows))
+        for start in range(0, longest, each):
+            some_rows = [mine[start : start + each] for mine in rows]
+            n = max(map(len, some_rows))
+            towards = top.new_zeros(n, *top.shape)
+            for b, mine in enumerate(some_rows):
+                at = torch.arange(len(mine), device=top.device)
+                towards[at, b, :, torch.tensor(mine, device=top.device)] = valid[b].to(top.dtype)
+            # One graph serves all rows: a row more costs a backward pass and no forward one.
+            found = torch.autograd.grad(
+                top,
+                sources,
+                towards,
+                retain_graph=True,
+                is_grads_batched=True,
+                materialize_grads=True,
+            )
+            share = counted / counted.sum(1, keepdim=True)
+            for j, gradient in enumerate(found):
+                of_rows = torch.einsum(
+                    "rbpd,bp->rbd", gradient.float(), share.to(gradient.device)
+                ).cpu()
+                for b, mine in enumerate(some_rows):
+                    into[j, list(mine)] += of_rows[: len(mine), b]
+            yield sum(len(mine) * len(p) for mine, p in zip(some_rows, prompts, strict=True))
+
+
+def _graph(
+    model: HookedModel, prompts: Sequence[Tokens], points: Sequence[int], skip: int
+) -> tuple[dict[int, Tensor], int]:
+    """The stream at the points and at the last, as a graph; and the position it begins at."""
+    cache, first = None, 0
+    if skip and shares_prefixes(model):
+        from transformers import DynamicCache
+
+        cache, first = DynamicCache(), skip
+        with torch.no_grad():
+            _body(model, [p[:skip] for p in prompts], 0, cache)
+    states: dict[int, Tensor] = {}
+
+    def caught(point: int, resid: Tensor) -> Tensor:
+        states[point] = resid.detach().requires_grad_() if point == points[0] else resid
+        return states[point]
+
+    with torch.enable_grad(), residual(model.blocks, [*points, model.n_layers], caught):
+        _body(model, [p[first:] for p in prompts], first, cache)
+    if missing := [p for p in (*points, model.n_layers) if p not in states]:
+        raise ValueError(
+            f"The forward pass of {model.name} never came by the residual points {missing}: "
+            "something replaced it (torch.compile, fused kernels?). Load it without."
+        )
+    if not states[model.n_layers].requires_grad:
+        raise ValueError(
+            f"{model.name} passes no gradient through its blocks (quantised weights?); load it in "
+            "float32 or bfloat16."
+        )
+    return states, first
+
+
+def _body(model: HookedModel, prompts: Sequence[Tokens], first: int, cache: Any) -> None:
+    """One pass; padding stands to the right of every token of a causal model, and needs no mask."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = torch.tensor(prompt)
+    inputs: Mapping[str, Any] = {"input_ids": ids.to(model.device)}
+    if "position_ids" in inspect.signature(model.body.forward).parameters:
+        at = torch.arange(first, first + width).expand(ids.shape)
+        inputs = {**inputs, "position_ids": at.to(model.device)}
+    model.body(**inputs, past_key_values=cache, use_cache=cache is not None)
+
+
+def _heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[TokenizedPrompt]:
+    """The first tokens of each text, which may be longer than the model's context."""
+    if model.n_ctx is not None and most > model.n_ctx:
+        raise ValueError(f"max_tokens is {most}, but {model.name} reads at most {model.n_ctx}.")
+    found = tokenize(model.tokenizer, items, spans=frozenset())
+    if foreign := [t for t in found if max(t.ids) >= model.d_vocab]:
+        raise ValueError(
+            f"Prompt {foreign[0].prompt.id!r} has the token id {max(foreign[0].ids)}, but "
+            f"{model.name} has {model.d_vocab}: the tokenizer is another model's."
+        )
+    return [replace(t, ids=t.ids[:most], offsets=t.offsets[:most]) for t in found]
+
+
+def _batches(
+    model: HookedModel, ids: Sequence[Tokens], some: Sequence[int], budget: int
+) -> list[tuple[int, ...]]:
+    chosen = [ids[i] for i in some]
+    batches = plan(chosen, budget, share=False, apart=labels(model, list(map(len, chosen))))
+    return [tuple(some[m] for m in batch.members) for batch in batches]
+
+
+def _split(n: int) -> tuple[int, ...]:
+    """In at most `MOST_SHARDS`, as alike as can be."""
+    return tuple(round(i * n / min(n, MOST_SHARDS)) for i in range(min(n, MOST_SHARDS) + 1))
