@@ -30,12 +30,12 @@ from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import fresh, labels
 from xlens.engine.request import Execution, Request, Shard, Subject
 from xlens.engine.rules.passes import weights_constant
-from xlens.engine.store import Parts, Store
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.hooks import residual
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, tokenize
+from xlens.store import Parts, Store
 
 # Tokens times rows in a backward pass.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
@@ -210,13 +210,28 @@ class JacobianRequest(Request):
             leave=False,
         )
 
+        kept: Mapping[str, Tensor] = {} if parts is None else parts.sum()
+        finished = set[int]() if parts is None else set(parts.done)
+        if kept:
+            sums.copy_(kept["sums"])
+
         def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
+            # Planned as if nothing were done, so that no value depends on where a run was cut off.
             for some in _batches(model, ids, left, min(budget, most)):
-                note(some, budget)
-                here = torch.zeros_like(sums)
-                for n in _prompts(self, model, [ids[i] for i in some], some, budget, here):
-                    bar.update(n)
+                rest = [i for i in some if i not in finished]
+                here, begun = torch.zeros_like(sums), 0
+                if kept and kept["under_way"].tolist() == rest:
+                    here, begun = kept["here"].clone(), int(kept["next"])
+                note(rest, budget)
+                for upto in _add_rows(self, model, ids, rest, budget, here, begun):
+                    bar.update(sum(lengths[i] * len(self.rows[i][begun:upto]) for i in rest))
+                    begun = upto
+                    if parts is not None:
+                        state = {"sums": sums, "here": here, "next": torch.tensor(upto)}
+                        state["under_way"] = torch.tensor(rest)
+                        parts.keep_sum(sorted(finished), state)
                 sums.add_(here)
+                finished.update(rest)
                 yield some
 
         with bar:
@@ -236,56 +251,49 @@ class JacobianRequest(Request):
         return {"sums": sums}, table
 
 
-def _prompts(
+def _add_rows(
     request: JacobianRequest,
     model: HookedModel,
-    prompts: Sequence[Tokens],
+    ids: Sequence[Tokens],
     some: Sequence[int],
     budget: int,
     into: Float[Tensor, "point d_model d_model"],
+    start: int,
 ) -> Generator[int]:
-    """Add what some prompts give, in one graph; gives the tokens times rows that are done."""
-    skip, rows = request.skip, [request.rows[i] for i in some]
+    """Add the rows of some prompts from the `start`-th on; gives the next whenever some are in."""
+    if not some:
+        return
+    prompts, rows = [ids[i] for i in some], [request.rows[i] for i in some]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(model.evaluating())
         stack.enter_context(fresh(model))
         stack.enter_context(weights_constant(model))
         points = request.layers
-        states, first = _graph(model, prompts, points, skip)
+        states, first = _graph(model, prompts, points, request.skip)
         top = states[model.n_layers]
         sources = [states[point] for point in points]
-        width = top.shape[1]
-        counted = torch.zeros(len(prompts), width, device=top.device)
+        counted = torch.zeros(top.shape[:2], device=top.device)
         for b, prompt in enumerate(prompts):
-            counted[b, skip - first : len(prompt) - first] = 1.0
-        valid = counted.bool()
-        each = max(1, budget // (len(prompts) * width))
-        longest = max(map(len, rows))
-        for start in range(0, longest, each):
-            some_rows = [mine[start : start + each] for mine in rows]
-            n = max(map(len, some_rows))
-            towards = top.new_zeros(n, *top.shape)
-            for b, mine in enumerate(some_rows):
-                at = torch.arange(len(mine), device=top.device)
-                towards[at, b, :, torch.tensor(mine, device=top.device)] = valid[b].to(top.dtype)
+            counted[b, request.skip - first : len(prompt) - first] = 1.0
+        share = counted / counted.sum(1, keepdim=True)
+        each = max(1, budget // counted.numel())
+        for at in range(start, max(map(len, rows)), each):
+            now = [torch.tensor(mine[at : at + each], device=top.device) for mine in rows]
+            towards = top.new_zeros(max(map(len, now)), *top.shape)
+            for b, mine in enumerate(now):
+                which = torch.arange(len(mine), device=top.device)
+                towards[which, b, :, mine] = counted[b].to(top.dtype)
             # One graph serves all rows: a row more costs a backward pass and no forward one.
             found = torch.autograd.grad(
-                top,
-                sources,
-                towards,
-                retain_graph=True,
-                is_grads_batched=True,
-                materialize_grads=True,
+                top, sources, towards, retain_graph=True, is_grads_batched=True
             )
-            share = counted / counted.sum(1, keepdim=True)
             for j, gradient in enumerate(found):
-                of_rows = torch.einsum(
-                    "rbpd,bp->rbd", gradient.float(), share.to(gradient.device)
-                ).cpu()
-                for b, mine in enumerate(some_rows):
-                    into[j, list(mine)] += of_rows[: len(mine), b]
-            yield sum(len(mine) * len(p) for mine, p in zip(some_rows, prompts, strict=True))
+                here = share.to(gradient.device)
+                of_rows = torch.einsum("rbpd,bp->rbd", gradient.float(), here).cpu()
+                for b, mine in enumerate(now):
+                    into[j, mine.cpu()] += of_rows[: len(mine), b]
+            yield at + each
 
 
 def _graph(

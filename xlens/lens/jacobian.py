@@ -15,13 +15,13 @@ import numpy as np
 
 from xlens import files
 from xlens.checks import typed
-from xlens.engine import Store
 from xlens.engine.executors import Executor
 from xlens.engine.jacobian import jacobians
 from xlens.lens.lenses import JacobianLens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import analysed
+from xlens.store import Store
 
 _EXACT = "jacobian_lens"
 _MARKS = ("fingerprint", "text", "languages", "estimator")

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xlens.checks import typed
-from xlens.engine import Store, harvest
+from xlens.engine import harvest
 from xlens.engine.executors import Executor
 from xlens.engine.stream import VOCAB_TILE, stream
 from xlens.lens.jacobian import text_digest
@@ -28,6 +28,7 @@ from xlens.models.passes import full_precision
 from xlens.prompts import Prompt, Prompts, tokenize
 from xlens.results import analysed
 from xlens.stats import generator
+from xlens.store import Store
 
 _HELD_OUT = 0.2
 _RATE = 1e-3

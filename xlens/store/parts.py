@@ -1,8 +1,9 @@
 """Parts of a shard that is being computed: what a kill would lose, kept every few seconds.
 
-A part holds the rows of the sequences that were done since the one before. Its name is the hash of
-its header, which holds the hash of every tensor: it needs no journal, and one that is damaged
-counts as never written. When the shard is written, its parts go.
+A part holds the rows of the sequences that were done since the one before; where a shard is a sum
+over sequences, a part is the sum so far and takes the place of the one before. Its name is the
+hash of its header, which holds the hash of every tensor: it needs no journal, and one that is
+damaged counts as never written. When the shard is written, its parts go.
 """
 
 import json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART_SECONDS = 5.0
+_WRITING = 0.05  # most of the time that may go into writing sums, which can be large
 _SEQUENCES = "sequences"
 
 # Rows of sequences in a slot's values.
@@ -43,6 +45,7 @@ class Parts:
         self._found: list[dict[str, Tensor]] = []
         self._paths: list[Path] = []
         self._since = time.monotonic()
+        self._wait = PART_SECONDS
         self._new: list[int] = []
         for path in sorted(folder.glob(part_name(shard, "*"))):
             tensors = _read(path, shard)
@@ -76,19 +79,42 @@ class Parts:
         self._new += sequences
         if time.monotonic() - self._since < PART_SECONDS:
             return
+        tensors = {name: kept[:, rows(name, self._new)] for name, kept in values.items()}
+        self._paths.append(self._write(self._new, tensors))
+        self._new = []
+        self._since = time.monotonic()
+
+    def sum(self) -> "dict[str, Tensor]":
+        """Of a shard that is a sum over sequences: what it has come to so far; of none, nothing."""
+        return max(self._found, key=lambda found: len(found[_SEQUENCES]), default={})
+
+    def keep_sum(self, sequences: Sequence[int], tensors: Mapping[str, "Tensor"]) -> None:
+        """Every now and then, write what the sum over sequences has come to.
+
+        Args:
+            sequences: All that are in it.
+            tensors: The sum, and whatever says how it goes on.
+        """
+        if (begun := time.monotonic()) - self._since < self._wait:
+            return
+        earlier, self._paths = self._paths, [self._write(sequences, tensors)]
+        for path in earlier:
+            if path not in self._paths:
+                files.remove(path)
+        self._since = time.monotonic()
+        self._wait = max(PART_SECONDS, (self._since - begun) / _WRITING)
+
+    def _write(self, sequences: Sequence[int], tensors: Mapping[str, "Tensor"]) -> Path:
         import torch
 
-        tensors = {name: kept[:, rows(name, self._new)] for name, kept in values.items()}
-        tensors[_SEQUENCES] = torch.tensor(self._new)
+        tensors = {**tensors, _SEQUENCES: torch.tensor(list(sequences), dtype=torch.long)}
         doing = f"keeping a part of shard {self._shard} of entry {self._folder.name}"
         header, chunks = pack_tensors(tensors, entry=self._folder.name, shard=self._shard)
         record = record_of(self._shard, header, chunks, None)
         path = self._folder / part_name(self._shard, record.header_blake2b)
         with explained(doing, self._folder.parent):
             files.publish({path: files.draft(path, [header, *chunks])})
-        self._paths.append(path)
-        self._new = []
-        self._since = time.monotonic()
+        return path
 
     def clear(self) -> None:
         """Delete them: the shard is written."""
