@@ -2,6 +2,7 @@
 
 from xlens.lens.controls import shuffled_pairs
 from xlens.lens.identify import identify_tokens
+from xlens.lens.jacobian import fit_jacobian_lens, read_jacobian_lens, write_jacobian_lens
 from xlens.lens.lenses import (
     LOGIT,
     FittedLens,
@@ -15,6 +16,7 @@ from xlens.lens.logit_lens import logit_lens, logit_lenses
 from xlens.lens.result import LensResult, LensSummary, TraceResult
 from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
+from xlens.lens.tuned import fit_tuned_lens, read_tuned_lens
 from xlens.lens.whole import whole_word_lens
 
 __all__ = [
@@ -28,12 +30,17 @@ __all__ = [
     "TargetSets",
     "TraceResult",
     "TunedLens",
+    "fit_jacobian_lens",
+    "fit_tuned_lens",
     "identify_tokens",
     "logit_lens",
     "logit_lenses",
     "pooled",
+    "read_jacobian_lens",
+    "read_tuned_lens",
     "shuffled_pairs",
     "target_sets",
     "trace",
     "whole_word_lens",
+    "write_jacobian_lens",
 ]

@@ -133,9 +133,13 @@ class FittedLens(Result, Lens):
         """Width of the stream."""
         return self.matrices.shape[1]
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Digest of all that is carried by."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         hashed = blake2b(digest_size=16)
         for array in (self.matrices, self.offsets, np.array(self.points)):
             hashed.update(np.ascontiguousarray(array).tobytes())

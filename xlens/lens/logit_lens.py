@@ -134,7 +134,7 @@ def readable_states(
     model: HookedModel,
     lens: Lens,
     values: Float[Tensor, "layer row d_model"],
-) -> tuple[tuple[int, ...], Float[Tensor, "layer row d_model"]]:
+) -> tuple[tuple[int, ...], Float[Tensor, "read row d_model"]]:
     """The layers that a lens can read, and the states there.
 
     Raises:

@@ -156,7 +156,7 @@ class _Trained:
 def _train(
     readout: Readout,
     states: Float[Tensor, "layer row d_model"],
-    tested: Float[Tensor, "layer row d_model"],
+    tested: Float[Tensor, "layer held_out d_model"],
     *,
     steps: int,
     batch: int,
@@ -178,7 +178,8 @@ def _train(
     history = [(i, -1, float(kl)) for i, kl in enumerate(before)]
     history += [(i, 0, float(kl)) for i, kl in enumerate(lowest)]
     waited = torch.zeros(n, dtype=torch.long)
-    matrices.requires_grad_(), offsets.requires_grad_()
+    matrices.requires_grad_()
+    offsets.requires_grad_()
     # The usual rate is for maps of weights of that size; wider ones sum over more of them.
     optimizer = torch.optim.Adam([matrices, offsets], lr=_RATE * min(1.0, (256 / d) ** 0.5))
     order = np.empty(0, dtype=np.int64)
@@ -303,7 +304,7 @@ def read_tuned_lens(path: str | Path, model: HookedModel) -> TunedLens:
         matrices=(matrices + torch.eye(matrices.shape[1])).numpy(),
         offsets=offsets.numpy(),
         points=tuple(numbers),
-        n_layers=model.n_layers,
+        n_layers=len(numbers),  # such a lens has a map for each
         training=pd.DataFrame({"layer": [], "step": [], "kl": []}),
     )
     lens.require(model)
