@@ -385,7 +385,7 @@ def test_frequencies_by_id_and_language(tmp_path: Path) -> None:
         rows_.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_frequencies(rows_)
-    pytest.importorskip("ahocorasick_rs")
+    pytest.importorskip("hyperscan")
     from xlens.corpus import count_facts
 
     corpus = tmp_path / "corpus.txt"

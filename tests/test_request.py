@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_shared import parallel
 
-from xlens import engine
+from xlens import cluster, engine
 from xlens.engine import Execution, executors, interventions
 from xlens.engine.executors import Ray
 from xlens.engine.executors.worker import Worker
@@ -225,11 +225,10 @@ def test_a_cluster_that_does_not_answer_is_said_before_anything_runs(model, monk
 
 
 def test_one_process_asks_one_cluster(monkeypatch):
-    on_ray = import_module("xlens.engine.executors.on_ray")
     monkeypatch.setitem(sys.modules, "ray", ray := FakeRay(None))
-    monkeypatch.setattr(on_ray, "_connected", {})
+    monkeypatch.setattr(cluster, "_connected", {})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(on_ray, "_require_answer", lambda _: None)
+    monkeypatch.setattr(cluster, "_require_answer", lambda _: None)
     executors.find("ray://one:1").check()
     executors.find("ray://one:1").check()
     executors.find("ray").check()

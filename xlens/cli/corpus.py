@@ -15,6 +15,7 @@ def count(
     field: str = "text",
     cut: Literal["line", "blank line", "file"] = "line",
     workers: int | None = None,
+    executor: str = "local",
     out: Path = Path("runs/count"),
 ) -> None:
     """Count the documents of a corpus that hold both subject and object of each fact.
@@ -33,6 +34,8 @@ def count(
         field: Of JSON Lines and Parquet: the one that holds the text.
         cut: What a document is in text files: a line, what stands between blank lines, or the file.
         workers: Processes; default as many as there are cores, at most one a file.
+        executor: Where files are counted: local; ray (a cluster that RAY_ADDRESS names, else this
+            machine) or ray://HOST:PORT, whose machines see the corpus.
         out: Folder for the counts (`xlens.results.load` reads `counts` in it) and how far they are.
     """
     from xlens.corpus import Reading, count_facts, read_facts
@@ -41,6 +44,8 @@ def count(
     reading = Reading(field=field, cut=cut)
     table = read_facts(facts)
     check_writable(out)
-    found = count_facts(corpora, table, reading=reading, window=window, out=out, workers=workers)
+    found = count_facts(
+        corpora, table, reading=reading, window=window, out=out, workers=workers, executor=executor
+    )
     print(found)
     print(found.save(out / "counts"))

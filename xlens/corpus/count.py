@@ -1,13 +1,11 @@
-"""`count_facts`: many files at once, each in a process of its own."""
+"""`count_facts`: many files at once, each in a process of its own, here or on other machines."""
 
 import json
 from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
-from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
 from unicodedata import unidata_version
@@ -19,12 +17,13 @@ from tqdm import tqdm
 from xlens import files
 from xlens.checks import typed
 from xlens.corpus.counting import Job, State
+from xlens.corpus.machines import Cluster, Files, here, in_processes
 from xlens.corpus.pairs import Pairs
 from xlens.corpus.result import FactCounts
 from xlens.corpus.sources import Reading, check_source, corpus_files
 from xlens.corpus.table import check_facts
 
-EPOCH = 1
+EPOCH = 2
 """Of what is counted: states of another one are not gone on with."""
 PARTS = "parts"
 
@@ -38,6 +37,7 @@ def count_facts(
     window: int | None = None,
     out: Path | None = None,
     workers: int | None = 1,
+    executor: str = "local",
     progress: bool = True,
 ) -> FactCounts:
     """Count the documents of a corpus that hold both subject and object of each fact.
@@ -51,6 +51,8 @@ def count_facts(
         workers: Processes, at most one a file; None for as many as there are cores. A script that
             asks for several must begin its work under `if __name__ == "__main__":`, as with any
             processes in Python.
+        executor: `local`, or `ray`, `ray://HOST:PORT`: the machines of a Ray cluster, as many files
+            at once as it has cores, or as `ray?workers=N` says.
         progress: Show a bar.
 
     Raises:
@@ -60,6 +62,12 @@ def count_facts(
     table = check_facts(facts)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; accepted is the number of processes, 1 or more.")
+    cluster = None if executor == "local" else Cluster.of(executor)
+    if cluster is not None and workers not in (1, None):
+        raise ValueError(
+            f"workers={workers} are processes of this machine; on a Ray cluster write "
+            f"'ray?workers={workers}'."
+        )
     paths = corpus_files(corpora)
     pairs = Pairs.of(list(table["subject"]), list(table["object"]), window=window)
     pairs.check()
@@ -74,13 +82,16 @@ def count_facts(
         "unicode": unidata_version,
         "regex": version("regex"),
     }
-    n = min(workers or cpu_count() or 1, len(paths))
+    if cluster is not None:
+        cluster.check()
+    where = cluster or min(workers or cpu_count() or 1, len(paths))
     with _kept(None if out is None else Path(out)) as folder:
-        kept = [None if folder is None else folder / f"{_name(path)}.json" for path in paths]
+        names = [None if folder is None else folder / f"{_name(path)}.json" for path in paths]
+        found = list(zip(paths, names, strict=True))
         job = Job(pairs, reading, key)
-        for path, place in zip(paths, kept, strict=True):
-            job.state(path, place)
-        states = _run(job, paths, kept, n, progress)
+        for path, name in found:
+            job.state(path, name)
+        states = _run(job, found, where, progress)
     return FactCounts.of(table, paths, states, key)
 
 
@@ -106,45 +117,20 @@ def _name(path: Path) -> str:
     return f"{path.name}-{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
 
 
-def _run(
-    job: Job, paths: Sequence[Path], kept: Sequence[Path | None], workers: int, progress: bool
-) -> list[State]:
-    sizes = [path.stat().st_size for path in paths]
-    with tqdm(
-        total=sum(sizes), unit="B", unit_scale=True, desc="counting", disable=not progress
-    ) as bar:
-        if workers == 1:
-            states: list[State] = []
-            for path, place, size in zip(paths, kept, sizes, strict=True):
-                states.append(job.run(path, place))
-                bar.update(size)
-            return states
-        # The automaton is made anew in every process, and processes are begun anew: a fork would
-        # take over threads that it can't run.
-        pool = ProcessPoolExecutor(
-            workers, get_context("spawn"), _begin, (replace(job, pairs=replace(job.pairs)),)
-        )
-        with pool:
-            # The largest first, so that none is left to run alone at the end.
-            order = sorted(range(len(paths)), key=lambda n: -sizes[n])
-            tasks = {pool.submit(_count, paths[n], kept[n]): n for n in order}
-            found: dict[int, State] = {}
-            try:
-                for task in as_completed(tasks):
-                    found[tasks[task]] = task.result()
-                    bar.update(sizes[tasks[task]])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    return [found[n] for n in range(len(paths))]
-
-
-_jobs: list[Job] = []
-
-
-def _begin(job: Job) -> None:
-    _jobs[:] = [job]
-
-
-def _count(path: Path, kept: Path | None) -> State:
-    return _jobs[0].run(path, kept)
+def _run(job: Job, files: Files, where: Cluster | int, progress: bool) -> list[State]:
+    sizes = [path.stat().st_size for path, _ in files]
+    if isinstance(where, Cluster):
+        counted = where.run(job, files)
+    else:
+        counted = here(job, files) if where == 1 else in_processes(job, files, where)
+    found: dict[int, State] = {}
+    with (
+        closing(counted),
+        tqdm(
+            total=sum(sizes), unit="B", unit_scale=True, desc="counting", disable=not progress
+        ) as bar,
+    ):
+        for n, state in counted:
+            found[n] = state
+            bar.update(sizes[n])
+    return [found[n] for n in range(len(files))]

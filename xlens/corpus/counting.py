@@ -90,17 +90,18 @@ class Job:
     how: Reading
     key: Mapping[str, Any]
 
-    def run(self, path: Path, kept: Path | None) -> State:
+    def run(self, path: Path, kept: Path | None, state: State | None = None) -> State:
         """Count one file, from where it was stopped.
 
         Args:
             path: The file.
             kept: Where its state is kept; None: nowhere.
+            state: From which to go on; None: the one that is kept.
 
         Raises:
             ValueError: the state is of another count, or the file has changed since.
         """
-        state = self.state(path, kept)
+        state = self.state(path, kept) if state is None else state
         if state.done:
             return state
         start = state.blocks
@@ -112,11 +113,11 @@ class Job:
                 continue
             state = state.after(path, block, self.pairs, self.how)
             if kept is not None and time.monotonic() - saved > SAVE_SECONDS:
-                self._keep(path, kept, state)
+                self.keep(path, kept, state)
                 saved = time.monotonic()
         state = replace(state, done=True)
         if kept is not None:
-            self._keep(path, kept, state)
+            self.keep(path, kept, state)
         return state
 
     def state(self, path: Path, kept: Path | None) -> State:
@@ -138,7 +139,8 @@ class Job:
             raise _changed(path, kept)
         return State.of(known["state"], n)
 
-    def _keep(self, path: Path, kept: Path, state: State) -> None:
+    def keep(self, path: Path, kept: Path, state: State) -> None:
+        """Write down how far the count of a file has come."""
         fields = {"file": str(path), "key": self._key(path), "state": state.plain()}
         files.write(kept, files.sealed_json(fields))
 

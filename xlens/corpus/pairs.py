@@ -4,7 +4,6 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,9 @@ _NEWLINE = 10
 _UNKNOWN = 2
 _NEAR = 64  # bytes that are looked at first where a boundary hangs on more than two characters
 _LOW = (1 << 21) - 1
+_LONGEST = 10_000  # bytes of a phrase
+_SLICE = 1 << 30  # bytes that are searched at once, of at most 4 GB
+_PLACE = 32  # bits of a place in a slice, the rest are those of the phrase
 _IN_WORDS = np.isin(np.arange(256), list(string.ascii_lowercase.encode()))
 
 
@@ -74,6 +76,11 @@ class Pairs:
                         f"{text!r} is no phrase to look for: it holds nothing that is seen. Write "
                         "the subject or object, or leave the fact out."
                     )
+                if len(phrase) > _LONGEST:
+                    raise ValueError(
+                        f"{text!r:.40} … is no phrase to look for: it has {len(phrase):,} bytes, "
+                        f"and at most {_LONGEST:,} can be. Leave the fact out."
+                    )
                 sides[-1].append(numbers.setdefault(phrase, len(numbers)))
         subject, object_ = (np.array(side, dtype=np.int64) for side in sides)
         return cls(tuple(numbers), subject, object_, window)
@@ -82,15 +89,20 @@ class Pairs:
         return len(self.subject)
 
     @cached_property
-    def _automaton(self) -> Any:
+    def _database(self) -> Any:
         try:
-            from ahocorasick_rs import BytesAhoCorasick, Implementation
+            import hyperscan
         except ImportError:
             raise ValueError(
-                "Counting needs the package ahocorasick-rs: pip install 'xlens-interp[corpus]'."
+                "Counting needs the package hyperscan: pip install 'xlens-interp[corpus]'."
             ) from None
-        # The table of all states takes a few hundred MB for 14,000 pairs, and is twice as quick.
-        return BytesAhoCorasick(list(self.phrases), implementation=Implementation.DFA)
+        found, n = hyperscan.Database(), len(self.phrases)
+        found.compile(expressions=list(self.phrases), ids=list(range(n)), elements=n, literal=True)
+        return found
+
+    @cached_property
+    def _lengths(self) -> Int[np.ndarray, " phrase"]:
+        return np.array([len(phrase) for phrase in self.phrases])
 
     @cached_property
     def _by_subject(self) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +116,7 @@ class Pairs:
         Raises:
             ValueError: it isn't.
         """
-        _ = self._automaton
+        _ = self._database
 
     def count(self, lines: bytes) -> Int[np.ndarray, "column pair"]:
         """In how many documents each pair stands, by `COLUMNS`.
@@ -115,10 +127,7 @@ class Pairs:
         counts = np.zeros((len(COLUMNS), len(self)), dtype=np.int64)
         # Line feeds on both sides are boundaries; zeros let four bytes be read everywhere.
         data = b"".join((b"\n", spelled(lines), b"\n\0\0\0"))
-        found: list[tuple[int, int, int]]
-        found = self._automaton.find_matches_as_indexes(data, overlapping=True)
-        flat = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=3 * len(found))
-        rows = flat.reshape(-1, 3)
+        rows = self._matches(data)
         codes = np.frombuffer(data, dtype=np.uint8)
         for side in (1, 2):
             # Most matches lie within an English word: seen at once.
@@ -149,6 +158,25 @@ class Pairs:
             ]
             counts[2] = np.bincount(pair[apart][near], minlength=len(self))
         return counts
+
+    def _matches(self, data: bytes) -> Int[np.ndarray, "match 3"]:
+        """Every place of every phrase, also within others: phrase, start, end; by their ends."""
+        found: list[np.ndarray] = []
+        for begin in range(0, len(data), _SLICE):
+            base = max(0, begin - int(self._lengths.max()))
+            seen: list[int] = []
+            add = seen.append
+
+            def met(phrase: int, start: int, end: int, flags: int, context: object) -> None:
+                add(phrase << _PLACE | end)  # noqa: B023 - called here only
+
+            piece = data if len(data) <= _SLICE else data[base : begin + _SLICE]
+            self._database.scan(piece, match_event_handler=met)
+            places = np.array(seen, dtype=np.int64)
+            phrase, end = places >> _PLACE, (places & (1 << _PLACE) - 1) + base
+            rows = np.stack([phrase, end - self._lengths[phrase], end], axis=1)
+            found.append(rows[end > begin])  # what is not was met in the slice before
+        return np.concatenate(found)
 
     def _together(self, key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pairs of which both phrases are in a document: the pair, and where in `key` each is.

@@ -69,7 +69,7 @@ class FactCounts(Result):
             for path, state in zip(paths, states, strict=True)
             for problem in state.problems.values()
         ]
-        names = ("xlens-interp", "ahocorasick-rs", "regex", "pyarrow")
+        names = ("xlens-interp", "hyperscan", "regex", "pyarrow")
         known = {"counter": dict(key), "versions": {name: version(name) for name in names}}
         return cls(
             facts=facts.assign(**{name: total[n] for n, name in enumerate(counted)}),

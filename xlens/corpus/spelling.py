@@ -1,17 +1,18 @@
 """One spelling for corpus and phrases, and where words begin and end in it.
 
 Both sides of a comparison go through `spelled`: `form` of `xlens.text` (NFC, without characters
-that nobody sees), case folded, any white space one space. Case is folded as for text whose
-language isn't known, but for the Turkish İ, which becomes a plain i as in Lucene's indexes: Unicode
-makes of it an i with a second dot, which nobody types. So `Isparta` and `ISPARTA` are one word, and
-`ısparta` is another.
+that nobody sees), case folded, any white space (and zeros, which aren't text) one space. Case is
+folded as for text whose language isn't known, but for the Turkish İ, which becomes a plain i as in
+Lucene's indexes: Unicode makes of it an i with a second dot, which nobody types. So `Isparta` and
+`ISPARTA` are one word, and `ısparta` is another.
 """
 
 import re
 import string
 import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise, zip_longest
 
 import numpy as np
 import regex
@@ -20,10 +21,11 @@ from xlens.text import form
 
 _SPACES = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _LOWER = bytes.maketrans(
-    b"\t\x0b\x0c\r" + string.ascii_uppercase.encode(), b"    " + string.ascii_lowercase.encode()
+    b"\0\t\x0b\x0c\r" + string.ascii_uppercase.encode(), b"     " + string.ascii_lowercase.encode()
 )
 _SEVERAL = re.compile(b"  +")
-_NEWLINE, _SPACE, _ASCII = 10, 32, 0x7F
+_BETWEEN = "\ud800"  # no text in UTF-8 holds a surrogate
+_SPACE, _ASCII = 32, 0x7F
 _FAR_OFF = 128  # bytes of ASCII that are worth a piece of their own
 
 
@@ -35,29 +37,45 @@ def spelled(text: bytes) -> bytes:
     """
     if not text.isascii():
         # Most of most corpora is ASCII, for which all of this is much quicker. Nothing that is done
-        # to a word depends on what lies beyond a space.
-        codes = np.frombuffer(text, dtype=np.uint8)
-        other = np.flatnonzero(codes > _ASCII)
-        spaces = np.flatnonzero((codes == _SPACE) | (codes == _NEWLINE))
-        spaces = np.concatenate([[-1], spaces, [len(text)]])
-        first = np.flatnonzero(np.diff(other, prepend=-_FAR_OFF) >= _FAR_OFF)
-        last = np.append(first[1:], len(other)) - 1
-        begins = spaces[np.searchsorted(spaces, other[first]) - 1] + 1
-        ends = spaces[np.searchsorted(spaces, other[last])]
-        new = np.append(True, begins[1:] >= ends[:-1])  # else it is one long word
-        pieces: list[bytes] = []
-        done = 0
-        for begin, end in zip(begins[new], ends[np.append(new[1:], True)], strict=True):
-            pieces += (text[done:begin], _folded(text[begin:end]))
-            done = end
-        text = b"".join((*pieces, text[done:]))
+        # to a word depends on what lies beyond a space, so what is not ASCII is taken out with the
+        # words that it is part of.
+        plain, odd = _parted(text)
+        text = b"".join(chain.from_iterable(zip_longest(plain, _folded(odd), fillvalue=b"")))
     text = text.translate(_LOWER)
-    return _SEVERAL.sub(b" ", text) if b"  " in text else text
+    spaces = np.frombuffer(text, dtype=np.uint8) == _SPACE
+    return _SEVERAL.sub(b" ", text) if (spaces[1:] & spaces[:-1]).any() else text
 
 
-def _folded(piece: bytes) -> bytes:
-    text = _SPACES.sub(" ", form(piece.decode("utf-8", "replace"))).replace("İ", "i").casefold()
-    return unicodedata.normalize("NFC", text).encode()  # case folding takes some characters apart
+def _parted(text: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Pieces of a text in turn: what is all ASCII, and whole words with what isn't."""
+    other = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) > _ASCII)
+    new = np.flatnonzero(np.diff(other) >= _FAR_OFF)
+    firsts, lasts = other[np.append(0, new + 1)].tolist(), other[np.append(new, -1)].tolist()
+    plain: list[bytes] = []
+    odd: list[bytes] = []
+    done, begin = 0, None
+    # Of each run what follows and goes before is searched up to the next one, never the whole text.
+    for first, last, following in zip(firsts, lasts, [*firsts[1:], len(text)], strict=True):
+        if begin is None:
+            begin = max(text.rfind(b" ", done, first), text.rfind(b"\n", done, first)) + 1
+        space = text.find(b" ", last, following)
+        line = text.find(b"\n", last, following if space < 0 else space)
+        end = max(space, line) if min(space, line) < 0 else line
+        if end < 0 and following < len(text):
+            continue  # one long word
+        end = len(text) if end < 0 else end
+        plain.append(text[done:begin])
+        odd.append(text[begin:end])
+        done, begin = end, None
+    return [*plain, text[done:]], odd
+
+
+def _folded(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """Pieces in the one spelling; many at once, and only those brought into NFC that are not."""
+    texts = (form(piece.decode("utf-8", "replace")) for piece in pieces)
+    whole = _SPACES.sub(" ", _BETWEEN.join(texts)).replace("İ", "i").casefold()
+    for text in whole.split(_BETWEEN):
+        yield unicodedata.normalize("NFC", text).encode()  # folding takes some characters apart
 
 
 # --- words ---------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def check_facts(facts: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("The table of facts has no row; give at least one fact.")
     found = facts[list(FACT)].reset_index(drop=True)
     for name in FACT:
-        wrong: Any = next((v for v in found[name] if not isinstance(v, str)), None)
+        wrong: Any = next((v for v in found[name].tolist() if not isinstance(v, str)), None)
         if wrong is not None:
             raise ValueError(f"{name} is {wrong!r:.40} in the table of facts; write it as a text.")
     return found

@@ -4,26 +4,16 @@ Which cluster, and what a request becomes there; its actors are `pool`. A shard 
 Ray's object store, or is written by the actor where the folder is shared.
 """
 
-import logging
-import os
-import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from tqdm import tqdm
 
+from xlens.cluster import connect, named, truth
 from xlens.engine.executors.base import Job
 from xlens.engine.executors.pool import Actors, Pool, Task, close
 from xlens.engine.request import Execution
 from xlens.models import HookedModel
-
-INSTALL = "pip install 'xlens-interp[ray]'"
-_NAME = re.compile(r"ray(?P<address>://[^?/]+:[0-9]+)?(\?(?P<options>.+))?")
-REACH_SECONDS = 10.0
-_connected: dict[str, str | None] = {}  # "to" what this process was connected here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +34,9 @@ class Ray(Actors):
         Raises:
             ValueError: anything else.
         """
-        wrong = ValueError(
-            f"Unknown executor {text!r}; accepted are 'local', 'ray' and 'ray://HOST:PORT', the "
-            "latter two also with ?workers=N&cpus=N&gpus=N&shared=yes."
-        )
-        found = _NAME.fullmatch(text)
-        if found is None:
-            raise wrong
-        kinds: dict[str, Any] = {"workers": int, "cpus": int, "gpus": float, "shared": _truth}
-        try:
-            given = parse_qsl(found["options"] or "", strict_parsing=bool(found["options"]))
-            options = {name: kinds[name](value) for name, value in given}
-        except (KeyError, ValueError) as error:
-            raise wrong from error
-        return cls(address=found["address"] and f"ray{found['address']}", **options)
+        kinds = {"workers": int, "cpus": int, "gpus": float, "shared": truth}
+        address, options = named(text, kinds)
+        return cls(address=address, **options)
 
     @property
     def here(self) -> bool:
@@ -109,58 +88,3 @@ class Ray(Actors):
             for task in tasks:  # also what was on its way from a worker to the disk
                 task.entry.release(task.shard)
             raise
-
-
-def connect(address: str | None) -> Any:
-    """Ray, connected to a cluster.
-
-    Raises:
-        ValueError: it is not installed, nothing answers, or another cluster is connected.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError(
-            f"executor='ray' needs Ray, which is not installed: {INSTALL}, here and on every "
-            "machine of the cluster."
-        ) from error
-    named = address or os.environ.get("RAY_ADDRESS")
-    if ray.is_initialized():
-        if address is not None and address != _connected.get("to"):
-            raise ValueError(
-                f"This process is connected to a Ray cluster already "
-                f"({_connected.get('to') or 'this machine, or by a ray.init(...) of yours'}), and "
-                f"can't ask {address} as well: call ray.shutdown() first, or leave the address out."
-            )
-        return ray
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if named is None:
-            ray.init(include_dashboard=False, **quiet)
-        else:
-            _require_answer(named)
-            ray.init(address=named, **quiet)
-    except ImportError as error:  # its client is a part that is installed by name
-        raise ValueError(f"Ray is not installed whole ({error}): {INSTALL}.") from error
-    except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
-        raise ValueError(
-            f"No Ray cluster can be reached at {named or 'this machine'} ({error}). Start one "
-            "(`ray start --head` there; its client server listens on port 10001), mend the "
-            "address, or leave it out for this machine alone. A cluster that asks for a token "
-            "(the user's ~/.ray has one after a first `ray`) needs RAY_AUTH_MODE=token here too."
-        ) from error
-    _connected["to"] = named
-    return ray
-
-
-def _require_answer(address: str) -> None:
-    """Fail within seconds where Ray would try for minutes."""
-    place = urlsplit(address if "://" in address else f"ray://{address}")
-    if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), REACH_SECONDS).close()
-
-
-def _truth(text: str) -> bool:
-    return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text]
