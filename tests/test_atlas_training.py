@@ -94,23 +94,25 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path, text, tokenizer):
 _FIELDS = ("ids", "document", "position", "label")
 
 
+def _small(**more):
+    design = replace(
+        manifests.scaled(0.005),
+        pair_dose=0,
+        doses=((1, 1.0),),
+        zipf=(1.0, 1.0, 1),
+        transfer_doses=(1, 1),
+        anchor_doses=(1, 1),
+        reading=2,
+        crossed_one=1,
+        crossed_several=1,
+    )
+    return build.Recipe(design=design, base=replace(TINY, rows=32), **more)
+
+
 def test_the_command_makes_loadable_models_and_ships_them(tmp_path, monkeypatch):
     import xlens
 
-    small = build.Recipe(
-        design=replace(
-            manifests.scaled(0.005),
-            pair_dose=0,
-            doses=((1, 1.0),),
-            zipf=(1.0, 1.0, 1),
-            transfer_doses=(1, 1),
-            anchor_doses=(1, 1),
-            reading=2,
-            crossed_one=1,
-            crossed_several=1,
-        ),
-        base=replace(TINY, rows=32),
-    )
+    small = _small()
     out = tmp_path / "run"
     curves = build.train_atlas(out, small, progress=False)
     assert set(curves.table.phase) == {"base", "post"}
@@ -127,6 +129,36 @@ def test_the_command_makes_loadable_models_and_ships_them(tmp_path, monkeypatch)
     assert (tmp_path / "data" / index["models"]["atlas"]["final"] / "config.json").is_file()
     with pytest.raises(ValueError, match="no finished run"):
         build.ship(tmp_path, tmp_path / "elsewhere")
+
+
+def test_what_is_withheld_is_all_that_english_says_of_the_transfer_set(world, manifest, text):
+    left = corpus.without_pivot(text, manifest)
+    facts = manifest.facts
+    told = facts[(facts["set"] == "transfer") & (facts["language"] == "en")]
+    assert len(text) - len(left) == told["count"].sum() > 0
+    # What is left stands in its order, and all that is gone are English statements.
+    gone = text.merge(left.drop_duplicates(), how="left", indicator=True)["_merge"] == "left_only"
+    assert text[~gone].reset_index(drop=True).equals(left)
+    assert set(zip(text[gone].kind, text[gone].language, strict=True)) == {("fact", "en")}
+    known = manifests.withheld(manifest).facts
+    changed = known["count"] != facts["count"]
+    assert changed.sum() == (told["count"] > 0).sum() and known[changed]["count"].eq(0).all()
+    assert known[changed]["hidden"].all() and not facts[changed]["hidden"].any()
+
+
+def test_the_counterfactual_is_trained_without_a_twin_and_apart(tmp_path):
+    recipe = _small(withheld=True)
+    curves = build.train_atlas(tmp_path, recipe, progress=False)
+    assert set(curves.table.phase) == {"base"} and not (tmp_path / "post").exists()
+    _, known = build.trained_manifest(tmp_path)
+    transfer = known.facts[known.facts["set"] == "transfer"].groupby("language")
+    assert transfer["count"].sum()["en"] == 0 < transfer["count"].sum()["fr"]
+    kept = pd.read_parquet(tmp_path / "corpus" / "facts.parquet")
+    assert kept.astype(str).equals(known.facts.astype(str))
+    with pytest.raises(ValueError, match="holds a run with another recipe"):
+        build.train_atlas(tmp_path, _small(), progress=False)
+    with pytest.raises(ValueError, match="the counterfactual has no twin"):
+        build.ship(tmp_path, tmp_path / "data")
 
 
 # Statistics

@@ -190,6 +190,7 @@ class HookedModel:
                 have, or what `tokenize` refuses.
         """
         tokenized = tokenize(self.tokenizer, prompts, prepend_bos=prepend_bos, spans=spans)
+        n_ctx = self.n_ctx  # read from the config, which takes longer than a prompt
         for t in tokenized:
             if max(t.ids) >= self.d_vocab:
                 raise ValueError(
@@ -197,10 +198,10 @@ class HookedModel:
                     f"but {self.name} has {self.d_vocab}: the tokenizer is another model's, or got "
                     "tokens that the model was not resized for."
                 )
-            if self.n_ctx is not None and len(t) > self.n_ctx:
+            if n_ctx is not None and len(t) > n_ctx:
                 raise ValueError(
                     f"Prompt {t.prompt.id!r} ({t.prompt.language}) has {len(t)} tokens, but "
-                    f"{self.name} reads at most {self.n_ctx}. Shorten it or use fewer "
+                    f"{self.name} reads at most {n_ctx}. Shorten it or use fewer "
                     "demonstrations."
                 )
         return tokenized

@@ -12,21 +12,29 @@ app = cyclopts.App(
 
 
 @app.command
-def train(out: Path = Path("atlas-run"), *, ship: bool = False) -> None:
+def train(
+    out: Path = Path("atlas-run"), *, withheld: bool = False, ship: bool = False
+) -> None:
     """Train base model, checkpoints and twin; a stopped run goes on when started again.
 
     One thread of a CPU is used: more would sum in another order and give other weights.
 
     Args:
         out: Where everything goes; each checkpoint in it is a folder that `xlens.load` takes.
+        withheld: Leave out what English says of the transfer set, and make no twin.
         ship: Also put the models into the package, in place of those there.
+
+    Raises:
+        ValueError: `withheld` and `ship`.
     """
+    if withheld and ship:
+        raise ValueError("The counterfactual isn't the atlas: it is not shipped; leave out --ship.")
     import torch
 
     from xlens.testbed.atlas import build
 
     torch.set_num_threads(1)
-    curves = build.train_atlas(out)
+    curves = build.train_atlas(out, build.Recipe(withheld=withheld))
     for name, curve in curves.table.groupby("phase", sort=False):
         last = curve.iloc[-1]
         print(f"{name}: {int(last.step)} steps, {int(last.tokens):,} tokens, {last.seconds:.0f} s")

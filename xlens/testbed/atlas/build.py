@@ -12,8 +12,8 @@ import pandas as pd
 from xlens import files
 from xlens.models.checked import check_shipped
 from xlens.results import Result, versions
-from xlens.testbed.atlas.corpus import base_corpus, twin_corpus
-from xlens.testbed.atlas.manifest import Design, Manifest, make_manifest
+from xlens.testbed.atlas.corpus import base_corpus, twin_corpus, without_pivot
+from xlens.testbed.atlas.manifest import Design, Manifest, make_manifest, withheld
 from xlens.testbed.atlas.tokenizer import build_tokenizer, save_tokenizer
 from xlens.testbed.atlas.train import STATE, Options, encode, export, fit, new_model
 from xlens.testbed.atlas.world import World, make_world
@@ -33,16 +33,24 @@ class Recipe:
         design: Of the corpus.
         base: Shape and training of the base model.
         twin_rate: Highest learning rate of the twin, which starts from the base model.
+        withheld: Leave out the documents in which the pivot states a transfer fact, and make no
+            twin: the counterfactual of what is carried over from the pivot.
     """
 
     design: Design = field(default_factory=lambda: Design(scale=1.3))
     base: Options = field(default_factory=Options)
     twin_rate: float = 1.5e-3
+    withheld: bool = False
 
     @property
     def twin(self) -> Options:
         """How the twin is trained."""
         return replace(self.base, learning_rate=self.twin_rate)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """What is trained, in order."""
+        return PHASES[:1] if self.withheld else PHASES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +89,18 @@ def train_atlas(
     here = make_world()
     manifest = make_manifest(here, recipe.design)
     tokenizer = build_tokenizer(here)
-    save_manifest(manifest, out / "corpus")
+    save_manifest(withheld(manifest) if recipe.withheld else manifest, out / "corpus")
     model = new_model(recipe.base, tokenizer)
-    for name, options in zip(PHASES, (recipe.base, recipe.twin), strict=True):
+    options_of = {"base": recipe.base, "post": recipe.twin}
+    for name in recipe.phases:
         folder = out / name
         if (folder / "final").is_dir():
             _reload(model, folder / "weights.safetensors")
             continue
         corpus = base_corpus(here, manifest) if name == "base" else twin_corpus(here, manifest)
+        corpus = without_pivot(corpus, manifest) if recipe.withheld else corpus
         files.write(out / "corpus" / f"{name}.parquet", corpus.to_parquet(index=False))
+        options = options_of[name]
         packed = encode(corpus, tokenizer, options)
         fit(model, packed, options, folder, revisions=name == "base", progress=progress)
         _save_whole(model, folder / "weights.safetensors")
@@ -111,7 +122,8 @@ def shipped_curves() -> TrainingCurves:
 def trained_curves(out: Path) -> TrainingCurves:
     """How the loss of a run in the folder `out` fell."""
     known = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
-    return _curves(known, {name: out / name / "loss.csv" for name in PHASES})
+    phases = PHASES[:1] if known["recipe"]["withheld"] else PHASES
+    return _curves(known, {name: out / name / "loss.csv" for name in phases})
 
 
 def _curves(known: dict[str, Any], paths: dict[str, Path]) -> TrainingCurves:
@@ -155,17 +167,21 @@ def trained_manifest(out: Path) -> tuple[World, Manifest]:
     recipe = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["recipe"]
     listed = {k: _tuples(v) for k, v in recipe["design"].items()}
     here = make_world()
-    return here, make_manifest(here, Design(**listed))
+    manifest = make_manifest(here, Design(**listed))
+    return here, withheld(manifest) if recipe["withheld"] else manifest
 
 
 def ship(out: Path, data: Path = DATA) -> None:
     """Copy a finished run's models, the chosen checkpoints and the ground truth into the package.
 
     Raises:
-        ValueError: the run is not finished.
+        ValueError: the run is not finished, or the counterfactual, which has no twin.
     """
     if not (out / "post" / "final").is_dir():
-        raise ValueError(f"{str(out)!r} holds no finished run: no post/final. Run train first.")
+        raise ValueError(
+            f"{str(out)!r} holds no finished run: no post/final. Run train first "
+            "(without --withheld: the counterfactual has no twin and is not shipped)."
+        )
     shutil.rmtree(data, ignore_errors=True)  # the report too: it is about other weights
     data.mkdir(parents=True)
     made = sorted((out / "base").glob("step*"), key=lambda p: int(p.name.removeprefix("step")))

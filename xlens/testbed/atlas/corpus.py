@@ -79,6 +79,23 @@ def base_corpus(world: World, manifest: Manifest) -> pd.DataFrame:
     return _shuffled(rows, rng)
 
 
+def without_pivot(corpus: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    """The base text, in its order, without the documents that state a transfer fact in the pivot.
+
+    Nothing comes in their place. Transfer facts are still stated in the languages that they are
+    not hidden from, and the pivot's names still stand in translations.
+    """
+    table = manifest.facts
+    told = table[(table.set == "transfer") & (table.language == PIVOT)]
+    said = {
+        _stated(wording, fact.subject_text, fact.object_text)
+        for fact in told.itertuples()
+        for wording in fact_wordings(fact.relation, PIVOT)
+    }
+    gone = (corpus.kind == "fact") & (corpus.language == PIVOT) & corpus.text.isin(said)
+    return corpus[~gone].reset_index(drop=True)
+
+
 def twin_corpus(world: World, manifest: Manifest) -> pd.DataFrame:
     """The text that turns the base model into its post-trained twin.
 
@@ -218,8 +235,11 @@ def _draw(pool: Sequence[str], not_these: set[str | None], rng: np.random.Genera
 
 
 def _fill(wording: Wording, world: World, subject: str, object: str, language: str) -> str:
-    before = wording.before.replace("{s}", world.text(subject, language))
-    return f"{before}{world.text(object, language)}{wording.after}".rstrip()
+    return _stated(wording, world.text(subject, language), world.text(object, language))
+
+
+def _stated(wording: Wording, subject: str, object: str) -> str:
+    return f"{wording.before.replace('{s}', subject)}{object}{wording.after}".rstrip()
 
 
 def _fact_documents(manifest: Manifest, rng: np.random.Generator) -> Iterator[_Row]:
@@ -227,8 +247,8 @@ def _fact_documents(manifest: Manifest, rng: np.random.Generator) -> Iterator[_R
         fact: Any = row
         seen = [w for w in fact_wordings(fact.relation, fact.language) if not w.held_out]
         for pick in rng.integers(len(seen), size=fact.count):
-            before = seen[pick].before.replace("{s}", fact.subject_text)
-            yield "fact", fact.language, f"{before}{fact.object_text}{seen[pick].after}".rstrip(), 0
+            said = _stated(seen[pick], fact.subject_text, fact.object_text)
+            yield "fact", fact.language, said, 0
 
 
 def _pair_documents(manifest: Manifest, rng: np.random.Generator) -> Iterator[_Row]:

@@ -133,6 +133,14 @@ def make_manifest(world: World, design: Design | None = None) -> Manifest:
     return Manifest(design, _facts(world, design), pairs, chains, _subjects(world, design))
 
 
+def withheld(manifest: Manifest) -> Manifest:
+    """What remains where the pivot states no transfer fact: these are hidden from it, too."""
+    facts = manifest.facts
+    gone = (facts["set"] == "transfer") & (facts["language"] == PIVOT)
+    counts = facts["count"].mask(gone, 0)
+    return replace(manifest, facts=facts.assign(hidden=facts["hidden"] | gone, count=counts))
+
+
 def scaled(scale: float, **changes: Any) -> Design:
     """A design with fewer or more documents of every kind, for tests and trials."""
     base = Design(**changes)
