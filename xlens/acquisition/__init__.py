@@ -2,27 +2,37 @@
 
 from xlens.acquisition.curves import FactCurves, curves
 from xlens.acquisition.frequency import binned, correlations, edges, isotonic, logistic
+from xlens.acquisition.likeness import FactLikeness, fact_likeness
 from xlens.acquisition.overlap import MEASURES, overlap
+from xlens.acquisition.pathways import pathways
 from xlens.acquisition.recall import FactRecall, recall
 from xlens.acquisition.response import FrequencyResponse, frequency_response
 from xlens.acquisition.threshold import Threshold, best_threshold, carried_over, threshold
+from xlens.acquisition.transfer import Transfer, TransferCurves, transfer, transfer_curves
 
 __all__ = [
     "MEASURES",
     "FactCurves",
+    "FactLikeness",
     "FactRecall",
     "FrequencyResponse",
     "Threshold",
+    "Transfer",
+    "TransferCurves",
     "best_threshold",
     "binned",
     "carried_over",
     "correlations",
     "curves",
     "edges",
+    "fact_likeness",
     "frequency_response",
     "isotonic",
     "logistic",
     "overlap",
+    "pathways",
     "recall",
     "threshold",
+    "transfer",
+    "transfer_curves",
 ]

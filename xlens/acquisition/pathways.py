@@ -1,0 +1,113 @@
+"""Two pathways as a tested statement: read often, or known in the pivot? A logistic model."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlens.checks import typed
+
+FREQUENCY, PIVOT, SIMILARITY, BOTH = "log frequency", "right in the pivot", "similarity", "both"
+TERMS = (FREQUENCY, PIVOT, SIMILARITY)
+COLUMNS = ("slot", "language", "term", "coefficient", "low", "high", "p", "n", "facts", "left_out")
+_STEEPEST = 15.0
+"""Log-odds beyond which nothing but separation leads."""
+
+
+@typed
+def pathways(cells: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """`right ~ log10(1 + frequency) + right in the pivot + similarity + relation (+ language)`.
+
+    Fitted by maximum likelihood with statsmodels; covariances are clustered by fact, as a fact is
+    asked in several languages. There are two pathways where frequency and knowing the fact in the
+    pivot each help while the other is held: `both` has the p of that, the larger of the two
+    one-sided ones (an intersection-union test). That a fact is easy in every language makes it
+    right in the pivot and here too, and no model of answers tells that from carrying over.
+
+    Args:
+        cells: One row per fact and language but the pivot: `id language relation right frequency
+            pivot_right similarity`.
+        confidence: Of the intervals.
+
+    Returns:
+        One row per term (`TERMS`, then `both`): `term coefficient low high p n facts left_out`. In
+        log-odds: per tenfold frequency, for being right in the pivot, per standard deviation of
+        similarity; p is two-sided. Left out are relations and languages in which all are right or
+        all wrong, as these fit any steepness. No number where too little varies, or where a term
+        parts right from wrong.
+
+    Raises:
+        ValueError: a missing column, or a frequency that is negative.
+    """
+    from scipy.special import ndtri
+
+    lacking = {"id", "language", "relation", "right", "frequency", "pivot_right", "similarity"}
+    if lacking := sorted(lacking - set(cells.columns)):
+        raise ValueError(f"The cells lack the columns {lacking}.")
+    if (cells["frequency"] < 0).any():
+        raise ValueError("A frequency is negative; leave out the facts that were not counted.")
+    rows = _varying(cells)
+    known = {"n": len(rows), "facts": rows["id"].nunique(), "left_out": len(cells) - len(rows)}
+    none = {"coefficient": np.nan, "low": np.nan, "high": np.nan, "p": np.nan}
+    found: Any = _fitted(rows)
+    if found is None:
+        return pd.DataFrame([{"term": term, **none, **known} for term in (*TERMS, BOTH)])
+    reach = float(ndtri((1 + confidence) / 2))
+    told: list[dict[str, Any]] = []
+    for n, term in enumerate(TERMS):
+        value, error = float(found.params[n]), float(found.bse[n])
+        ends = {"low": value - reach * error, "high": value + reach * error}
+        told.append({"term": term, "coefficient": value, **ends, "p": float(found.pvalues[n])})
+    sides = [row["p"] / 2 if row["coefficient"] > 0 else 1 - row["p"] / 2 for row in told[:2]]
+    told.append({"term": BOTH, **none, "p": max(sides)})
+    return pd.DataFrame([{**row, **known} for row in told])
+
+
+def _varying(cells: pd.DataFrame) -> pd.DataFrame:
+    """Without relations and languages whose answers are all alike, until there are none."""
+    while len(cells):
+        mixed = np.ones(len(cells), dtype=bool)
+        for name in ("relation", "language"):
+            mixed &= (cells.groupby(name)["right"].transform("nunique") > 1).to_numpy()
+        if mixed.all():
+            break
+        cells = cells[mixed]
+    return cells
+
+
+def _fitted(rows: pd.DataFrame) -> Any:
+    """What statsmodels fits; None where there is no best fit."""
+    terms = pd.DataFrame(
+        {
+            FREQUENCY: np.log10(1.0 + rows["frequency"].to_numpy(float)),
+            PIVOT: rows["pivot_right"].to_numpy(float),
+            SIMILARITY: rows["similarity"].to_numpy(float),
+        }
+    )
+    spread = terms.std(ddof=0)
+    if not len(terms) or (spread < 1e-9).any():
+        return None
+    terms[SIMILARITY] = (terms[SIMILARITY] - terms[SIMILARITY].mean()) / spread[SIMILARITY]
+    kinds = rows[["relation", "language"]].astype(str).reset_index(drop=True)
+    dummies = pd.get_dummies(kinds, drop_first=True, dtype=float)
+    design = np.column_stack([terms, np.ones(len(terms)), dummies])
+    if len(design) <= design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    import statsmodels.api as sm
+    from statsmodels.tools.sm_exceptions import PerfectSeparationError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what isn't fitted is told by its numbers
+            found: Any = sm.Logit(rows["right"].to_numpy(float), design).fit(
+                disp=0,
+                maxiter=100,
+                cov_type="cluster",
+                cov_kwds={"groups": pd.factorize(rows["id"])[0]},
+            )
+    except (PerfectSeparationError, np.linalg.LinAlgError):
+        return None
+    main = found.params[: len(TERMS)] * np.array([spread[FREQUENCY], 1.0, 1.0])
+    good = found.mle_retvals["converged"] and np.isfinite(found.bse[: len(TERMS)]).all()
+    return found if good and (np.abs(main) < _STEEPEST).all() else None
