@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from xlens.stats import Resampling
 from xlens.testbed.atlas import build, corpus, packing, statistics, train
 from xlens.testbed.atlas import manifest as manifests
 from xlens.testbed.atlas.card import BEGIN, END, put_into
+from xlens.testbed.atlas.counterfactual import measure_pathway, told
+from xlens.testbed.atlas.facts import facts_of
 from xlens.testbed.atlas.tokenizer import build_tokenizer
 from xlens.testbed.atlas.world import make_world
 
@@ -146,6 +149,7 @@ def test_what_is_withheld_is_all_that_english_says_of_the_transfer_set(world, ma
     assert known[changed]["hidden"].all() and not facts[changed]["hidden"].any()
 
 
+@pytest.mark.slow
 def test_the_counterfactual_is_trained_without_a_twin_and_apart(tmp_path):
     recipe = _small(withheld=True)
     curves = build.train_atlas(tmp_path, recipe, progress=False)
@@ -157,6 +161,13 @@ def test_the_counterfactual_is_trained_without_a_twin_and_apart(tmp_path):
     assert kept.astype(str).equals(known.facts.astype(str))
     with pytest.raises(ValueError, match="holds a run with another recipe"):
         build.train_atlas(tmp_path, _small(), progress=False)
+    # Beside itself nothing is lost: all of the comparison but another training.
+    asked = facts_of(known, "tiny").select(relations=["continent"])
+    how = {"whole": tmp_path, "facts": asked, "resampling": Resampling(draws=20)}
+    found = measure_pathway(tmp_path, "step2", progress=False, **how)
+    assert (found.table["fall"] == 0).all() and "share" in told(found)
+    with pytest.raises(ValueError, match="no checkpoint 'step3' of the base"):
+        measure_pathway(tmp_path, "step3", **how)
     with pytest.raises(ValueError, match="the counterfactual has no twin"):
         build.ship(tmp_path, tmp_path / "data")
 

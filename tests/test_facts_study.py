@@ -4,12 +4,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tiny
 import xlens
-from xlens.acquisition import FactCurves, FactRecall, FrequencyResponse
-from xlens.figures import fact_bars, fact_curves, fact_groups, fact_relations
+from xlens.acquisition import FactCurves, FactRecall, FrequencyResponse, TransferCurves
+from xlens.figures import (
+    fact_bars,
+    fact_curves,
+    fact_groups,
+    fact_relations,
+    likeness_over_training,
+)
 from xlens.report import write_report
 from xlens.report.facts import findings
 from xlens.runs import RunDirectory
@@ -49,7 +56,8 @@ def test_parts_curves_and_page_of_two_models(models: list[str]) -> None:
     done = xlens.run(study(), models, out="run", progress=False)
     assert set(done.models) == {"m-step1", "m-step2"}
     for parts in done.models.values():
-        assert [*parts] == ["answers", "candidates", "recall", "consistency", "frequency"]
+        asked = ["answers", "candidates", "recall", "consistency", "frequency"]
+        assert [*parts] == [*asked, "likeness", "transfer"]
         assert isinstance(parts["answers"], FactAnswers)
         assert isinstance(parts["frequency"], FrequencyResponse)
         found = parts["recall"]
@@ -61,18 +69,23 @@ def test_parts_curves_and_page_of_two_models(models: list[str]) -> None:
     grown = done.across["curves"]
     assert isinstance(grown, FactCurves) and grown.models == ("m-step1", "m-step2")
     assert len(fact_curves(grown, "phi").data) == 2 and len(fact_groups(grown).data) == 2
+    followed = done.across["transfer"]
+    assert isinstance(followed, TransferCurves) and followed.last == "m-step2"
+    assert set(followed.table["by"]) == {"all", "answers", "frequency", "sets"}
+    assert len(likeness_over_training(followed, layer=1).layout.annotations) == 2
     with pytest.raises(ValueError, match="no measure 'x'; there are accuracy, co"):
         fact_curves(grown, "x")
     page = write_report(RunDirectory.open("run")).read_text(encoding="utf-8")
     for text in (
         *("Over models and checkpoints", "m-step1: what was found", "permuted within relations"),
         *("Which facts does", "by resampling facts", "m-step2, frequency of facts"),
+        *("M-step2, similarity to the pivot", "grouped by the answers of m-step2"),
     ):
         assert text in page, text
     assert "The answer stands among the demonstrations of 0 % of prompts" in page
     files = {path.name for path in Path("run/figures").iterdir()}
     assert {"curves-accuracy.html", "curves-groups.html", "m-step1-rank-c.html"} <= files
-    assert "m-step2-frequency-every.html" in files
+    assert {"m-step2-frequency-every.html", "m-step1-likeness-sets.html"} <= files
 
 
 def test_what_is_right_may_change_and_nothing_is_asked_again(
@@ -84,6 +97,11 @@ def test_what_is_right_may_change_and_nothing_is_asked_again(
     other = replace(study(), rule="prefix", pivot="de")
     again = xlens.run(other, models[0], out="run", progress=False)
     assert again["recall"].rule == "prefix" and again["recall"].pivot == "de"
+    # States are compared with the new pivot's: their cosines are the same, seen from there.
+    tags = [set(done["likeness"].cells["language"]) for done in (first, again)]
+    assert tags == [{"de"}, {"en"}]
+    own = [done["likeness"].cosines[:, 0] for done in (first, again)]
+    np.testing.assert_allclose(*own, rtol=1e-5)
     assert first["recall"].rule == "word"
     assert Path("run/results/m-step1/answers/result.json").stat().st_mtime_ns == saved
     with pytest.raises(ValueError, match=r"differs in facts\.shots"):
@@ -95,7 +113,11 @@ def test_without_candidates_and_frequencies(models: list[str]) -> None:
     data = plain.read()
     bare = type(data)(data.frame.drop(columns=["frequency", "group"]), "bare")
     done = xlens.run(plain, models[0], data=bare, progress=False)
-    assert [*done.parts] == ["answers", "recall"] == [*plain.parts(bare)]
+    assert [*done.parts] == ["answers", "recall", "likeness", "transfer"] == [*plain.parts(bare)]
+    assert replace(plain, states=False).parts(bare) == ("answers", "recall")
+    assert done["transfer"].paths.empty and set(done["transfer"].table["by"]) == {
+        "all", "answers", "relations"
+    }  # fmt: skip
     recall = done["recall"]
     assert recall.groups.empty and "ranked" not in set(recall.languages["rule"])
     names = {"en": "English", "de": "German"}
@@ -115,6 +137,7 @@ def test_models_decide_what_is_usual() -> None:
 def test_what_it_takes_is_counted_before_a_model_is_loaded(models: list[str]) -> None:
     (plan,) = forecast(study(), models[0]).values()
     assert plan.work is not None and plan.work["answers"].prompts == 28
+    assert plan.work["likeness"].prompts == 28
     assert plan.work["candidates"].prompts == 28 * 3 and plan.work["answers"].said > 28
 
 

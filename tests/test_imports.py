@@ -11,7 +11,10 @@ import pytest
 import xlens
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "plotly", "sklearn")
+HEAVY = (
+    *("torch", "transformers", "transformer_lens", "pandas", "plotly", "sklearn"),
+    "statsmodels",
+)
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """When is a fact known, in which language, and why: pure functions of answers and frequencies."""
 
+from xlens.acquisition.counterfactual import Pathway, pathway
 from xlens.acquisition.curves import FactCurves, curves
 from xlens.acquisition.frequency import binned, correlations, edges, isotonic, logistic
 from xlens.acquisition.likeness import FactLikeness, fact_likeness
@@ -16,6 +17,7 @@ __all__ = [
     "FactLikeness",
     "FactRecall",
     "FrequencyResponse",
+    "Pathway",
     "Threshold",
     "Transfer",
     "TransferCurves",
@@ -30,6 +32,7 @@ __all__ = [
     "isotonic",
     "logistic",
     "overlap",
+    "pathway",
     "pathways",
     "recall",
     "threshold",

@@ -11,6 +11,7 @@ from xlens.checks import typed
 FREQUENCY, PIVOT, SIMILARITY, BOTH = "log frequency", "right in the pivot", "similarity", "both"
 TERMS = (FREQUENCY, PIVOT, SIMILARITY)
 COLUMNS = ("slot", "language", "term", "coefficient", "low", "high", "p", "n", "facts", "left_out")
+_NONE = {"coefficient": np.nan, "low": np.nan, "high": np.nan, "p": np.nan}
 _STEEPEST = 15.0
 """Log-odds beyond which nothing but separation leads."""
 
@@ -22,8 +23,11 @@ def pathways(cells: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     Fitted by maximum likelihood with statsmodels; covariances are clustered by fact, as a fact is
     asked in several languages. There are two pathways where frequency and knowing the fact in the
     pivot each help while the other is held: `both` has the p of that, the larger of the two
-    one-sided ones (an intersection-union test). That a fact is easy in every language makes it
-    right in the pivot and here too, and no model of answers tells that from carrying over.
+    one-sided ones (an intersection-union test).
+
+    That a fact is easy in every language makes it right in the pivot and here too, and no model of
+    answers tells that from carrying over; neither does holding the share of further languages in
+    which it is right, which is too rough a measure of ease.
 
     Args:
         cells: One row per fact and language but the pivot: `id language relation right frequency
@@ -31,7 +35,7 @@ def pathways(cells: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
         confidence: Of the intervals.
 
     Returns:
-        One row per term (`TERMS`, then `both`): `term coefficient low high p n facts left_out`. In
+        One row per term (`TERMS`, `both`): `term coefficient low high p n facts left_out`. In
         log-odds: per tenfold frequency, for being right in the pivot, per standard deviation of
         similarity; p is two-sided. Left out are relations and languages in which all are right or
         all wrong, as these fit any steepness. No number where too little varies, or where a term
@@ -49,19 +53,21 @@ def pathways(cells: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
         raise ValueError("A frequency is negative; leave out the facts that were not counted.")
     rows = _varying(cells)
     known = {"n": len(rows), "facts": rows["id"].nunique(), "left_out": len(cells) - len(rows)}
-    none = {"coefficient": np.nan, "low": np.nan, "high": np.nan, "p": np.nan}
-    found: Any = _fitted(rows)
-    if found is None:
-        return pd.DataFrame([{"term": term, **none, **known} for term in (*TERMS, BOTH)])
     reach = float(ndtri((1 + confidence) / 2))
-    told: list[dict[str, Any]] = []
-    for n, term in enumerate(TERMS):
-        value, error = float(found.params[n]), float(found.bse[n])
-        ends = {"low": value - reach * error, "high": value + reach * error}
-        told.append({"term": term, "coefficient": value, **ends, "p": float(found.pvalues[n])})
+    told = _told(_fitted(rows), reach)
     sides = [row["p"] / 2 if row["coefficient"] > 0 else 1 - row["p"] / 2 for row in told[:2]]
-    told.append({"term": BOTH, **none, "p": max(sides)})
+    told.append({"term": BOTH, **_NONE, "p": float(np.max(sides))})
     return pd.DataFrame([{**row, **known} for row in told])
+
+
+def _told(found: Any, reach: float) -> list[dict[str, Any]]:
+    if found is None:
+        return [{"term": term, **_NONE} for term in TERMS]
+    rows: list[dict[str, Any]] = []
+    for term, value, error, p in zip(TERMS, found.params, found.bse, found.pvalues, strict=False):
+        ends = {"low": value - reach * error, "high": value + reach * error}
+        rows.append({"term": term, "coefficient": float(value), **ends, "p": float(p)})
+    return rows
 
 
 def _varying(cells: pd.DataFrame) -> pd.DataFrame:
@@ -108,6 +114,7 @@ def _fitted(rows: pd.DataFrame) -> Any:
             )
     except (PerfectSeparationError, np.linalg.LinAlgError):
         return None
-    main = found.params[: len(TERMS)] * np.array([spread[FREQUENCY], 1.0, 1.0])
+    spread[[PIVOT, SIMILARITY]] = 1.0  # the first is 0 or 1, the other was divided by its own
+    main = found.params[: len(TERMS)] * spread.to_numpy()
     good = found.mle_retvals["converged"] and np.isfinite(found.bse[: len(TERMS)]).all()
     return found if good and (np.abs(main) < _STEEPEST).all() else None

@@ -137,6 +137,7 @@ def transfer_curves(
     likeness: Mapping[str, FactLikeness],
     groups: pd.DataFrame,
     *,
+    last: str,
     series: Mapping[str, Checkpoint] | None = None,
     resampling: Resampling = Resampling(),
 ) -> TransferCurves:
@@ -145,6 +146,7 @@ def transfer_curves(
     Args:
         likeness: By the model's name, in order.
         groups: `Transfer.groups` of the last.
+        last: Its name.
         series: Of those that are checkpoints of one training, when.
         resampling: Of intervals, over facts.
 
@@ -165,7 +167,7 @@ def transfer_curves(
     return TransferCurves(
         provenance={**resampling.provenance(), "models": [*likeness], "versions": versions()},
         table=pd.concat(tables, ignore_index=True),
-        last=[*likeness][-1],
+        last=last,
         pivot=next(iter(likeness.values())).pivot,
     )
 
@@ -202,7 +204,9 @@ def _members(
 ) -> Iterator[tuple[str, str, Bool[np.ndarray, " cell"]]]:
     """Each group and which cells are of it; groups of a fixed list also where nobody is."""
     for by, rows in groups.groupby("by", sort=False):
-        found = dict(zip(zip(rows["id"], rows["language"], strict=True), rows["group"], strict=True))
+        found = dict(
+            zip(zip(rows["id"], rows["language"], strict=True), rows["group"], strict=True)
+        )
         own = np.array([found.get(key) for key in keys], dtype=object)
         for group in BY[str(by)] or dict.fromkeys(rows["group"]):
             yield str(by), group, np.asarray(own == group, dtype=bool)

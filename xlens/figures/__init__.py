@@ -26,6 +26,7 @@ from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
 from xlens.figures.subspace_map import language_map_animation, language_maps
 from xlens.figures.theme import language_colors, language_label
 from xlens.figures.trace import trace_table, trace_text
+from xlens.figures.transfer import likeness_by_layer, likeness_over_training
 
 __all__ = [
     "Figure",
@@ -51,6 +52,8 @@ __all__ = [
     "language_maps",
     "languages_said",
     "latent_share",
+    "likeness_by_layer",
+    "likeness_over_training",
     "loss_curve",
     "page",
     "pair_curves",

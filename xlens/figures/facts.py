@@ -27,7 +27,7 @@ def fact_bars(result: FactRecall) -> go.Figure:
     fig = go.Figure()
     fig.add_bar(
         x=names,
-        y=_numbers(table["accuracy"]),
+        y=theme.numbers(table["accuracy"]),
         error_y=_errors(table, "accuracy"),
         marker_color=[theme.color_of(colors, tag) for tag in table["language"]],
         name="recalled",
@@ -39,7 +39,7 @@ def fact_bars(result: FactRecall) -> go.Figure:
     ):
         fig.add_scatter(
             x=names,
-            y=_numbers(table[column]),
+            y=theme.numbers(table[column]),
             mode="markers",
             marker={"symbol": symbol, "size": 11, "color": theme.NEUTRAL, "line_width": 2},
             name=said,
@@ -67,7 +67,9 @@ def fact_relations(result: FactRecall) -> go.Figure:
 
     def wide(column: str) -> list[list[float | None]]:
         found = table.pivot(index="relation", columns="language", values=column)
-        return [_numbers(row) for _, row in found.reindex(index=kinds, columns=tags).iterrows()]
+        return [
+            theme.numbers(row) for _, row in found.reindex(index=kinds, columns=tags).iterrows()
+        ]
 
     more = ("low", "high", "majority", "dealt", "n")
     parts = [wide(column) for column in more]
@@ -132,7 +134,7 @@ def fact_curves(result: FactCurves, metric: str = ACCURACY) -> go.Figure:
         _line(fig, rows, places, theme.color_of(colors, tag), shown[-1], colors, tag)
         fig.add_scatter(
             x=places,
-            y=_numbers(rows["control"]),
+            y=theme.numbers(rows["control"]),
             mode="lines",
             line={"color": theme.color_of(colors, tag), "width": 1, "dash": "dot"},
             showlegend=False,
@@ -176,7 +178,7 @@ def fact_groups(result: FactCurves) -> go.Figure:
         _line(fig, rows, places, color, theme.plain(str(group)))
         fig.add_scatter(
             x=places,
-            y=_numbers(rows["control"]),
+            y=theme.numbers(rows["control"]),
             mode="lines",
             line={"color": color, "width": 1, "dash": "dot"},
             showlegend=False,
@@ -205,7 +207,7 @@ def _line(
     symbol = theme.symbol_of(colors, tag) if colors else "circle"
     fig.add_scatter(
         x=places,
-        y=_numbers(rows["value"]),
+        y=theme.numbers(rows["value"]),
         error_y=_errors(rows, "value"),
         mode="lines+markers",
         line={"color": color},
@@ -231,12 +233,7 @@ def _axis(fig: go.Figure, table: pd.DataFrame) -> None:
 
 def _errors(table: pd.DataFrame, value: str) -> dict[str, Any]:
     return {
-        "array": _numbers(table["high"] - table[value]),
-        "arrayminus": _numbers(table[value] - table["low"]),
+        "array": theme.numbers(table["high"] - table[value]),
+        "arrayminus": theme.numbers(table[value] - table["low"]),
         "thickness": 1,
     }
-
-
-def _numbers(values: "pd.Series[Any]") -> list[float | None]:
-    """For Plotly, which takes no NaN."""
-    return [None if v != v else float(v) for v in values]

@@ -177,6 +177,11 @@ def language_label(tag: str) -> str:
     return f"{plain(isolate(name))} ({plain(tag)})"
 
 
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """For Plotly, which takes no NaN."""
+    return [None if v != v else float(v) for v in values]
+
+
 def task_words(task: str, source: str, target: str, names: Mapping[str, str] | None = None) -> str:
     """What was asked, in plain English: `Translation from German to Russian`.
 

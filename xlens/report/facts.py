@@ -4,7 +4,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlens.acquisition import MEASURES, FactCurves, FactRecall, FrequencyResponse
+from xlens.acquisition import (
+    MEASURES,
+    FactCurves,
+    FactRecall,
+    FrequencyResponse,
+    Transfer,
+    TransferCurves,
+)
 from xlens.consistency import ConsistencyResult
 from xlens.figures import (
     Figure,
@@ -23,11 +30,18 @@ from xlens.report.fact_frequency import (
     frequency_findings,
     frequency_section,
 )
+from xlens.report.fact_transfer import (
+    grown_figures,
+    grown_section,
+    transfer_figures,
+    transfer_findings,
+    transfer_section,
+)
 from xlens.report.sentences import listed, used
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
-from xlens.studies.facts import CURVES, PANEL, RECALL, RESPONSE
+from xlens.studies.facts import CURVES, GROWN, PANEL, RECALL, RESPONSE, TRANSFER
 from xlens.tasks.facts import RULES
 from xlens.wording import percent
 
@@ -68,6 +82,10 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
             drawn["curves-groups"] = fact_groups(grown)
         figures |= drawn
         sections += [_curves(grown, drawn, names)]
+    if isinstance(followed := across.get(GROWN), TransferCurves):
+        drawn = grown_figures(followed)
+        figures |= drawn
+        sections += [grown_section(followed, drawn, names)]
     for model, each in found.items():
         start = f"{model}-" if len(found) > 1 else ""
         drawn = {f"{start}recall": fact_bars(each), f"{start}relations": fact_relations(each)}
@@ -82,6 +100,11 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
             counted = frequency_figures(response, start)
             figures |= counted
             sections.append(frequency_section(response, counted, names, title))
+        carried = parts[model].get(TRANSFER)
+        if isinstance(carried, Transfer):
+            drawn = transfer_figures(carried, start)
+            figures |= drawn
+            sections.append(transfer_section(carried, drawn, names, title))
     made_by = [each.provenance for each in found.values()]
     return write_page(
         run,
@@ -121,7 +144,9 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
         return []
     names = english_names(found.accuracy["language"])
     response = parts.get(RESPONSE)
-    more = frequency_findings(response, names) if isinstance(response, FrequencyResponse) else ()
+    more = frequency_findings(response, names) if isinstance(response, FrequencyResponse) else []
+    if isinstance(carried := parts.get(TRANSFER), Transfer):
+        more += transfer_findings(carried, names)
     return [_found("", found, names, more)]
 
 

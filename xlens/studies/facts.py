@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ANSWERS, CANDIDATES, RECALL, PANEL = "answers", "candidates", "recall", "consistency"
 CURVES, RESPONSE = "curves", "frequency"
+LIKENESS, TRANSFER, GROWN = "likeness", "transfer", "transfer"
 CLDR, ATLAS = "cldr", "atlas"
 Rule = Literal["exact", "word", "prefix", "first_token", "ranked"]
 
@@ -52,11 +53,13 @@ class FactsStudy(Study):
             (the paper's); first_token; ranked.
         frequencies: Documents that state each fact: the folder `counts` that `xlens count` wrote, a
             table `id language frequency`, or the file that the paper publishes.
+        states: Compare the states of each fact with those in the pivot: what may be carried over.
+        named: Relations whose objects are named entities; default those of KLAR and CLDR that are.
     """
 
     COMMAND: ClassVar[str] = "facts"
     CLUSTERS: ClassVar[tuple[str, ...]] = ("id", "subject")
-    FREE: ClassVar[tuple[str, ...]] = (*Study.FREE, "rule", "pivot")
+    FREE: ClassVar[tuple[str, ...]] = (*Study.FREE, "rule", "pivot", "named")
 
     facts: str | None = None
     languages: tuple[str, ...] = ()
@@ -70,6 +73,8 @@ class FactsStudy(Study):
     n_candidates: int = 10
     rule: Rule = "word"
     frequencies: Path | None = None
+    states: bool = True
+    named: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,7 +176,8 @@ class FactsStudy(Study):
         """As `Study.parts`."""
         ranked, counted = bool(self.n_candidates), bool(data.frequencies)
         named = {CANDIDATES: ranked, PANEL: ranked, RESPONSE: counted}
-        every = (ANSWERS, CANDIDATES, RECALL, PANEL, RESPONSE)
+        named |= dict.fromkeys([LIKENESS, TRANSFER], self.states)
+        every = (ANSWERS, CANDIDATES, RECALL, PANEL, RESPONSE, LIKENESS, TRANSFER)
         return tuple(name for name in every if named.get(name, True))
 
     def work(self, data: "Facts", model: "Outline | HookedModel") -> dict[str, Work]:
@@ -227,8 +233,11 @@ class FactsStudy(Study):
     def steps(self, data: "Facts", model: "HookedModel", kept: Kept) -> Iterable[Step]:
         """As `Study.steps`."""
         from xlens.studies.steps.facts import facts_steps
+        from xlens.studies.steps.facts_transfer import transfer_steps
 
         yield from facts_steps(data, self, model, kept)
+        if self.states:
+            yield from transfer_steps(data, self, model, kept)
 
     def across(
         self,
@@ -247,6 +256,10 @@ class FactsStudy(Study):
             if isinstance(part := models[folder].get(RECALL), FactRecall)
         }
         yield Step.one(CURVES, FactCurves, lambda _: curves(found, series=series))
+        if self.states:
+            from xlens.studies.steps.facts_transfer import grown_step
+
+            yield grown_step({folder: models[folder] for folder in found}, self, series)
 
 
 @lru_cache(maxsize=4)

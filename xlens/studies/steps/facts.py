@@ -33,33 +33,21 @@ def facts_steps(data: Facts, study: "FactsStudy", model: HookedModel, kept: Kept
     asked = study.sampled(data)
     shown: dict[str, Any] = {**study.how, "pool": data, **kept.options}
 
-    def ranks(done: Parts) -> Scores:
-        found = done[CANDIDATES]
-        assert isinstance(found, Scores)
-        return found
-
     how: dict[str, Any] = {
         "rule": study.rule,
         "pivot": study.pivot,
         "resampling": study.resampling,
     }
 
-    def judged(done: Parts) -> tuple[FactAnswers, pd.DataFrame]:
-        answers = done[ANSWERS]
-        assert isinstance(answers, FactAnswers)
-        if not study.n_candidates:
-            return answers, answers.table
-        return answers, ranked(answers.table, ranks(done), study.offered(data).gold)
-
     def recalled(done: Parts) -> Result:
-        answers, table = judged(done)
+        answers, table = judged(done, data, study)
         rules = [name for name in (*TEXTS, "ranked") if name in table]
         found = recall(table, rules=rules, **how)
         known = analysed(answers.provenance, "recall", found.provenance)
         return replace(found, provenance=known)
 
     def responded(done: Parts) -> Result:
-        answers, table = judged(done)
+        answers, table = judged(done, data, study)
         flags = asked.flags(study.pivot)
         same = dict(
             zip(
@@ -75,7 +63,7 @@ def facts_steps(data: Facts, study: "FactsStudy", model: HookedModel, kept: Kept
 
     def panel(done: Parts) -> Result:
         gold = study.offered(data).gold
-        return panel_of(ranks(done), gold, by="logprob", resampling=study.resampling)
+        return panel_of(_ranks(done), gold, by="logprob", resampling=study.resampling)
 
     yield Step.one(ANSWERS, FactAnswers, lambda _: ask_facts(model, asked, **shown))
     if study.n_candidates:
@@ -86,6 +74,25 @@ def facts_steps(data: Facts, study: "FactsStudy", model: HookedModel, kept: Kept
         yield Step.one(PANEL, ConsistencyResult, panel, derived=True)
     if data.frequencies:
         yield Step.one(RESPONSE, FrequencyResponse, responded, derived=True)
+
+
+def judged(done: Parts, data: Facts, study: "FactsStudy") -> tuple[FactAnswers, pd.DataFrame]:
+    """The answers, and their table with every rule that was asked for."""
+    from xlens.studies.facts import ANSWERS
+
+    answers = done[ANSWERS]
+    assert isinstance(answers, FactAnswers)
+    if not study.n_candidates:
+        return answers, answers.table
+    return answers, ranked(answers.table, _ranks(done), study.offered(data).gold)
+
+
+def _ranks(done: Parts) -> Scores:
+    from xlens.studies.facts import CANDIDATES
+
+    found = done[CANDIDATES]
+    assert isinstance(found, Scores)
+    return found
 
 
 def ranked(answers: pd.DataFrame, scores: Scores, gold: Mapping[str, int]) -> pd.DataFrame:
@@ -107,12 +114,13 @@ def ranked(answers: pd.DataFrame, scores: Scores, gold: Mapping[str, int]) -> pd
 
 def facts_work(data: Facts, study: "FactsStudy", model: "HookedModel | Outline") -> dict[str, Work]:
     """Every fact in every language, and its candidates."""
-    from xlens.studies.facts import ANSWERS, CANDIDATES
+    from xlens.studies.facts import ANSWERS, CANDIDATES, LIKENESS
 
     asked = study.sampled(data)
     prompts = _prompts(asked, data, study)
     room = room_of(asked, model.tokenizer)
-    work = {ANSWERS: passes(model.tokenizer, prompts) + Work(said=room * len(prompts))}
+    read = passes(model.tokenizer, prompts)
+    work = {ANSWERS: read + Work(said=room * len(prompts))}
     if study.n_candidates:
         offered = study.offered(data)
         some = [prompt for prompt in prompts if prompt.id in offered.ids]
@@ -121,6 +129,8 @@ def facts_work(data: Facts, study: "FactsStudy", model: "HookedModel | Outline")
             for p in some
         ]
         work[CANDIDATES] = scored(model.tokenizer, some, texts)
+    if study.states:
+        work[LIKENESS] = read
     return work
 
 

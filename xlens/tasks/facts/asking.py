@@ -1,15 +1,16 @@
-"""Ask a model for facts: what it writes, and which of the candidates it finds most probable."""
+"""Ask a model for facts: what it writes, how probable candidates are, its states meanwhile."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from xlens.activations import Activations
 from xlens.checks import typed
-from xlens.engine import Scores, generate, room_for, score
+from xlens.engine import Scores, generate, harvest, room_for, score
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed
@@ -20,6 +21,8 @@ from xlens.tasks.facts.data import Fact, Facts
 from xlens.tasks.facts.prompts import Shown, demonstrations, language_prompts
 from xlens.tasks.facts.right import TEXTUAL, begins, first_line, is_right
 
+SLOTS = ("subject:last", "last")
+"""Where states are compared: at the subject's last token, and where the answer is about to come."""
 _SPACE = " "
 _LEAST = 8
 
@@ -180,6 +183,47 @@ def rank_facts(
     return replace(scores, provenance=analysed(scores.provenance, "asked", how))
 
 
+@typed
+def fact_states(
+    model: HookedModel,
+    facts: Facts,
+    languages: Iterable[str],
+    *,
+    shots: int = 3,
+    seed: int = 0,
+    pool: Facts | None = None,
+    leaks: bool = False,
+    token_budget: int | None = None,
+    progress: bool = True,
+) -> Iterator[Activations]:
+    """States at `SLOTS` of the same prompts at every layer, one language after the other.
+
+    Nothing is kept on disk: of 1,200 facts a model of 33 layers and width 4096 gives 1.3 GB in each
+    language, of which only cosines are wanted.
+
+    Args:
+        model: From `xlens.load`.
+        facts: What is asked.
+        languages: In which, in this order.
+        shots: This and the next three as in `fact_prompts`.
+        seed: Of the demonstrations.
+        pool: Facts to demonstrate with.
+        leaks: Take demonstrations that give the answer away, too.
+        token_budget: Most tokens in a pass.
+        progress: Show bars.
+
+    Raises:
+        ValueError: as `fact_prompts` and `harvest`.
+    """
+    tags = facts.require(languages)
+    shown = demonstrations(facts, shots=shots, seed=seed, pool=pool, leaks=leaks)
+    for tag in tags:
+        prompts = _ended(model, facts, pool or facts, shown, tag)
+        yield harvest(
+            model, Prompts(prompts), slots=SLOTS, token_budget=token_budget, progress=progress
+        )
+
+
 def room_of(facts: Facts, tokenizer: Any) -> int:
     """A limit on new tokens that cuts off no right object."""
     every = (fact for tag in facts.languages for fact in facts.facts(tag).values())
@@ -189,19 +233,30 @@ def room_of(facts: Facts, tokenizer: Any) -> int:
 def _asked(
     model: HookedModel, facts: Facts, pool: Facts, shown: Shown
 ) -> Iterator[tuple[Prompt, Fact, frozenset[int]]]:
-    """Every prompt as the model's tokenizer wants it, its fact, the first tokens of right objects.
+    """Every prompt, its fact, and the first tokens of right objects."""
+    for tag in facts.languages:
+        own = facts.facts(tag)
+        prompts = _ended(model, facts, pool, shown, tag)
+        firsts = _firsts(model, own, tag, _ends(model, own, tag))
+        for prompt in prompts:
+            yield prompt, own[prompt.id], firsts[prompt.id]
+
+
+def _ended(model: HookedModel, facts: Facts, pool: Facts, shown: Shown, tag: str) -> list[Prompt]:
+    """The prompts of a language as the model's tokenizer wants them."""
+    ends = _ends(model, facts.facts(tag), tag)
+    prompts = language_prompts(facts, pool, tag, shown)
+    return [replace(prompt, text=prompt.text + ends[prompt.id]) for prompt in prompts]
+
+
+def _ends(model: HookedModel, facts: Mapping[str, Fact], language: str) -> dict[str, str]:
+    """What follows each question before its object is said.
 
     Most tokenizers write the space before a word into its token, so a prompt ends without one; to
     some a space is a token of its own (the atlas's), and then it is the prompt's last.
     """
-    for tag in facts.languages:
-        own = facts.facts(tag)
-        parted = _parted(model, own, tag)
-        ends = {id: fact.asked.gap if parted else "" for id, fact in own.items()}
-        firsts = _firsts(model, own, tag, ends)
-        for prompt in language_prompts(facts, pool, tag, shown):
-            whole = replace(prompt, text=prompt.text + ends[prompt.id])
-            yield whole, own[prompt.id], firsts[prompt.id]
+    parted = _parted(model, facts, language)
+    return {id: fact.asked.gap if parted else "" for id, fact in facts.items()}
 
 
 def _parted(model: HookedModel, facts: Mapping[str, Fact], language: str) -> bool:

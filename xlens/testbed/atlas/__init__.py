@@ -5,6 +5,7 @@
     xlens.load("atlas-post")                  # its twin, after cross-lingual reading comprehension
     python -m xlens.testbed.atlas train --out FOLDER   # make them all again
     python -m xlens.testbed.atlas evaluate             # measure the model card again
+    python -m xlens.testbed.atlas counterfactual       # ... and without what English told
 
 `make_world()` holds the words and facts, `shipped_manifest()` also the ground truth of the shipped
 weights.
@@ -29,6 +30,7 @@ _PUBLIC = {
     "make_manifest": "manifest",
     "make_world": "world",
     "measure": "evaluate",
+    "measure_pathway": "counterfactual",
     "paired_readings": "paired",
     "reading_sets": "asking",
     "shipped_curves": "build",

@@ -1,9 +1,13 @@
-"""`python -m xlens.testbed.atlas train` and `... evaluate`."""
+"""`python -m xlens.testbed.atlas train`, `... counterfactual` and `... evaluate`."""
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cyclopts
+
+if TYPE_CHECKING:
+    from xlens.testbed.atlas.build import Recipe
 
 app = cyclopts.App(
     name="python -m xlens.testbed.atlas",
@@ -12,34 +16,55 @@ app = cyclopts.App(
 
 
 @app.command
-def train(
-    out: Path = Path("atlas-run"), *, withheld: bool = False, ship: bool = False
-) -> None:
+def train(out: Path = Path("atlas-run"), *, ship: bool = False) -> None:
     """Train base model, checkpoints and twin; a stopped run goes on when started again.
 
     One thread of a CPU is used: more would sum in another order and give other weights.
 
     Args:
         out: Where everything goes; each checkpoint in it is a folder that `xlens.load` takes.
-        withheld: Leave out what English says of the transfer set, and make no twin.
         ship: Also put the models into the package, in place of those there.
-
-    Raises:
-        ValueError: `withheld` and `ship`.
     """
-    if withheld and ship:
-        raise ValueError("The counterfactual isn't the atlas: it is not shipped; leave out --ship.")
+    from xlens.testbed.atlas import build
+
+    _train(out, build.Recipe())
+    if ship:
+        build.ship(out)
+
+
+@app.command
+def counterfactual(
+    out: Path = Path("atlas-without"), *, revision: str = "final", train: bool = True
+) -> None:
+    """Train the base model without what English says of the transfer set, and measure what is lost.
+
+    A stopped run goes on when started again. Its weights are never shipped.
+
+    Args:
+        out: Where everything goes; the result in `pathway`.
+        revision: What is compared with the same of the atlas: final, or a checkpoint (step2048).
+        train: To the end first; else (--no-train) a checkpoint that is there is measured.
+    """
+    from xlens.testbed.atlas import build
+    from xlens.testbed.atlas.counterfactual import measure_pathway, told
+
+    if train:
+        _train(out, build.Recipe(withheld=True))
+    found = measure_pathway(out, revision)
+    found.save(out / "pathway" / revision)
+    print(told(found))
+
+
+def _train(out: Path, recipe: "Recipe") -> None:
     import torch
 
     from xlens.testbed.atlas import build
 
     torch.set_num_threads(1)
-    curves = build.train_atlas(out, build.Recipe(withheld=withheld))
+    curves = build.train_atlas(out, recipe)
     for name, curve in curves.table.groupby("phase", sort=False):
         last = curve.iloc[-1]
         print(f"{name}: {int(last.step)} steps, {int(last.tokens):,} tokens, {last.seconds:.0f} s")
-    if ship:
-        build.ship(out)
 
 
 @app.command

@@ -87,11 +87,11 @@ def without_pivot(corpus: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     """
     table = manifest.facts
     told = table[(table.set == "transfer") & (table.language == PIVOT)]
-    said = {
-        _stated(wording, fact.subject_text, fact.object_text)
-        for fact in told.itertuples()
-        for wording in fact_wordings(fact.relation, PIVOT)
-    }
+    said: set[str] = set()
+    for row in told.itertuples():
+        fact: Any = row
+        wordings = fact_wordings(fact.relation, PIVOT)
+        said |= {_stated(wording, fact.subject_text, fact.object_text) for wording in wordings}
     gone = (corpus.kind == "fact") & (corpus.language == PIVOT) & corpus.text.isin(said)
     return corpus[~gone].reset_index(drop=True)
 
