@@ -43,7 +43,7 @@ def likeness_by_layer(
         ValueError: another grouping, language or measure than there is, or none with facts.
     """
     table = _picked(result.table, by, language, measure)
-    slots = list(dict.fromkeys(table["slot"]))
+    slots = [str(slot) for slot in dict.fromkeys(table["slot"])]
     fig, places = theme.small_plots([_PLACES.get(s, s) for s in slots], columns=1, height=_HEIGHT)
     names: list[str] = []
     for slot, place in zip(slots, places, strict=True):
@@ -98,7 +98,7 @@ def likeness_over_training(
         raise ValueError(f"Layer {layer} isn't there; there are {sorted(set(table['layer']))}.")
     table = table[table["layer"] == layer]
     stepped = bool(table["step"].notna().all() and table["step"].nunique() > 1)
-    slots = list(dict.fromkeys(table["slot"]))
+    slots = [str(slot) for slot in dict.fromkeys(table["slot"])]
     fig, places = theme.small_plots([_PLACES.get(s, s) for s in slots], columns=1, height=_HEIGHT)
     names: list[str] = []
     for slot, place in zip(slots, places, strict=True):
