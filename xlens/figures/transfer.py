@@ -57,7 +57,7 @@ def likeness_by_layer(
             names += [group] * (group not in names)
         bands.layer_axis(fig, int(rows["layer"].max()), title=place is places[-1], **place)
         fig.add_hline(y=0, line={"color": theme.NEUTRAL, "width": 1}, **place)
-        fig.update_yaxes(title=_SAID[measure], **place)
+        fig.update_yaxes(title=f"{_SAID[measure]} above others", **place)
     return theme.finish(
         fig,
         title=f"Similarity to the same fact in the pivot, {_BY[by]}",
@@ -126,12 +126,12 @@ def likeness_over_training(
         title = ("training step" if stepped else "model") if place is places[-1] else None
         fig.update_xaxes(title=title, type=kind if stepped else "category", **place)
         fig.add_hline(y=0, line={"color": theme.NEUTRAL, "width": 1}, **place)
-        fig.update_yaxes(title=_SAID[measure], **place)
+        fig.update_yaxes(title=f"{_SAID[measure]} above others", **place)
     return theme.finish(
         fig,
-        title=f"Similarity to the same fact in the pivot, {_BY[by]} at the end",
+        title=f"Similarity to the same fact in the pivot over training, {_BY[by]}",
         notes=[
-            f"{_language(language)} · residual point {layer}",
+            f"{_language(language)} · residual point {layer} · groups: answers of {result.last}",
             f"{_SAID[measure]}, less that with other facts of the relation",
             _counted(table[table["model"] == result.last]),
             "bars: interval over facts",
@@ -170,9 +170,9 @@ def _above(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counted(table: pd.DataFrame) -> str:
-    """How many facts each group has, at the place where it has most."""
+    """How many facts in how many languages each group has, at the place where it has most."""
     most = table.groupby("group", sort=False)["n"].max()
-    return "facts: " + ", ".join(f"{n:,} {group}" for group, n in most.items() if n)
+    return "answers: " + ", ".join(f"{n:,} {group}" for group, n in most.items() if n)
 
 
 def _language(language: str) -> str:

@@ -99,14 +99,19 @@ def _tested(result: Transfer, names: Names) -> Iterator[str]:
     if frequency["coefficient"] != frequency["coefficient"]:
         yield "The model of two pathways has no fit: too little varies, or a term tells all."
         return
-    sure = "are there by test" if both["p"] < 0.05 else "are not shown by test"
+    tested = (
+        f"The first two are above zero by test (p {_p(both['p'])}), as two pathways, by frequency "
+        f"and from {home}, would have it."
+        if both["p"] < 0.05
+        else f"The first two are not shown to be both above zero (p {_p(both['p'])}): no evidence "
+        f"of two pathways, by frequency and from {home}."
+    )
     yield (
         f"Of {both['n']:,} answers about {both['facts']} facts, relations and languages held "
         f"alike, the log-odds of being right change by {interval(frequency, 'coefficient')} for "
         f"tenfold frequency, by {interval(pivot, 'coefficient')} where the fact is right in "
         f"{home}, by {interval(similar, 'coefficient')} for a standard deviation of similarity at "
-        f"{_PLACES.get(both['slot'], both['slot'])}. Two pathways, by frequency and by knowing it "
-        f"in {home}, {sure} (p {_p(both['p'])})."
+        f"{_PLACES.get(both['slot'], both['slot'])}. {tested}"
     )
 
 
