@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import xlens
+from xlens.cli import main
 from xlens.corpus import (
     FACT,
     Bounds,
@@ -269,3 +270,71 @@ def test_bad_input(tmp_path):
             count_in_index(infini(server), FACTS, kept=tmp_path / "kept.jsonl", **QUIET)
         with pytest.raises(ValueError, match="concurrency is 0"):
             count_in_index(infini(server), FACTS, concurrency=0, **QUIET)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def command(tmp_path, *more: str) -> int:
+    table = tmp_path / "facts.tsv"
+    FACTS.to_csv(table, sep="\t", index=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["count", "--facts", str(table), "--out", str(tmp_path / "out"), *more])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize("kind", ["infini-gram", "elasticsearch"])
+def test_the_command_asks_an_index_and_goes_on(tmp_path, capsys, kind):
+    def failing(pair, before):
+        return (400, {}, {}) if pair[0] == "Lima" else plain(pair, before)
+
+    with serving(failing) as server:
+        more = ["--index", f"{kind}:small@{server.url}", "--workers", "1"]
+        assert command(tmp_path, *more) == 2
+        said = capsys.readouterr().err
+        assert "status 400" in said and "2 of 3 pairs are answered, in " in said
+        assert not (tmp_path / "out" / "counts").exists()
+        server.script, server.asked[:] = plain, []
+        assert command(tmp_path, *more) == 0
+        assert server.asked == [("Lima", "Peru")]
+    said = capsys.readouterr().out
+    assert f"4 facts asked of {kind} 'small' at http" in said and "3 found, 1 never" in said
+    assert ("1 estimate" in said) is (kind == "infini-gram")
+    found = xlens.results.load(tmp_path / "out" / "counts")
+    assert found.facts["frequency"].tolist() == [7, 7, 0, 60_000]
+
+
+def test_a_busy_index_is_asked_so_often_and_no_more(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(wire.time, "sleep", lambda _: None)
+    with serving(lambda pair, before: (503, {}, {})) as server:
+        more = ["--index", f"infini-gram:small@{server.url}", "--tries", "2", "--workers", "1"]
+        assert command(tmp_path, *more) == 2
+        assert len(server.asked) == 2
+    assert "gave no count after 2 tries: status 503" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "Give the files of a corpus, or --index"),
+        (["x.txt", "--index", "infini-gram:v4"], "one of the two"),
+        (["--index", "lucene:v4@http://x"], "'lucene:v4@http://x' names no index; accepted are"),
+        (["--index", "elasticsearch:docs"], "names no index"),
+        (["--index", "infini-gram:"], "names no index"),
+        (["--index", "elasticsearch:docs@host:9200"], "accepted is an address as http"),
+        (["--index", "infini-gram:v4", "--window", "3"], "--window: of files only"),
+        (["--index", "infini-gram:v4", "--executor", "ray"], "--executor: of files only"),
+        (["--index", "infini-gram:v4", "--api-key-env", "K"], "are options of Elasticsearch"),
+        (["--index", "infini-gram:v4", "--workers", "0"], "concurrency is 0"),
+        (["x.txt", "--max-diff-tokens", "3"], "--max-diff-tokens: of an index only"),
+        (
+            ["--index", "elasticsearch:d@http://h", "--max-diff-tokens", "3"],
+            "max_diff_tokens is an option of infini-gram",
+        ),
+        (["--index", "elasticsearch:d@http://h", "--api-key-env", "NO_KEY"], "NO_KEY holds no key"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, capsys, more, said):
+    assert command(tmp_path, *more) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

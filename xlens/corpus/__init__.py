@@ -6,7 +6,7 @@ A corpus of one's own is read (`count_facts`); one that others hold an index of 
 
 from xlens.corpus.asked import IndexCounts, count_in_index
 from xlens.corpus.count import count_facts
-from xlens.corpus.index import Elasticsearch, Found, Index, InfiniGram
+from xlens.corpus.index import Elasticsearch, Found, Index, InfiniGram, index_of
 from xlens.corpus.pairs import Pairs
 from xlens.corpus.result import FactCounts
 from xlens.corpus.sources import Problem, Reading
@@ -28,5 +28,6 @@ __all__ = [
     "Reading",
     "count_facts",
     "count_in_index",
+    "index_of",
     "read_facts",
 ]

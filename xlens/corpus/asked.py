@@ -16,7 +16,9 @@ from xlens import files
 from xlens.checks import typed
 from xlens.corpus.index import Found, Index
 from xlens.corpus.table import check_facts
+from xlens.corpus.wire import IndexFailure
 from xlens.results import Result
+from xlens.wording import number_of
 
 Pair = tuple[str, str]
 
@@ -35,6 +37,17 @@ class IndexCounts(Result):
     def to_frame(self) -> pd.DataFrame:
         """The facts with their counts."""
         return self.facts
+
+    def __str__(self) -> str:
+        """What was asked and found, and how much of it the index calls an estimate."""
+        index = self.provenance["index"]
+        n, never = len(self.facts), int((self.facts["frequency"] == 0).sum())
+        said = (
+            f"{number_of(n, 'fact')} asked of {index['kind']} {index['index']!r} at "
+            f"{index['url']}: {n - never:,} found, {never:,} never"
+        )
+        estimates = int(self.facts["approx"].sum())
+        return f"{said}; {number_of(estimates, 'estimate')}" if estimates else said
 
 
 @typed
@@ -92,6 +105,12 @@ def count_in_index(
                 if kept is not None:
                     files.append(Path(kept), _line(pair, known[pair], about))
                 bar.update()
+    if isinstance(failure, IndexFailure) and kept is not None:
+        done = len(known.keys() & set(pairs))
+        raise IndexFailure(
+            f"{failure} {done:,} of {len(pairs):,} pairs are answered, in {str(kept)!r}: the same "
+            "call goes on."
+        ) from failure
     if failure is not None:
         raise failure
     found = [known[pair] for pair in zip(table["subject"], table["object"], strict=True)]

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote, urlsplit
 
-from xlens.checks import check_fields
+from xlens.checks import check_fields, typed
 from xlens.corpus.wire import Bounds, IndexFailure, post
 
 USUAL = Bounds()
@@ -179,6 +179,47 @@ class Elasticsearch:
             "index": self.index,
             "field": self.text_field,
         }
+
+
+INDEXES = ("infini-gram", "elasticsearch")
+
+
+@typed
+def index_of(
+    text: str,
+    *,
+    field: str = "text",
+    max_diff_tokens: int = 1000,
+    api_key_env: str | None = None,
+    bounds: Bounds = USUAL,
+) -> InfiniGram | Elasticsearch:
+    """The index that `KIND:NAME@URL` names; that of infini-gram has an address where none is given.
+
+    Args:
+        text: What is read.
+        field: Of Elasticsearch.
+        max_diff_tokens: Of infini-gram.
+        api_key_env: Of Elasticsearch.
+        bounds: What a question may cost.
+
+    Raises:
+        ValueError: another kind, no name, no address, or options of the other kind.
+    """
+    kind, _, rest = text.partition(":")
+    name, _, url = rest.partition("@")
+    if kind not in INDEXES or not name or (kind == "elasticsearch" and not url):
+        raise ValueError(
+            f"{text!r:.80} names no index; accepted are infini-gram:NAME, infini-gram:NAME@URL and "
+            "elasticsearch:NAME@URL, with an address as http://HOST:PORT."
+        )
+    if kind == "elasticsearch":
+        if max_diff_tokens != InfiniGram.max_diff_tokens:
+            raise ValueError("max_diff_tokens is an option of infini-gram; leave it out.")
+        return Elasticsearch(name, url, text_field=field, api_key_env=api_key_env, bounds=bounds)
+    if field != Elasticsearch.text_field or api_key_env is not None:
+        raise ValueError("field and api_key_env are options of Elasticsearch; leave them out.")
+    where = url or InfiniGram.url
+    return InfiniGram(name, where, max_diff_tokens=max_diff_tokens, bounds=bounds)
 
 
 def _whole(found: dict[str, Any], url: str) -> int:
