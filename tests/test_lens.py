@@ -20,7 +20,7 @@ from xlens.lens import (
     target_sets,
     whole_word_lens,
 )
-from xlens.lens.targets import word_tokens
+from xlens.models.beginnings import word_tokens
 from xlens.stats import Resampling
 
 TASK = {"source": "fr", "target": "zh-Hans", "task": "translation"}

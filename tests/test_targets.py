@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 import tiny
 from xlens.lens import TargetSets, target_sets
-from xlens.lens.targets import word_tokens
 from xlens.models import HookedModel
+from xlens.models.beginnings import word_tokens
 
 # --- two vocabularies that are known to the last token ---
 

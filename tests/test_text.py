@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xlens
-from xlens.lens.targets import word_tokens
+from xlens.models.beginnings import word_tokens
 from xlens.prompts import Prompt
 from xlens.tasks.choices import Choices
 from xlens.tasks.words import WordList

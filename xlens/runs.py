@@ -36,7 +36,15 @@ _MARK = "xlens_run"
 _FORMAT = 3  # 1: without digests; 2: parts not by model
 ACROSS = "all-models"
 """In place of a model's name, for results about several."""
-_OWN = ("config.yaml", "results", "figures", "plotly.min.js", "report.html", "provenance.json")
+_OWN = (
+    "config.yaml",
+    "results",
+    "adapters",
+    "figures",
+    "plotly.min.js",
+    "report.html",
+    "provenance.json",
+)
 _DRAFT = ".xlens-"
 
 
@@ -237,6 +245,11 @@ class RunDirectory:
         """The line that goes on with it: as it was given, without what would delete it first."""
         given = self.provenance.get("command") or f"xlens {self.command} --out {self.path}"
         return _unforced(str(given))
+
+    @property
+    def adapters_folder(self) -> Path:
+        """Folder of what was trained, one below for each model; not every study trains."""
+        return self.path / "adapters"
 
     @property
     def results_folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from plotly.graph_objects import Figure
 
+from xlens.figures.alignment import gain_bars, training_loss, twin_maps, twin_similarity
 from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.bands import report_colors
 from xlens.figures.choices import latent_share
@@ -45,6 +46,7 @@ __all__ = [
     "fact_relations",
     "figure_block",
     "frequency_curves",
+    "gain_bars",
     "language_colors",
     "language_curves",
     "language_label",
@@ -75,6 +77,9 @@ __all__ = [
     "steering_surface",
     "trace_table",
     "trace_text",
+    "training_loss",
+    "twin_maps",
+    "twin_similarity",
     "write_figure",
     "write_figures",
 ]

@@ -10,10 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from xlens.checks import typed
-from xlens.models import HookedModel, Vocabulary
-from xlens.text import folded, form
+from xlens.models import HookedModel
+from xlens.models.beginnings import Reading, tokens_of
+from xlens.text import folded
 
-Reading = Literal["prefixes", "first"]
 Collisions = Literal["drop", "subtract"]
 REASONS = (
     "missing word",
@@ -85,45 +85,6 @@ class TargetSets:
         return out
 
 
-def word_tokens(model: HookedModel, word: str, reading: Reading = "prefixes") -> tuple[int, ...]:
-    """The ids that begin `word`, with and without a space before it.
-
-    `prefixes` (arXiv 2402.10588, section 3.2 as in the authors' code): every vocabulary item that
-    writes a prefix of the word; and, where the first character is more than one byte, every item
-    that writes only its first bytes, for scripts that fall to bytes. `first`: the first token of
-    the word and of space + word, as the tokenizer cuts them. Either way the word is brought into
-    one form first (`xlens.text.form`), and prefixes are those of what the tokenizer's normaliser
-    makes of it.
-    """
-    return _tokens_of(model, model.vocab, word, reading)
-
-
-def _tokens_of(
-    model: HookedModel, vocab: Vocabulary, word: str, reading: Reading
-) -> tuple[int, ...]:
-    if reading == "first":
-        return _first_tokens(model, vocab, form(word))
-    return _prefix_tokens(vocab, vocab.written(word))
-
-
-def _prefix_tokens(vocab: Vocabulary, word: str) -> tuple[int, ...]:
-    data = word.encode()
-    first = len(word[:1].encode())
-    # Cuts inside a later character are left out: they would be prefixes of no reading.
-    cuts = set(range(1, first)) | {len(word[:k].encode()) for k in range(1, len(word) + 1)}
-    found = {i for cut in cuts for i in vocab.by_bytes.get(data[:cut], ())}
-    return tuple(sorted(found - vocab.spare_bytes))
-
-
-def _first_tokens(model: HookedModel, vocab: Vocabulary, word: str) -> tuple[int, ...]:
-    found: set[int] = set()
-    for text in (word, " " + word):
-        ids = model.tokenizer(text, add_special_tokens=False, return_attention_mask=False)
-        pieces = [i for i in ids["input_ids"] if (vocab.pieces[i] or b"").strip()]
-        found.update(pieces[:1])
-    return tuple(sorted(found))
-
-
 @typed
 def target_sets(
     model: HookedModel,
@@ -171,7 +132,7 @@ def target_sets(
     dropped: list[dict[str, str]] = []
     for item, row in words.iterrows():
         texts = {c: row[c] for c in (*main, *others) if isinstance(row[c], str) and row[c]}
-        sets = {c: frozenset(_tokens_of(model, vocab, w, reading)) for c, w in texts.items()}
+        sets = {c: frozenset(tokens_of(model, vocab, w, reading)) for c, w in texts.items()}
         problem = _problem(main, texts, sets, collisions)
         if problem is not None:
             dropped.append({"id": str(item), "reason": problem[0], "detail": problem[1]})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens.checks import typed
-from xlens.report import choices, facts, lens, phases, plain, process, reading
+from xlens.report import alignment, choices, facts, lens, phases, plain, process, reading
 from xlens.report.blocks import Section
 from xlens.results import Result
 from xlens.runs import RunDirectory
@@ -34,6 +34,7 @@ class Page:
 _LENS = Page(lens.write_lens_report, lens.offered, lens.told)
 _PROCESS = Page(process.write_process_report, process.offered, process.told)
 PAGES = {
+    "align": Page(alignment.write_alignment_report, alignment.offered, alignment.told),
     "lens": _LENS,
     "demo": _LENS,
     "choices": Page(choices.write_choices_report, process.offered, choices.told),

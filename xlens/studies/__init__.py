@@ -10,6 +10,7 @@ from xlens._lazy import lazy
 from xlens.studies.study import Study
 
 _PUBLIC = {
+    "AlignStudy": "align",
     "ChoicesStudy": "choices",
     "FactsStudy": "facts",
     "Kept": "study",

@@ -20,8 +20,8 @@ OWN = "items"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskingStudy(Study):
-    """Questions with options, in several languages.
+class ItemsStudy(Study):
+    """Where questions with options come from, in several languages.
 
     Attributes:
         languages: Of the questions; default all that --items have. CLDR's are to be named.
@@ -60,7 +60,7 @@ class AskingStudy(Study):
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         check_least(self, shots=0)
 
-    def read(self) -> "dict[str, Choices]":
+    def sets(self) -> "dict[str, Choices]":
         """The sets of questions, by name.
 
         Raises:
@@ -106,6 +106,15 @@ class AskingStudy(Study):
         )
         name = layout if layout != "jsonl" else Path(place).stem
         return name, found.select(kinds=self.kinds) if self.kinds else found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskingStudy(ItemsStudy):
+    """Studies that are about questions with options, and nothing else."""
+
+    def read(self) -> "dict[str, Choices]":
+        """As `Study.read`: the sets of questions, by name."""
+        return self.sets()
 
     def digest(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
         """As `Study.digest`: every question of every set."""

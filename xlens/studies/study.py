@@ -60,10 +60,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Kept:
-    """Where what a model computes is kept, and whether bars are shown."""
+    """Where what a model computes is kept, and whether bars are shown.
+
+    Attributes:
+        store: Of states, scores and answers.
+        progress: Show bars.
+        adapters: Folder for what is trained on a model, beside its parts; None: nothing is kept.
+    """
 
     store: "Store | None" = None
     progress: bool = True
+    adapters: "Path | None" = None
 
     @property
     def options(self) -> dict[str, Any]:

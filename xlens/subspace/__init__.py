@@ -12,6 +12,7 @@ from xlens.subspace.pairs import LanguagePairs
 from xlens.subspace.probe import LanguageProbe, language_probe
 from xlens.subspace.similarity import language_similarity
 from xlens.subspace.states import pool, shared_items
+from xlens.subspace.twins import TwinStates, twin_states
 
 __all__ = [
     "LIR",
@@ -27,6 +28,7 @@ __all__ = [
     "PooledPCA",
     "ScoreCorrelation",
     "Subspace",
+    "TwinStates",
     "language_map",
     "language_probe",
     "language_similarity",
@@ -35,4 +37,5 @@ __all__ = [
     "score_correlation",
     "shared_items",
     "subspace_distances",
+    "twin_states",
 ]

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,7 +247,9 @@ def _trainer(
 def _seeded(seed: int) -> Generator[None]:
     """Everything random starts from the seed, and goes on afterwards where it was."""
     state, numbers = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # peft asks transformers by the old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
         torch.manual_seed(seed)
         try:
             yield

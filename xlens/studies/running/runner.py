@@ -140,7 +140,8 @@ def run(
             if parts is None:
                 ahead.begin(place)
                 at = results and results / place.folder
-                parts = _made(study, data, place, decided, at, Kept(store, progress), watch)
+                kept = Kept(store, progress, folder and folder.adapters_folder / place.folder)
+                parts = _made(study, data, place, decided, at, kept, watch)
                 gc.collect()  # hooked modules refer to each other: two models may not fit
                 ahead.done(place)
                 if at and (seen := place.seen()):

@@ -1,5 +1,6 @@
 """The same multiple-choice questions in several languages, their options scored as text."""
 
+from xlens.tasks.choices.answers import RULES, ChoiceAnswers, answer_choices, check_labels
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.facts import FACTS, cldr_choices
 from xlens.tasks.choices.latent import LatentOptions, LatentSummary, latent_options
@@ -9,10 +10,14 @@ from xlens.tasks.choices.scoring import score_choices
 
 __all__ = [
     "FACTS",
+    "RULES",
     "Choice",
+    "ChoiceAnswers",
     "Choices",
     "LatentOptions",
     "LatentSummary",
+    "answer_choices",
+    "check_labels",
     "choice_prompts",
     "cldr_choices",
     "download_choices",

@@ -1,0 +1,315 @@
+"""The page of a run of `xlens align`: did answers get better, and what changed inside?"""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xlens.figures import (
+    Figure,
+    gain_bars,
+    latent_share,
+    training_loss,
+    twin_maps,
+    twin_similarity,
+)
+from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
+from xlens.languages import english_names
+from xlens.report.blocks import Block, Drawing, Findings, Section, Table
+from xlens.report.cells import interval, number
+from xlens.report.choices import listed_models
+from xlens.report.sentences import listed, used
+from xlens.report.written import write_page
+from xlens.results import Result
+from xlens.runs import RunDirectory
+from xlens.studies.align import ALIGNED, GAIN, INSIDE, SHUFFLED, TRAINING
+from xlens.studies.steps.twins import TwinSummary
+from xlens.subspace import TwinStates
+from xlens.tasks.choices import LatentSummary
+from xlens.training.fit import Training
+from xlens.wording import number_of
+
+Names = Mapping[str, str]
+Row = Mapping[Any, Any]
+_MEANS = {ALL: "All languages", SEEN: "Languages in training", UNSEEN: "Languages never seen"}
+_SAID = {
+    ALL: "in the mean over all languages",
+    SEEN: "in the mean over the languages in training",
+    UNSEEN: "in the mean over the languages never seen",
+}
+
+
+def write_alignment_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
+    """Draw the figures of a run of `xlens align` and write `report.html`.
+
+    Args:
+        run: With the parts of an `AlignStudy`.
+        static: Pictures to draw as well, any of `png`, `svg`, `pdf`; after the report is written.
+
+    Raises:
+        ValueError: no results yet.
+        StaticExportError: the pictures can't be drawn here; the report is written.
+    """
+    models = {model: run.parts(model) for model in run.models}
+    done = {model: parts for model, parts in models.items() if isinstance(parts.get(GAIN), Gain)}
+    if not done:
+        raise ValueError(
+            f"{str(run.path)!r} has no results yet: run the study to its end first, so that "
+            f"results/<model>/{GAIN} holds one."
+        )
+    figures: dict[str, Figure] = {}
+    sections: list[Section] = []
+    for model, parts in done.items():
+        start = f"{model}-" if len(done) > 1 else ""
+        title = f"{model}: " if start else ""
+        sections += _sections(parts, start, title, figures)
+    made_by = [parts[GAIN].provenance for parts in done.values()]
+    return write_page(
+        run,
+        f"Did {listed_models(made_by)} gain by learning to translate questions?",
+        sections,
+        made_by,
+        figures,
+        static,
+        offered=offered(run.provenance),
+        template="alignment",
+        percent=run.resampling.percent,
+    )
+
+
+def offered(known: Mapping[str, Any]) -> list[str]:
+    """What is said of the data before anything is trained."""
+    said = used(known.get("survival", {}), "questions")
+    n = known.get("evaluated")
+    more = f" {number_of(int(n), 'item')} evaluated, none of them trained on." if n else ""
+    return [f"{said}{more}".strip()] if said or more else []
+
+
+def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
+    """What the page and the terminal say of a model's parts."""
+    found = parts.get(GAIN)
+    if not isinstance(found, Gain):
+        return []
+    return [_found(found, _trainings(parts), "", "")]
+
+
+def findings(result: Gain, names: Names) -> list[str]:
+    """What the numbers say, in sentences; nothing but what they say."""
+    said = [_mean(result, ALIGNED, where) for where in (UNSEEN, SEEN, ALL)]
+    said += [_each(result, ALIGNED, names)]
+    said += [_control(result)] if SHUFFLED in set(result.table["condition"]) else []
+    return [text for text in said if text]
+
+
+def _trainings(parts: Mapping[str, Result]) -> dict[str, Training]:
+    return {
+        name.rpartition("/")[0]: part
+        for name, part in parts.items()
+        if name.endswith(f"/{TRAINING}") and isinstance(part, Training)
+    }
+
+
+def _found(result: Gain, trainings: Mapping[str, Training], start: str, title: str) -> Section:
+    names = _names(result)
+    return Section(
+        f"{start}findings",
+        f"{title}What was found",
+        (Findings.of([*findings(result, names), *_trained(trainings)]),),
+    )
+
+
+def _names(result: Gain) -> dict[str, str]:
+    return english_names(dict.fromkeys(t for t in result.table["language"] if t not in _MEANS))
+
+
+def _rows(result: Gain, condition: str, against: str = BEFORE) -> dict[str, Row]:
+    return {str(row["language"]): row for row in result.of(condition, against).to_dict("records")}
+
+
+def _mean(result: Gain, condition: str, where: str) -> str:
+    row = _rows(result, condition).get(where)
+    if row is None:
+        return ""
+    before, after = (100 * row[name] for name in ("before", "after"))
+    return (
+        f"{_word(row).capitalize()} {_SAID[where]}: {before:.1f} % right before, {after:.1f} % "
+        f"after, {_change(row)}."
+    )
+
+
+def _word(row: Row) -> str:
+    return {
+        "better": "better",
+        "worse": "worse",
+        "the same": "the same, within the bound that was set beforehand,",
+        "undecided": "neither a change nor its absence is shown",
+    }[row["verdict"]]
+
+
+def _change(row: Row) -> str:
+    """`+2.1 points [0.4, 3.8], p 0.03`."""
+    low, high = (100 * row[name] for name in ("low", "high"))
+    return f"{100 * row['difference']:+.1f} points [{low:.1f}, {high:.1f}], p {_p(row['p'])}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _each(result: Gain, condition: str, names: Names) -> str:
+    """Which languages changed by themselves, after adjusting for all that were looked at."""
+    rows = {t: r for t, r in _rows(result, condition).items() if t not in _MEANS}
+    by_verdict = {
+        verdict: [tag for tag, row in rows.items() if row["verdict"] == verdict]
+        for verdict in ("better", "worse", "the same")
+    }
+    parts = [f"{verdict} in {listed(names, tags)}" for verdict, tags in by_verdict.items() if tags]
+    rest = len(rows) - sum(map(len, by_verdict.values()))
+    said = f"Language by language, adjusted for all {len(rows)}: {', '.join(parts) or 'nothing'}"
+    return f"{said}; undecided in {rest}." if rest else f"{said}."
+
+
+def _control(result: Gain) -> str:
+    """What is left of the gain beside training on shuffled pairs."""
+    control = _rows(result, SHUFFLED).get(ALL)
+    beside = _rows(result, ALIGNED, SHUFFLED).get(ALL)
+    if control is None or beside is None:
+        return ""
+    left = {
+        "better": "the gain is more than that",
+        "worse": "the alignment did worse than that",
+        "the same": "the alignment did the same as that",
+        "undecided": "whether the alignment did more isn't shown",
+    }[beside["verdict"]]
+    return (
+        f"Training as long on shuffled pairs, which teach no translation: {_change(control)}; "
+        f"{left} (aligned less shuffled: {_change(beside)})."
+    )
+
+
+def _trained(trainings: Mapping[str, Training]) -> list[str]:
+    said: list[str] = []
+    for name, training in trainings.items():
+        if not name.startswith(ALIGNED) or not len(training.curve):
+            continue
+        losses = training.curve["loss"]
+        said.append(
+            f"The loss on translations fell from {losses.iloc[0]:.2f} to {losses.iloc[-1]:.2f} in "
+            f"{number_of(len(losses), 'step')} ({number_of(training.n_rows, 'pair')}, "
+            f"{training.seconds:,.0f} s)."
+        )
+        break
+    return said
+
+
+def _sections(
+    parts: Mapping[str, Result], start: str, title: str, figures: dict[str, Figure]
+) -> Iterable[Section]:
+    result, trainings = parts[GAIN], _trainings(parts)
+    assert isinstance(result, Gain)
+    names = _names(result)
+    yield _found(result, trainings, start, title)
+    drawn = {f"{start}gain": gain_bars(result), f"{start}loss": training_loss(trainings)}
+    figures |= drawn
+    yield Section(
+        f"{start}accuracy",
+        f"{title}Before and after",
+        (
+            *_drawn(drawn, {"gain": "What changed by language, of the alignment and its control."}),
+            _table(result, names, ALIGNED, BEFORE),
+            *(
+                [_table(result, names, ALIGNED, SHUFFLED)]
+                if len(result.of(ALIGNED, SHUFFLED))
+                else []
+            ),
+        ),
+    )
+    yield Section(
+        f"{start}training",
+        f"{title}Training",
+        tuple(_drawn(drawn, {"loss": "Loss on the translations, a mean over a step's rows."})),
+    )
+    inside = {name.partition("/")[2]: p for name, p in parts.items() if name.startswith(INSIDE)}
+    if inside:
+        yield _inside(inside, names, start, title, figures)
+
+
+def _drawn(figures: Mapping[str, Figure], captions: Mapping[str, str]) -> list[Drawing]:
+    found: list[Drawing] = []
+    for name, fig in figures.items():
+        caption = next((text for key, text in captions.items() if name.endswith(key)), "")
+        if caption:
+            found.append(Drawing.of(fig, name, caption))
+    return found
+
+
+def _table(result: Gain, names: Names, condition: str, against: str) -> Table:
+    rows = [
+        [
+            _MEANS.get(tag) or names[tag],
+            "–" if tag in _MEANS else "yes" if row["seen"] else "no",
+            interval(row, "before", "before_low", "before_high"),
+            interval(row, "after", "after_low", "after_high"),
+            f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            _p(row["p"]),
+            "–" if tag in _MEANS else number(row["p_mcnemar"]),
+            str(row["verdict"]),
+        ]
+        for tag, row in _rows(result, condition, against).items()
+    ]
+    n = result.of(condition, against)["n"].iloc[0]
+    head = ["", "in training", against, condition, "difference", "p", "McNemar", "verdict"]
+    return Table(
+        f"{condition.capitalize()} against {against}, {number_of(int(n), 'item')}. p is adjusted "
+        f"for all languages; McNemar's is not. The same: within ±{result.bound:g}.",
+        head,
+        rows,
+    )
+
+
+def _inside(
+    inside: Mapping[str, Result], names: Names, start: str, title: str, figures: dict[str, Figure]
+) -> Section:
+    blocks: list[Block] = []
+    states = inside.get("states")
+    if isinstance(states, TwinStates):
+        drawn = {f"{start}states": twin_similarity(states), f"{start}map": twin_maps(states)}
+        figures |= drawn
+        captions = {
+            "states": "Linear CKA (unbiased) of base and aligned model: 1 is the same geometry.",
+            "map": "The same items before and after, on the base's own axes.",
+        }
+        blocks += _drawn(drawn, captions)
+    for part, said in (("latent-first", "before"), ("latent-second", "after")):
+        found = inside.get(part)
+        if isinstance(found, LatentSummary):
+            name = f"{start}latent-{said}"
+            figures[name] = latent_share(found)
+            blocks.append(Drawing.of(figures[name], name, f"Options inside, {said} training."))
+    summary = inside.get("summary")
+    if isinstance(summary, TwinSummary):
+        blocks += _means(summary)
+    return Section(f"{start}inside", f"{title}Inside, before and after", tuple(blocks))
+
+
+_MEASURES = {
+    "separation": ("Share of the states' variance that lies between languages", ""),
+    "pearson": ("Pearson's r of languages' scores on the first component", "other items, as long"),
+    "angle": ("Mean angle between languages' subspaces, in degrees", "languages shuffled"),
+}
+
+
+def _means(found: TwinSummary) -> list[Table]:
+    """Both models by layer, at five layers, a table each measure."""
+    tables: list[Table] = []
+    for measure, (said, control) in _MEASURES.items():
+        rows = found.table[found.table["measure"] == measure].to_dict("records")
+        some = [rows[k] for k in sorted({round(k * (len(rows) - 1) / 4) for k in range(5)})]
+        head = ["layer", *found.names]
+        names = ["first", "second"]
+        if control:
+            head += [f"{name}: {control}" for name in found.names]
+            names += ["control_first", "control_second"]
+        cells = [[str(row["layer"]), *(number(row[name]) for name in names)] for row in some]
+        more = ", mean over pairs of them" if control else ""
+        tables.append(Table(f"{said}{more}.", head, cells))
+    return tables
