@@ -36,6 +36,7 @@ SMALL = {
             "3",
         ),
     ],
+    "facts": ["--facts", "cldr", "--languages", "en", "de", "--n-items", "4", "--shots", "1"],
     "xmrc": [
         *("--data", "stories", "--questions", "en", "de", "--n-items", "4", "--n-controls", "2"),
         *("--shots", "0", "--max-new-tokens", "3", "--n-phases", "4", "--per-paragraph", "1"),
@@ -131,7 +132,9 @@ def test_an_experiment_runs_small(path, model, tmp_path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     ((command, options),) = config.items()
     assert options["out"].startswith("runs/")  # which git ignores
-    small = ["--model", str(model), "--out", "small", *SMALL[command]]
+    # Of a series: the folder that holds the checkpoint, here the only one.
+    where = model.parent if options.get("revision") == ["all"] else model
+    small = ["--model", str(where), "--out", "small", *SMALL[command]]
     (tmp_path / "stories").mkdir()
     for tag in ("en", "de"):
         story = tmp_path / "stories" / f"stories.{tag}.json"
