@@ -16,12 +16,37 @@ FEW = ["--kinds", "weekday", "--n-items", "3", "--n-controls", "2", "--draws", "
 ASKED = ["--languages", "en", "de", "fr", "sw", "--n-items", "6", "--shots", "1", "--draws", "20"]
 STEERED = ["--steer", "mean_difference", "--layers", "1-2", "--strengths", "1"]
 STEERED += ["--n-estimate", "6", "--n-dev", "3", "--n-test", "3"]
+COUNTED = ["--cut", "line", "--window", "4", "--workers", "1", "--facts"]
+ASIDE = ["--shots", "0", "--questions", "en,de", "ru", "--draws", "20"]
 READ = ["--n-items", "4", "--n-controls", "2", "--shots", "0", "--max-new-tokens", "3"]
 READ += ["--questions", "en,de", "ru", "--draws", "20"]
-INSIDE = ["--phases", "--n-phases", "4", "--relevance-rule", "gradient"]
-INSIDE += ["--kinds", "readable", "patch_last_question", "patch_last_context"]
+LOOKED = ["--n-phases", "4", "--relevance-rule", "gradient"]
+LOOKED += ["--kinds", "readable", "patch_last_question", "patch_last_context"]
+FACTS = ["--languages", "en", "de", "--relations", "capital", "continent", "--n-items", "6"]
+FACTS += ["--shots", "1", "--n-candidates", "3", "--draws", "20"]
 # Dates stand in these, and what a machine or an earlier run told.
-_OTHER = ("provenance.json", "journal.jsonl", ".lock", ".index.json", "report.html")
+_OTHER = ("provenance.json", "journal.jsonl", "report.html", "lock", "lock.holder")
+
+
+def corpus(folder: Path) -> Path:
+    """Two files of a corpus, and a table of facts beside them: their folder."""
+    inside = folder / "texts"
+    inside.mkdir(parents=True)
+    texts = [*tiny.TEXT.values(), "Paris is in France.", "In Lima, Peru."]
+    for n in range(2):
+        lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts[n:] * 40]
+        (inside / f"{n}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    rows = [("id", "relation", "language", "subject", "object")]
+    rows += [("1", "capital", "en", "Paris", "France"), ("2", "capital", "en", "Lima", "Peru")]
+    (folder / "facts.tsv").write_text("\n".join(map("\t".join, rows)), encoding="utf-8")
+    return folder
+
+
+def checkpoints(folder: Path) -> Path:
+    """A folder of three checkpoints of one training."""
+    for step in range(3):
+        tiny.make("gpt2", folder / f"step{step}", seed=step, n_positions=512)
+    return folder
 
 
 def stories(folder: Path) -> Path:
@@ -42,12 +67,16 @@ class Ground:
         data: A folder of reading questions.
         prompts: A file of prompts.
         gguf: A tiny model that is converted when it is first loaded.
+        texts: A folder with a corpus and a table of facts.
+        series: A folder of checkpoints.
     """
 
     model: Path
     data: Path
     prompts: Path
     gguf: Path
+    texts: Path
+    series: Path
 
     @classmethod
     def make(cls, folder: Path) -> "Ground":
@@ -60,7 +89,9 @@ class Ground:
         ]
         prompts = folder / "prompts.jsonl"
         prompts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        return cls(model, data, prompts, tiny_gguf.make(folder / "small.gguf"))
+        gguf = tiny_gguf.make(folder / "small.gguf")
+        texts, series = corpus(folder / "corpus"), checkpoints(folder / "series")
+        return cls(model, data, prompts, gguf, texts, series)
 
     def lines(self) -> dict[str, list[str]]:
         """Each command, less `--out`."""
@@ -70,7 +101,12 @@ class Ground:
             "choices": ["choices", model, *ASKED],
             "process": ["process", model, *ASKED, *STEERED],
             "xmrc": ["xmrc", model, "--data", str(self.data), *READ],
-            "phases": ["xmrc", model, "--data", str(self.data), *READ, *INSIDE],
+            "phases": ["xmrc", model, "--data", str(self.data), *READ, "--phases", *LOOKED],
+            "inside": ["phases", model, "--data", str(self.data), *ASIDE, *LOOKED],
+            "facts": ["facts", model, *FACTS],
+            "series": ["lens", str(self.series), "--revision", "all", *pair, *FEW],
+            "count": ["count", str(self.texts / "texts"), *COUNTED, str(self.texts / "facts.tsv")],
+            "steer": ["steer", model, "--languages", "en", "de", *STEERED],
             "harvest": ["harvest", model, str(self.prompts)],
             "trace": ["trace", model, "Wo liegt Rom?"],
             "convert": ["trace", str(self.gguf), "Wo liegt Rom?"],
