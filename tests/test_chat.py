@@ -67,7 +67,7 @@ def test_a_chats_tokens_are_those_of_its_template(before, prefix):
     ],
 )
 def test_templates_that_mean_harm_or_are_broken(template, said, monkeypatch):
-    monkeypatch.setattr("xlens.tasks.trial.SECONDS", 3)
+    monkeypatch.setattr("xlens.tasks.trial.SECONDS", 1)
     words = tiny.tokenizer("gpt2")
     words.chat_template = template
     with pytest.raises(ValueError, match=rf"(?s)chat of item '1'.*{said}.*Use another checkpoint"):

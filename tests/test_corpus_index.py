@@ -1,10 +1,12 @@
 """Indexes that are asked over HTTP, against a server here that speaks their protocols."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -86,7 +88,8 @@ def serving(script: Callable[[tuple[str, str], int], Reply] = plain) -> Iterator
             for name, value in {"content-length": str(len(raw)), **more}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(raw)
+            with suppress(ConnectionError):  # who has read enough leaves
+                self.wfile.write(raw)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -195,6 +198,9 @@ def test_a_pause_that_is_asked_for_is_kept(monkeypatch):
         ((200, {}, {"error": "index unknown"}), "no count: index unknown"),
         ((200, {}, {"count": -1}), "without a count"),
         ((200, {}, {"count": True}), "without a count"),
+        ((200, {}, {"count": 10**30}), "without a count"),
+        ((200, {}, b'{"count": 1' + b"0" * 5000 + b"}"), "no JSON object"),
+        ((200, {}, b'{"count":' * 9000), "no JSON object"),
         ((200, {}, {"count": 5, "approx": "yes"}), "approx='yes'"),
         ((200, {}, b"[" * 3_000_000), "more than 1 MB"),
     ],
@@ -253,6 +259,92 @@ def test_a_stopped_count_goes_on_and_rewrites_nothing(tmp_path):
         assert len(server.asked) == 3
 
 
+def test_kept_answers_are_checked(tmp_path, caplog):
+    kept = tmp_path / "kept.jsonl"
+    with serving() as server:
+        count_in_index(infini(server), FACTS, kept=kept, **QUIET)
+        lines = kept.read_bytes().split(b"\n")
+        at = next(n for n, line in enumerate(lines) if b"Lima" in line)
+        lines[at] = lines[at].replace(b"60000", b"60001")
+        kept.write_bytes(b"\n".join(lines))
+        server.asked.clear()
+        found = count_in_index(infini(server), FACTS, kept=kept, **QUIET)
+    assert server.asked == [("Lima", "Peru")] and found.facts["frequency"].max() == 60_000
+    assert f"not used: line {at + 1}" in caplog.text
+
+
+@contextmanager
+def raw(said: Callable[[socket.socket], object]) -> Iterator[str]:
+    """A server that says anything, to whoever comes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client, suppress(OSError):
+                        client.recv(1 << 16)
+                        said(client)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def dripping(begin: bytes, then: bytes) -> Callable[[socket.socket], object]:
+    def said(client: socket.socket) -> None:
+        client.sendall(begin)
+        for _ in range(20):
+            client.sendall(then)
+            time.sleep(0.05)
+
+    return said
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        dripping(b"", b"H"),
+        dripping(OK + b"X-Long: ", b"a"),
+        dripping(OK + b"Content-Length: 500\r\n\r\n", b" "),
+        dripping(b"HTTP/1.1 400 No\r\nContent-Length: 500\r\n\r\n", b" "),
+        dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ],
+    ids=["status", "header", "body", "refusal", "chunks"],
+)
+def test_a_server_that_drips_is_left(said):
+    with raw(said) as url:
+        start = time.monotonic()
+        with pytest.raises(IndexFailure, match=r"longer than 0\.2 s"):
+            InfiniGram("v4", url, bounds=Bounds(tries=1, timeout=0.2)).count("a", "b")
+        assert time.monotonic() - start < 0.8
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (400, {}, {"error": "no such key: s3cret-s3cret"}),
+        (500, {}, b" " * 1150 + b"s3cret-s3cret"),
+        (200, {}, b"s3cret-s3cret" * 50),
+        (200, {}, {"hits": "s3cret-s3cret"}),
+        (200, {}, {"count": 5, "_shards": {"failed": "s3cret-s3cret"}}),
+    ],
+)
+def test_a_key_that_comes_back_is_blotted_out(reply, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret-s3cret")
+    with serving(lambda pair, before: reply) as server:
+        index = elastic(server, api_key_env="MY_KEY")
+        with pytest.raises(IndexFailure) as told:
+            index.count("Paris", "France")
+        assert "s3cret" not in str(told.value) and "***" in str(told.value)
+        beside = replace(index, text_field="s3cret-s3cret")
+        with pytest.raises(ValueError, match="The key stands in 'field'"):
+            beside.check("Paris", "France")
+
+
 def test_bad_input(tmp_path):
     for wrong in ("api.infini-gram.io", "ftp://x", ""):
         with pytest.raises(ValueError, match="accepted is an address as http"):
@@ -262,6 +354,9 @@ def test_bad_input(tmp_path):
     assert "s3cret" not in str(told.value)
     with pytest.raises(ValueError, match="AND and OR are its operators"):
         InfiniGram("v4").count("Dungeons AND Dragons", "game")
+    several = FACTS.assign(object=["OR", "x", "AND", "y"])
+    with pytest.raises(ValueError, match=r"^2 of 4 pairs can't be asked for: 'Paris' with 'OR', "):
+        count_in_index(InfiniGram("v4"), several, **QUIET)
     with pytest.raises(ValueError, match="accepted are 1 try or more"):
         Bounds(tries=0)
     (tmp_path / "kept.jsonl").write_text('{"a": 1}\n')

@@ -294,6 +294,16 @@ def rows(ground: Ground, folder: Path, times: int, only: Sequence[str] = ()) -> 
     for place in places:
         if not only or place.what in only:
             yield tried(place, folder)
-    for name in ("lens", "choices", "xmrc", "harvest", "trace"):
+    for name in (
+        "lens",
+        "choices",
+        "xmrc",
+        "harvest",
+        "trace",
+        "facts",
+        "count",
+        "inside",
+        "steer",
+    ):
         if not only or name in only:
             yield command(name, ground.lines()[name], folder, 8 * times)

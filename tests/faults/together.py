@@ -123,6 +123,6 @@ def rows(ground: Ground, folder: Path, times: int, only: Sequence[str] = ()) -> 
     for n in (2, 4):
         for kind in FOLDERS:
             yield results(kind, n, folder, times)
-        for name in ("harvest", "choices", "xmrc", "lens"):
+        for name in ("harvest", "choices", "xmrc", "lens", "facts", "series"):
             if not only or name in only:
                 yield runs(name, ground.lines()[name], n, folder, times)

@@ -11,19 +11,24 @@ from cyclopts import Group, Parameter, Token, convert
 def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]]) -> Any:
     """A value as cyclopts reads it, but that a whole number is written as one: 12.7 is none.
 
+    Nor is an empty text a file or folder: it would be the folder one is in.
+
     Args:
         hint: Its type.
         tokens: As written; by key where an option is a table (`--names.tlh`).
 
     Raises:
-        ValueError: a number with a fraction where a whole one is wanted.
+        ValueError: a number with a fraction where a whole one is wanted; an empty path.
     """
     said = str(hint)
+    lists = list(tokens.values() if isinstance(tokens, Mapping) else [tokens])
+    written = [token.value for token in itertools.chain(*lists)]
+    if "Path" in said and "" in written:
+        raise ValueError("an empty text is the name of no file or folder")
     if hint is int or ("int" in said and "float" not in said and "str" not in said):
-        lists = tokens.values() if isinstance(tokens, Mapping) else [tokens]
-        for token in itertools.chain(*lists):
-            if token.value and re.fullmatch(r"[-+]?[0-9]*\.[0-9]*", token.value):
-                raise ValueError(f"{token.value!r} is no whole number")
+        for value in filter(None, written):
+            if re.fullmatch(r"[-+]?[0-9]*\.[0-9]*", value):
+                raise ValueError(f"{value!r} is no whole number")
     return convert(hint, tokens)  # pyright: ignore[reportArgumentType] (it says less than it takes)
 
 

@@ -1,7 +1,8 @@
 """`count_in_index`: facts counted by an index that is asked for each pair, a few at a time."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from xlens.results import Result
 from xlens.wording import number_of
 
 Pair = tuple[str, str]
+_SHOWN = 6
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,14 @@ def count_in_index(
     Args:
         index: `InfiniGram`, `Elasticsearch`, or another that counts.
         facts: As `read_facts` gives them.
-        kept: JSON Lines to which every answer is added when it comes: the same call goes on with a
-            stopped one. Nothing in it is ever written again.
+        kept: JSON Lines to which every answer is added when it comes, with its digest: the same
+            call goes on with a stopped one. What is damaged in it is said, and asked again.
         concurrency: Most questions under way.
         progress: Show a bar.
 
     Raises:
-        ValueError: no facts, or pairs that this index can't be asked for.
+        ValueError: no facts, or pairs that this index can't be asked for: all of them are named,
+            before anything is asked.
         IndexFailure: a question has no answer; those under way are still waited for, and kept.
     """
     table = check_facts(facts)
@@ -80,6 +84,7 @@ def count_in_index(
         raise ValueError(f"concurrency is {concurrency}; accepted are 1 or more questions.")
     about = dict(index.about())
     pairs = list(dict.fromkeys(zip(table["subject"], table["object"], strict=True)))
+    _check_pairs(index, pairs)
     known = {} if kept is None else _answers(Path(kept), about)
     if kept is not None:
         files.make(Path(kept).absolute().parent)
@@ -99,6 +104,8 @@ def count_in_index(
             for task in wait(flight, return_when=FIRST_COMPLETED).done:
                 pair = flight.pop(task)
                 if (error := task.exception()) is not None:
+                    if isinstance(error, IndexFailure):
+                        error = IndexFailure(f"{pair[0]!r} with {pair[1]!r}: {error}")
                     failure = failure or error
                     continue
                 known[pair] = task.result()
@@ -120,31 +127,68 @@ def count_in_index(
     )
 
 
+def _check_pairs(index: Index, pairs: Sequence[Pair]) -> None:
+    """Refuse what can't be asked, all at once."""
+    refused: dict[Pair, ValueError] = {}
+    for pair in pairs:
+        try:
+            index.check(*pair)
+        except ValueError as error:
+            refused[pair] = error
+    if refused:
+        shown = ", ".join(f"{a!r} with {b!r}" for a, b in [*refused][:_SHOWN])
+        raise ValueError(
+            f"{len(refused)} of {len(pairs)} pairs can't be asked for: {shown}"
+            f"{', …' * (len(refused) > _SHOWN)}. The first: {next(iter(refused.values()))}"
+        )
+
+
 def _line(pair: Pair, found: Found, about: Mapping[str, Any]) -> str:
     subject, object_ = pair
     row = {"subject": subject, "object": object_, "n": found.n, "approx": found.approx}
-    return json.dumps({**row, "index": about}, ensure_ascii=False)
+    return files.sealed_json({**row, "index": about}, indent=None)
 
 
 def _answers(kept: Path, about: Mapping[str, Any]) -> dict[Pair, Found]:
-    """What this index, asked in this way, has answered; a line that a kill cut off is no answer."""
+    """What this index, asked in this way, has answered.
+
+    Raises:
+        ValueError: a file of somebody else, to which nothing is added.
+    """
     found: dict[Pair, Found] = {}
     if not kept.is_file():
         return found
-    for number, line in enumerate(kept.read_bytes().split(b"\n"), 1):
-        try:
-            row: Any = json.loads(line) if line.strip() else None
-        except ValueError:
+    *ended, last = kept.read_bytes().split(b"\n")
+    damaged: list[int] = []
+    ours = 0
+    for number, line in enumerate([*ended, last], 1):
+        if not line.strip():
             continue
+        row = _row(kept, line)
         if row is None:
+            damaged += [number] * (number <= len(ended))  # without an end, a kill cut it off
             continue
-        try:
-            if row["index"] == about:
-                pair = (str(row["subject"]), str(row["object"]))
-                found[pair] = Found(int(row["n"]), bool(row["approx"]))
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{str(kept)!r}, line {number} is no answer of an index: give a file that "
-                "count_in_index wrote, or a new one."
-            ) from None
+        ours += 1
+        if row["index"] == about:
+            found[row["subject"], row["object"]] = Found(row["n"], row["approx"])
+    if damaged and not ours:
+        raise ValueError(
+            f"{str(kept)!r}, line {damaged[0]} is no answer of an index: give a file that "
+            "count_in_index wrote, or a new one."
+        )
+    if damaged:
+        numbers = ", ".join(map(str, damaged[:_SHOWN])) + ", …" * (len(damaged) > _SHOWN)
+        _log.warning(
+            "%s: damaged, and not used: line %s. What stood there is asked again.", kept, numbers
+        )
     return found
+
+
+def _row(kept: Path, line: bytes) -> dict[str, Any] | None:
+    """What a line says; None if it is not what was written."""
+    try:
+        if "sha256" not in json.loads(line):
+            return None
+        return files.unsealed_json(kept, line, "")
+    except (ValueError, TypeError, RecursionError):
+        return None

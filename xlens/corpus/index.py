@@ -8,8 +8,10 @@ from urllib.parse import quote, urlsplit
 
 from xlens.checks import check_fields, typed
 from xlens.corpus.wire import Bounds, IndexFailure, post
+from xlens.keys import Mask
 
 USUAL = Bounds()
+_MOST = 1 << 53  # occurrences
 _JOINED = re.compile(r"(^|\s)(AND|OR)(\s|$)")
 
 
@@ -30,11 +32,19 @@ class Found:
 class Index(Protocol):
     """Something that can be asked how often two phrases occur together."""
 
+    def check(self, subject: str, object: str) -> None:
+        """Refuse, before anything is asked, what can't be.
+
+        Raises:
+            ValueError: phrases that can't be asked about; no key.
+        """
+        ...
+
     def count(self, subject: str, object: str) -> Found:
         """How often both occur.
 
         Raises:
-            ValueError: phrases that can't be asked about.
+            ValueError: as `check`.
             IndexFailure: no answer.
         """
         ...
@@ -82,13 +92,11 @@ class InfiniGram:
         check_fields(self)
         _check_address(self.url)
 
-    def count(self, subject: str, object: str) -> Found:
-        """Co-occurrences of the two.
+    def check(self, subject: str, object: str) -> None:
+        """Refuse what the API would read otherwise.
 
         Raises:
-            ValueError: a phrase with the word AND or OR in capitals, which the API would read as
-                two phrases.
-            IndexFailure: no answer.
+            ValueError: a phrase with the word AND or OR in capitals: that would be two phrases.
         """
         for phrase in (subject, object):
             if _JOINED.search(phrase):
@@ -96,9 +104,18 @@ class InfiniGram:
                     f"infini-gram can't be asked for {phrase!r}: AND and OR are its operators. "
                     "Leave the fact out."
                 )
+
+    def count(self, subject: str, object: str) -> Found:
+        """Co-occurrences of the two.
+
+        Raises:
+            ValueError: as `check`.
+            IndexFailure: no answer.
+        """
+        self.check(subject, object)
         body = {"index": self.index, "query_type": "count", "query": f"{subject} AND {object}"}
         body |= {"max_diff_tokens": self.max_diff_tokens, "max_clause_freq": self.max_clause_freq}
-        found = post(self.url, body, {}, self.bounds)
+        found = post(self.url, body, {}, self.bounds, Mask(None))
         if "error" in found:
             raise IndexFailure(f"{self.url} gave no count: {found['error']!s:.300}")
         approx = found.get("approx", False)
@@ -144,25 +161,37 @@ class Elasticsearch:
         check_fields(self)
         _check_address(self.url)
 
+    def check(self, subject: str, object: str) -> None:
+        """Any phrase can be asked about; a key that is needed must be there, and only there.
+
+        Raises:
+            ValueError: the key's variable is not set, or the key stands in what results record.
+        """
+        Mask(self._key()).require_absent(self.about())
+
+    def _key(self) -> str | None:
+        key = None if self.api_key_env is None else os.environ.get(self.api_key_env, "")
+        if key == "":
+            raise ValueError(f"The environment variable {self.api_key_env} holds no key.")
+        return key
+
     def count(self, subject: str, object: str) -> Found:
         """Documents that hold both.
 
         Raises:
-            ValueError: the key's variable is not set.
+            ValueError: as `check`.
             IndexFailure: no answer, or one of a part of the index only.
         """
-        headers: dict[str, str] = {}
-        if self.api_key_env is not None:
-            key = os.environ.get(self.api_key_env, "")
-            if not key:
-                raise ValueError(f"The environment variable {self.api_key_env} holds no key.")
-            headers["Authorization"] = f"ApiKey {key}"
+        self.check(subject, object)
+        key = self._key()
+        headers = {} if key is None else {"Authorization": f"ApiKey {key}"}
         phrases = [
             {"match_phrase": {self.text_field: {"query": phrase, "slop": 0}}}
             for phrase in (subject, object)
         ]
         url = f"{self.url.rstrip('/')}/{quote(self.index, safe=',*')}/_count"
-        found = post(url, {"query": {"bool": {"filter": phrases}}}, headers, self.bounds)
+        body = {"query": {"bool": {"filter": phrases}}}
+        found = post(url, body, headers, self.bounds, Mask(key))
         shards: Any = found.get("_shards")
         if isinstance(shards, dict) and shards.get("failed"):
             raise IndexFailure(
@@ -224,6 +253,6 @@ def index_of(
 
 def _whole(found: dict[str, Any], url: str) -> int:
     n: Any = found.get("count")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < _MOST:
         raise IndexFailure(f"{url} answers without a count: {found!s:.300}")
     return n

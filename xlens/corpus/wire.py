@@ -1,8 +1,9 @@
 """Asking a server over HTTP with bounds: tries, seconds and bytes are known beforehand."""
 
 import json
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -11,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from xlens.checks import check_fields
+from xlens.keys import Mask
 
 MAX_BYTES = 1 << 20
 """The largest answer that is read; a count takes a few hundred."""
@@ -67,9 +69,20 @@ _opener = build_opener(_Stays)
 
 
 def post(
-    url: str, body: Mapping[str, Any], headers: Mapping[str, str], bounds: Bounds
+    url: str,
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    bounds: Bounds,
+    mask: Mask,
 ) -> dict[str, Any]:
     """The JSON object that a server answers with.
+
+    Args:
+        url: Where to.
+        body: What is asked, as JSON.
+        headers: Of the request.
+        bounds: What it may cost.
+        mask: Blots the key out of whatever comes back.
 
     Raises:
         IndexFailure: none, after all tries; the message has the server's own words.
@@ -77,7 +90,7 @@ def post(
     data = json.dumps(body, ensure_ascii=False).encode()
     for number in range(1, bounds.tries + 1):
         try:
-            return _once(url, data, headers, bounds.timeout)
+            return _within(bounds.timeout, lambda: _once(url, data, headers, bounds.timeout, mask))
         except _Passing as error:
             if number == bounds.tries:
                 tries = f" after {number} tries" if number > 1 else ""
@@ -87,21 +100,42 @@ def post(
     raise AssertionError  # the last try returns or raises
 
 
-def _once(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> dict[str, Any]:
+def _within(seconds: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives, or no answer after so long, whatever a server does.
+
+    A socket's timeout begins anew with every byte: of headers, too, or of a handshake. The thread
+    that is left to such a server ends with it, or with the process.
+    """
+    found: list[dict[str, Any] | BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, name="xlens question", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    match found:
+        case [BaseException() as error]:
+            raise error
+        case [dict() as answer]:
+            return answer
+        case _:
+            raise _Passing(f"its answer took longer than {seconds:g} s")
+
+
+def _once(
+    url: str, data: bytes, headers: Mapping[str, str], timeout: float, mask: Mask
+) -> dict[str, Any]:
     request = Request(url, data, {"Content-Type": "application/json", **headers})
-    end = time.monotonic() + timeout
     try:
         with _opener.open(request, timeout=timeout) as response:
-            parts: list[bytes] = []
-            # A server that sends a byte now and then must not hold the count for ever.
-            while part := response.read1(_CHUNK):
-                parts.append(part)
-                if time.monotonic() > end:
-                    raise _Passing(f"its answer took longer than {timeout:g} s")
-                if len(parts) * _CHUNK > MAX_BYTES and sum(map(len, parts)) > MAX_BYTES:
-                    raise IndexFailure(f"{url} answers with more than {MAX_BYTES >> 20} MB.")
+            text = mask.kept(_read(url, response))
     except HTTPError as error:
-        said = _shown(error.read(_SHOWN * 4)) if error.fp else ""
+        with error:
+            said = _shown(_read(url, error), mask) if error.fp else ""
         what = f"status {error.code}{': ' if said else ''}{said}"
         if error.code not in _TRIED_AGAIN:
             raise IndexFailure(
@@ -110,14 +144,27 @@ def _once(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> 
             ) from None
         raise _Passing(what, _asked_pause(error)) from None
     except (OSError, HTTPException) as error:
-        raise _Passing(f"no answer ({getattr(error, 'reason', error)})") from None
+        what = _shown(str(getattr(error, "reason", error)), mask)
+        raise _Passing(f"no answer ({what})") from None
     try:
-        found: Any = json.loads(b"".join(parts))
+        found: Any = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise IndexFailure(f"{url} answers with no JSON object: {_shown(b''.join(parts))}")
+        raise IndexFailure(f"{url} answers with no JSON object: {_shown(text, mask)}")
     return cast(dict[str, Any], found)
+
+
+def _read(url: str, response: Any) -> str:
+    """A body, as far as there is room for it."""
+    parts: list[bytes] = []
+    room = MAX_BYTES
+    while part := response.read1(_CHUNK):
+        parts.append(part)
+        room -= len(part)
+        if room < 0:
+            raise IndexFailure(f"{url} answers with more than {MAX_BYTES >> 20} MB.")
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def _asked_pause(error: HTTPError) -> float:
@@ -126,5 +173,6 @@ def _asked_pause(error: HTTPError) -> float:
     return 0.0
 
 
-def _shown(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", "replace").split())[:_SHOWN]
+def _shown(text: str, mask: Mask) -> str:
+    """The beginning of a server's words, without the key: half of one is a key's half."""
+    return " ".join(mask.text(text).split())[:_SHOWN]

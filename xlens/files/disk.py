@@ -85,17 +85,18 @@ def publish(drafts: Mapping[Path, Path]) -> None:
 def append(path: Path, line: str) -> None:
     """Add a line to a file, down to the disk. A line cut off by a crash is ended first."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY
-    descriptor = os.open(path, flags, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = False
-        if size:
-            os.lseek(descriptor, -1, os.SEEK_END)
-            torn = os.read(descriptor, 1) != b"\n"
-        _write_all(descriptor, ("\n" * torn + line + "\n").encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _named(path):
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = False
+            if size:
+                os.lseek(descriptor, -1, os.SEEK_END)
+                torn = os.read(descriptor, 1) != b"\n"
+            _write_all(descriptor, ("\n" * torn + line + "\n").encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     if not size:
         sync(path.parent)
 

@@ -216,11 +216,11 @@ def present(folder: Path, header: str) -> bool:
 # --- single files ---
 
 
-def sealed_json(fields: Mapping[str, Any], *, sort: bool = True) -> str:
-    """`fields` as JSON with its own SHA-256, sorted or in their order."""
+def sealed_json(fields: Mapping[str, Any], *, sort: bool = True, indent: int | None = 1) -> str:
+    """`fields` as JSON with its own SHA-256, sorted or in their order; a line without `indent`."""
     own = sha256(_plain(fields).encode("utf-8", "surrogatepass")).hexdigest()
     return json.dumps(
-        {**fields, _OWN: own}, indent=1, sort_keys=sort, ensure_ascii=False, allow_nan=False
+        {**fields, _OWN: own}, indent=indent, sort_keys=sort, ensure_ascii=False, allow_nan=False
     )
 
 

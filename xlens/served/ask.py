@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from xlens.keys import Mask
 from xlens.prompts import Prompt
 from xlens.served.answers import Answer, check_answer
-from xlens.served.keys import Mask
 from xlens.served.model import ServedModel, read_key
 from xlens.served.wire import OversizedError, connect
 from xlens.store import StoreError
@@ -67,7 +67,9 @@ def ask(
             if failures:
                 return
             try:
-                answer = mask.answer(await _answer(client, served, question))
+                answer = await _answer(client, served, question)
+                words = {name: mask.kept(getattr(answer, name)) for name in _WORDS}
+                answer = replace(answer, **words)
             except Exception as error:  # whatever a server may drive the client to
                 told = _explained(served, question, error, mask)
                 if isinstance(error, openai.BadRequestError) and served.refused == "empty":

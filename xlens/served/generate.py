@@ -13,11 +13,11 @@ from tqdm import tqdm
 from xlens.checks import check_seed, typed
 from xlens.engine import Generations
 from xlens.engine.generate import GENERATION
+from xlens.keys import Mask
 from xlens.prompts import Prompt, Prompts
 from xlens.results import analysed, versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
-from xlens.served.keys import Mask
 from xlens.served.model import ServedModel, check_temperature, read_key
 from xlens.store import Store, digest
 

@@ -10,20 +10,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SECONDS, ROOM, LONGEST = 20, 1 << 30, 10_000_000
-"""What writing a chat may take: time, bytes of memory, characters of text."""
+SECONDS, ROOM, LONGEST = 3, 1 << 30, 10_000_000
+"""What writing a chat may take: seconds, bytes of memory, characters of text."""
 
-_NO_ROOM = 3
+_NO_ROOM, _NO_END = 3, 4
 _CHILD = """
-import json, signal, sys
+import json, os, signal, sys, threading
 from transformers.utils.chat_template_utils import render_jinja_template
 (seconds, room, longest), template, turns, values = json.load(sys.stdin)
 if hasattr(signal, "setitimer"):
-    # The system ends the process: no step of the template can put that off.
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # The system ends the process: no step of the template can put that off. Its own seconds: on a
+    # busy machine any template takes long.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     import resource, psutil
     most = psutil.Process().memory_info().vms + room
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+else:
+    watch = threading.Timer(10 * seconds, os._exit, [4])
+    watch.daemon = True
+    watch.start()
 try:
     (text,), _ = render_jinja_template([turns], chat_template=template, **values)
 except (MemoryError, OverflowError):
@@ -69,7 +74,7 @@ def _fault(asked: Any) -> str:
         code = done.returncode
     except subprocess.TimeoutExpired:
         code = -1
-    if code < 0:
+    if code < 0 or code == _NO_END:
         return f"The chat template does not come to an end within {SECONDS} s."
     if code == _NO_ROOM:
         return (

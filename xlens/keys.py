@@ -1,12 +1,9 @@
-"""The key stays out of everything that is written, also where a server sends it back."""
+"""A server's key stays out of everything that is written, also where the server sends it back."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
-
-from xlens.served.answers import Answer
 
 HIDDEN = "***"
 # Servers without keys are given words such as "EMPTY" or "x". These are no secrets, and blotting
@@ -37,12 +34,9 @@ class Mask:
             text = text.replace(form, HIDDEN)
         return text
 
-    def answer(self, answer: Answer) -> Answer:
-        """An answer without the key, in any of its fields."""
-        if len(self._key) < _SECRET:
-            return answer
-        words = {name: self.text(getattr(answer, name)) for name in ("text", "finish", "model")}
-        return replace(answer, **words)
+    def kept(self, text: str) -> str:
+        """`text` that means something by itself, without the key if that is a secret."""
+        return text if len(self._key) < _SECRET else self.text(text)
 
     def require_absent(self, written: Mapping[str, Any]) -> None:
         """Refuse a key among what results record.
