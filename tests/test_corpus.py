@@ -258,6 +258,14 @@ def test_damage_midway_is_reported_skipped_and_counted(tmp_path, monkeypatch, pa
     assert "1 damaged parts, skipped: " in str(found)
 
 
+def test_a_document_without_an_end_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LONGEST", 1 << 20)
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"Paris France\n" + b"a" * (1 << 22)))
+    (*_, last) = sources.blocks(path, Reading(), size=1 << 10)
+    assert last.end == 13 and "after 13 bytes: a document of more than 1 MB" in str(last.problems)
+
+
 def test_a_damaged_row_group_leaves_the_others(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": DOCUMENTS}), path, row_group_size=60, use_dictionary=False)

@@ -15,7 +15,7 @@ from xlens.cli import main
 from xlens.cli.store import _age
 from xlens.engine import harvest_to_store
 from xlens.files import Lease
-from xlens.store import Entry, Store, listing
+from xlens.store import Entry, Store, seen
 
 
 def settled(entry: Entry) -> Entry:
@@ -37,8 +37,8 @@ def test_what_is_remembered_is_not_read_again(
         settled(fill(store.entry({**KEY, "n": n}, shards=1)))
     before = store.entries()
     looked: list[Path] = []
-    look = listing._look
-    monkeypatch.setattr(listing, "_look", lambda path: looked.append(path) or look(path))
+    look = seen.look
+    monkeypatch.setattr(seen, "look", lambda path: looked.append(path) or look(path))
     assert store.entries() == before and looked == []
     (store.root / ".index.json").write_text("{")
     assert store.entries() == before and len(looked) == 3
@@ -67,7 +67,46 @@ def test_a_change_is_seen(store: Store) -> None:
 def test_what_is_new_is_not_remembered(store: Store) -> None:
     fill(store.entry(KEY, shards=1))
     store.entries()
-    assert json.loads((store.root / ".index.json").read_text())["entries"] == {}
+    assert seen.remembered(store.root) == ({}, 0)
+
+
+def test_what_is_finished_is_never_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        fill(store.entry({**KEY, "n": n}, shards=1, about={"model": "tiny"}))
+    known, _ = seen.remembered(store.root)
+    wanted = {path.name: list(seen.look(path)) for path in store._folders()}
+    assert {name: json.loads(json.dumps(told)) for name, (_, *told) in known.items()} == json.loads(
+        json.dumps(wanted)
+    )
+    look = seen.look
+    monkeypatch.setattr(seen, "look", lambda path: pytest.fail(f"{path} is looked at"))
+    assert len(store.entries()) == 3
+    monkeypatch.setattr(seen, "look", look)
+    again = store.entry({**KEY, "n": 0}, shards=1)  # its last use is another
+    monkeypatch.setattr(seen, "look", lambda path: pytest.fail(f"{path} is looked at"))
+    assert seen.remembered(store.root)[0].keys() == {again.id}
+    monkeypatch.setattr(seen, "look", look)
+    again.drop([0])
+    assert seen.remembered(store.root)[0] == {again.id: [None]}
+    assert {info.done for info in store.entries()} == {0, 1}
+
+
+def test_a_damaged_index_is_no_index(store: Store) -> None:
+    entries = [fill(store.entry({**KEY, "n": n}, shards=1)) for n in range(2)]
+    before, new = store.entries(), store.root / ".index.new"
+    for entry in entries:
+        seen.remember(entry.path)
+    size = str(before[0].size).encode()
+    lines = new.read_bytes()
+    for entry in entries:
+        settled(entry)
+    before = store.entries()
+    index = (store.root / ".index.json").read_bytes()
+    for path, text in ((new, lines), (store.root / ".index.json", index)):
+        assert size in text
+        for changed in (text.replace(size, size[::-1]), text[:-3], b"\xff\n", b"[]", b""):
+            path.write_bytes(changed)
+            assert store.entries() == before
 
 
 def test_ls_shows_model_prompts_verb_and_age(

@@ -11,7 +11,7 @@ from xlens.terminal import show_table
 from xlens.wording import number_of
 
 if TYPE_CHECKING:
-    from xlens.store import Store
+    from xlens.store import EntryInfo, Store
 
 app = App(name="store", help="List, check and clear what the core has computed and kept.")
 _UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
@@ -31,31 +31,13 @@ def ls(*, root: Path | None = None) -> None:
         root: Folder of the store; default: the one in the user's cache (`XLENS_CACHE` moves it).
     """
     from xlens.store import EPOCH
+    from xlens.store.listing import without_collecting
 
     store = _store(root)
-    entries = store.entries()
-    now = datetime.now(UTC)
-    rows: list[list[str]] = []
-    for entry in entries:
-        state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
-        epoch = entry.about["epoch"]
-        if entry.problem is None and epoch != EPOCH:
-            state += f", of epoch {epoch or 'none'}: never served (prune --old)"
-        n, n_layers = entry.about["prompts"], entry.about["layers"]
-        tags = ", ".join(entry.about["languages"] or ())
-        asked = "? prompts" if n is None else number_of(n, "prompt")
-        rows.append(
-            [
-                entry.id[:12],
-                f"{entry.size / 1e6:.1f} MB",
-                _age(now - entry.used),
-                entry.about["verb"] or "?",
-                entry.about["model"] or "?",
-                f"{asked} ({tags})" if tags else asked,
-                "" if n_layers is None else number_of(n_layers, "layer"),
-                state,
-            ]
-        )
+    with without_collecting():
+        entries = store.entries()
+        now = datetime.now(UTC)
+        rows = [_row(entry, now, EPOCH) for entry in entries]
     if len(rows) > _MANY:  # to lay them out as a table would take minutes
         print("\n".join(map("\t".join, rows)))
     elif rows:
@@ -152,6 +134,26 @@ def _store(root: Path | None) -> "Store":
     if root is not None and not root.is_dir():
         raise ValueError(f"No folder {str(root)!r}: --root takes that of a store, or leave it out.")
     return Store(root)
+
+
+def _row(entry: "EntryInfo", now: datetime, current: int) -> list[str]:
+    state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
+    epoch = entry.about["epoch"]
+    if entry.problem is None and epoch != current:
+        state += f", of epoch {epoch or 'none'}: never served (prune --old)"
+    n, n_layers = entry.about["prompts"], entry.about["layers"]
+    tags = ", ".join(entry.about["languages"] or ())
+    asked = "? prompts" if n is None else number_of(n, "prompt")
+    return [
+        entry.id[:12],
+        f"{entry.size / 1e6:.1f} MB",
+        _age(now - entry.used),
+        entry.about["verb"] or "?",
+        entry.about["model"] or "?",
+        f"{asked} ({tags})" if tags else asked,
+        "" if n_layers is None else number_of(n_layers, "layer"),
+        state,
+    ]
 
 
 def _age(since: timedelta) -> str:

@@ -21,6 +21,7 @@ TEXT, JSON_LINES, PARQUET = (".txt", ".text"), (".jsonl", ".ndjson", ".json"), (
 _PEEK = 1 << 16
 _READ = 1 << 16  # what lies before damage is read up to less than this
 _BLOCK = 1 << 22
+_LONGEST = 1 << 30  # bytes of a document: a packed file may hold one without an end
 _ROWS = 256
 _BROKEN = (OSError, EOFError, ValueError, lzma.LZMAError)
 _BLANK = re.compile(rb"\n[ \t\r]*\n")
@@ -191,6 +192,9 @@ def _pieces(path: Path, how: Reading, size: int) -> Generator[Block]:
             except _BROKEN as error:
                 part = b""
                 damage = (Problem(DAMAGED, f"after {end + held:,} bytes: {error}"),)
+            if held + len(part) > max(size, _LONGEST):
+                long = f"after {end:,} bytes: a document of more than {_LONGEST >> 20:,} MB"
+                part, damage = b"", (Problem(DAMAGED, long),)
             more = bool(part)
             waiting.append(part)
             held += len(part)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xlens import files
-from xlens.store import journal
+from xlens.store import journal, seen
 from xlens.store.claims import Claims
 from xlens.store.errors import DamagedShardError, StoreError, explained, listed
 from xlens.store.journal import Contents, ShardRecord
@@ -279,6 +279,7 @@ class Entry:
                 text = journal.manifest_bytes(whole)
                 files.publish({self._records.manifest: files.draft(self._records.manifest, [text])})
                 journal.write_event(self._records.journal, "finish")
+                seen.remember(self.path)
 
     def drop(self, shards: Sequence[int]) -> None:
         """Forget shards and delete their files, so that they are computed again.
@@ -297,6 +298,7 @@ class Entry:
                 files.remove(self.path / tensors_name(shard))
                 files.remove(self.path / rows_name(shard))
             files.sync(self.path)
+            seen.forget(self.path)
 
     def prepare(self) -> None:
         """Make the folder and begin the journal; clean up after dead writers.

@@ -11,13 +11,14 @@ from typing import Any, cast
 
 from xlens import files
 from xlens.checks import wrong_type
-from xlens.store import journal
+from xlens.store import journal, seen
 from xlens.store.entry import Entry
 from xlens.store.errors import DamagedShardError, StoreError, explained
 from xlens.store.journal import MANIFEST, contents_of
 from xlens.store.keys import EPOCH, entry_id, plain
-from xlens.store.listing import headless, in_use, is_empty, listing
+from xlens.store.listing import in_use, listing, without_collecting
 from xlens.store.reports import Damage, EntryInfo, Pruned, Verification
+from xlens.store.seen import headless, is_empty
 from xlens.store.shards import Shard
 
 LOCK_SECONDS = 120.0  # it is held for a rename and a line of the journal at a time
@@ -96,6 +97,7 @@ class Store:
             if entry.complete:
                 with suppress(OSError):  # a read-only store has no last use
                     os.utime(entry.path / MANIFEST)
+                    seen.remember(entry.path)
             else:
                 entry.prepare()
         return entry
@@ -111,9 +113,9 @@ class Store:
 
     def entries(self) -> list[EntryInfo]:
         """Every entry, the last used first."""
-        with explained("listing the entries", self.root):
+        with explained("listing the entries", self.root), without_collecting():
             infos = listing(self.root, self._names())
-        return sorted(infos, key=attrgetter("used", "id"), reverse=True)
+            return sorted(infos, key=attrgetter("used", "id"), reverse=True)
 
     def verify(
         self, id: str | None = None, *, full: bool = True, repair: bool = False
