@@ -741,3 +741,63 @@ def test_top_level_names():
     assert xlens.cldr_choices is cldr_choices
     assert xlens.read_choices is read_choices
     assert xlens.score_choices is score_choices
+
+
+# --- classes ---
+
+
+def topics(n=3):
+    words = ("sports", "travel")
+    rows = [
+        {"id": f"s{k}", "language": tag, "question": f"text {k}", "options": words, "gold": k % 2}
+        for k in range(n)
+        for tag in ("en", "de")
+    ]
+    return Choices(pd.DataFrame(rows), "mine")
+
+
+def test_labels_in_a_language_of_ones_own():
+    found = topics().with_labels({"de": {"sports": "Sport", "travel": "Reisen"}})
+    assert found.items("de")["s1"].options == ("Sport", "Reisen")
+    assert found.items("en")["s1"].options == ("sports", "travel")
+    assert found.gold == topics().gold
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"sports": "Sport", "travel": "Reisen", "trips": "Fahrten"}, "could never be chosen"),
+        ({"sports": "Sport"}, "lack a word for travel"),
+        ({"sports": "Sport", "travel": "SPORT"}, "have one word"),
+    ],
+)
+def test_labels_that_cannot_be(labels, said):
+    with pytest.raises(ValueError, match=said):
+        topics().with_labels({"de": labels})
+
+
+@pytest.mark.skipif(not Path("/work/shared/data/sib200").is_dir(), reason="SIB-200 is not here")
+def test_sib200_splits_share_no_sentence():
+    place = Path("/work/shared/data/sib200")
+    parts = {
+        split: read_choices(place, layout="sib200", languages=["en", "de"], split=split)
+        for split in ("train", "dev", "test")
+    }
+    ids = [set(part.ids) for part in parts.values()]
+    assert sum(map(len, ids)) == len(set.union(*ids)) == 1004
+    assert len(parts["test"]) == 204 and parts["test"].items("de")[parts["test"].ids[0]].mark == "→"
+
+
+def test_a_topic_that_is_none_is_refused(tmp_path):
+    for tag in ("eng_Latn", "deu_Latn"):
+        (tmp_path / tag).mkdir()
+        (tmp_path / tag / "test.tsv").write_text("index_id\tcategory\ttext\n1\tcooking\tSoup.\n")
+    with pytest.raises(ValueError, match=r"test\.tsv.*\"category\" is \"cooking\""):
+        read_choices(tmp_path, layout="sib200")
+
+
+def test_two_way_choices_in_the_papers_twenty_languages_need_no_data_set():
+    tags = [*"en de fr sv es ru nl it ja sl pl bg nb ms is hi th sw bn".split(), "zh-Hans"]  # noqa: SIM905
+    found = cldr_choices(tags, ["code-territory"], n_options=2, identical="keep")
+    assert len(found.languages) == 20 and len(found) > 60
+    assert {len(item.options) for item in found.items("th").values()} == {2}

@@ -17,6 +17,7 @@ _PUBLIC = {
     "Leaderboard": "steps.leaderboard",
     "LensStudy": "lens",
     "Loading": "loading",
+    "NeuronsStudy": "neurons",
     "Outcome": "running.runner",
     "PhasesStudy": "phases",
     "Plan": "work",

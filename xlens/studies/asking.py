@@ -13,7 +13,7 @@ from xlens.studies.study import Study
 if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
 
-Layout = Literal["jsonl", "xcopa", "belebele", "global-mmlu", "m-mmlu", "bmlama"]
+Layout = Literal["jsonl", "xcopa", "belebele", "global-mmlu", "m-mmlu", "bmlama", "sib200"]
 CLDR = "cldr"
 OWN = "items"
 """What the caller's own questions are called, where they come without a name."""

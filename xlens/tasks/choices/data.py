@@ -171,6 +171,49 @@ class Choices(Parallel):
             found = found[(found["first"] == first) | (found["second"] == first)]
         return found.reset_index(drop=True)
 
+    @typed
+    def with_labels(self, labels: Mapping[str, Mapping[str, str]]) -> Self:
+        """The same items with their options in other words, for classes that all items share.
+
+        Gold stays the number of the class, so that no word of an answer key has to match another.
+
+        Args:
+            labels: By language, the word of each option as it is now: `{"de": {"sports":
+                "Sport"}}`. Languages that aren't named keep their words (English ones, say).
+
+        Raises:
+            ValueError: a language that isn't here, a word for an option that no item has (it could
+                never match), an option without a word, or two options with one word.
+        """
+        given = {self.require([tag])[0]: dict(words) for tag, words in labels.items()}
+        there = {tag: self._classes(tag) for tag in given}
+        for tag, words in given.items():
+            if unknown := sorted(set(words) - set(there[tag])):
+                raise ValueError(
+                    f"Labels in {tag}: {unknown[0]!r} is no option of {self.source}, so that "
+                    f"{words[unknown[0]]!r} could never be chosen; there are "
+                    f"{', '.join(there[tag][:12])}."
+                )
+            if lacking := [name for name in there[tag] if not words.get(name, "").strip()]:
+                raise ValueError(f"Labels in {tag} lack a word for {', '.join(lacking[:12])}.")
+            by_word = {folded(word): name for name, word in words.items()}
+            if len(by_word) < len(words):
+                twice = next(n for n, w in words.items() if by_word[folded(w)] != n)
+                raise ValueError(
+                    f"Labels in {tag}: {twice!r} and {by_word[folded(words[twice])]!r} have one "
+                    f"word, {words[twice]!r}; give each class its own."
+                )
+        rows = zip(self.frame["language"], self.frame["options"], strict=True)
+        options: list[Any] = [
+            tuple(given[tag][name] for name in own) if tag in given else own for tag, own in rows
+        ]
+        return type(self)(self.frame.assign(options=options), self.source, self.dropped)
+
+    def _classes(self, language: str) -> tuple[str, ...]:
+        """Every option of a language once, in order of first appearance."""
+        mine = self.frame[self.frame["language"] == language]["options"]
+        return tuple(dict.fromkeys(name for own in mine for name in own))
+
     def without_identical(self, pivot: str | None = None) -> Self:
         """The items of which no option is the same string in two languages; see `identical`.
 

@@ -105,6 +105,28 @@ def _bmlama(row: Record, line: int, split: str) -> dict[str, Any]:
     }
 
 
+TOPICS = (
+    *("science/technology", "travel", "politics", "sports", "health", "entertainment"),
+    "geography",
+)
+"""The classes of SIB-200, which are also their English words."""
+
+
+def _sib200(row: Record, line: int, split: str) -> dict[str, Any]:
+    topic = row.text("category").strip()
+    if topic not in TOPICS:
+        row.wrong("category", f"one of {', '.join(TOPICS)}")
+    # index_id is the sentence's in every language and split, so none is in two splits.
+    return {
+        "id": row.name("index_id"),
+        "question": row.text("text"),
+        "options": list(TOPICS),
+        "gold": TOPICS.index(topic),
+        "mark": "→",
+        "kind": "topic",
+    }
+
+
 def _letter(row: Record) -> int:
     answer = row["answer"]
     text = answer.strip().upper() if isinstance(answer, str) else ""
@@ -138,5 +160,6 @@ LAYOUTS: Mapping[str, Layout] = {
         _mmlu,
         "alexandrainst/m_mmlu",
     ),
+    "sib200": Layout(("index_id", "category", "text"), _sib200, "Davlan/sib200"),
     "bmlama": Layout(("Prompt", "Ans", "Candidate Ans"), _bmlama),
 }

@@ -48,7 +48,8 @@ def read_choices(
     The others are data sets as published, a file per language or all its shards (`.jsonl`,
     `.json`, `.csv`, `.tsv`, `.parquet`), its name or its folder's a language: `xcopa`
     (`zh/test.zh.jsonl`), `belebele` (`deu_Latn.jsonl`), `global-mmlu`, `m-mmlu`, `bmlama`
-    (`fr.tsv`, parallel by line).
+    (`fr.tsv`, parallel by line), `sib200` (`deu_Latn/test.tsv`; the seven topics are options in
+    English, see `Choices.with_labels`).
 
     Args:
         path: A file of the plain layout, or a folder.
@@ -100,7 +101,7 @@ def download_choices(
     """Read parallel items from the hub, through the package `datasets`.
 
     Args:
-        layout: `xcopa`, `belebele`, `global-mmlu`, `m-mmlu` or, with `name`, `bmlama`.
+        layout: `xcopa`, `belebele`, `global-mmlu`, `m-mmlu`, `sib200` or, with `name`, `bmlama`.
         languages: As in `read_choices`; a configuration of the data set is a language.
         split: A split of the data set; None: `test`.
         name: Of the data set on the hub, if another holds this layout.

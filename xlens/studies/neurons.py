@@ -1,0 +1,108 @@
+"""`xlens neurons`: which units belong to a language, and what happens without them?"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from xlens.checks import check_least
+from xlens.languages import standardize_all
+from xlens.studies.study import Kept, Step, Study
+from xlens.studies.work import Work
+
+if TYPE_CHECKING:
+    from xlens.models import HookedModel
+    from xlens.models.sources import Outline
+    from xlens.prompts import Prompts
+
+TALLY, NEURONS, OVERLAP, EFFECTS = "tally", "neurons", "overlap", "effects"
+Layout = Literal["jsonl", "squad", "mgsm", "xcopa", "belebele", "global-mmlu", "m-mmlu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronsStudy(Study):
+    """Which units of the MLPs belong to a language (LAPE), and what happens without them?
+
+    ```
+    xlens neurons gemma-3-270m --text en=english.txt de=german.txt sw=swahili.txt
+    xlens neurons gemma-3-270m --questions data/xquad --layout squad --languages en de zh
+    xlens neurons atlas --languages en de hi --least-tokens 300
+    ```
+
+    Counts at how many of a language's tokens each unit is active, keeps those that few languages
+    activate, and switches each language's off: how much worse is text predicted, in that language
+    and in the others, than with as many units drawn at random?
+
+    Attributes:
+        text: Files, a text a line, with their languages: de=FILE, or named by it (wiki.de.txt).
+        questions: Parallel questions instead: a file, or a folder in the --layout.
+        layout: Of --questions.
+        languages: Of the questions; with neither --text nor --questions those made from CLDR.
+        top: Share of all units that are kept.
+        filter_rate: Quantile of all probabilities above which a unit is active often enough.
+        least_tokens: Of each language.
+        how: What is done to a language's units: off, mean (their own average) or boost.
+        n_texts: Texts of each language that effects are measured on, drawn with seed.
+        effects: Measure them.
+    """
+
+    COMMAND: ClassVar[str] = "neurons"
+
+    text: tuple[str, ...] = ()
+    questions: str | None = None
+    layout: Layout = "jsonl"
+    languages: tuple[str, ...] = ()
+    top: float = 0.01
+    filter_rate: float = 0.95
+    least_tokens: int = 1000
+    how: Literal["off", "mean", "boost"] = "off"
+    n_texts: int = 40
+    effects: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.languages:
+            object.__setattr__(self, "languages", standardize_all(self.languages))
+        check_least(self, least_tokens=1, n_texts=2)
+        if self.text and self.questions:
+            raise ValueError("--text and --questions: give one of the two.")
+
+    def read(self) -> "Prompts":
+        """Texts in several languages."""
+        from xlens.studies.steps.neurons import read_texts
+
+        return read_texts(self)
+
+    def parts(self, data: "Prompts") -> tuple[str, ...]:
+        """As `Study.parts`."""
+        return (TALLY, NEURONS, OVERLAP, *([EFFECTS] if self.effects else []))
+
+    def work(self, data: "Prompts", model: "Outline | HookedModel") -> dict[str, Work]:
+        """As `Study.work`."""
+        from xlens.studies.work import passes
+
+        return {TALLY: passes(model.tokenizer, list(data))}
+
+    def digest(self, data: "Prompts") -> dict[str, Any]:
+        """As `Study.digest`: every text."""
+        from xlens.store import digest
+
+        return {"text": digest([[p.id, p.language, p.text] for p in data])}
+
+    def described(self, data: "Prompts") -> dict[str, Any]:
+        """As `Study.described`."""
+        return {"texts": {tag: sum(p.language == tag for p in data) for tag in data.languages}}
+
+    def steps(self, data: "Prompts", model: "HookedModel", kept: Kept) -> Iterable[Step]:
+        """As `Study.steps`."""
+        from xlens.studies.steps.neurons import neuron_steps
+
+        yield from neuron_steps(self, data, model, kept)
+
+    def taken(self, data: Any) -> "Prompts":
+        """As `Study.taken`."""
+        from xlens.checks import wrong_type
+        from xlens.prompts import Prompts
+
+        if not isinstance(data, Prompts):
+            raise wrong_type("data of a NeuronsStudy", data, "Prompts")
+        return data
