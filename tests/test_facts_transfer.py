@@ -9,6 +9,7 @@ from xlens.acquisition import fact_likeness, pathways, transfer, transfer_curves
 from xlens.acquisition.transfer import likeness_table
 from xlens.activations import Activations, SlotValues
 from xlens.models.series import Checkpoint
+from xlens.report.fact_transfer import _held_against
 from xlens.stats import Resampling, generator
 from xlens.testbed.planted import FactWorld, fact_world
 
@@ -143,7 +144,7 @@ def test_planted_transfer_is_found_by_group_and_by_the_model() -> None:
         for term in ("log frequency", "right in the pivot", "similarity"):
             assert paths.loc[(slot, "all", term), "low"] > 0, term
         assert paths.loc[(slot, "all", "both"), "p"] < 1e-3
-    assert found.middle == (1, 3)
+    assert found.middle == (1, 3) and found.truth.empty
     with pytest.raises(ValueError, match="have states but no answer"):
         transfer(likeness_of(made, 1, aligned=True), answers.iloc[5:], rule="word")
     with pytest.raises(ValueError, match=r"lack the columns \['exact'\]"):
@@ -221,6 +222,26 @@ def test_what_cannot_be_fitted_has_no_number() -> None:
         pathways(cells.assign(frequency=-1))
     with pytest.raises(ValueError, match=r"lack the columns \['right'\]"):
         pathways(cells.drop(columns="right"))
+
+
+def test_what_is_known_of_the_text_stands_beside() -> None:
+    """By hand: 30 of 40 hidden facts right, 10 of 40 that nothing states."""
+    random, ids = generator(0), [f"f{n}" for n in range(80)]
+    home, other = random.normal(size=(2, 2, 2, 80, 4))
+    flags = flagged(ids, ("en", "de"), ["a"] * 80)
+    like = fact_likeness(held(home, "en", ids), [held(other, "de", ids)], flags)
+    right = [n % 40 < (30 if n < 40 else 10) for n in range(80)]
+    table = pd.DataFrame({"id": ids * 2, "language": ["en"] * 80 + ["de"] * 80, "relation": "a"})
+    table["word"], table["group"] = right * 2, (["hidden"] * 40 + ["control"] * 40) * 2
+    found = transfer(like, table, rule="word", resampling=FAST)
+    (row,) = found.truth.to_dict("records")
+    assert (row["language"], row["n"], row["control_n"]) == ("de", 40, 40)
+    assert row["share"] == 0.75 and row["control"] == 0.25
+    assert row["p"] == pytest.approx(7.4374e-06, rel=1e-3)
+    (said,) = _held_against(found, {"en": "English", "de": "German"})
+    assert "German 0.75 (0.25); more by test (p < .01) in 1 of 1 languages" in said
+    alone = table.assign(group="hidden")
+    assert transfer(like, alone, rule="word", resampling=FAST).truth.empty
 
 
 def test_the_last_groups_are_followed_back() -> None:

@@ -1,13 +1,14 @@
 """`Transfer`: are facts more like their pivot's where they may have come from it, and tested so?"""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from xlens.acquisition.counterfactual import CONTROL, HIDDEN
 from xlens.acquisition.likeness import KINDS, MEASURES, FactLikeness
 from xlens.acquisition.pathways import COLUMNS, pathways
 from xlens.acquisition.recall import ALL
@@ -35,6 +36,7 @@ BY: Mapping[str, tuple[str, ...]] = {
 }
 """What facts are grouped by, and the groups; of `sets` they are the facts' own."""
 SUBJECT = "subject:last"
+_TRUTH = ("language", "n", "share", "control_n", "control", "p")
 _SAME = {SUBJECT: ("same_object", "same_subject")}
 """Cells left out of a slot: the same word has the same states, whatever is known of it."""
 
@@ -54,6 +56,9 @@ class Transfer(Result):
         pivot: What languages are compared with.
         rule: By which an answer is right.
         middle: The first and last layer that the model's similarity is the mean of.
+        truth: Where facts are known to be `hidden` from a language's text, and others (`control`)
+            from all: `language n share control_n control p`, the latter of Fisher's exact test,
+            one-sided: more hidden facts right than facts that nothing states. Else empty.
     """
 
     table: pd.DataFrame
@@ -62,6 +67,7 @@ class Transfer(Result):
     pivot: str
     rule: str
     middle: tuple[int, ...]
+    truth: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
@@ -129,6 +135,7 @@ def transfer(
         pivot=likeness.pivot,
         rule=rule,
         middle=(ends[0], ends[-1]),
+        truth=_truth(cells),
     )
 
 
@@ -258,6 +265,24 @@ def _answered(likeness: FactLikeness, answers: pd.DataFrame, rule: str) -> pd.Da
             f"({row['language']}): give the answers to the same facts."
         )
     return found.astype({"right": bool, "pivot_right": bool})
+
+
+def _truth(cells: pd.DataFrame) -> pd.DataFrame:
+    from scipy.stats import fisher_exact
+
+    rows: list[dict[str, Any]] = []
+    if "group" in cells:
+        for tag, own in cells.groupby("language", sort=False):
+            right = [own.loc[own["group"] == name, "right"] for name in (HIDDEN, CONTROL)]
+            if not all(map(len, right)):
+                continue
+            told = [[int(r.sum()), int((~r).sum())] for r in right]
+            tested: Any = fisher_exact(told, alternative="greater")
+            p = float(tested.pvalue)
+            hidden, control = ((len(r), float(r.mean())) for r in right)
+            values = (tag, *hidden, *control, p)
+            rows.append(dict(zip(_TRUTH, values, strict=True)))
+    return pd.DataFrame(rows)
 
 
 def _groups(

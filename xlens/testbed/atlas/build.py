@@ -102,12 +102,19 @@ def train_atlas(
         files.write(out / "corpus" / f"{name}.parquet", corpus.to_parquet(index=False))
         options = options_of[name]
         packed = encode(corpus, tokenizer, options)
-        fit(model, packed, options, folder, revisions=name == "base", progress=progress)
+        fit(
+            model,
+            packed,
+            options,
+            folder,
+            revisions=name == "base",
+            tokenizer=tokenizer,
+            progress=progress,
+        )
         _save_whole(model, folder / "weights.safetensors")
         export(model, folder / "final")
         (folder / STATE).unlink()
-        for checkpoint in [*folder.glob("step*"), folder / "final"]:
-            save_tokenizer(tokenizer, checkpoint)
+        save_tokenizer(tokenizer, folder / "final")
     return trained_curves(out)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from xlens import files
 from xlens.checks import check_seed
 from xlens.testbed.atlas.packing import Packed, batch, pack
+from xlens.testbed.atlas.tokenizer import save_tokenizer
 
 CURVE = ("step", "tokens", "loss", "learning_rate", "seconds")
 STATE = "state.pt"
@@ -91,6 +92,7 @@ def fit(
     folder: Path,
     *,
     revisions: bool = False,
+    tokenizer: Any = None,
     stop_at: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -102,6 +104,7 @@ def fit(
         options: How.
         folder: Gets `state.pt`, `loss.csv`, and `step*/` if `revisions`.
         revisions: Keep the weights after steps 1, 2, 4, 8, …
+        tokenizer: Saved beside them, so that they can be asked while training goes on.
         stop_at: Stop after this step, as if interrupted, with the state saved.
         progress: Show a bar.
 
@@ -139,6 +142,8 @@ def fit(
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             if revisions and (step + 1) & step == 0:
                 export(model, folder / f"step{step + 1}")
+                if tokenizer is not None:
+                    save_tokenizer(tokenizer, folder / f"step{step + 1}")
             if (step + 1) % options.keep_every == 0:
                 _keep(model, optimizer, curve, folder, options, n_steps)
     _keep(model, optimizer, curve, folder, options, n_steps)
