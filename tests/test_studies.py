@@ -54,6 +54,13 @@ def here(tmp_path, monkeypatch):
         for tag in ("en", "de", "ru")
     ]
     Path("facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    words = ["river", "moon", "town", "harbour", "stone", "wall", "gate", "house", "road", "cat"]
+    texts = [
+        {"text": " ".join(words[(i + j * (i + 1)) % 10] for j in range(16)), "language": tag}
+        for i in range(20)
+        for tag in ("en", "de")
+    ]
+    Path("texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     Path("stories").mkdir()
     for tag in ("en", "de"):
         text = json.dumps(readings.squad(tag), ensure_ascii=False)
@@ -72,6 +79,8 @@ SMALL = {
 SMALL["phases"] = {"data": "stories", "n_phases": 4, "shots": 0, "phase_languages": ("en",)}
 SMALL["phases"] |= {"kinds": ("readable", "ablate_context"), "relevance_rule": "gradient"}
 SMALL["facts"] = {"facts": "facts.jsonl", "n_items": 6, "shots": 1, "n_candidates": 3}
+SMALL["fit-lens"] = {"text": ("texts.jsonl",), "n_texts": 10, "n_held": 3, "max_tokens": 12}
+SMALL["fit-lens"] |= {"skip": 2, "rotation": 5, "n_steps": 2, "positions": 2}
 SMALL["demo"] = SMALL["lens"]
 # Another value of every field there is: a new one is to be added here.
 OTHERS = {
@@ -81,7 +90,8 @@ OTHERS = {
     "pairs": ("ru:de",), "words": Path("others.jsonl"), "columns": ("en", "de"),
     "repeats": "first", "missing": "keep", "pivot": "de", "task": "repetition",
     "reading": "first", "n_controls": 3, "controls": ("shuffled",), "top_k": 3,
-    "collisions": "subtract", "names": {"de": "Teutsch"}, "steer": ("lda",),
+    "collisions": "subtract", "lens": ("logit", "jacobian"), "names": {"de": "Teutsch"},
+    "steer": ("lda",),
     "steer_languages": ("ru",), "layers": (2,), "strengths": (2.0,),
     "removal_strengths": (0.5,), "slot": "last", "n_estimate": 6, "n_dev": 3, "n_test": 3,
     "n_outputs": 1, "max_new_tokens": 4, "pooling": "mean", "n_latent": 6,
@@ -91,6 +101,8 @@ OTHERS = {
     "rules": "squad", "oracle": True, "phases": True, "n_phases": 6,
     "facts": "cldr", "relations": ("king",), "leaks": True, "n_candidates": 2, "rule": "exact",
     "frequencies": Path("f.tsv"),
+    "kind": ("tuned",), "text": ("other.jsonl",), "field": "body", "n_texts": 5, "n_held": 4,
+    "max_tokens": 10, "skip": 1, "rotation": 2, "n_steps": 3, "positions": 1,
     "phase_languages": ("de",), "phase_layers": (1,), "relevance_rule": "gradient",
 }  # fmt: skip
 SPECIAL = {

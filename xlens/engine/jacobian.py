@@ -61,26 +61,27 @@ class JacobianSums:
     provenance: dict[str, Any]
 
 
-def dealt(d_model: int, parts: int, n: int, seed: int) -> list[tuple[int, ...]]:
-    """Which rows each of `n` prompts gives: rows cut in `parts`, each part given as often.
+def dealt(d_model: int, rotation: int, n: int, seed: int) -> list[tuple[int, ...]]:
+    """Which rows each of `n` prompts gives: 1/`rotation` of them, each row given as often.
 
-    Both which rows make a part and the order in which parts are dealt are drawn, the latter anew
+    Both which rows go together and the order in which they are dealt are drawn, the latter anew
     for every round: prompts of some kind that come in a regular order don't get the same rows.
 
     Raises:
-        ValueError: `n` is no multiple of `parts`: some rows would rest on more prompts than others.
+        ValueError: `n` is no multiple of `rotation`: some rows would rest on more prompts.
     """
-    if not 1 <= parts <= d_model:
-        raise ValueError(f"{parts} parts of {d_model} rows; accepted are 1 to {d_model}.")
-    if n % parts:
+    if not 1 <= rotation <= d_model:
+        raise ValueError(f"rotation is {rotation} with {d_model} rows; accepted is 1 to {d_model}.")
+    if n % rotation:
         raise ValueError(
-            f"{n} prompts can't give {parts} parts of the rows equally often: give "
-            f"{n - n % parts or parts} or {n - n % parts + parts} of them, or other parts."
+            f"{n} prompts, each with 1/{rotation} of the rows, can't give all equally often: give "
+            f"{n - n % rotation or rotation} or {n - n % rotation + rotation} of them, or another "
+            "rotation."
         )
     generator = np.random.default_rng(seed)
-    order = np.arange(d_model) if parts == 1 else generator.permutation(d_model)
-    rows = [tuple(sorted(map(int, part))) for part in np.array_split(order, parts)]
-    rounds = [generator.permutation(parts) for _ in range(n // parts)]
+    order = np.arange(d_model) if rotation == 1 else generator.permutation(d_model)
+    rows = [tuple(sorted(map(int, part))) for part in np.array_split(order, rotation)]
+    rounds = [generator.permutation(rotation) for _ in range(n // rotation)]
     return [rows[i] for i in np.concatenate(rounds)] if rounds else []
 
 
@@ -92,7 +93,7 @@ def jacobians(
     layers: str | int | Sequence[int] = "all",
     skip: int = 16,
     max_tokens: int = 128,
-    parts: int = 1,
+    rotation: int = 1,
     seed: int = 0,
     token_budget: int | None = None,
     store: Store | str | Path | None = None,
@@ -108,8 +109,8 @@ def jacobians(
         skip: Positions at the beginning that are left out: attention rests there, and states are
             unlike all others.
         max_tokens: Tokens of each prompt that are read.
-        parts: Of the rows; each prompt gives one part, drawn with `seed` (row rotation): as many
-            times cheaper.
+        rotation: Each prompt gives 1/`rotation` of the rows, drawn with `seed`: as many times
+            cheaper.
         seed: Of that.
         token_budget: Most tokens times rows in a backward pass; halved when memory runs out.
         store: Where sums are kept: a killed run goes on where it was. None keeps nothing.
@@ -117,7 +118,7 @@ def jacobians(
         executor: Where it runs, as for `harvest`.
 
     Raises:
-        ValueError: a prompt that is too short, prompts that can't give all parts equally often,
+        ValueError: a prompt that is too short, prompts that can't give all rows equally often,
             points that are not there or not below the last, or a model that passes no gradient.
         MemoryError: a single prompt doesn't fit in memory.
     """
@@ -141,7 +142,7 @@ def jacobians(
             f"{short[0].prompt.id!r} with {len(short[0].ids)}: the first {skip} are skipped and "
             "the last has nothing to predict. Join short texts, leave them out, or lower skip."
         )
-    rows = dealt(model.d_model, parts, len(tokens), seed)
+    rows = dealt(model.d_model, rotation, len(tokens), seed)
     request = JacobianRequest(
         subject=Subject.of(model, tokens),
         tokens=tuple(tokens),
@@ -155,11 +156,12 @@ def jacobians(
     how = Execution(token_budget=token_budget, store=store, progress=progress, executor=executor)
     with answered(model, [request], how) as entries:
         sums = torch.zeros(len(points), model.d_model, model.d_model)
-        if entries is None:
-            sums += request.compute(model, how)[0]["sums"]
-        else:
-            for number in range(request.shards):  # one at a time: they are large
-                sums += entries[0].read(number)["sums"]
+        for number in range(request.shards):  # one at a time, as they are large
+            if entries is None:
+                shard = request.shard(number).compute(model, how)[0]
+            else:
+                shard = entries[0].read(number)
+            sums += shard["sums"]
         came = made_by(entries)
     counts = np.zeros(model.d_model, dtype=np.int64)
     for mine in rows:

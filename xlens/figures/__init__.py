@@ -13,6 +13,7 @@ from xlens.figures.export import StaticExportError, write_figure, write_figures
 from xlens.figures.facts import fact_bars, fact_curves, fact_groups, fact_relations
 from xlens.figures.frequency import frequency_curves
 from xlens.figures.lens import composition_bars, language_curves, state_curves
+from xlens.figures.lens_readings import lens_readings
 from xlens.figures.page import figure_block, page
 from xlens.figures.phase_depth import depth_by_language, segment_relevance, stability_scatter
 from xlens.figures.phases import (
@@ -54,6 +55,7 @@ __all__ = [
     "language_maps",
     "languages_said",
     "latent_share",
+    "lens_readings",
     "likeness_by_layer",
     "likeness_over_training",
     "loss_curve",

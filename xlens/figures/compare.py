@@ -42,7 +42,7 @@ def pairs_overview(
     models = [str(s.provenance.get("model", "")) for s in summaries.values()]
     whose = [f", {model}" if len(set(models)) > 1 else "" for model in models]
     titles = [
-        f"{s.source} → {s.target}{model}"
+        f"{s.source} → {s.target}{'' if s.lens == 'logit' else f', {s.lens} lens'}{model}"
         for s, model in zip(summaries.values(), whose, strict=True)
     ]
     fig, names = _grid(summaries, titles, colors, columns, chances or {})

@@ -13,6 +13,13 @@ from xlens.lens.lenses import (
     pooled,
 )
 from xlens.lens.logit_lens import logit_lens, logit_lenses
+from xlens.lens.places import find_lens
+from xlens.lens.readings import (
+    LensReadings,
+    agreement,
+    read_texts_through,
+    require_agreement,
+)
 from xlens.lens.result import LensResult, LensSummary, TraceResult
 from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
@@ -24,12 +31,15 @@ __all__ = [
     "FittedLens",
     "JacobianLens",
     "Lens",
+    "LensReadings",
     "LensResult",
     "LensSummary",
     "LogitLens",
     "TargetSets",
     "TraceResult",
     "TunedLens",
+    "agreement",
+    "find_lens",
     "fit_jacobian_lens",
     "fit_tuned_lens",
     "identify_tokens",
@@ -37,7 +47,9 @@ __all__ = [
     "logit_lenses",
     "pooled",
     "read_jacobian_lens",
+    "read_texts_through",
     "read_tuned_lens",
+    "require_agreement",
     "shuffled_pairs",
     "target_sets",
     "trace",

@@ -35,7 +35,7 @@ def fit_jacobian_lens(
     layers: str | int | Sequence[int] = "all",
     skip: int = 16,
     max_tokens: int = 128,
-    parts: int = 1,
+    rotation: int = 1,
     seed: int = 0,
     token_budget: int | None = None,
     store: Store | str | Path | None = None,
@@ -53,9 +53,9 @@ def fit_jacobian_lens(
         layers: Residual points; "all" is every one below the last, the embedding among them.
         skip: Positions at the beginning that are left out.
         max_tokens: Tokens of each text that are read.
-        parts: 1 makes the whole matrix from each text. More: each text gives one part of the rows,
-            dealt anew in each language (row rotation): as many times cheaper, and each row rests
-            on as many times fewer texts.
+        rotation: 1 makes the whole matrix from each text. More: each text gives 1/`rotation` of
+            the rows, dealt anew in each language: as many times cheaper, and each row rests on as
+            many times fewer texts.
         seed: Of the dealing.
         token_budget: Most tokens times rows in a backward pass.
         store: Where sums are kept: a killed fit goes on where it was.
@@ -64,7 +64,7 @@ def fit_jacobian_lens(
 
     Raises:
         ValueError: what `jacobians` refuses, or in some language texts whose number is no multiple
-            of `parts`.
+            of `rotation`.
     """
     items = list(texts if isinstance(texts, Prompts) else Prompts(texts))
     by_language: dict[str, list[Prompt]] = {}
@@ -72,10 +72,10 @@ def fit_jacobian_lens(
         by_language.setdefault(item.language, []).append(item)
     if not items:
         raise ValueError("No texts to fit a lens on.")
-    if uneven := {tag: len(mine) for tag, mine in by_language.items() if len(mine) % parts}:
+    if uneven := {tag: len(mine) for tag, mine in by_language.items() if len(mine) % rotation}:
         raise ValueError(
-            f"Each text gives one of {parts} parts of the rows, so that a language needs a "
-            f"multiple of {parts} texts; there are {uneven}. Leave some out, or choose other parts."
+            f"Each text gives 1/{rotation} of the rows, so that a language needs a multiple of "
+            f"{rotation} texts; there are {uneven}. Leave some out, or choose another rotation."
         )
     found: dict[str, JacobianLens] = {}
     for n, (tag, mine) in enumerate(by_language.items()):
@@ -85,7 +85,7 @@ def fit_jacobian_lens(
             layers=layers,
             skip=skip,
             max_tokens=max_tokens,
-            parts=parts,
+            rotation=rotation,
             # Rows dealt alike in every language would be alike wrong in every language.
             seed=seed + n,
             token_budget=token_budget,
@@ -93,7 +93,7 @@ def fit_jacobian_lens(
             progress=progress,
             executor=executor,
         )
-        how = {"skip": skip, "max_tokens": max_tokens, "parts": parts, "seed": seed + n}
+        how = {"skip": skip, "max_tokens": max_tokens, "rotation": rotation, "seed": seed + n}
         found[tag] = JacobianLens(
             provenance=analysed(made.provenance, "jacobian_lens", how),
             matrices=(made.sums / made.counts[None, :, None]).astype(np.float32),
@@ -104,7 +104,7 @@ def fit_jacobian_lens(
             languages=(tag,),
             text=text_digest(mine),
             fingerprint=str(made.provenance["fingerprint"]),
-            estimator=_EXACT if parts == 1 else f"{_EXACT} rows/{parts}",
+            estimator=_EXACT if rotation == 1 else f"{_EXACT} rows/{rotation}",
         )
     return found
 

@@ -89,7 +89,7 @@ def fit_tuned_lens(
         )
     states = harvest(
         model,
-        _heads(model, items, max_tokens),
+        heads(model, items, max_tokens),
         layers=[*points, model.n_layers],
         slots="all",
         token_budget=token_budget,
@@ -134,7 +134,8 @@ def fit_tuned_lens(
     )
 
 
-def _heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[Prompt]:
+@typed
+def heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[Prompt]:
     """The beginnings of texts, of at most about so many tokens."""
     # Cut anew, a text's last token may become two: there is room for them.
     most = most if model.n_ctx is None else min(most, model.n_ctx - 2)

@@ -9,7 +9,15 @@ from xlens.lens.result import LensSummary
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
 from xlens.report.grouped import groups
 from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
-from xlens.report.sentences import named, pair_sentences, used, verdict
+from xlens.report.sentences import (
+    landmark,
+    named,
+    pair_sentences,
+    pivot_shows,
+    used,
+    verdict,
+    with_interval,
+)
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
@@ -19,6 +27,7 @@ from xlens.studies.running.runner import LEFT_OUT
 from xlens.wording import number_of
 
 _OVERVIEW = "all-pairs"
+_MARKS = ("pivot_peak_prob", "pivot_peak_layer", "final_target_prob")
 Pairs = Mapping[str, Mapping[str, LensSummary]]
 
 
@@ -48,6 +57,7 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     everything = {name: fig for part in figures.values() for name, fig in part.items()}
     sections = [
         _found(pairs, counts, names, titles),
+        *_between_lenses(pairs, names),
         *_overview(titles, figures),
         *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
         *_survival(counts, titles),
@@ -91,7 +101,8 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     pairs = {key: found for key, group in own.items() if (found := summaries(group))}
     counts = {key: _counts(own[key]) for key in pairs}
     names = named(summary for conditions in pairs.values() for summary in conditions.values())
-    return [_found(pairs, counts, names, _titles(pairs, names)), *_left_out(parts)]
+    found = _found(pairs, counts, names, _titles(pairs, names))
+    return [found, *_between_lenses(pairs, names), *_left_out(parts)]
 
 
 def _found(
@@ -115,6 +126,61 @@ def _found(
         )
     )
     return Section("findings", "What was found", (findings,))
+
+
+def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
+    """The same words under each lens: what each reads of the pivot, and whether they agree."""
+    beside: dict[tuple[str, ...], dict[str, Mapping[str, LensSummary]]] = {}
+    for conditions in pairs.values():
+        one = next(iter(conditions.values()))
+        key = (one.source, one.target, one.task, str(one.provenance.get("model")))
+        beside.setdefault(key, {})[one.lens] = conditions
+    several = {key: found for key, found in beside.items() if len(found) > 1}
+    if not several:
+        return []
+    rows: list[list[str]] = []
+    said: list[str] = []
+    for found in several.values():
+        shown = {lens: pivot_shows(conditions) for lens, conditions in found.items()}
+        one = next(iter(next(iter(found.values())).values()))
+        title, pivot = _plain_title(one, names), names[one.pivot]
+        yes, no, unknown = (
+            [f"the {lens} lens" for lens, value in shown.items() if value is wanted]
+            for wanted in (True, False, None)
+        )
+        if yes and no:
+            said.append(
+                f"{title}: the lenses disagree. {pivot} words are more probable than in the "
+                f"controls under {_listed(yes)}, and not under {_listed(no)}."
+            )
+        elif yes or no:
+            more = "" if yes else "not "
+            said.append(
+                f"{title}: the lenses agree. {pivot} words are {more}more probable than in the "
+                f"controls under {_listed(yes or no)}."
+            )
+        if unknown:
+            said.append(f"{title}: of {_listed(unknown)} nothing can be told.")
+        for lens, conditions in found.items():
+            first = next(iter(conditions.values()))
+            marks = [landmark(first, name) for name in _MARKS]
+            cells = ["–" if row is None else with_interval(row) for row in marks]
+            rows.append([f"{title}, {lens}", *cells])
+    head = ("Pair and lens", "Pivot, highest", "at point", "Target at the output")
+    caption = (
+        "The same prompts and words through each lens: the pivot's highest mean probability, and "
+        "the target's word at the output, which is the same under all."
+    )
+    return [Section("lenses", "Between lenses", (Findings.of(said), Table(caption, head, rows)))]
+
+
+def _listed(names: list[str]) -> str:
+    """`the logit lens, the tuned lens`."""
+    return ", ".join(names)
+
+
+def _plain_title(summary: LensSummary, names: Mapping[str, str]) -> str:
+    return " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
 
 
 def _titles(pairs: Pairs, names: Mapping[str, str]) -> dict[str, str]:

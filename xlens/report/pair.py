@@ -35,8 +35,9 @@ def anchor(pair: str) -> str:
 
 
 def pair_title(summary: LensSummary, names: Mapping[str, str]) -> str:
-    """`German → Russian`; for a task in one language its name alone."""
-    return " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
+    """`German → Russian`, with the lens if not the usual; in one language its name alone."""
+    title = " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
+    return title if summary.lens == "logit" else f"{title}, {summary.lens} lens"
 
 
 def pair_figures(

@@ -109,6 +109,12 @@ def verdict(
     return f"The task isn't done: at the output {target} words {missing}. {said}"
 
 
+def pivot_shows(conditions: Mapping[str, LensSummary]) -> bool | None:
+    """Whether the pivot's words are more probable than in every control; None: can't be told."""
+    reached = _reached(conditions)
+    return None if reached is None or _too_few(conditions) is not None else not reached
+
+
 def undone(conditions: Mapping[str, LensSummary]) -> str:
     """Why the model doesn't do what it is asked, as the end of a sentence; nothing if it does.
 

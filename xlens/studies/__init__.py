@@ -13,6 +13,7 @@ _PUBLIC = {
     "AlignStudy": "align",
     "ChoicesStudy": "choices",
     "FactsStudy": "facts",
+    "FitLensStudy": "fit_lens",
     "Kept": "study",
     "Leaderboard": "steps.leaderboard",
     "LensStudy": "lens",

@@ -37,6 +37,7 @@ class LensStudy(Study):
     xlens lens google/gemma-3-270m --from fr --to hi --words my-words.tsv --reading whole
     xlens lens ./my-checkpoint --from fr --to tlh --words my-words.tsv --names.tlh "tlhIngan Hol"
     xlens lens gemma-3-270m smollm2-135m-instruct --from fr --to de
+    xlens lens atlas --from fr --to de --lens logit jacobian=fit-lens-atlas tuned=fit-lens-atlas
     ```
 
     Attributes:
@@ -60,6 +61,9 @@ class LensStudy(Study):
             language repeated).
         shots: Demonstrations before each query; None for the task's usual number.
         top_k: Most probable tokens kept per layer.
+        lens: Through which lenses states are read, side by side: logit, jacobian=PLACE and
+            tuned=PLACE, a run of `xlens fit-lens` or the folder or file of a lens; jacobian alone
+            is the published one of the model.
         collisions: Whether items whose sets share a token are dropped or the tokens subtracted.
         names: What the prompts call a language, by tag, where not as it calls itself; needed for
             languages outside CLDR (--names.tlh "tlhIngan Hol").
@@ -84,6 +88,7 @@ class LensStudy(Study):
     controls: tuple[str, ...] = CONTROLS
     shots: int | None = None
     top_k: int = 10
+    lens: tuple[str, ...] = ("logit",)
     collisions: Collisions = "drop"
     names: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     seed: int = 0
@@ -104,6 +109,12 @@ class LensStudy(Study):
             raise ValueError(
                 f"top_k is {self.top_k} and shots {self.shots}; accepted are 1 or more tokens and "
                 "0 or more demonstrations."
+            )
+        kinds = [text.partition("=")[0] for text in self.lens]
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise ValueError(
+                f"lens is {list(self.lens)}; accepted is one or more of logit, jacobian and tuned, "
+                "each once."
             )
         if self.words is None and self.columns:
             raise ValueError(
@@ -166,6 +177,7 @@ class LensStudy(Study):
         from xlens.prompts import TooFewItems
         from xlens.studies.steps.latent_language import check_pair
 
+        self.lens_digests()
         if model is not None and self.top_k > (n := model.size.d_vocab):
             raise ValueError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
         asked = self.each_pair
@@ -180,17 +192,41 @@ class LensStudy(Study):
 
     def parts(self, data: "WordList") -> tuple[str, ...]:
         """As `Study.parts`: the conditions of each pair, what was left out, and the summaries."""
-        kinds = [*self.conditions, SURVIVAL, *(SUMMARY + name for name in self.conditions)]
-        return tuple(f"{pair_name(*pair)}/{kind}" for pair in self.each_pair for kind in kinds)
+        names: list[str] = []
+        for pair in self.each_pair:
+            for n, lens in enumerate(self.lens):
+                asked = self.conditions_of(lens)
+                kinds = [*asked, *([SURVIVAL] if n == 0 else []), *(SUMMARY + c for c in asked)]
+                names += [f"{group_name(*pair, lens)}/{kind}" for kind in kinds]
+        return tuple(names)
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The task's own, and the controls that go with it."""
         return (self.task, *(c for c in CONTROLS if c in self.controls and c != self.task))
 
+    def conditions_of(self, lens: str) -> tuple[str, ...]:
+        """Through a lens: one that was fitted on these weights reads no others."""
+        if lens == "logit":
+            return self.conditions
+        return tuple(name for name in self.conditions if name != "random-init")
+
+    def lens_digests(self) -> dict[str, str]:
+        """Of each lens but the logit lens, what it is.
+
+        Raises:
+            ValueError: one that isn't there.
+        """
+        if self.lens == ("logit",):
+            return {}
+        from xlens.lens.places import lens_digest
+
+        return {lens: lens_digest(lens) for lens in self.lens if lens != "logit"}
+
     def digest(self, data: "WordList") -> dict[str, Any]:
-        """As `Study.digest`: every word."""
-        return {"words": data.digest()}
+        """As `Study.digest`: every word, and every lens but the usual."""
+        lenses = self.lens_digests()
+        return {"words": data.digest(), **({"lens": lenses} if lenses else {})}
 
     def described(self, data: "WordList") -> dict[str, Any]:
         """As `Study.described`."""
@@ -205,11 +241,14 @@ class LensStudy(Study):
         """As `Study.work`."""
         from xlens.studies.steps.latent_language import pair_work
 
-        return {
-            f"{pair_name(*pair)}/{kind}": work
-            for pair in self.each_pair
-            for kind, work in pair_work(data, *pair, self, model).items()
-        }
+        found: dict[str, Work] = {}
+        for pair in self.each_pair:
+            mine = pair_work(data, *pair, self, model)
+            for lens in self.lens:
+                asked = self.conditions_of(lens)
+                name = group_name(*pair, lens)
+                found |= {f"{name}/{k}": work for k, work in mine.items() if k in asked}
+        return found
 
     def steps(self, data: "WordList", model: "HookedModel", kept: Kept) -> Iterable[Step]:
         """As `Study.steps`."""
@@ -272,6 +311,12 @@ def columns_of(given: Iterable[str]) -> "Mapping[str, str] | list[str] | None":
 def pair_name(source: str, target: str) -> str:
     """Name of the group of a language pair's parts: `fr_zh-Hans`."""
     return f"{source}_{target}"
+
+
+def group_name(source: str, target: str, lens: str) -> str:
+    """Name of the parts of a pair under a lens: `fr_zh-Hans`, `fr_zh-Hans.jacobian`."""
+    kind = lens.partition("=")[0]
+    return pair_name(source, target) + ("" if kind == "logit" else f".{kind}")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -16,6 +16,9 @@ from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.languages import standardize
 from xlens.lens import (
+    LOGIT,
+    FittedLens,
+    Lens,
     LensResult,
     LensSummary,
     TargetSets,
@@ -24,13 +27,15 @@ from xlens.lens import (
     target_sets,
     whole_word_lens,
 )
+from xlens.lens.places import find_lens
+from xlens.lens.readings import require_agreement
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.prompts import Prompts, TooFewItems
 from xlens.results import Result, by_group
 from xlens.stats import Resampling, generator
 from xlens.store import Store
-from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, pair_name
+from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, group_name
 from xlens.studies.study import Kept, Parts, Step
 from xlens.studies.work import Work, passes, scored
 from xlens.tasks.words import (
@@ -64,8 +69,20 @@ def pair_steps(model: HookedModel, words: WordList, study: LensStudy, kept: Kept
         TooFewItems: from a pair's first step: too few are left.
     """
     twin = cache(lambda: model.random_twin(study.seed))  # one for all pairs
+    lenses = cache(lambda asked: find_lens(asked, model))
     for source, target in study.each_pair:
-        yield from _steps(model, twin, words, source, target, study, kept)
+        for n, asked in enumerate(study.lens):
+            through = _Through(asked, partial(lenses, asked), counted=n == 0)
+            yield from _steps(model, twin, words, source, target, study, kept, through)
+
+
+@dataclass(frozen=True)
+class _Through:
+    """The lens that a pair is read through, and whether its words are counted there."""
+
+    asked: str
+    find: Callable[[], Lens]
+    counted: bool
 
 
 def _steps(
@@ -76,8 +93,10 @@ def _steps(
     target: str,
     study: LensStudy,
     kept: Kept,
+    through: _Through,
 ) -> Iterator[Step]:
-    group = pair_name(source, target)
+    group = group_name(source, target, through.asked)
+    conditions = study.conditions_of(through.asked)
     source, target = _languages(source, target, study)
 
     @cache
@@ -93,7 +112,11 @@ def _steps(
 
     def ask(_: Parts) -> Parts:
         shuffled = "shuffled" in study.controls
-        found = pairing().read(model, prompts(), kept.progress, shuffled=shuffled)
+        found = pairing().read(
+            model, prompts(), kept.progress, shuffled=shuffled, lens=through.find()
+        )
+        if not through.counted:
+            return named(found)
         table = pairing().survival()
         table.insert(0, "pair", f"{source} → {target}")
         return named({**found, SURVIVAL: Survival(provenance=model.provenance(), table=table)})
@@ -109,16 +132,19 @@ def _steps(
         other = _Pairing(
             model, words, target, target, study, "repetition", within=within, store=kept.store
         )
-        return named(other.read(model, other.prompts(study.n_controls), kept.progress))
+        few = other.prompts(study.n_controls)
+        return named(other.read(model, few, kept.progress, lens=through.find()))
 
     made = {"random-init": ask_twin, "repetition": repeat}
-    first = [name for name in study.conditions if name not in made or name == study.task]
+    first = [name for name in conditions if name not in made or name == study.task]
     kinds: dict[str, type[Result]] = {f"{group}/{name}": LensResult for name in first}
-    yield Step({**kinds, f"{group}/{SURVIVAL}": Survival}, ask)
-    for name in study.conditions:
+    if through.counted:
+        kinds[f"{group}/{SURVIVAL}"] = Survival
+    yield Step(kinds, ask)
+    for name in conditions:
         if name not in first:
             yield Step({f"{group}/{name}": LensResult}, made[name])
-    for name in study.conditions:
+    for name in conditions:
         made = partial(_summary, group, name, study.resampling)
         yield Step.one(f"{group}/{SUMMARY}{name}", LensSummary, made, derived=True)
 
@@ -284,15 +310,26 @@ class _Pairing:
         return Prompts(by_id[ids[i]] for i in order)
 
     def read(
-        self, model: HookedModel, prompts: Prompts, progress: bool, *, shuffled: bool = False
+        self,
+        model: HookedModel,
+        prompts: Prompts,
+        progress: bool,
+        *,
+        shuffled: bool = False,
+        lens: Lens = LOGIT,
     ) -> dict[str, LensResult]:
         """The task's result and, if asked, its shuffled control."""
         study = self.study
         options: dict[str, Any] = {
             "pivot": study.pivot,
             "top_k": study.top_k,
+            "lens": lens,
             "progress": progress,
         }
+        unknown = isinstance(lens, FittedLens) and not lens.fingerprint
+        states = cache(partial(harvest, model, prompts, store=self.store, progress=progress))
+        if unknown:
+            require_agreement(model, states(), lens)
         if study.reading == "whole":
             words = self.answers.loc[list(prompts.ids), list(self.targets.all_languages)]
             sets = {self.task: words}
@@ -303,5 +340,4 @@ class _Pairing:
         if shuffled:
             mine = self.targets.sets.loc[list(prompts.ids)]
             readings["shuffled"] = replace(self.targets, sets=shuffled_pairs(mine, seed=study.seed))
-        states = harvest(model, prompts, store=self.store, progress=progress)
-        return logit_lenses(states, model, readings, **options)
+        return logit_lenses(states(), model, readings, **options)
