@@ -102,6 +102,8 @@ OPENINGS = {
     "choices": {"percent": EVIL},
     "process": {"percent": EVIL, "steered_only": False},
     "phases": {"percent": EVIL},
+    "alignment": {"percent": EVIL},
+    "fit_lens": {"percent": EVIL},
     "facts": {"percent": EVIL, "rule": EVIL},
     "reading": dict.fromkeys(("tag", "pivot", "percent"), EVIL)
     | {"exchanged": True, "unasked": True},

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from xlens.checks import typed
 from xlens.figures import bands, theme
-from xlens.lens.result import LensSummary
+from xlens.lens.result import LensSummary, lens_title
 
 _ROW = 200
 """Height of a small plot with its title, in pixels."""
@@ -42,7 +42,7 @@ def pairs_overview(
     models = [str(s.provenance.get("model", "")) for s in summaries.values()]
     whose = [f", {model}" if len(set(models)) > 1 else "" for model in models]
     titles = [
-        f"{s.source} → {s.target}{'' if s.lens == 'logit' else f', {s.lens} lens'}{model}"
+        f"{s.source} → {s.target}{'' if s.lens == 'logit' else f', {lens_title(s.lens)}'}{model}"
         for s, model in zip(summaries.values(), whose, strict=True)
     ]
     fig, names = _grid(summaries, titles, colors, columns, chances or {})

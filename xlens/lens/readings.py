@@ -44,6 +44,29 @@ class LensReadings(Result):
         """`table`."""
         return self.table
 
+    def told_apart(self, lens: str, *, level: float = 0.05) -> dict[str, float]:
+        """Of a lens against another: in how many languages it reads nearer and farther.
+
+        Args:
+            lens: As in `changes`.
+            level: That the adjusted p is to be below.
+
+        Returns:
+            `nearer`, `farther`, `n` and `kl`, the mean difference; without `n` the lens wasn't
+            compared.
+        """
+        rows = self.changes[self.changes["lens"] == lens]
+        if not len(rows):
+            return {}
+        sure = rows.loc[rows["p_adjusted"] < level, "kl"]
+        found = {"nearer": float((sure < 0).sum()), "farther": float((sure > 0).sum())}
+        return {**found, "n": float(len(rows)), "kl": float(rows["kl"].mean())}
+
+    def agreement(self) -> pd.DataFrame:
+        """Language × lens: how often the highest point below the output agrees with it."""
+        highest = self.table[self.table["layer"] == self.n_layers - 1]
+        return highest.pivot_table(index="language", columns="lens", values="agree", sort=False)
+
 
 @typed
 def read_texts_through(
@@ -188,7 +211,7 @@ def _changes(
             pair = by_text.get((one, tag)), by_text.get((other, tag))
             if pair[0] is None or pair[1] is None:
                 continue
-            shared = [n for n in pair[0].columns if n in pair[1].columns and n < n_layers]
+            shared = [n for n in range(n_layers) if n in pair[0].columns and n in pair[1].columns]
             less = (pair[0][shared] - pair[1][shared]).mean(axis=1).to_numpy()
             found = bootstrap(less[:, None], clusters=np.arange(len(less)), resampling=resampling)
             (low,), (high,) = found.interval()

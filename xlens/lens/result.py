@@ -260,6 +260,11 @@ class TraceResult(Result):
         )
 
 
+def lens_title(kind: str) -> str:
+    """A lens as it is spoken of: `Jacobian lens`."""
+    return f"{kind.replace('jacobian', 'Jacobian')} lens"
+
+
 def read_at_peak(
     values: Float[np.ndarray, "prompt layer"], clusters: Int[np.ndarray, " prompt"], *, seed: int
 ) -> Float[np.ndarray, " prompt"]:

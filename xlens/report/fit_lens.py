@@ -1,15 +1,15 @@
 """The page of a run of `xlens fit-lens`: what lenses read, by the text that they were fitted on."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from xlens.figures import Figure, lens_readings
 from xlens.languages import english_name
 from xlens.lens import JacobianLens
 from xlens.lens.readings import LensReadings
+from xlens.lens.result import lens_title
 from xlens.report.blocks import Drawing, Findings, Section, Table
 from xlens.report.cells import interval, number
 from xlens.report.written import write_page
@@ -97,17 +97,12 @@ def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
 def _against_none(found: LensReadings) -> Iterator[str]:
     """Of each kind, in how many languages it reads nearer to the output than no lens."""
     for lens in ("jacobian", "tuned"):
-        rows = found.changes[
-            (found.changes["lens"] == lens) & (found.changes["against"] == "logit")
-        ]
-        if len(rows):
-            better, worse = _told_apart(rows)
-            mean = rows["kl"].mean()
+        if told := found.told_apart(lens, level=_LEVEL):
             yield (
-                f"The {lens} lens reads nearer to the output than the logit lens in {better} of "
-                f"{number_of(len(rows), 'language')} and farther in {worse}, the difference told "
-                f"from none (adjusted p < {_LEVEL}); over layers and languages it is "
-                f"{mean:+.2f} bits."
+                f"The {lens_title(lens)} reads nearer to the output than the logit lens in "
+                f"{told['nearer']:.0f} of {number_of(int(told['n']), 'language')} and farther in "
+                f"{told['farther']:.0f}, the difference told from none (adjusted p < {_LEVEL}); "
+                f"over layers and languages it is {told['kl']:+.2f} bits."
             )
 
 
@@ -118,30 +113,29 @@ def _by_text(found: LensReadings) -> Iterator[str]:
         "jacobian of it": "Fitted on a language's own text alone",
     }
     for lens, how in said.items():
-        rows = found.changes[found.changes["lens"] == lens]
-        if not len(rows):
+        if not (told := found.told_apart(lens, level=_LEVEL)):
             continue
-        better, worse = _told_apart(rows)
-        most = rows.loc[rows["kl"].abs().idxmax()]
+        rows = [row for row in found.changes.to_dict("records") if row["lens"] == lens]
+        most = sorted(rows, key=lambda row: -math.fabs(row["kl"]))[0]
         yield (
             f"{how}, the Jacobian lens reads that language farther from the output than the lens "
-            f"of all languages in {worse} of {len(rows)} and nearer in {better}; the largest "
-            f"change is {interval(most, 'kl')} bits, in {english_name(str(most['language']))}."
+            f"of all languages in {told['farther']:.0f} of {told['n']:.0f} and nearer in "
+            f"{told['nearer']:.0f}; the largest change is {interval(most, 'kl')} bits, in "
+            f"{english_name(str(most['language']))}."
         )
-
-
-def _told_apart(rows: pd.DataFrame) -> tuple[int, int]:
-    sure = rows[rows["p_adjusted"] < _LEVEL]
-    return int((sure["kl"] < 0).sum()), int((sure["kl"] > 0).sum())
 
 
 def _tables(found: LensReadings) -> Iterator[Table]:
     """Differences by language, and agreement at the highest layer below the output."""
     rows = [
-        (f"{row['lens']} less {row['against']}", english_name(str(row["language"])),
-         interval(row, "kl"), number(float(row["p_adjusted"])))
-        for _, row in found.changes.iterrows()
-    ]  # fmt: skip
+        (
+            f"{row['lens']} less {row['against']}",
+            english_name(str(row["language"])),
+            interval(row, "kl"),
+            number(float(row["p_adjusted"])),
+        )
+        for row in found.changes.to_dict("records")
+    ]
     if rows:
         yield Table(
             "Mean over the layers below the last, in bits; below 0 the first reads nearer to the "
@@ -149,8 +143,7 @@ def _tables(found: LensReadings) -> Iterator[Table]:
             ("Lenses", "Language", "Difference", "p"),
             rows,
         )
-    highest = found.table[found.table["layer"] == found.n_layers - 1]
-    wide = highest.pivot_table(index="language", columns="lens", values="agree", sort=False)
+    wide = found.agreement()
     if len(wide):
         yield Table(
             f"How often the most probable token at point {found.n_layers - 1}, the highest below "

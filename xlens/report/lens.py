@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens.figures import Figure, pairs_overview, report_colors
-from xlens.lens.result import LensSummary
+from xlens.lens.result import LensSummary, lens_title
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
 from xlens.report.grouped import groups
 from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
@@ -145,7 +145,7 @@ def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
         one = next(iter(next(iter(found.values())).values()))
         title, pivot = _plain_title(one, names), names[one.pivot]
         yes, no, unknown = (
-            [f"the {lens} lens" for lens, value in shown.items() if value is wanted]
+            [f"the {lens_title(lens)}" for lens, value in shown.items() if value is wanted]
             for wanted in (True, False, None)
         )
         if yes and no:
@@ -165,7 +165,7 @@ def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
             first = next(iter(conditions.values()))
             marks = [landmark(first, name) for name in _MARKS]
             cells = ["–" if row is None else with_interval(row) for row in marks]
-            rows.append([f"{title}, {lens}", *cells])
+            rows.append([f"{title}, {lens_title(lens)}", *cells])
     head = ("Pair and lens", "Pivot, highest", "at point", "Target at the output")
     caption = (
         "The same prompts and words through each lens: the pivot's highest mean probability, and "

@@ -13,7 +13,7 @@ from xlens.figures import (
     state_curves,
 )
 from xlens.figures.theme import task_words
-from xlens.lens.result import LensSummary
+from xlens.lens.result import LensSummary, lens_title
 from xlens.report.blocks import Drawing, OwnName, Paragraph, Section, Table
 from xlens.report.sentences import landmark, pair_sentences, verdict, with_interval
 from xlens.wording import percent
@@ -37,7 +37,7 @@ def anchor(pair: str) -> str:
 def pair_title(summary: LensSummary, names: Mapping[str, str]) -> str:
     """`German → Russian`, with the lens if not the usual; in one language its name alone."""
     title = " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
-    return title if summary.lens == "logit" else f"{title}, {summary.lens} lens"
+    return title if summary.lens == "logit" else f"{title}, {lens_title(summary.lens)}"
 
 
 def pair_figures(
