@@ -195,7 +195,7 @@ def _trained(trainings: Mapping[str, Training]) -> list[str]:
         said.append(
             f"The loss on translations fell from {losses.iloc[0]:.2f} to {losses.iloc[-1]:.2f} in "
             f"{number_of(len(losses), 'step')} ({number_of(training.n_rows, 'pair')}, "
-            f"{training.seconds:,.0f} s)."
+            f"{training.provenance['training']['seconds']:,.0f} s)."
         )
         break
     return said

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from xlens.checks import typed
-from xlens.corpus.sources import Reading, blocks, check_source, documents
+from xlens.corpus.sources import JSON_LINES, Reading, blocks, check_source, documents
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts, read_prompts, tokenize
 from xlens.stats import generator
 from xlens.tasks.facts.data import Facts
+from xlens.tasks.sources import plain_tag
 
 _AT_ONCE = 64  # texts that are tokenised together
 
@@ -22,19 +23,27 @@ def read_texts(sources: Sequence[str], *, field: str = "text", most: int = 20_00
 
     Args:
         sources: `TAG=FILE`: lines of a text file, or `field` of JSON Lines or Parquet, packed or
-            not; or a JSON Lines file whose objects have `text` and `language`.
+            not; a file that has its tag in its name (`wiki.de.txt`); or a JSON Lines file whose
+            objects have `text` and `language`.
         field: Of JSON Lines and Parquet.
         most: Documents that are read of each file, from its beginning.
 
     Raises:
-        ValueError: no such file, an unknown tag or field, or no text in a file.
+        ValueError: no such file, an unknown tag or field, no tag, or no text in a file.
     """
     found: list[Prompt] = []
     for source in sources:
         tag, equals, place = source.partition("=")
         if not equals:
-            found += read_prompts(source)
-            continue
+            tag, place = _tag_in(Path(source).name), source
+            if not tag and Path(source).suffix in JSON_LINES:
+                found += read_prompts(source)
+                continue
+        if not tag:
+            raise ValueError(
+                f"Which language is {place!r} in? Write de={place}, or name the file after it "
+                "(wiki.de.txt)."
+            )
         language, path, how = standardize(tag), Path(place), Reading(field=field)
         check_source(path, how)
         mine = list(_documents(path, how, most))
@@ -86,6 +95,12 @@ def passages(
         chosen = np.sort(generator(seed, 12, n).permutation(len(made))[:most])
         found[tag] = [Prompt(made[i], tag, f"{tag}/{i}") for i in chosen]
     return found
+
+
+def _tag_in(name: str) -> str:
+    """The tag in a file's name, the last piece that is one; none where there is none."""
+    pieces = name.replace("-", ".").replace("_", ".").split(".")[:-1]
+    return next((piece for piece in reversed(pieces) if plain_tag(piece)), "")
 
 
 def _documents(path: Path, how: Reading, most: int) -> Iterator[str]:

@@ -49,7 +49,6 @@ class Training(Result):
         n_learned: Of these, tokens with a loss.
         n_weights: Of the adapter.
         targets: Modules that have one, by the end of their names.
-        seconds: That the training took, as far as it was not taken up from an earlier run.
     """
 
     curve: pd.DataFrame
@@ -62,7 +61,6 @@ class Training(Result):
     n_learned: int
     n_weights: int
     targets: tuple[str, ...]
-    seconds: float
 
     def to_frame(self) -> pd.DataFrame:
         """`curve`."""
@@ -143,8 +141,10 @@ def train(
             wrapper.save_pretrained(str(draft))
             (draft / "README.md").unlink(missing_ok=True)
     log = [row for row in trainer.state.log_history if "loss" in row]
+    # As far as it was not taken up from an earlier run.
+    how = {**recipe.options(), "seconds": round(seconds, 1)}
     done = Training(
-        provenance={**model.provenance(), "training": {**(made_by or {}), **recipe.options()}},
+        provenance={**model.provenance(), "training": {**(made_by or {}), **how}},
         curve=pd.DataFrame([{n: row.get(n) for n in CURVE} for row in log], columns=[*CURVE]),
         adapter=str((place / FINAL).resolve()),
         checkpoints=str((place / SERIES).resolve()),
@@ -155,7 +155,6 @@ def train(
         n_learned=rows.n_learned,
         n_weights=weights,
         targets=targets,
-        seconds=round(seconds, 1),
     )
     done.save(place / RESULT)
     return done

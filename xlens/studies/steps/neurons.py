@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from xlens.engine import Tally, score, tally
-from xlens.languages import standardize
 from xlens.models import HookedModel
 from xlens.neurons import (
     LanguageNeurons,
@@ -20,14 +18,13 @@ from xlens.neurons import (
 )
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
-from xlens.records import decode
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
 from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP, TALLY, NeuronsStudy
 from xlens.studies.study import Kept, Parts, Step
+from xlens.tasks import running_text
 from xlens.tasks.alignment import questions_of, read_questions
 from xlens.tasks.facts import cldr_facts
-from xlens.tasks.sources import plain_tag
 
 RANDOM = "random"
 
@@ -65,8 +62,7 @@ def read_texts(study: NeuronsStudy) -> Prompts:
         ValueError: a file without a language, one language only, or what the readers refuse.
     """
     if study.text:
-        made = [prompt for place in study.text for prompt in _lines(place)]
-        prompts = Prompts(made)
+        prompts = running_text.read_texts(study.text)
         if len(tags := prompts.languages) < 2:
             raise ValueError(
                 f"All text is in {', '.join(tags)}: entropy is over languages, two or more."
@@ -84,22 +80,6 @@ def read_texts(study: NeuronsStudy) -> Prompts:
         )
     rows = found.frame.itertuples(index=False)
     return Prompts(Prompt(str(row.text), str(row.language), str(row.id)) for row in rows)
-
-
-def _lines(place: str) -> list[Prompt]:
-    tag, equals, name = place.partition("=")
-    if not equals:
-        name = place
-        pieces = reversed(Path(place).stem.replace("-", ".").replace("_", ".").split("."))
-        tag = next((piece for piece in pieces if plain_tag(piece)), "")
-    if not tag:
-        raise ValueError(
-            f"Which language is {place!r} in? Write --text de={place}, or name the file after it "
-            "(wiki.de.txt)."
-        )
-    language = standardize(tag)
-    lines = [line.strip() for line in decode(Path(name), (".txt",), what="a text").splitlines()]
-    return [Prompt(line, language, f"{name}:{n}") for n, line in enumerate(lines, 1) if line]
 
 
 def neuron_steps(
@@ -172,9 +152,16 @@ def _effects(
 
 
 def _loss(model: HookedModel, texts: Sequence[Prompt], edits: list, kept: Kept) -> np.ndarray:  # type: ignore[type-arg]
-    """Nats a token of each text, after its first character."""
-    asked = [Prompt(text.text[:1], text.language, text.id) for text in texts]
-    rest = [[text.text[1:]] for text in texts]
+    """Nats a token of each text, after its first token, which nothing need predict."""
+    firsts = [
+        next(stop for start, stop in tokens.offsets if stop > start)
+        for tokens in model.tokenize(texts, spans=frozenset())
+    ]
+    asked = [
+        Prompt(text.text[:first], text.language, text.id)
+        for text, first in zip(texts, firsts, strict=True)
+    ]
+    rest = [[text.text[first:]] for text, first in zip(texts, firsts, strict=True)]
     scores = score(model, Prompts(asked), rest, interventions=edits, **kept.options)
     return -scores.table["mean_logprob"].to_numpy(float)
 
