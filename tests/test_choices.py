@@ -801,3 +801,53 @@ def test_two_way_choices_in_the_papers_twenty_languages_need_no_data_set():
     found = cldr_choices(tags, ["code-territory"], n_options=2, identical="keep")
     assert len(found.languages) == 20 and len(found) > 60
     assert {len(item.options) for item in found.items("th").values()} == {2}
+
+
+def released(folder, **answers):
+    """Files as released beside arXiv 2405.13816, with each language's own words."""
+    folder.mkdir(exist_ok=True)
+    for tag, words in answers.items():
+        rows = [
+            {"premise": f"{tag} p{n}", "hypothesis": f"{tag} h{n}", "answer": word}
+            for n, word in enumerate(words)
+        ]
+        (folder / f"snli_{tag}600_test.json").write_text(json.dumps(rows), encoding="utf-8")
+    return folder
+
+
+def test_a_class_is_that_of_the_english_row_whatever_the_words(tmp_path):
+    """In the released Norwegian file the words for two of the classes are exchanged."""
+    english = ["entailment", "neutral", "contradiction"]
+    exchanged = ["medføring", "motsigelse", "nøytral"]
+    place = released(tmp_path / "snli", en=english, no=exchanged)
+    found = read_choices(place, layout="classes")
+    assert found.languages == ("en", "no") and list(found.gold.values()) == [0, 1, 2]
+    assert found.items("no")["2"].options == tuple(english)
+    assert found.items("no")["2"].question == "no p1\nno h1"
+
+
+def test_a_word_for_two_classes_is_refused(tmp_path):
+    english = ["entailment", "neutral", "contradiction"]
+    place = released(tmp_path / "snli", en=english, de=["ja", "ja", "nein"])
+    with pytest.raises(ValueError, match=r"'ja' stands beside English rows of entailment \(1\)"):
+        read_choices(place, layout="classes")
+    with pytest.raises(ValueError, match="No dev file in English"):
+        read_choices(place, layout="classes", split="dev")
+    place = released(tmp_path / "other", en=english, de=["ja", "nein"])
+    with pytest.raises(ValueError, match="de has 2 rows and English 3"):
+        read_choices(place, layout="classes")
+
+
+@pytest.mark.parametrize(
+    ("layout", "head", "row", "option"),
+    [
+        ("paws-x", "id\tsentence1\tsentence2\tlabel", "7\tA b.\tB a.\t1", "same"),
+        ("xnli", "premise\thypothesis\tlabel", "A man.\tA cat.\t2", "contradiction"),
+    ],
+)
+def test_pairs_of_sentences(tmp_path, layout, head, row, option):
+    for tag in ("en", "de"):
+        (tmp_path / tag).mkdir()
+        (tmp_path / tag / "test_2k.tsv").write_text(f"{head}\n{row}\n", encoding="utf-8")
+    (item,) = read_choices(tmp_path, layout=layout).items("de").values()
+    assert item.options[item.gold] == option and item.question.count("\n") == 1

@@ -13,7 +13,18 @@ from xlens.studies.study import Study
 if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
 
-Layout = Literal["jsonl", "xcopa", "belebele", "global-mmlu", "m-mmlu", "bmlama", "sib200"]
+Layout = Literal[
+    "jsonl",
+    "xcopa",
+    "belebele",
+    "global-mmlu",
+    "m-mmlu",
+    "bmlama",
+    "sib200",
+    "paws-x",
+    "xnli",
+    "classes",
+]
 CLDR = "cldr"
 OWN = "items"
 """What the caller's own questions are called, where they come without a name."""

@@ -127,6 +127,28 @@ def _sib200(row: Record, line: int, split: str) -> dict[str, Any]:
     }
 
 
+def _paws_x(row: Record, line: int, split: str) -> dict[str, Any]:
+    return {
+        "id": row.name("id", default=str(line)),
+        "question": f"{row.text('sentence1')}\n{row.text('sentence2')}",
+        "options": ["different", "same"],
+        "gold": row.whole("label"),
+        "mark": "→",
+        "kind": "paraphrase",
+    }
+
+
+def _xnli(row: Record, line: int, split: str) -> dict[str, Any]:
+    return {
+        "id": str(line),
+        "question": f"{row.text('premise')}\n{row.text('hypothesis')}",
+        "options": ["entailment", "neutral", "contradiction"],
+        "gold": row.whole("label"),
+        "mark": "→",
+        "kind": "inference",
+    }
+
+
 def _letter(row: Record) -> int:
     answer = row["answer"]
     text = answer.strip().upper() if isinstance(answer, str) else ""
@@ -160,6 +182,10 @@ LAYOUTS: Mapping[str, Layout] = {
         _mmlu,
         "alexandrainst/m_mmlu",
     ),
+    "paws-x": Layout(
+        ("sentence1", "sentence2", "label"), _paws_x, "google-research-datasets/paws-x"
+    ),
+    "xnli": Layout(("premise", "hypothesis", "label"), _xnli, "facebook/xnli"),
     "sib200": Layout(("index_id", "category", "text"), _sib200, "Davlan/sib200"),
     "bmlama": Layout(("Prompt", "Ans", "Candidate Ans"), _bmlama),
 }

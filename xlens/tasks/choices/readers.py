@@ -9,6 +9,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.languages import standardize
 from xlens.records import JSON, Record, by_language, read_records
+from xlens.tasks.choices.classes import read_classes
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.choices.layouts import LAYOUTS, Layout
 from xlens.tasks.sources import (
@@ -21,6 +22,7 @@ from xlens.tasks.sources import (
     tagged,
 )
 
+CLASSES = "classes"
 _SUFFIXES = (*JSON, ".csv", ".tsv", ".parquet")
 
 
@@ -49,7 +51,9 @@ def read_choices(
     `.json`, `.csv`, `.tsv`, `.parquet`), its name or its folder's a language: `xcopa`
     (`zh/test.zh.jsonl`), `belebele` (`deu_Latn.jsonl`), `global-mmlu`, `m-mmlu`, `bmlama`
     (`fr.tsv`, parallel by line), `sib200` (`deu_Latn/test.tsv`; the seven topics are options in
-    English, see `Choices.with_labels`).
+    English, see `Choices.with_labels`), `paws-x`
+    (`de/test_2k.tsv`) and `xnli` (rows as `datasets` writes them), and `classes`, the files of
+    arXiv 2405.13816 (`snli_no600_test.json`; a row's class is that of the English row).
 
     Args:
         path: A file of the plain layout, or a folder.
@@ -69,10 +73,12 @@ def read_choices(
         ValueError: no such file, an unknown layout or language, missing columns, a broken line,
             two files for a language, and what `Choices` refuses.
     """
-    form = _layout(layout)
+    form = None if layout == CLASSES else _layout(layout)
     root = Path(path)
     if not root.exists():
         raise ValueError(f"No file or folder {str(root)!r}; give the path of {layout} items.")
+    if form is None:
+        return read_classes(root, languages, split or "test", incomplete, identical)
     if layout == "jsonl":
         read = _read_plain(root, form, languages)
     else:
@@ -131,7 +137,8 @@ def download_choices(
 
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
-        raise ValueError(f"Unknown layout {name!r}; accepted are {', '.join(LAYOUTS)}.")
+        accepted = ", ".join([*LAYOUTS, CLASSES])
+        raise ValueError(f"Unknown layout {name!r}; accepted are {accepted}.")
     return LAYOUTS[name]
 
 
