@@ -375,12 +375,18 @@ def test_frequencies_by_id_and_language(tmp_path: Path) -> None:
     rows_.write_text("id\tlanguage\tfrequency\nq0\ten\t7\nq0\tde\t0\n")
     counted = facts().with_frequencies(read_frequencies(rows_))
     assert counted.frequencies == {("q0", "en"): 7, ("q0", "de"): 0}
+    assert not counted.estimates
+    rows_.write_text("id\tlanguage\tfrequency\tapprox\nq0\ten\t7\ttrue\nq0\tde\t0\tfalse\n")
+    estimated = facts().with_frequencies(read_frequencies(rows_))
+    assert estimated.estimates == {("q0", "en")} and estimated.digest() != counted.digest()
+    assert not estimated.with_frequencies({("q0", "en"): 3}).estimates
     with pytest.raises(ValueError, match="None of the frequencies"):
         facts().with_frequencies(read_frequencies(path))
     for text, message in (
         ("id\tlanguage\tfrequency\nq0\ten\t-1\n", "0 or more"),
         ("id\tlanguage\tfrequency\nq0\ten\t1.5\n", "whole number"),
         ("id\tlanguage\tfrequency\nq0\ten\t1\nq0\ten\t2\n", "counted twice in en"),
+        ("id\tlanguage\tfrequency\tapprox\nq0\ten\t1\tmaybe\n", "true or false"),
     ):
         rows_.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -392,7 +398,11 @@ def test_frequencies_by_id_and_language(tmp_path: Path) -> None:
     corpus.write_text("Town0en is in Land0en.\nTown0en and Land0en\nTown1en\nTown0de, Land0de\n")
     table = facts().frame.rename(columns={"objects": "object"}).explode("object")
     count_facts([corpus], table).save(tmp_path / "counts")
-    counted = facts().with_frequencies(read_frequencies(tmp_path / "counts")).frequencies
+    read = read_frequencies(tmp_path / "counts")
+    counted = facts().with_frequencies(read).frequencies
+    others = facts({"subject": "Nowhere"})
+    with pytest.raises(ValueError, match=r"of other facts: 'q0' \(en\) was counted with the"):
+        others.with_frequencies(read)
     assert counted["q0", "en"] == 2 and counted["q0", "de"] == 1 and counted["q1", "en"] == 0
     path.write_text('{"en": [1]}')
     with pytest.raises(ValueError, match=r"expected \{language: \{relation"):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from xlens.acquisition import (
+    associations,
     best_threshold,
     binned,
     carried_over,
@@ -21,7 +22,7 @@ from xlens.acquisition import (
     threshold,
 )
 from xlens.acquisition.frequency import N_EDGES
-from xlens.figures import frequency_curves
+from xlens.figures import frequency_curves, frequency_groups, threshold_bars
 from xlens.stats import Resampling, generator
 from xlens.tasks.facts import read_frequencies
 from xlens.testbed.planted import fact_world
@@ -247,20 +248,38 @@ def test_no_transfer_is_no_transfer() -> None:
     assert np.isnan(same["share"]) and same["n"] == 0 and np.isnan(same["p"])
 
 
-def test_identical_objects_are_shown_apart_and_drawn() -> None:
+def test_estimates_and_identical_facts_are_shown_apart_and_drawn() -> None:
     answers, truth = world(threshold=20, transfer=0.2, seed=2)
-    answers["identical"] = answers["id"].str.endswith("1") & (answers["language"] != truth.source)
+    abroad = answers["language"] != truth.source
+    answers["identical"] = answers["id"].str.endswith("1") & abroad
+    answers["identical_object"] = answers["id"].str[-1].isin(["1", "3"]) & abroad
+    answers["approx"] = answers["frequency"] > 1000
     found = frequency_response(answers, rule="word", pivot=truth.source, resampling=FAST)
-    sizes = found.measures.set_index(["language", "facts"])["n"]
+    table = found.measures.set_index(["language", "facts"])
     tag = next(iter(truth.transfer))
-    assert sizes[tag, "every"] == 600 and sizes[tag, "different"] == 540
-    assert set(found.bins["facts"]) == {"every", "different"} and "all" in set(
-        found.bins["language"]
+    views = ("every", "different", "other object")
+    assert [table.loc[(tag, view), "n"] for view in views] == [600, 540, 480]
+    assert table.loc[("all", "every"), "estimates"] == answers["approx"].sum() > 0
+    for part in (found.bins, found.thresholds, found.carried, found.curves):
+        assert {*part["facts"]} == {*views}
+    assert (
+        table.loc[(tag, "every"), "zeros"]
+        == (answers.loc[answers["language"] == tag, "frequency"] == 0).sum()
+        > 0
     )
-    zeros = found.measures.set_index(["language", "facts"])["zeros"]
-    assert zeros[tag, "every"] == (answers[answers["language"] == tag]["frequency"] == 0).sum() > 0
-    fig = frequency_curves(found, "different")
-    assert "never" in fig.layout.xaxis.ticktext and len(fig.data) == 8
+    for view in ("every", "different"):
+        fig = frequency_curves(found, view)
+        assert fig.layout.xaxis.ticktext[0] == "0" and "xaxis5" not in fig.layout
+        # Of every language the fit and its bins; the pivot states all of its facts.
+        assert len(fig.data) == 4 * 2 + 3
+        assert [t.mode for t in fig.data].count("lines") == 4
+        zero = [t for t in fig.data if t.marker.symbol == "diamond-open"]
+        assert len(zero) == 3 and all(len(t.x) == 1 and t.customdata[0][0] > 0 for t in zero)
+    bars = threshold_bars(found)
+    assert len(bars.data) == 3 * 3 and bars.data[0].error_y.array[0] > 0
+    groups = frequency_groups(found)
+    for n in (0, 4, 8):  # of each choice of facts they add up
+        assert np.allclose(np.sum([t.y for t in groups.data[n : n + 4]], axis=0), 1)
     with pytest.raises(ValueError, match="facts='x'"):
         frequency_curves(found, "x")
 
@@ -275,3 +294,114 @@ def test_what_was_not_counted_is_left_out_or_refused() -> None:
         frequency_response(none, rule="word", pivot=truth.source, resampling=FAST)
     with pytest.raises(ValueError, match=r"lack the columns \['exact'\]"):
         frequency_response(answers, rule="exact", pivot=truth.source)
+
+
+# --- intervals and the control -------------------------------------------------------------------
+
+
+def drawn(n: int, seed: int, slope: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    random = generator(seed)
+    f = np.floor(10 ** random.uniform(-0.5, 4, n)).astype(int)
+    return f, random.random(n) < 1 / (1 + np.exp(-slope * (np.log10(1 + f) - 2)))
+
+
+def test_measures_are_those_of_scipy_and_scikit_learn() -> None:
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    for n in (30, 400):
+        f, y = drawn(n, n)
+        at = edges(int(f.max()))
+        said = associations(f, y, at, resampling=FAST, n_shuffles=20)
+        table = binned(f, y, at, resampling=Resampling(draws=1)).iloc[1:]
+        table = table[table["n"] > 0]
+        assert said["auc"] == pytest.approx(roc_auc_score(y, f))
+        assert said["spearman"] == pytest.approx(spearmanr(f, y)[0])
+        assert said["pearson"] == pytest.approx(pearsonr(np.log10(1 + f), y)[0])
+        logs = np.log10(table["centre"].to_numpy())
+        assert said["pearson_bins"] == pytest.approx(pearsonr(logs, table["share"])[0])
+        for name, value in correlations(f, y, at).items():
+            assert said[name] == pytest.approx(value)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    truth = associations(*drawn(100_000, 1), edges(10_000), resampling=Resampling(draws=1),
+                         clusters=np.zeros(100_000, int), n_shuffles=1)  # fmt: skip
+    held = dict.fromkeys(("auc", "spearman", "pearson"), 0)
+    for seed in range(100, 200):
+        f, y = drawn(80, seed)
+        said = associations(f, y, edges(10_000), resampling=FAST, n_shuffles=1)
+        for name in held:
+            held[name] += said[f"{name}_low"] <= truth[name] <= said[f"{name}_high"]
+    assert all(88 <= n <= 99 for n in held.values()), held
+
+
+def test_one_fact_in_several_languages_is_drawn_whole() -> None:
+    f, y = drawn(120, 3)
+    at, id = edges(10_000), np.arange(120)
+    one = associations(f, y, at, resampling=FAST, n_shuffles=1)
+    often = [np.tile(x, 6) for x in (f, y, id)]
+    whole = associations(*often[:2], at, clusters=often[2], resampling=FAST, n_shuffles=1)
+    loose = associations(*often[:2], at, resampling=FAST, n_shuffles=1)
+    for name in ("auc", "spearman", "pearson"):
+        width = {n: said[f"{name}_high"] - said[f"{name}_low"]
+                 for n, said in {"one": one, "whole": whole, "loose": loose}.items()}  # fmt: skip
+        assert width["whole"] == pytest.approx(width["one"], rel=0.02)
+        assert width["loose"] < 0.6 * width["whole"]
+    slopes = [logistic(f, y), logistic(*often[:2], clusters=often[2]), logistic(*often[:2])]
+    sizes = [found["high"] - found["low"] for found in slopes]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.15) and sizes[2] < 0.6 * sizes[1]
+    bins = [binned(*often[:2], at, clusters=c, resampling=FAST) for c in (often[2], None)]
+    sizes = [(t["high"] - t["low"])[t["n"] >= 60].mean() for t in bins]
+    assert sizes[1] < 0.6 * sizes[0]
+    best = [threshold(*often[:2], clusters=c, resampling=FAST) for c in (often[2], None)]
+    assert best[1].beyond_high - best[1].beyond_low < best[0].beyond_high - best[0].beyond_low
+
+
+def test_shuffled_frequencies_are_the_control() -> None:
+    f, y = drawn(300, 5)
+    at = edges(10_000)
+    said = associations(f, y, at, resampling=FAST)
+    for name in ("auc", "spearman", "pearson"):
+        middle = 0.5 if name == "auc" else 0.0
+        assert said[f"{name}_control"] == pytest.approx(middle, abs=0.01)
+        assert said[name] > said[f"{name}_control_high"] and said[f"{name}_p"] < 0.01
+    # A relation that is stated often, and is easy, and no more: within it frequency tells nothing.
+    kinds = np.arange(400) < 200
+    by_chance = 0
+    for seed in range(10):
+        random = generator(seed)
+        f = np.floor(10 ** random.uniform(0, 3, 400)).astype(int) * np.where(kinds, 50, 1)
+        y = random.random(400) < np.where(kinds, 0.8, 0.3)
+        within = associations(f, y, at, strata=kinds.tolist(), resampling=FAST)
+        assert within["auc_control"] == pytest.approx(within["auc"], abs=0.06)
+        assert within["auc"] > 0.6
+        by_chance += within["auc_p"] < 0.05
+    assert by_chance <= 2
+    plain = associations(f, y, at, resampling=FAST)
+    assert plain["auc_p"] < 0.01
+    assert plain["auc"] == within["auc"] and plain["auc_low"] == within["auc_low"]
+
+
+def test_frequencies_that_tell_nothing_add_nothing_to_the_majority() -> None:
+    random = generator(1)
+    f, y = drawn(300, 5)
+    real = threshold(f, y, resampling=FAST)
+    assert real.beyond_low > 0
+    assert real.beyond == pytest.approx(real.held_out - real.majority)
+    lost = threshold(random.permutation(f), y, resampling=FAST)
+    # In the sample it looks useful; held out it isn't.
+    assert lost.accuracy >= lost.majority and lost.beyond_low <= 0
+    few = threshold(f[:3], y[:3], resampling=FAST)
+    assert np.isnan([few.held_out, few.beyond, few.beyond_low, few.beyond_high]).all()
+
+
+def test_no_number_where_nothing_varies() -> None:
+    f, y = np.arange(20), np.ones(20, bool)
+    for said in (
+        associations(f, y, edges(19), resampling=FAST),
+        associations(np.full(20, 3), np.arange(20) < 9, edges(19), resampling=FAST),
+    ):
+        assert all(np.isnan(value) for value in said.values()), said
+    parted = associations(f, f > 9, edges(19), resampling=FAST)
+    assert parted["auc"] == 1 and np.isnan(parted["auc_low"])  # no resample moves it

@@ -1,8 +1,9 @@
 """When is a fact known, in which language, and why: pure functions of answers and frequencies."""
 
+from xlens.acquisition.association import associations, correlations
 from xlens.acquisition.counterfactual import Pathway, pathway
 from xlens.acquisition.curves import FactCurves, curves
-from xlens.acquisition.frequency import binned, correlations, edges, isotonic, logistic
+from xlens.acquisition.frequency import binned, edges, isotonic, logistic
 from xlens.acquisition.likeness import FactLikeness, fact_likeness
 from xlens.acquisition.overlap import MEASURES, overlap
 from xlens.acquisition.pathways import pathways
@@ -21,6 +22,7 @@ __all__ = [
     "Threshold",
     "Transfer",
     "TransferCurves",
+    "associations",
     "best_threshold",
     "binned",
     "carried_over",

@@ -1,18 +1,17 @@
-"""How recall follows frequency: shares by bins, correlations, fits. Zeros are kept in sight."""
+"""How recall follows frequency: shares by bins, and fits. Zeros are kept in sight."""
 
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
+from xlens.acquisition.association import Counts, Right, bin_of, same
 from xlens.checks import typed
 from xlens.stats import Resampling, bootstrap
 
 N_EDGES = 30
-Counts = Int[np.ndarray, " fact"]
-Right = Bool[np.ndarray, " fact"]
 
 
 @typed
@@ -39,6 +38,7 @@ def binned(
     right: Right,
     at: Float[np.ndarray, " edge"],
     *,
+    clusters: Int[np.ndarray, " fact"] | None = None,
     resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Share of right answers by frequency.
@@ -47,6 +47,7 @@ def binned(
         frequency: Documents that state each fact.
         right: Whether it is recalled.
         at: From `edges`.
+        clusters: What is drawn whole: one fact in several languages, say. None: every row.
         resampling: Of the intervals.
 
     Returns:
@@ -57,54 +58,29 @@ def binned(
     Raises:
         ValueError: unequal numbers of facts.
     """
-    _same(frequency, right)
-    rows = [_share(frequency == 0, right, 0.0, 0.0, resampling)]
-    where = np.digitize(frequency, at) - 1
-    where[frequency == at[-1]] = len(at) - 2
+    same(frequency, right)
+    codes = np.arange(len(right)) if clusters is None else clusters
+    rows = [_share(frequency == 0, right, 0.0, 0.0, codes, resampling)]
+    where = bin_of(frequency, at)
     for n, (least, most) in enumerate(pairwise(at)):
-        inside = (where == n) & (frequency > 0)
-        rows.append(_share(inside, right, float(least), float(most), resampling))
+        rows.append(_share(where == n, right, float(least), float(most), codes, resampling))
     return pd.DataFrame(rows)
 
 
 @typed
-def correlations(
-    frequency: Counts, right: Right, at: Float[np.ndarray, " edge"]
+def logistic(
+    frequency: Counts,
+    right: Right,
+    *,
+    clusters: Int[np.ndarray, " fact"] | None = None,
+    confidence: float = 0.95,
 ) -> dict[str, float]:
-    """How frequency and recall go together, each measure by its name.
-
-    `pearson_bins` is over the bins that hold facts (log of the centre, share right), `pearson` over
-    facts (log10(1 + f), right or not), `spearman` over facts, `auc` how often a right fact is more
-    frequent than a wrong one. Which of them the paper means by Pearson isn't known. NaN where
-    nothing varies.
-
-    Raises:
-        ValueError: unequal numbers of facts.
-    """
-    from scipy.stats import spearmanr
-    from sklearn.metrics import roc_auc_score
-
-    _same(frequency, right)
-    table = binned(frequency, right, at, resampling=Resampling(draws=1)).iloc[1:]
-    table = table[table["n"] > 0]
-    logs = np.log10(1.0 + frequency)
-    both = 0 < right.sum() < len(right) and frequency.min() < frequency.max()
-    rho: Any = spearmanr(frequency, right) if both else (np.nan, np.nan)
-    return {
-        "pearson_bins": _pearson(np.log10(table["centre"].to_numpy(float)), table["share"]),
-        "pearson": _pearson(logs, right),
-        "spearman": float(rho[0]),
-        "auc": float(roc_auc_score(right, frequency)) if both else float("nan"),
-    }
-
-
-@typed
-def logistic(frequency: Counts, right: Right, *, confidence: float = 0.95) -> dict[str, float]:
     """A logistic curve of recall over log10(1 + f), its slope with Wald's interval.
 
     Args:
         frequency: Documents that state each fact.
         right: Whether it is recalled.
+        clusters: Whose facts hang together: the error is then that of clusters (the sandwich).
         confidence: Of the interval.
 
     Returns:
@@ -118,7 +94,7 @@ def logistic(frequency: Counts, right: Right, *, confidence: float = 0.95) -> di
     from scipy.special import ndtri
     from sklearn.linear_model import LogisticRegression
 
-    _same(frequency, right)
+    same(frequency, right)
     logs = np.log10(1.0 + frequency)
     none: dict[str, float] = dict.fromkeys(["slope", "low", "high", "half"], float("nan"))
     if not 0 < right.sum() < len(right) or _parted(logs, right):
@@ -128,7 +104,13 @@ def logistic(frequency: Counts, right: Right, *, confidence: float = 0.95) -> di
     share = fit.predict_proba(logs[:, None])[:, 1]
     design = np.stack([logs, np.ones_like(logs)], axis=1)
     information = design.T @ (design * (share * (1 - share))[:, None])
-    error = float(np.sqrt(np.linalg.inv(information)[0, 0]))
+    bread = np.linalg.inv(information)
+    if clusters is not None:
+        scores = design * (right - share)[:, None]
+        sums = pd.DataFrame(scores).groupby(clusters).sum().to_numpy()
+        few = len(sums) / max(len(sums) - 1, 1)
+        bread = bread @ (few * sums.T @ sums) @ bread
+    error = float(np.sqrt(bread[0, 0]))
     reach = float(ndtri((1 + confidence) / 2)) * error
     half = 10 ** (-start / slope) - 1 if slope > 0 else np.nan
     return {"slope": slope, "low": slope - reach, "high": slope + reach, "half": float(half)}
@@ -143,42 +125,30 @@ def isotonic(frequency: Counts, right: Right) -> pd.DataFrame:
     """
     from sklearn.isotonic import IsotonicRegression
 
-    _same(frequency, right)
+    same(frequency, right)
     fit = IsotonicRegression(y_min=0, y_max=1).fit(frequency.astype(float), right.astype(float))
     there = np.unique(frequency)
     return pd.DataFrame({"frequency": there, "share": fit.predict(there.astype(float))})
 
 
 def _share(
-    inside: Right, right: Right, least: float, most: float, resampling: Resampling
+    inside: Right,
+    right: Right,
+    least: float,
+    most: float,
+    clusters: np.ndarray,
+    resampling: Resampling,
 ) -> dict[str, Any]:
     n = int(inside.sum())
     row = {"least": least, "most": most, "centre": float(np.sqrt(least * most)), "n": n}
     if not n:
         return {**row, "share": np.nan, "low": np.nan, "high": np.nan}
     cells = right[inside].astype(float)[:, None]
-    found = bootstrap(cells, resampling=resampling, bounds=(0.0, 1.0))
+    found = bootstrap(cells, clusters=clusters[inside], resampling=resampling, bounds=(0.0, 1.0))
     (low,), (high,) = found.interval()
     return {**row, "share": float(found.mean[0]), "low": float(low), "high": float(high)}
-
-
-def _pearson(x: Any, y: Any) -> float:
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    if len(a) < 2 or a.std() < 1e-12 or b.std() < 1e-12:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _parted(logs: np.ndarray, right: Right) -> bool:
     """Whether some frequency parts right from wrong."""
     return bool(logs[right].min() > logs[~right].max() or logs[right].max() < logs[~right].min())
-
-
-def _same(frequency: np.ndarray, right: np.ndarray) -> None:
-    if len(frequency) != len(right) or not len(right):
-        raise ValueError(
-            f"{len(frequency)} frequencies and {len(right)} answers: give both of the same facts, "
-            "at least one."
-        )
-    if frequency.min() < 0:
-        raise ValueError("A frequency is negative; leave out the facts that were not counted.")

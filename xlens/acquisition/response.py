@@ -7,29 +7,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xlens.acquisition.frequency import binned, correlations, edges, isotonic, logistic
+from xlens.acquisition.association import associations
+from xlens.acquisition.frequency import binned, edges, isotonic, logistic
 from xlens.acquisition.recall import ALL
 from xlens.acquisition.threshold import carried_over, four_groups, threshold
 from xlens.checks import typed
 from xlens.results import Result, versions
 from xlens.stats import Resampling
 
-EVERY, DIFFERENT = "every", "different"
-"""All facts; and those whose object is another string than in the pivot, as the same string in two
-languages is counted in both."""
+EVERY, DIFFERENT, OTHER_OBJECT = "every", "different", "other object"
+VIEWS = {DIFFERENT: "identical", OTHER_OBJECT: "identical_object"}
+"""All facts (`EVERY`); without pairs that are the pivot's strings, whose count is the pivot's; and
+without facts whose object is the pivot's string, which can be said without the language. By the
+column that says which are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencyResponse(Result):
     """Recall by frequency, in each language and (`all`) in all together.
 
-    In every table `facts` is `every` or `different` (see `DIFFERENT`).
+    In every table `facts` is `every` or one of `VIEWS`. Intervals draw facts whole, with their
+    languages (or what `resampling` names).
 
     Attributes:
         bins: `language facts least most centre n share low high`; the first row of each is that of
             the facts that nothing states.
-        measures: `language facts n zeros accuracy pearson_bins pearson spearman auc slope low high
-            half`: the last four of the logistic curve.
+        measures: `language facts n zeros estimates accuracy`, of each of `association.MEASURES`
+            what `associations` says (frequencies are shuffled within languages and relations), and
+            `slope low high half` of the logistic curve. `estimates`: counts that the index that was
+            asked calls so.
         thresholds: `language facts` and the fields of `Threshold`.
         carried: Rare facts that are right: `language facts n share low high expected control_n
             control control_low control_high p`. See `carried_over`; facts are compared within
@@ -67,8 +73,9 @@ def frequency_response(
 
     Args:
         answers: One row per fact and language: `id language relation frequency`, a column of truth
-            values called like the rule and, if known, `identical` (its object is the pivot's
-            string). Facts that weren't counted (-1) are left out.
+            values called like the rule and, if known, `identical` (subject and object are the
+            pivot's strings), `identical_object`, and `approx` (its frequency is an estimate). Facts
+            that weren't counted (-1) are left out.
         rule: That column.
         pivot: The language that facts can be carried over from.
         resampling: Of intervals, over facts.
@@ -92,22 +99,24 @@ def frequency_response(
     for tag, facts, rows in _views(counted):
         f, y = rows["frequency"].to_numpy(np.int64), rows[rule].to_numpy(bool)
         key = {"language": tag, "facts": facts}
-        found["bins"].append(binned(f, y, at, resampling=resampling).assign(**key))
+        how: dict[str, Any] = {"clusters": resampling.codes(rows), "resampling": resampling}
+        found["bins"].append(binned(f, y, at, **how).assign(**key))
         found["curves"].append(isotonic(f, y).assign(**key))
-        fit = logistic(f, y, confidence=resampling.confidence)
+        fit = logistic(f, y, clusters=how["clusters"], confidence=resampling.confidence)
         own = {"n": len(y), "zeros": int((f == 0).sum()), "accuracy": float(y.mean())}
-        found["measures"].append({**key, **own, **correlations(f, y, at), **fit})
+        own["estimates"] = int(rows["approx"].sum()) if "approx" in rows else 0
+        among = list(zip(rows["language"], rows["relation"], strict=True))
+        both = associations(f, y, at, strata=among, **how)
+        found["measures"].append({**key, **own, **both, **fit})
         if tag == ALL:
             continue
-        best = threshold(f, y, resampling=resampling)
+        best = threshold(f, y, **how)
         found["thresholds"].append({**key, **asdict(best)})
         if facts == EVERY:
             thetas[tag] = best.theta
         if tag != pivot:
             there = home.reindex(rows["id"]).fillna(False).to_numpy(bool)
-            told = carried_over(
-                f, y, there, best.theta, strata=_strata(rows), resampling=resampling
-            )
+            told = carried_over(f, y, there, best.theta, strata=_strata(rows), **how)
             found["carried"].append({**key, **told})
     cells = counted[["id", "language", "relation", "frequency"]].assign(right=counted[rule])
     cells["group"] = ""
@@ -143,10 +152,11 @@ def _strata(rows: pd.DataFrame) -> list[str]:
 
 
 def _views(counted: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The facts of each language and of all, each with and without identical objects."""
+    """The facts of each language and of all, in each view that leaves some."""
     tags = list(dict.fromkeys(counted["language"]))
     for tag in (*tags, ALL):
         rows = counted if tag == ALL else counted[counted["language"] == tag]
         yield tag, EVERY, rows
-        if "identical" in rows and not rows["identical"].all():
-            yield tag, DIFFERENT, rows[~rows["identical"].astype(bool)]
+        for view, column in VIEWS.items():
+            if column in rows and not rows[column].all():
+                yield tag, view, rows[~rows[column].astype(bool)]

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from xlens.acquisition.frequency import Counts, Right
+from xlens.acquisition.association import Counts, Right, Totals
 from xlens.checks import typed
 from xlens.stats import Resampling, bootstrap, generator, jumping
 
-FOLDS = 5
+FOLDS, PARTITIONS = 5, 10
 GROUPS = {
     (True, True): "frequent, right",
     (True, False): "frequent, wrong",
@@ -32,6 +32,9 @@ class Threshold:
         accuracy: Of the rule, on the facts it was chosen on.
         held_out: On facts it was not chosen on, by cross-validation.
         majority: Of always saying what is true more often.
+        beyond: By how much `held_out` is above `majority`: what knowing frequencies adds.
+        beyond_low: Of its interval.
+        beyond_high: Of its interval.
         balanced: Mean of the shares of right and of wrong facts that it tells.
         tp: Frequent and right.
         fp: Frequent and wrong.
@@ -45,6 +48,9 @@ class Threshold:
     accuracy: float
     held_out: float
     majority: float
+    beyond: float
+    beyond_low: float
+    beyond_high: float
     balanced: float
     tp: int
     fp: int
@@ -85,7 +91,12 @@ def best_threshold(frequency: Counts, right: Right, *, wrong: bool = False) -> t
 
 @typed
 def threshold(
-    frequency: Counts, right: Right, *, wrong: bool = True, resampling: Resampling = Resampling()
+    frequency: Counts,
+    right: Right,
+    *,
+    wrong: bool = True,
+    clusters: Int[np.ndarray, " fact"] | None = None,
+    resampling: Resampling = Resampling(),
 ) -> Threshold:
     """The best threshold with its interval, baseline and held-out accuracy.
 
@@ -93,7 +104,8 @@ def threshold(
         frequency: Documents that state each fact.
         right: Whether it is recalled.
         wrong: Allow "never right".
-        resampling: Of the interval and the folds.
+        clusters: What is drawn, and left out of a fold, whole. None: every fact.
+        resampling: Of the intervals and the folds.
 
     Raises:
         ValueError: as `best_threshold`.
@@ -106,11 +118,17 @@ def threshold(
         int((~frequent & right).sum()),
         int((~frequent & ~right).sum()),
     )
-    random = generator(resampling.seed)
-    n = len(right)
-    drawn = random.integers(0, n, (min(resampling.draws, 400), n))
-    thetas = np.array([best_threshold(frequency[i], right[i], wrong=wrong)[0] for i in drawn])
+    codes = np.arange(len(right)) if clusters is None else pd.factorize(clusters)[0]
+    n = int(codes.max()) + 1
+    thetas = _thetas(Totals.of(frequency, right), resampling.weights(n), codes, wrong)
     low, high = jumping(thetas, clusters=n, confidence=resampling.confidence)
+    told = _held_out(frequency, right, codes, wrong, resampling.seed)
+    # Not what was true more often of the other folds: where half are right, that is wrong of this.
+    usual = right == (right.mean() > 0.5)
+    beyond = bootstrap(
+        (told - usual)[:, None], clusters=codes, resampling=resampling, bounds=(-1.0, 1.0)
+    )
+    (beyond_low,), (beyond_high,) = beyond.interval()
     rates = [tp / (tp + fn) if tp + fn else np.nan, tn / (tn + fp) if tn + fp else np.nan]
     share = float(right.mean())
     return Threshold(
@@ -118,8 +136,11 @@ def threshold(
         low=low,
         high=high,
         accuracy=accuracy,
-        held_out=_held_out(frequency, right, wrong, random),
+        held_out=float(told.mean()),
         majority=max(share, 1 - share),
+        beyond=float(beyond.mean[0]),
+        beyond_low=float(beyond_low),
+        beyond_high=float(beyond_high),
         balanced=float(np.mean(rates)),
         **{"tp": tp, "fp": fp, "fn": fn, "tn": tn},
     )
@@ -133,6 +154,7 @@ def carried_over(
     theta: float,
     *,
     strata: Sequence[Hashable] | None = None,
+    clusters: Int[np.ndarray, " fact"] | None = None,
     resampling: Resampling = Resampling(),
 ) -> dict[str, Any]:
     """Of facts that are rare in a language, how many are right that are known in the pivot.
@@ -147,6 +169,7 @@ def carried_over(
         right_in_pivot: In the pivot.
         theta: What is rare: below it.
         strata: What each fact is compared within: its relation, say. None: with all.
+        clusters: What is drawn whole. None: every fact.
         resampling: Of the intervals.
 
     Returns:
@@ -159,9 +182,10 @@ def carried_over(
     if not len(frequency) == len(right) == len(right_in_pivot):
         raise ValueError("Frequencies and answers are of unequal numbers of facts; give as many.")
     rare = frequency < theta
-    mine, others = right[rare & right_in_pivot], right[rare & ~right_in_pivot]
-    n, share, low, high = _rate(mine, resampling)
-    m, control, below, above = _rate(others, resampling)
+    codes = np.arange(len(right)) if clusters is None else clusters
+    mine, others = rare & right_in_pivot, rare & ~right_in_pivot
+    n, share, low, high = _rate(right[mine], codes[mine], resampling)
+    m, control, below, above = _rate(right[others], codes[others], resampling)
     expected = p = float("nan")
     if n and m:
         kinds = np.zeros(len(right), int) if strata is None else pd.factorize(pd.Series(strata))[0]
@@ -193,22 +217,46 @@ def four_groups(frequency: Counts, right: Right, theta: float) -> list[str]:
     return [GROUPS[bool(f >= theta), bool(yes)] for f, yes in zip(frequency, right, strict=True)]
 
 
-def _held_out(frequency: Counts, right: Right, wrong: bool, random: np.random.Generator) -> float:
-    n = len(right)
+def _thetas(
+    found: Totals, weights: Float[np.ndarray, "draw cluster"], codes: np.ndarray, wrong: bool
+) -> Float[np.ndarray, " draw"]:
+    """`best_threshold` of every resample."""
+    yes, no = found.weighted(weights, codes)
+    hits = yes[:, ::-1].cumsum(axis=1)[:, ::-1] + no.cumsum(axis=1) - no
+    hits = np.where(yes + no > 0, hits, -1.0)  # what was not drawn is no threshold
+    best = hits.argmax(axis=1)
+    thetas = found.there[best].astype(float)
+    if wrong:
+        thetas[no.sum(axis=1) > hits.max(axis=1)] = np.inf
+    return thetas
+
+
+def _held_out(
+    frequency: Counts, right: Right, codes: Int[np.ndarray, " fact"], wrong: bool, seed: int
+) -> Float[np.ndarray, " fact"]:
+    """Of each fact how often it is told rightly by a threshold that was chosen on others.
+
+    Folds are drawn several times, so that one partition's luck is not in it.
+    """
+    random, n = generator(seed), int(codes.max()) + 1
     if n < FOLDS:
-        return float("nan")
-    fold = random.permutation(np.arange(n) % FOLDS)
-    told = 0
-    for k in range(FOLDS):
-        inside = fold != k
-        theta, _ = best_threshold(frequency[inside], right[inside], wrong=wrong)
-        told += int(((frequency[~inside] >= theta) == right[~inside]).sum())
-    return told / n
+        return np.full(len(right), np.nan)
+    told = np.zeros(len(right))
+    for _ in range(PARTITIONS):
+        fold = random.permutation(np.arange(n) % FOLDS)[codes]
+        for k in range(FOLDS):
+            inside, out = fold != k, fold == k
+            theta, _ = best_threshold(frequency[inside], right[inside], wrong=wrong)
+            told[out] += (frequency[out] >= theta) == right[out]
+    return told / PARTITIONS
 
 
-def _rate(right: Right, resampling: Resampling) -> tuple[int, float, float, float]:
+def _rate(
+    right: Right, clusters: np.ndarray, resampling: Resampling
+) -> tuple[int, float, float, float]:
     if not len(right):
         return 0, float("nan"), float("nan"), float("nan")
-    found = bootstrap(right.astype(float)[:, None], resampling=resampling, bounds=(0.0, 1.0))
+    cells = right.astype(float)[:, None]
+    found = bootstrap(cells, clusters=clusters, resampling=resampling, bounds=(0.0, 1.0))
     (low,), (high,) = found.interval()
     return len(right), float(right.mean()), float(low), float(high)

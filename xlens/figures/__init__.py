@@ -11,7 +11,7 @@ from xlens.figures.consistency import agreement_matrix
 from xlens.figures.dissociation import dissociation_curves
 from xlens.figures.export import StaticExportError, write_figure, write_figures
 from xlens.figures.facts import fact_bars, fact_curves, fact_groups, fact_relations
-from xlens.figures.frequency import frequency_curves
+from xlens.figures.frequency import frequency_curves, frequency_groups, threshold_bars
 from xlens.figures.lens import composition_bars, language_curves, state_curves
 from xlens.figures.lens_readings import lens_readings
 from xlens.figures.page import figure_block, page
@@ -47,6 +47,7 @@ __all__ = [
     "fact_relations",
     "figure_block",
     "frequency_curves",
+    "frequency_groups",
     "gain_bars",
     "language_colors",
     "language_curves",
@@ -77,6 +78,7 @@ __all__ = [
     "state_curves",
     "steering_effects",
     "steering_surface",
+    "threshold_bars",
     "trace_table",
     "trace_text",
     "training_loss",

@@ -4,17 +4,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from xlens.acquisition import FrequencyResponse
-from xlens.figures import Figure, frequency_curves
+from xlens.figures import Figure, frequency_curves, frequency_groups, threshold_bars
 from xlens.report.blocks import Drawing, Findings, Section, Table
 from xlens.report.cells import interval, number
 
-_SEEN = {"every": "all facts", "different": "without facts whose object is the pivot's string"}
+_SEEN = {
+    "every": "all facts",
+    "different": "without pairs that are the pivot's strings",
+    "other object": "without objects that are the pivot's strings",
+}
+
+
+def frequencies_given(counted: Mapping[str, int]) -> str:
+    """Of how many facts the frequency is known, and how many were given for others."""
+    said = f"The frequency of {counted['counted']:,} of {counted['asked']:,} facts is known"
+    if counted["counted"] < counted["asked"]:
+        said += "; the others are left out where frequency plays a part"
+    if counted["estimates"]:
+        said += f"; {counted['estimates']:,} are estimates of the index that was asked"
+    if counted.get("unknown"):
+        said += f"; {counted['unknown']:,} of {counted['given']:,} frequencies are of other facts"
+    return f"{said}."
 
 
 def frequency_figures(result: FrequencyResponse, start: str) -> dict[str, Figure]:
-    """By file name: all facts, and those with objects of their own."""
-    kinds = dict.fromkeys(result.bins["facts"])
-    return {f"{start}frequency-{kind}": frequency_curves(result, str(kind)) for kind in kinds}
+    """By file name: curves for all facts and without identical ones, the threshold, the groups."""
+    kinds = [str(kind) for kind in dict.fromkeys(result.bins["facts"])]
+    curves = {f"frequency-{k.replace(' ', '-')}": frequency_curves(result, k) for k in kinds}
+    drawn = {
+        **curves,
+        "frequency-threshold": threshold_bars(result),
+        "frequency-groups": frequency_groups(result),
+    }
+    return {f"{start}{name}": fig for name, fig in drawn.items()}
 
 
 def frequency_section(
@@ -43,11 +65,22 @@ def frequency_section(
 def frequency_findings(result: FrequencyResponse, names: Mapping[str, str]) -> list[str]:
     """What the numbers say, in sentences."""
     said: list[str] = []
-    rows = [row for row in _rows(result.thresholds, "every")]
-    useful = [row for row in rows if row["held_out"] > row["majority"]]
+    rows = _rows(result.measures, "every")
+    sure = [row for row in rows if row["auc_p"] < 0.01]
+    shares = ", ".join(
+        f"{names.get(row['language'], 'all together')} {_beside(row, 'auc')}" for row in rows
+    )
+    said.append(
+        "A recalled fact is more frequent than one that isn't (AUC; in brackets with frequencies "
+        f"shuffled within relations): {shares}; above shuffled ones (p < .01) in {len(sure)} of "
+        f"{len(rows)}."
+    )
+    rows = _rows(result.thresholds, "every")
+    useful = [row for row in rows if row["beyond_low"] > 0]
     said.append(
         "The rule “right if stated so often” is right more often than always saying the same, on "
-        f"facts it was not chosen on, in {len(useful)} of {len(rows)} languages."
+        f"facts it was not chosen on, by more than its interval in {len(useful)} of {len(rows)} "
+        "languages."
     )
     told = [row for row in _rows(result.carried, "every") if row["n"] and row["control_n"]]
     if told:
@@ -78,16 +111,24 @@ def _measures(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
     rows = [
         [
             f"{names.get(row['language'], 'all languages')}, {seen}",
-            *(f"{row[name]:,}" for name in ("n", "zeros")),
-            *(number(row[name]) for name in ("spearman", "pearson", "pearson_bins", "auc")),
+            f"{row['n']:,}" + (f" ({row['estimates']:,})" if row["estimates"] else ""),
+            f"{row['zeros']:,}",
+            *(_beside(row, name) for name in ("auc", "spearman", "pearson", "pearson_bins")),
             interval(row, "slope"),
             "–" if row["half"] != row["half"] else f"{row['half']:,.1f}",
         ]
         for row, seen in _each(result.measures)
     ]
-    head = ["", "facts", "never stated", "Spearman", "Pearson", "Pearson, bins", "AUC"]
+    head = ["", "facts (of estimated frequency)", "never stated", "AUC (shuffled)"]
+    head += ["Spearman (shuffled)", "Pearson (shuffled)", "Pearson, bins (shuffled)"]
     head += ["log-odds per tenfold", "half recalled at"]
     return Table("Frequency and recall.", head, rows)
+
+
+def _beside(row: Mapping[Any, Any], name: str) -> str:
+    """A measure with its interval, and what it is with shuffled frequencies."""
+    shown = interval(row, name, f"{name}_low", f"{name}_high")
+    return shown if shown == "–" else f"{shown} ({number(row[f'{name}_control'])})"
 
 
 def _thresholds(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
@@ -95,12 +136,14 @@ def _thresholds(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
         [
             f"{names[row['language']]}, {seen}",
             f"{row['theta']:g} [{row['low']:g}, {row['high']:g}]",
-            *(number(row[name]) for name in ("accuracy", "held_out", "majority")),
+            *(number(row[name]) for name in ("accuracy", "majority", "held_out")),
+            interval(row, "beyond", "beyond_low", "beyond_high"),
             *(str(row[name]) for name in ("tp", "fp", "fn", "tn")),
         ]
         for row, seen in _each(result.thresholds)
     ]
-    head = ["", "right if stated as often as", "accuracy", "held out", "majority"]
+    head = ["", "right if stated as often as", "accuracy", "majority", "held out"]
+    head += ["held out, above the majority"]
     head += ["frequent, right", "frequent, wrong", "rare, right", "rare, wrong"]
     return Table("The best threshold of frequency, and the four groups.", head, rows)
 

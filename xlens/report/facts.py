@@ -26,6 +26,7 @@ from xlens.report.blocks import Block, Drawing, Findings, Section, Table
 from xlens.report.cells import interval, number
 from xlens.report.choices import listed_models
 from xlens.report.fact_frequency import (
+    frequencies_given,
     frequency_figures,
     frequency_findings,
     frequency_section,
@@ -128,6 +129,8 @@ def offered(known: Mapping[str, Any]) -> list[str]:
             f"The answer stands among the demonstrations of {percent(shown['shown'])} of prompts; "
             f"drawn blindly it would in {percent(shown['leakage'])}."
         )
+    if counted := known.get("frequencies"):
+        said.append(frequencies_given(counted))
     flags: Mapping[str, Mapping[str, int]] = known.get("flags", {})
     for name, what in _FLAGS.items():
         if counts := {tag: n for tag, n in flags.get(name, {}).items() if n}:

@@ -200,6 +200,7 @@ class FactsStudy(Study):
         flags = asked.flags(self.pivot).groupby("language", sort=False)
         counts = data.survival()
         return {
+            **self._counted(data, asked),
             "demonstrations": {
                 "shots": shots,
                 **{
@@ -219,6 +220,20 @@ class FactsStudy(Study):
                 }
             },
         }
+
+    def _counted(self, data: "Facts", asked: "Facts") -> dict[str, Any]:
+        """Of how many facts the frequency is known, and how many others were given."""
+        from xlens.tasks.facts import read_frequencies
+
+        if not data.frequencies:
+            return {}
+        n = len(asked.frame)
+        found = {"asked": n, "counted": len(asked.frequencies), "estimates": len(asked.estimates)}
+        if self.frequencies is not None:
+            given = read_frequencies(self.frequencies)
+            known = set(zip(data.frame["id"], data.frame["language"], strict=True))
+            found |= {"given": len(given), "unknown": len(given.keys() - known)}
+        return {"frequencies": found}
 
     def taken(self, data: Any) -> "Facts":
         """As `Study.taken`."""

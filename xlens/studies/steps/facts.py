@@ -48,16 +48,15 @@ def facts_steps(data: Facts, study: "FactsStudy", model: HookedModel, kept: Kept
 
     def responded(done: Parts) -> Result:
         answers, table = judged(done, data, study)
-        flags = asked.flags(study.pivot)
-        same = dict(
-            zip(
-                zip(flags["id"], flags["language"], strict=True),
-                flags["identical_object"],
-                strict=True,
-            )
-        )
-        keys = zip(table["id"], table["language"], strict=True)
-        found = frequency_response(table.assign(identical=[same[key] for key in keys]), **how)
+        flags = asked.flags(study.pivot).set_index(["id", "language"])
+        pair = flags["identical_object"] & flags["identical_subject"]
+        keys = list(zip(table["id"], table["language"], strict=True))
+        own: dict[str, Any] = {
+            "identical": pair.loc[keys].to_numpy(),
+            "identical_object": flags["identical_object"].loc[keys].to_numpy(),
+            "approx": [key in asked.estimates for key in keys],
+        }
+        found = frequency_response(table.assign(**own), **how)
         known = analysed(answers.provenance, "frequency", found.provenance)
         return replace(found, provenance=known)
 

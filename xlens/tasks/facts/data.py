@@ -1,7 +1,7 @@
 """`Facts`: the same facts in several languages, by fact id: subject, relation, objects."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
@@ -11,12 +11,13 @@ import pandas as pd
 from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
 from xlens.tasks.choices.text import folded
+from xlens.tasks.facts.frequencies import Frequencies
 from xlens.tasks.facts.template import MASK, SUBJECT, Asked, asked_as
 from xlens.tasks.items import item_id, item_text
 from xlens.tasks.parallel import DROPPED, Fault, Parallel, first_faults, nothing_dropped, refusal
 
 REQUIRED = ("id", "language", "relation", "subject", "objects", "template")
-OPTIONAL = ("frequency", "group")
+OPTIONAL = ("frequency", "approx", "group")
 REASONS = (
     "missing name",
     "missing language",
@@ -61,8 +62,8 @@ class Facts(Parallel):
     Attributes:
         frame: One row per fact and language: `id language relation subject objects template`. A
             template holds `<subject>` once or more and `<mask>` where the object follows. May have
-            `frequency` (documents that state it in that language; -1: not counted) and `group` (a
-            set that the fact is part of).
+            `frequency` (documents that state it in that language; -1: not counted), `approx` (that
+            is an estimate) and `group` (a set that the fact is part of).
         source: Where they come from.
         dropped: What was left out when they were made: `id language reason detail`.
 
@@ -107,6 +108,13 @@ class Facts(Parallel):
         if "frequency" not in self.frame:
             return {}
         return {key: int(n) for key, n in self._column("frequency").items() if n >= 0}
+
+    @cached_property
+    def estimates(self) -> frozenset[tuple[str, str]]:
+        """Of which facts the frequency is an estimate, by id and language."""
+        if "approx" not in self.frame:
+            return frozenset()
+        return frozenset(key for key, is_one in self._column("approx").items() if is_one)
 
     def facts(self, language: str) -> dict[str, Fact]:
         """The facts in one language, by id.
@@ -164,7 +172,8 @@ class Facts(Parallel):
         """The same facts with counts by (id, language); those without one are not counted (-1).
 
         Raises:
-            ValueError: a negative count, or counts of none of these facts.
+            ValueError: a negative count, counts of none of these facts, or of another subject than
+                a fact's.
         """
         if bad := next((key for key, n in frequencies.items() if n < 0), None):
             raise ValueError(f"{bad} has the frequency {frequencies[bad]}; accepted is 0 or more.")
@@ -176,8 +185,24 @@ class Facts(Parallel):
                 f"{shown}, and facts such as {keys[0][0]} ({keys[0][1]}). Give the counts of these "
                 "facts, by the same ids."
             )
-        counts = [frequencies.get(key, -1) for key in keys]
-        return type(self)(self.frame.assign(frequency=counts), self.source, self.dropped)
+        columns: dict[str, Any] = {"frequency": [frequencies.get(key, -1) for key in keys]}
+        if isinstance(frequencies, Frequencies):
+            self._check_counted(frequencies, keys)
+            if not frequencies.estimates.isdisjoint(keys):
+                columns["approx"] = [key in frequencies.estimates for key in keys]
+        frame = self.frame.drop(columns="approx", errors="ignore").assign(**columns)
+        return type(self)(frame, self.source, self.dropped)
+
+    def _check_counted(self, frequencies: Frequencies, keys: Sequence[tuple[str, str]]) -> None:
+        """Refuse counts of other phrases, as those of another set of facts with the same ids."""
+        for (id, tag), subject in zip(keys, self.frame["subject"], strict=True):
+            counted = frequencies.subjects.get((id, tag), subject)
+            if folded(counted) != folded(subject):
+                raise ValueError(
+                    f"The frequencies are of other facts: {id!r} ({tag}) was counted with the "
+                    f"subject {counted!r}, and is of {subject!r} in {self.source}. Give the counts "
+                    "of these facts."
+                )
 
     def flags(self, pivot: str) -> pd.DataFrame:
         """What makes a fact easy or odd, by fact and language.
@@ -289,6 +314,8 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             _count(value, source, id)
             for value, id in zip(frame["frequency"], frame["id"], strict=True)
         ]
+    if "approx" in frame.columns:
+        columns["approx"] = frame["approx"].astype(bool).to_list()
     if "group" in frame.columns:
         columns["group"] = _texts(frame, "group", source)
     out = pd.DataFrame(columns)

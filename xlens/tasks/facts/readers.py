@@ -1,6 +1,6 @@
 """Reads facts and their frequencies from files: KLAR, BMLAMA, mLAMA, and a plain table."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,12 +8,10 @@ import pandas as pd
 
 from xlens.checks import typed
 from xlens.languages import standardize, standardize_all
-from xlens.records import JSON, Record, by_language, decode, json_document, read_records, record_of
-from xlens.results import load
+from xlens.records import JSON, by_language, decode, json_document, read_records, record_of
 from xlens.tasks.facts.data import Facts, whole_facts
 from xlens.tasks.facts.template import MASK, SUBJECT
 from xlens.tasks.sources import Languages, choose, language_of, listed, tagged
-from xlens.text import form
 
 _TABLES = (".tsv", ".csv")
 _KLAR = ("klar", "klar_source")
@@ -79,58 +77,6 @@ def read_facts(
     ]
     source = root.name if layout == "plain" else f"{layout} in {root.name}"
     return whole_facts(pd.DataFrame(rows), source, incomplete=incomplete)
-
-
-@typed
-def read_frequencies(path: str | Path) -> dict[tuple[str, str], int]:
-    """Counts of facts in a corpus, by id and language; for `Facts.with_frequencies`.
-
-    What `xlens count` wrote (the folder `counts`: documents in which subject and object stand at
-    places of their own; of several objects the one with most) or an index was asked for (a saved
-    `IndexCounts`), the file that arXiv 2505.14824
-    publishes, `{language: {relation: [{index, frequency, …}]}}`, or a row per fact and language of
-    JSON Lines, `.tsv` or `.csv`: `id language frequency`.
-
-    Raises:
-        ValueError: no such file, another form, a fact twice, a count that is no whole number of 0
-            or more.
-    """
-    file = Path(path)
-    if file.is_dir():
-        from xlens.corpus import FactCounts, IndexCounts
-
-        saved = load(file)
-        if not isinstance(saved, FactCounts | IndexCounts):
-            raise ValueError(f"{str(file)!r} holds a {type(saved).__name__}, no counts of facts.")
-        column = "apart" if isinstance(saved, FactCounts) else "frequency"
-        counts: Any = saved.to_frame().groupby(["id", "language"])[column].max()
-        return {(str(id), str(tag)): int(n) for (id, tag), n in counts.items()}
-    rows: Iterable[tuple[str, Record]]
-    if file.suffix.lower() == ".json":
-        rows = _published(json_document(decode(file, JSON), file.name), file.name)
-    else:
-        rows = ((row.text("language"), row) for row in read_records(file, (*JSON, *_TABLES)))
-    found: dict[tuple[str, str], int] = {}
-    for language, row in rows:
-        row.require(("id|index", "frequency"), "Each row counts one fact.")
-        key = (form(row.name("id" if "id" in row else "index")), standardize(language))
-        if key in found:
-            row.refuse(f"the fact {key[0]!r} is counted twice in {key[1]}. Leave one out.")
-        found[key] = row.whole("frequency")
-        if found[key] < 0:
-            row.wrong("frequency", "a whole number, 0 or more")
-    return found
-
-
-def _published(content: Any, source: str) -> Iterator[tuple[str, Record]]:
-    shape = "{language: {relation: [{index, frequency}]}}"
-    for language, relations in record_of(content, source, "the whole").items():
-        of = record_of(relations, source, f"{language}: expected {shape}; this")
-        for relation, entries in of.items():
-            if not isinstance(entries, list):
-                of.wrong(relation, "a list of counts")
-            for n, entry in enumerate(entries, 1):
-                yield language, record_of(entry, source, f"{language}, {relation}, entry {n}")
 
 
 def _plain(root: Path, languages: Languages) -> dict[str, Rows]:
