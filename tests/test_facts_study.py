@@ -79,7 +79,7 @@ def test_parts_curves_and_page_of_two_models(models: list[str]) -> None:
     for text in (
         *("Over models and checkpoints", "m-step1: what was found", "permuted within relations"),
         *("Which facts does", "by resampling facts", "m-step2, frequency of facts"),
-        *("M-step2, similarity to the pivot", "grouped by the answers of m-step2"),
+        *("m-step2, similarity to the pivot", "grouped by the answers of m-step2"),
     ):
         assert text in page, text
     assert "The answer stands among the demonstrations of 0 % of prompts" in page

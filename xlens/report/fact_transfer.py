@@ -42,9 +42,9 @@ def transfer_section(
         _groups(result, names),
         *_drawings(figures, "Controls and numbers show on hovering."),
     )
-    start, head = (f"{model}-", f"{model}, ") if model else ("", "")
-    title = f"{head}similarity to the pivot, and what is carried over"
-    return Section(f"{start}transfer", title[0].upper() + title[1:], blocks)
+    start, head = (f"{model}-", f"{model}, s") if model else ("", "S")
+    title = f"{head}imilarity to the pivot, and what is carried over"
+    return Section(f"{start}transfer", title, blocks)
 
 
 def grown_figures(result: TransferCurves) -> dict[str, Figure]:
@@ -150,7 +150,7 @@ def _paths(result: Transfer, names: Names) -> Iterator[Table]:
             terms = _rows(own)
             both = terms[-1]
             cells = [interval(row, "coefficient") for row in terms[:-1]]
-            cells += [_p(both["p"]), f"{both['n']:,} ({both['facts']})"]
+            cells += [_p(both["p"]).removeprefix("= "), f"{both['n']:,} ({both['facts']})"]
             table.append([names.get(str(tag), "all languages"), *cells])
         home = names[result.pivot]
         head = ["tenfold frequency", f"right in {home}", "similarity"]
@@ -159,7 +159,8 @@ def _paths(result: Transfer, names: Names) -> Iterator[Table]:
         yield Table(
             f"Log-odds of being right, with relations (and languages) held alike; intervals "
             f"clustered by fact. Similarity: at {_PLACES.get(str(slot), str(slot))}, mean of "
-            f"residual points {first} to {last}, for a standard deviation.",
+            f"residual points {first} to {last}, for a standard deviation. A dash: too little "
+            "varies, or a term tells right from wrong.",
             ["", *head],
             table,
         )
