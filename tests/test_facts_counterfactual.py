@@ -27,6 +27,7 @@ def answered(seed: int, *, lost: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table.drop(columns="other"), table.drop(columns="word").rename(columns={"other": "word"})
 
 
+@pytest.mark.slow
 def test_the_share_that_was_lost_is_found() -> None:
     inside = {share: 0 for share in (0.0, 0.5, 1.0)}
     for share in inside:
