@@ -149,6 +149,7 @@ def associations(
         value, null = float(values[0]), chance[name]
         low, high = rows.interval(values, rows.n, resampling.confidence)
         low, high = (np.nan, np.nan) if low == high or np.isnan(value) else (low, high)
+        low, high = np.clip((low, high), 0.0 if name == "auc" else -1.0, 1.0).tolist()
         said |= {name: value, f"{name}_low": low, f"{name}_high": high}
         known = null[np.isfinite(null)]
         some = len(known) > 0 and not np.isnan(value)

@@ -10,8 +10,8 @@ from xlens.report.cells import interval, number
 
 _SEEN = {
     "every": "all facts",
-    "different": "without pairs that are the pivot's strings",
-    "other object": "without objects that are the pivot's strings",
+    "different": "without identical pairs",
+    "other object": "without identical objects",
 }
 
 
@@ -47,7 +47,7 @@ def frequency_section(
 ) -> Section:
     """Tables and figures of one model."""
     drawn = (
-        Drawing.of(fig, name, "Intervals show on hovering.", label=name.replace("-", " "))
+        Drawing.of(fig, name, "Numbers show on hovering.", label=name.replace("-", " "))
         for name, fig in figures.items()
     )
     blocks = (
@@ -122,7 +122,7 @@ def _measures(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
     head = ["", "facts (of estimated frequency)", "never stated", "AUC (shuffled)"]
     head += ["Spearman (shuffled)", "Pearson (shuffled)", "Pearson, bins (shuffled)"]
     head += ["log-odds per tenfold", "half recalled at"]
-    return Table("Frequency and recall.", head, rows)
+    return Table("Frequency and recall; identical: written as in the pivot.", head, rows)
 
 
 def _beside(row: Mapping[Any, Any], name: str) -> str:
