@@ -10,8 +10,8 @@ import xlens
 from xlens import stats
 from xlens.checks import WrongType
 from xlens.cli import main
-from xlens.cli.plain_yaml import read_yaml
 from xlens.prompts import Prompt, Prompts, choose_demonstrations
+from xlens.records.plain_yaml import read_yaml
 from xlens.studies import LensStudy, ProcessStudy, ReadingStudy, SteeringStudy
 from xlens.studies.serving import Serving
 from xlens.testbed.planted import planted_activations

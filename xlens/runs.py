@@ -29,6 +29,7 @@ import yaml
 
 from xlens import files
 from xlens.checks import typed
+from xlens.records.plain_yaml import read_dumped
 from xlens.results import HEADER, Result, jsonable, load, versions
 from xlens.stats import Resampling
 
@@ -213,7 +214,12 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as read from `config.yaml`."""
-        return yaml.safe_load(self.config_text) or {}
+        try:
+            found = read_dumped(self.config_text)
+        except yaml.YAMLError as error:
+            wrong = f"it is no YAML of ours ({error!s:.300})"
+            raise files.damaged(self.config_file, wrong, _again(self.path)) from None
+        return found if isinstance(found, dict) else {}
 
     @property
     def config_text(self) -> str:

@@ -117,6 +117,11 @@ WAYS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a model of nobody": (config(model_type="nobody"), "cannot load the config"),
     "no tokenizer inside": (text("tokenizer.json", "{}"), "cannot load the tokenizer"),
     "a tokenizer cut off": (text("tokenizer.json", '{"version": '), "cannot load the tokenizer"),
+    "a generation config cut off": (text("generation_config.json", "{"), "no generation config"),
+    "a generation config of bytes": (
+        lambda f: (f / "generation_config.json").write_bytes(b"\xff"),
+        "no generation config",
+    ),
     "a tokenizer's list": (text("tokenizer_config.json", "[]"), "cannot load the tokenizer"),
 }
 
@@ -135,6 +140,35 @@ def test_a_checkpoint_is_refused_by_name(
     told = str(caught.value)
     assert "weights_only" not in told and len(told) < 1000
     assert "model" in told and not (tmp_path / "PWNED").exists()
+
+
+BASE = '"base_model_name_or_path": "WHOLE", "peft_type": "LORA", "r": 4'
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("{", "no adapter's config"),
+        ("[]", "no adapter's config"),
+        ("[" * 100_000, "no adapter's config"),
+        ('{"base_model_name_or_path": {"a": 1}}', "which is no name"),
+        ('{"base_model_name_or_path": "WHOLE", "peft_type": "NO"}', "adapter"),
+        (f'{{{BASE}, "target_modules": ["c_attn"]}}', "hold more than tensors"),
+    ],
+)
+def test_an_adapter_is_refused_by_name(
+    said: str, message: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "an adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(said.replace("WHOLE", str(whole)))
+    torch.save({"a": Code()}, folder / "adapter_model.bin")
+    for load in (lambda: xlens.load(folder), lambda: xlens.load(whole, adapter=folder)):
+        with pytest.raises(ValueError, match=f"(?s)an adapter.*{message}") as caught:
+            load()
+        assert "weights_only" not in str(caught.value) and not (tmp_path / "PWNED").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import pytest
 from damage import damage
 from writers import FOLDERS, WRITERS, Writer
 
+from xlens import files
 from xlens.files import DamagedError, is_draft
+from xlens.runs import RunDirectory
 
 # Forked: a child starts in milliseconds, with everything imported.
 fork = multiprocessing.get_context("fork")
@@ -244,3 +246,21 @@ def test_every_call_may_fail(kind, number, tmp_path):
         writer.save(1, folder)
         assert writer.right(writer.read(folder), 1)
     assert at > 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\nb: [*a, *a]\n",
+        "lens: [\n",
+        "lens: " + "[" * 9_000 + "\n",
+        "lens: !!python/object/apply:os.system ['true']\n",
+    ],
+    ids=["names", "broken", "deep", "code"],
+)
+def test_a_run_whose_config_means_harm_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    """A digest finds accidents; who makes a folder makes the digest, too."""
+    run = RunDirectory.create(tmp_path / "run", {"lens": {"n_items": 3}}, {})
+    run.config_file.write_text(files.sealed_text(text))
+    with pytest.raises(files.DamagedError, match=r"config\.yaml.*no YAML of ours.*new"):
+        _ = RunDirectory.open(run.path).config

@@ -103,7 +103,7 @@ def _options(path: Path, tokens: Sequence[str]) -> Dict:
     """The options in a file, checked as far as one can without knowing the command's own."""
     import yaml
 
-    from xlens.cli.plain_yaml import read_yaml
+    from xlens.records.plain_yaml import read_yaml
 
     if not path.is_file():
         raise ValueError(f"No file {str(path)!r}: --config takes a YAML file of options.")

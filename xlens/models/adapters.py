@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 from torch import nn
@@ -70,7 +71,7 @@ def add(
     from xlens.models.hf import explained, quietly
 
     folder = _folder(str(adapter))
-    said = json.loads((folder / CONFIG).read_text("utf-8"))
+    stated = _stated_base(folder)
     try:
         from peft import PeftConfig, PeftModel
     except ImportError as error:
@@ -78,7 +79,7 @@ def add(
     with explained("the adapter", str(adapter)):
         config: Any = PeftConfig.from_pretrained(str(folder))
     _require_modules(str(adapter), config)
-    _require_base(str(adapter), said.get("base_model_name_or_path"), base)
+    _require_base(str(adapter), stated, base)
     record = _record(config, folder)
     name = type(hf_model).__name__
     try:
@@ -88,7 +89,12 @@ def add(
                 _require_whole(adapter, name, wrapper, folder)
                 return wrapper.merge_and_unload(), {"adapters": {"default": record}, "merged": True}
             report: Any = cast(Any, hf_model).load_adapter(str(folder))
-    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except UnpicklingError as error:
+        raise ValueError(
+            f"The adapter {str(adapter)!r} is refused: its weights hold more than tensors, and "
+            "what a pickle holds is run when it is read. Use one with safetensors."
+        ) from error
+    except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(_other_base(adapter, name, first)) from error
     wrong = [*report.missing_keys, *report.unexpected_keys, *report.mismatched_keys]
@@ -106,13 +112,32 @@ def base_of(folder: str | Path) -> str | None:
     path = Path(folder).expanduser()
     if not (path / CONFIG).is_file() or (path / "config.json").is_file():
         return None
-    stated = json.loads((path / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+    stated = _stated_base(path)
     if not stated:
         raise ValueError(
             f"The adapter {str(folder)!r} doesn't say what its base is: load that, with "
             "adapter=this folder, --adapter."
         )
-    return str(stated)
+    return stated
+
+
+def _stated_base(folder: Path) -> str | None:
+    """What a folder's adapter says its base is.
+
+    Raises:
+        ValueError: its config is none.
+    """
+    path = folder / CONFIG
+    try:
+        said: Any = json.loads(path.read_text("utf-8"))
+        stated = said.get("base_model_name_or_path")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no adapter's config ({error!s:.200}): get the adapter again."
+        ) from None
+    if stated is not None and not isinstance(stated, str):
+        raise ValueError(f"{str(path)!r} says that its base is {stated!r:.80}, which is no name.")
+    return stated
 
 
 def weight_files(adapter: str | Path) -> dict[str, list[int]]:

@@ -66,6 +66,25 @@ def _numbers(value: Any, depth: int, name: str = "") -> Iterator[tuple[str, floa
         yield name, value
 
 
+def check_ends(folder: Path) -> None:
+    """Refuse a generation config that can't be read: transformers passes over it without a word.
+
+    It says which tokens end a text.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    path = folder / "generation_config.json"
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{str(path)!r} is no generation config ({found!s:.200}). Copy or download it again."
+        )
+
+
 def check_indices(folder: Path) -> None:
     """Refuse an index of weights that names files outside its folder.
 

@@ -85,8 +85,8 @@ class Serving:
 def _fields(text: str | None) -> dict[str, Any]:
     try:
         found: Any = json.loads(text or "{}")
-    except ValueError as error:
-        raise ValueError(f"--extra-body is no JSON: {error}. {_EXAMPLE}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--extra-body is no JSON: {error!s:.200}. {_EXAMPLE}") from None
     if not isinstance(found, dict):
         raise ValueError(f"--extra-body is JSON, but no object of names and values. {_EXAMPLE}")
     return {str(name): value for name, value in found.items()}  # type: ignore[misc]

@@ -60,17 +60,20 @@ class MadeFrom:
             ValueError: they were made from something else.
         """
         now = self.of(derived=step.derived)
-        saved = {name: self._saved(name) for name in step.kinds}
-        if all(saved.values()):
-            found = {name: load(place) for name, place in saved.items() if place}
-            changed = {n for part in found.values() for n in differing(part, now)}
-            if not changed:
-                return found
-            if not (step.derived and changed <= {*self.free}):
-                raise other(saved[next(iter(saved))], changed)
+        saved = {name: place for name in step.kinds if (place := self._saved(name))}
+        found = {name: load(place) for name, place in saved.items()}
+        changed = {n for part in found.values() for n in differing(part, now)}
+        if changed and not (step.derived and changed <= {*self.free}):
+            raise other(next(iter(saved.values())), changed)
+        if not changed and len(found) == len(step.kinds):
+            return found
         made = step.make(done)
+        # What a kill left of a step stays as it was saved; the others come to it.
         kept: dict[str, Result] = {}
         for name, part in made.items():
+            if name in found and not changed:
+                kept[name] = found[name]
+                continue
             kept[name] = replace(part, provenance={**part.provenance, "made_from": now})
             if self.folder is not None:
                 kept[name].save(self.folder / name)

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 
-class _Plain(yaml.SafeLoader):
-    """YAML 1.1 reads yes, no, on and off as truth values; here, as in 1.2, these are texts."""
+class _Unnamed(yaml.SafeLoader):
+    """YAML without anchors and aliases, which can stand for more than any memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         mark: Any = self.peek_event()  # pyright: ignore[reportUnknownMemberType]
@@ -24,6 +24,10 @@ class _Plain(yaml.SafeLoader):
                 mark.start_mark,
             )
         return super().compose_node(parent, index)
+
+
+class _Plain(_Unnamed):
+    """YAML 1.1 reads yes, no, on and off as truth values; here, as in 1.2, these are texts."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -68,8 +72,21 @@ def read_yaml(text: str) -> Any:
         yaml.YAMLError: broken YAML, a name that stands twice in one mapping, anchors and aliases,
             or what is no value of its kind (a whole number of 5,000 digits).
     """
+    return _read(text, _Plain)
+
+
+def read_dumped(text: str) -> Any:
+    """What `yaml.safe_dump` wrote of plain values.
+
+    Raises:
+        yaml.YAMLError: it is something else: broken, or with anchors and aliases.
+    """
+    return _read(text, _Unnamed)
+
+
+def _read(text: str, loader: type[_Unnamed]) -> Any:
     try:
-        return yaml.load(text, _Plain)
+        return yaml.load(text, loader)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply for options") from None
     except (ValueError, TypeError) as error:
