@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -22,9 +21,8 @@ from xlens.cli import app, main
 from xlens.report.build import PLAIN, page_of
 from xlens.runs import RunDirectory
 from xlens.studies import LensStudy, Loading, Study, find_studies
-from xlens.studies.running.kept import LeftOut, MadeFrom
+from xlens.studies.running.kept import MadeFrom
 from xlens.studies.serving import Serving
-from xlens.studies.study import Step
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -186,21 +184,6 @@ def test_every_field_decides(command, name):
     if name not in digests:  # what a file holds decides, not where it lies
         assert before.of(derived=True) != after.of(derived=True)
         assert (before.of(derived=False) == after.of(derived=False)) == (name in one.FREE)
-
-
-def test_what_a_kill_left_of_a_step_stays(tmp_path):
-    def made(_) -> dict[str, LeftOut]:
-        return {n: LeftOut(provenance={}, table=pd.DataFrame({"n": [n]})) for n in ("a", "b")}
-
-    step, known = Step({"a": LeftOut, "b": LeftOut}, made), MadeFrom({"of": 1}, (), tmp_path / "m")
-    known.take(step, {})
-    before = (tmp_path / "m" / "a" / "result.json").stat().st_ino
-    shutil.rmtree(tmp_path / "m" / "b")
-    assert [*known.take(step, {})] == ["a", "b"]
-    assert (tmp_path / "m" / "a" / "result.json").stat().st_ino == before
-    shutil.rmtree(tmp_path / "m" / "b")
-    with pytest.raises(ValueError, match=r"of changed since"):
-        replace(known, known={"of": 2}).take(step, {})
 
 
 def parts_of(run: Path) -> dict[str, dict[str, bytes]]:

@@ -217,7 +217,8 @@ class RunDirectory:
         try:
             found = read_dumped(self.config_text)
         except yaml.YAMLError as error:
-            wrong = f"it is no YAML of ours ({error!s:.300})"
+            said = " ".join(str(error).split())
+            wrong = f"it is no YAML of ours ({said:.300})"
             raise files.damaged(self.config_file, wrong, _again(self.path)) from None
         return found if isinstance(found, dict) else {}
 

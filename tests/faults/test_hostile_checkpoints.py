@@ -152,8 +152,8 @@ BASE = '"base_model_name_or_path": "WHOLE", "peft_type": "LORA", "r": 4'
         ("[]", "no adapter's config"),
         ("[" * 100_000, "no adapter's config"),
         ('{"base_model_name_or_path": {"a": 1}}', "which is no name"),
-        ('{"base_model_name_or_path": "WHOLE", "peft_type": "NO"}', "adapter"),
-        (f'{{{BASE}, "target_modules": ["c_attn"]}}', "hold more than tensors"),
+        ('{"base_model_name_or_path": "WHOLE", "peft_type": "NO"}', "'NO'"),
+        (f'{{{BASE}, "target_modules": ["c_attn"]}}', "may hold code, and is not run"),
     ],
 )
 def test_an_adapter_is_refused_by_name(
@@ -166,8 +166,9 @@ def test_an_adapter_is_refused_by_name(
     (folder / "adapter_config.json").write_text(said.replace("WHOLE", str(whole)))
     torch.save({"a": Code()}, folder / "adapter_model.bin")
     for load in (lambda: xlens.load(folder), lambda: xlens.load(whole, adapter=folder)):
-        with pytest.raises(ValueError, match=f"(?s)an adapter.*{message}") as caught:
+        with pytest.raises(ValueError, match=f"(?s){message}") as caught:
             load()
+        assert "an adapter" in str(caught.value)
         assert "weights_only" not in str(caught.value) and not (tmp_path / "PWNED").exists()
 
 

@@ -8,16 +8,20 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from damage import damage
+from pandas import DataFrame
 from writers import FOLDERS, WRITERS, Writer
 
 from xlens import files
 from xlens.files import DamagedError, is_draft
 from xlens.runs import RunDirectory
+from xlens.studies.running.kept import LeftOut, MadeFrom
+from xlens.studies.study import Step
 
 # Forked: a child starts in milliseconds, with everything imported.
 fork = multiprocessing.get_context("fork")
@@ -264,3 +268,19 @@ def test_a_run_whose_config_means_harm_is_refused_by_name(text: str, tmp_path: P
     run.config_file.write_text(files.sealed_text(text))
     with pytest.raises(files.DamagedError, match=r"config\.yaml.*no YAML of ours.*new"):
         _ = RunDirectory.open(run.path).config
+
+
+def test_what_a_kill_left_of_a_step_stays(tmp_path: Path) -> None:
+    def made(_: Any) -> dict[str, LeftOut]:
+        return {n: LeftOut(provenance={}, table=DataFrame({"n": [n]})) for n in ("a", "b")}
+
+    step, known = Step({"a": LeftOut, "b": LeftOut}, made), MadeFrom({"of": 1}, (), tmp_path / "m")
+    known.take(step, {})
+    before = (tmp_path / "m" / "a" / "result.json").stat().st_ino
+    shutil.rmtree(tmp_path / "m" / "b")
+    assert [*known.take(step, {})] == ["a", "b"]
+    assert (tmp_path / "m" / "a" / "result.json").stat().st_ino == before
+    assert LeftOut.load(tmp_path / "m" / "b").table["n"].tolist() == ["b"]
+    shutil.rmtree(tmp_path / "m" / "b")
+    with pytest.raises(ValueError, match="of changed since"):
+        replace(known, known={"of": 2}).take(step, {})

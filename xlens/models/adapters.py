@@ -82,6 +82,8 @@ def add(
     _require_base(str(adapter), stated, base)
     record = _record(config, folder)
     name = type(hf_model).__name__
+    if not merge and not (folder / _WEIGHTS[0]).is_file():
+        raise ValueError(_no_safetensors(adapter))
     try:
         with quietly():
             if merge:
@@ -90,17 +92,21 @@ def add(
                 return wrapper.merge_and_unload(), {"adapters": {"default": record}, "merged": True}
             report: Any = cast(Any, hf_model).load_adapter(str(folder))
     except UnpicklingError as error:
-        raise ValueError(
-            f"The adapter {str(adapter)!r} is refused: its weights hold more than tensors, and "
-            "what a pickle holds is run when it is read. Use one with safetensors."
-        ) from error
-    except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, OSError) as error:
+        raise ValueError(_no_safetensors(adapter)) from error
+    except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(_other_base(adapter, name, first)) from error
     wrong = [*report.missing_keys, *report.unexpected_keys, *report.mismatched_keys]
     if wrong:
         raise ValueError(_other_base(adapter, name, f"{len(wrong)} weights do not fit: {wrong[0]}"))
     return hf_model, {"adapters": {"default": record}}
+
+
+def _no_safetensors(adapter: str | Path) -> str:
+    return (
+        f"The adapter {str(adapter)!r} has no weights in safetensors that can be read: a pickle "
+        f"may hold code, and is not run. Get it with {_WEIGHTS[0]}, from where you trust."
+    )
 
 
 def base_of(folder: str | Path) -> str | None:
