@@ -252,3 +252,42 @@ def test_other_prompts_are_refused(model, choices):
     few = choices.select(ids=choices.ids[:5])
     with pytest.raises(ValueError, match="the same prompts at the same layers"):
         twin_states(states(model, choices), states(model, few))
+
+
+# --- reading comprehension ---
+
+
+@pytest.mark.slow
+def test_reading_is_asked_of_articles_that_were_not_trained_on(tmp_path):
+    import json
+
+    import readings
+
+    for tag in ("en", "de"):
+        story = readings.squad(tag)
+        # An article for each paragraph, so that there is something to hold out.
+        parts = [p for article in story["data"] for p in article["paragraphs"]]
+        data = [{"title": f"article {n}", "paragraphs": [p]} for n, p in enumerate(parts)]
+        text = json.dumps({"version": "1.1", "data": data})
+        (tmp_path / f"stories.{tag}.json").write_text(text, encoding="utf-8")
+    study = AlignStudy(
+        source=("de",),
+        data=str(tmp_path),
+        held_out=0.5,
+        n_items=8,
+        n_inside=8,
+        shots=0,
+        epochs=1,
+        batch=4,
+        draws=50,
+        incomplete="drop",
+        controls=(),
+    )
+    data = study.read()
+    assert not set(data.questions.groups.values()) & set(questions_of(data.items).groups.values())
+    own = xlens.load(tiny.model("llama", max_position_embeddings=4096), tiny.tokenizer("llama"))
+    parts = xlens.run(study, own, **QUIET).parts
+    table = parts["gain"].of("aligned")
+    assert set(table["language"]) == {"de", "en", "all", "seen"}
+    assert np.isnan(table["p_mcnemar"]).any() or (table["before"] == 0).all()
+    assert "inside/states" in parts and "inside/latent-first" not in parts

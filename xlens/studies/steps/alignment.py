@@ -213,7 +213,7 @@ def alignment_steps(
                 names=("base", "aligned"),
                 pivot=study.target,
                 choices=_inside(study, data) if isinstance(data.items, Choices) else None,
-                how={"shots": study.shots, "seed": study.seed, "pool": _pool(data)},
+                how={"shots": study.shots, "seed": study.seed, "pool": data.pool},
                 pooling=study.pooling,
                 resampling=study.resampling,
                 kept=kept,
@@ -255,8 +255,9 @@ def values_of(part: Result) -> pd.DataFrame:
         return part.table
     if not isinstance(part, ReadingResult):
         raise TypeError(f"{type(part).__name__} holds no answers.")
-    own = {"question_language": "language", "f1": "value"}
-    return part.items.rename(columns=own)[["id", "language", "paragraph", "value"]]
+    # `language` is there that of the answer, as far as it can be told.
+    own = {"id": "id", "question_language": "language", "paragraph": "paragraph", "f1": "value"}
+    return part.items[list(own)].rename(columns=own)
 
 
 def answers(study: AlignStudy, data: AlignData, model: HookedModel, kept: Kept) -> Result:
