@@ -1,6 +1,7 @@
 """Lenses: each against an independent reading, on models whose truth is known."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -458,3 +459,52 @@ def test_lens_results_say_what_they_were_read_through(lenses, model):
         here = [each.rows[each.rows["layer"] == 3].reset_index(drop=True) for each in (plain, read)]
         pd.testing.assert_frame_equal(*here)
         assert not np.allclose(plain.rows["logprob"], read.rows["logprob"])
+
+
+# --- the yardstick ---
+
+
+def test_the_yardstick_counts_words_that_are_read_on_the_way(model, tmp_path):
+    """A lens that turns every state to an item's own word reads it; the control doesn't."""
+    from xlens.lens import lens_yardstick, read_lens_items
+
+    texts = [model.vocab.text(i) for i in range(model.d_vocab)]
+    whole = [t[1:] for t in texts if t and t.startswith(" ") and t[1:].isalpha() and len(t) > 3]
+    one = [
+        w
+        for w in dict.fromkeys(whole)
+        if len(model.tokenizer(f" {w}", add_special_tokens=False)["input_ids"]) == 1
+    ]
+    words = one[:2]
+    assert len(words) == 2
+    items = [
+        {"name": "german-a", "prompt": "Das ist ", "target": "x", "intermediates": [words[0]]},
+        {"name": "nowhere-b", "prompt": "Es war", "target": "y", "intermediates": [words[1]]},
+        {"name": "french-c", "prompt": "Bon", "target": "z", "intermediates": ["qqqq zzzz"]},
+    ]
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps({"items": items}))
+    read = read_lens_items(path)
+    assert [p.language for p in read.prompts] == ["de", "und", "fr"]
+    (token,) = model.tokenizer(f" {words[0]}", add_special_tokens=False)["input_ids"]
+    row = (model.readout.W_U[:, token] * 50).numpy()
+    turned = JacobianLens(
+        provenance={},
+        matrices=np.zeros((3, 64, 64), dtype=np.float32),
+        offsets=np.broadcast_to(row, (3, 64)).astype(np.float32).copy(),
+        points=(0, 1, 2),
+        n_layers=3,
+    )
+    found = lens_yardstick(model, read, {"turned": turned}, ks=(1,), progress=False)
+    rows = found.table.set_index("language")
+    assert rows.loc["de", "score"] == 1 and rows.loc["de", "control"] == 0
+    assert rows.loc["und", "score"] == 0 and rows.loc["und", "control"] == 1
+    assert found.survival.set_index("what")["n"].to_dict() == {
+        "items": 3,
+        "items with a word of one token": 2,
+        "words": 3,
+        "words of one token": 2,
+    }
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="holds no items for lenses"):
+        read_lens_items(path)

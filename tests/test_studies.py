@@ -110,6 +110,7 @@ OTHERS = {
     "frequencies": Path("f.tsv"),
     "kind": ("tuned",), "text": ("other.jsonl",), "field": "body", "n_texts": 5, "n_held": 4,
     "max_tokens": 10, "skip": 1, "rotation": 2, "n_steps": 3, "positions": 1,
+    "yardstick": Path("items.json"),
     "states": False, "named": ("king",),
     "top": 0.2, "filter_rate": 0.5, "least_tokens": 9, "how": "boost", "effects": False,
     "rank": 2, "alpha": 3.0, "targets": ("v_proj",), "dropout": 0.1, "learning_rate": 1e-3,

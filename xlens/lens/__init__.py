@@ -25,15 +25,18 @@ from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
 from xlens.lens.tuned import fit_tuned_lens, read_tuned_lens
 from xlens.lens.whole import whole_word_lens
+from xlens.lens.yardstick import LensItems, LensYardstick, lens_yardstick, read_lens_items
 
 __all__ = [
     "LOGIT",
     "FittedLens",
     "JacobianLens",
     "Lens",
+    "LensItems",
     "LensReadings",
     "LensResult",
     "LensSummary",
+    "LensYardstick",
     "LogitLens",
     "TargetSets",
     "TraceResult",
@@ -43,10 +46,12 @@ __all__ = [
     "fit_jacobian_lens",
     "fit_tuned_lens",
     "identify_tokens",
+    "lens_yardstick",
     "logit_lens",
     "logit_lenses",
     "pooled",
     "read_jacobian_lens",
+    "read_lens_items",
     "read_texts_through",
     "read_tuned_lens",
     "require_agreement",

@@ -7,7 +7,7 @@ from typing import Any
 
 from xlens.figures import Figure, lens_readings
 from xlens.languages import english_name
-from xlens.lens import JacobianLens
+from xlens.lens import JacobianLens, LensYardstick
 from xlens.lens.readings import LensReadings
 from xlens.lens.result import lens_title
 from xlens.report.blocks import Drawing, Findings, Section, Table
@@ -15,7 +15,7 @@ from xlens.report.cells import interval, number
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import RunDirectory
-from xlens.studies.fit_lens import READINGS
+from xlens.studies.fit_lens import READINGS, YARDSTICK
 from xlens.wording import number_of
 
 _LEVEL = 0.05
@@ -52,7 +52,8 @@ def write_fit_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
         key = f"{model}-{READINGS}"
         figures[key] = lens_readings(found)
         drawn = Drawing.of(figures[key], key, _CAPTION)
-        sections += [s.more([drawn, *_tables(found)]) for s in told(model, parts)]
+        more = [drawn, *_tables(found), *_yardstick(parts.get(YARDSTICK))]
+        sections += [s.more(more) for s in told(model, parts)]
     made_by = [parts[READINGS].provenance for parts in models.values()]
     return write_page(
         run,
@@ -123,6 +124,32 @@ def _by_text(found: LensReadings) -> Iterator[str]:
             f"{told['nearer']:.0f}; the largest change is {interval(most, 'kl')} bits, in "
             f"{english_name(str(most['language']))}."
         )
+
+
+def _yardstick(found: Result | None) -> Iterator[Table]:
+    """What lenses score on the public items, over all languages."""
+    if not isinstance(found, LensYardstick):
+        return
+    there = dict(zip(found.survival["what"], found.survival["n"], strict=True))
+    rows = [
+        (
+            str(row["lens"]),
+            str(row["k"]),
+            interval(row, "score"),
+            interval(row, "control", "control_low", "control_high"),
+        )
+        for row in found.table.to_dict("records")
+        if row["language"] == "all"
+    ]
+    yield Table(
+        "The multilingual items of the Jacobian lens's authors: share of an item's English "
+        "intermediates that are among the k most probable tokens at some layer below the output; "
+        "the control reads other items' words. Uneven: most languages have one to three items. Of "
+        f"{there['words']} words {there['words of one token']} are one token here, in "
+        f"{there['items with a word of one token']} of {there['items']} items.",
+        ("Lens", "k", "Read", "Other items' words"),
+        rows,
+    )
 
 
 def _tables(found: LensReadings) -> Iterator[Table]:

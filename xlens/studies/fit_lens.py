@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Fitted = Literal["jacobian", "tuned"]
 CLDR, ATLAS = "cldr", "atlas"
-READINGS = "readings"
+READINGS, YARDSTICK = "readings", "yardstick"
 ALL = "all"
 TESTBED = {"atlas", "atlas-post"}
 
@@ -50,6 +50,8 @@ class FitLensStudy(Study):
             cheaper; n_texts is a multiple of it. 1: all of them.
         n_steps: Most steps of training of a tuned lens.
         positions: Of each held-out passage that are read.
+        yardstick: The multilingual items of the Jacobian lens's authors, a JSON file: the share of
+            their intermediate words that each lens ranks high on the way.
         seed: Of which passages, rows and steps.
     """
 
@@ -66,6 +68,7 @@ class FitLensStudy(Study):
     rotation: int = 8
     n_steps: int = 300
     positions: int = 4
+    yardstick: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,7 +127,11 @@ class FitLensStudy(Study):
         return Prompts(t for t in found if not self.languages or t.language in self.languages)
 
     def check(self, data: "Prompts", model: Any = None) -> None:
-        """As `Study.check`: texts long enough, layers for the lens."""
+        """As `Study.check`: texts long enough, items for the yardstick."""
+        if self.yardstick is not None:
+            from xlens.lens.yardstick import read_lens_items
+
+            read_lens_items(self.yardstick)
         if model is not None:
             from xlens.studies.steps.lens_fits import parted
 
@@ -145,13 +152,19 @@ class FitLensStudy(Study):
         jacobian = [f"jacobian/{tag}" for tag in (*tags, *([ALL] if len(tags) > 1 else []))]
         tuned = [f"tuned/{ALL}"]
         made = {"jacobian": jacobian, "tuned": tuned}
-        return (*(name for kind in self.kind for name in made[kind]), READINGS)
+        last = (READINGS, *([YARDSTICK] if self.yardstick else []))
+        return (*(name for kind in self.kind for name in made[kind]), *last)
 
     def digest(self, data: "Prompts") -> dict[str, Any]:
         """As `Study.digest`: every text."""
         from xlens.lens.jacobian import text_digest
 
-        return {"text": text_digest(list(data))}
+        digests = {"text": text_digest(list(data))}
+        if self.yardstick is not None:
+            from xlens.files import digest
+
+            digests["yardstick"] = digest(self.yardstick)
+        return digests
 
     def described(self, data: "Prompts") -> dict[str, Any]:
         """As `Study.described`."""

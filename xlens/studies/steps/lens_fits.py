@@ -6,17 +6,22 @@ from typing import Any
 
 from xlens.engine import harvest
 from xlens.lens import (
+    LOGIT,
     FittedLens,
     JacobianLens,
+    Lens,
+    LensYardstick,
     TunedLens,
     fit_jacobian_lens,
     fit_tuned_lens,
+    lens_yardstick,
     pooled,
+    read_lens_items,
 )
 from xlens.lens.readings import LensReadings, read_texts_through
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
-from xlens.studies.fit_lens import ALL, READINGS, FitLensStudy
+from xlens.studies.fit_lens import ALL, READINGS, YARDSTICK, FitLensStudy
 from xlens.studies.study import Kept, Parts, Step
 from xlens.tasks.running_text import passages
 
@@ -96,6 +101,17 @@ def lens_steps(
             progress=kept.progress,
         )
 
+    def yardstick(done: Parts) -> LensYardstick:
+        assert study.yardstick is not None
+        return lens_yardstick(
+            model,
+            read_lens_items(study.yardstick),
+            {"logit": LOGIT, **_of_all(done, tags)},
+            seed=study.seed,
+            resampling=study.resampling,
+            **kept.options,
+        )
+
     if "jacobian" in study.kind:
         for tag in tags:
             yield Step.one(f"jacobian/{tag}", JacobianLens, partial(jacobian, tag))
@@ -104,6 +120,8 @@ def lens_steps(
     if "tuned" in study.kind:
         yield Step.one(f"tuned/{ALL}", TunedLens, tuned)
     yield Step.one(READINGS, LensReadings, readings)
+    if study.yardstick is not None:
+        yield Step.one(YARDSTICK, LensYardstick, yardstick)
 
 
 def _lenses(done: Parts, tags: list[str]) -> list[JacobianLens]:
@@ -119,6 +137,18 @@ def _reading(done: Parts, tag: str, tags: list[str]) -> Mapping[str, FittedLens]
         found["jacobian"] = pooled([*mine, *others])
         if others:
             found |= {"jacobian of it": mine[0], "jacobian without it": pooled(others)}
+    if isinstance(lens := done.get(f"tuned/{ALL}"), TunedLens):
+        found["tuned"] = lens
+    return found
+
+
+def _of_all(done: Parts, tags: list[str]) -> dict[str, Lens]:
+    """The lenses of all languages, and Jacobian ones of each."""
+    found: dict[str, Lens] = {}
+    if own := _lenses(done, [tag for tag in tags if f"jacobian/{tag}" in done]):
+        found["jacobian"] = pooled(own)
+        if len(own) > 1:
+            found |= {f"jacobian of {lens.languages[0]}": lens for lens in own}
     if isinstance(lens := done.get(f"tuned/{ALL}"), TunedLens):
         found["tuned"] = lens
     return found
