@@ -144,10 +144,9 @@ def _held_against(result: Transfer, names: Names) -> Iterator[str]:
 
 
 def _paths(result: Transfer, names: Names) -> Iterator[Table]:
-    for slot, rows in result.paths.groupby("slot", sort=False):
+    for slot, rows in _by(_rows(result.paths), "slot").items():
         table: list[list[str]] = []
-        for tag, own in rows.groupby("language", sort=False):
-            terms = _rows(own)
+        for tag, terms in _by(rows, "language").items():
             both = terms[-1]
             cells = [interval(row, "coefficient") for row in terms[:-1]]
             cells += [_p(both["p"]).removeprefix("= "), f"{both['n']:,} ({both['facts']})"]
@@ -170,12 +169,11 @@ def _groups(result: Transfer, names: Names) -> Table:
     layer = _middle(result.table)
     rows: list[list[str]] = []
     for by in _there(result.table):
-        table = _picked(result.table, by, layer)
-        for group, own in table.groupby("group", sort=False):
+        for group, own in _by(_rows(_picked(result.table, by, layer)), "group").items():
             cells: list[str] = []
-            for row in _rows(own):
+            for row in own:
                 cells += [_above(row), number(row["value"]), number(row["mismatched"])]
-            n = int(own["n"].max())
+            n = sorted(int(row["n"]) for row in own)[-1]
             rows.append([str(group), f"{n:,}", *cells])
     slots = list(dict.fromkeys(result.table["slot"]))
     head = [
@@ -188,6 +186,14 @@ def _groups(result: Transfer, names: Names) -> Table:
         f"point {layer}; without facts whose object (and, there, subject) is the same string."
     )
     return Table(caption, ["", "answers", *head], rows)
+
+
+def _by(rows: list[dict[str, Any]], name: str) -> dict[Any, list[dict[str, Any]]]:
+    """Rows that have the same in a column, in their order."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[name], []).append(row)
+    return found
 
 
 def _there(table: pd.DataFrame) -> list[str]:
