@@ -198,6 +198,7 @@ def test_a_folder_of_another_training_is_refused(base, done, what):
         train(kit.model(base), PROMPTS, said, folder, recipe=recipe, **QUIET)
 
 
+@pytest.mark.slow
 def test_random_numbers_go_on_where_they_were(base, tmp_path):
     torch.manual_seed(4)
     expected = torch.rand(3)
@@ -243,6 +244,7 @@ def test_no_room_for_checkpoints(base, tmp_path, monkeypatch):
         train(kit.model(base), PROMPTS, SAID, tmp_path / "run", recipe=RECIPE, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_told_and_gone_on_with(base, done, tmp_path, monkeypatch):
     real = torch.save
 
@@ -283,6 +285,7 @@ def test_recipes_that_cannot_be(wrong):
         Recipe(**wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_families_with_other_names(family, tmp_path):
     hooked = kit.fresh(family)
