@@ -132,6 +132,7 @@ def test_the_page(run):
         ({"bound": 0.0}, "bound is 0"),
         ({"data": "x", "items": ("y",)}, "evaluate one of the two"),
         ({"instruction": "is"}, "No wording"),
+        ({"n_items": 4}, "a look inside needs 8"),
         ({"rank": 0}, "rank is 0"),
     ],
 )
@@ -275,7 +276,7 @@ def test_reading_is_asked_of_articles_that_were_not_trained_on(tmp_path):
         data=str(tmp_path),
         held_out=0.5,
         n_items=8,
-        n_inside=8,
+        inside=False,
         shots=0,
         epochs=1,
         batch=4,
@@ -290,4 +291,4 @@ def test_reading_is_asked_of_articles_that_were_not_trained_on(tmp_path):
     table = parts["gain"].of("aligned")
     assert set(table["language"]) == {"de", "en", "all", "seen"}
     assert np.isnan(table["p_mcnemar"]).any() or (table["before"] == 0).all()
-    assert "inside/states" in parts and "inside/latent-first" not in parts
+    assert "inside/states" not in parts

@@ -50,6 +50,7 @@ from xlens.tasks.xmrc import (
 from xlens.training.fit import Training, train
 
 CLDR = "cldr"
+LEAST_INSIDE = 8
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,11 @@ def check_alignment(study: AlignStudy, data: AlignData) -> None:
         ValueError: languages that the questions lack, no wording, too few items.
     """
     pairs_of(study, data).shuffled(seed=study.seed)
+    if study.inside and len(data.items) < LEAST_INSIDE:
+        raise ValueError(
+            f"{len(data.items)} items are evaluated, and a look inside needs {LEAST_INSIDE}: give "
+            "more, or leave it out (inside=False, --no-inside)."
+        )
     if isinstance(data.items, Choices):
         demonstrations(data.items, _pool(data), study.shots, study.seed, False)
     else:
