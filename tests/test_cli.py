@@ -532,7 +532,7 @@ def never_loaded(monkeypatch):
     ("command", "said"),
     [
         # commands and options
-        (("nosuch",), ("nosuch", "choices, demo, facts, lens")),
+        (("nosuch",), ("nosuch", "choices, demo, facts, fit-lens, lens")),
         (("lens",), ("--model",)),
         ((*LENS, "--nitems", "5"), ("--nitems", "--n-items")),
         ((*LENS, "--n-items", "many"), ("--n-items", "'many'|\"many\"", "int")),
@@ -608,7 +608,7 @@ def never_loaded(monkeypatch):
         # --config
         (("--config", "nosuch.yaml", "lens"), ("'nosuch.yaml'", "YAML")),
         (("--config", "option.yaml", "lens"), ("nitems", "option.yaml", "--n-items")),
-        (("--config", "command.yaml", "lens"), ("'lense'", "choices, demo, facts, lens")),
+        (("--config", "command.yaml", "lens"), ("'lense'", "facts, fit-lens, lens")),
         (("--config", "list.yaml", "lens"), ("'list.yaml'", "no options", "command's name")),
         (("--config", "broken.yaml", "lens"), ("'broken.yaml'", "YAML", "line 1")),
         (("--config", "latin.yaml", "lens"), ("'latin.yaml'", "UTF-8")),

@@ -24,6 +24,9 @@ COMMANDS = {
     "xmrc": ["m"],
     "phases": ["m"],
     "facts": ["m", "--languages", "en", "de"],
+    "align": ["m", "--from", "de"],
+    "fit-lens": ["m", "--languages", "en", "de"],
+    "neurons": ["m", "--languages", "en", "de"],
 }
 
 
@@ -36,7 +39,7 @@ def test_every_command_that_draws_takes_them(command):
 
 def test_every_study_has_them():
     asked = studies.find_studies()
-    assert len(asked) == 8
+    assert len(asked) == 11
     for kind in asked.values():
         assert kind(**ASKED).resampling == Resampling(**ASKED)
         for name, value, said in (

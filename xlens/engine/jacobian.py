@@ -35,6 +35,7 @@ from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.hooks import residual
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, tokenize
+from xlens.stats import generator
 from xlens.store import Parts, Store
 
 # Tokens times rows in a backward pass.
@@ -78,10 +79,10 @@ def dealt(d_model: int, rotation: int, n: int, seed: int) -> list[tuple[int, ...
             f"{n - n % rotation or rotation} or {n - n % rotation + rotation} of them, or another "
             "rotation."
         )
-    generator = np.random.default_rng(seed)
-    order = np.arange(d_model) if rotation == 1 else generator.permutation(d_model)
+    draw = generator(seed)
+    order = np.arange(d_model) if rotation == 1 else draw.permutation(d_model)
     rows = [tuple(sorted(map(int, part))) for part in np.array_split(order, rotation)]
-    rounds = [generator.permutation(rotation) for _ in range(n // rotation)]
+    rounds = [draw.permutation(rotation) for _ in range(n // rotation)]
     return [rows[i] for i in np.concatenate(rounds)] if rounds else []
 
 

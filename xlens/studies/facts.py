@@ -162,6 +162,11 @@ class FactsStudy(Study):
 
         asked = self.sampled(data)
         asked.require([self.pivot])
+        there = dict.fromkeys(data.relations.values())
+        if unknown := [name for name in self.named if name not in there]:
+            raise ValueError(
+                f"named: no relation {', '.join(map(repr, unknown))}; there are {', '.join(there)}."
+            )
         if model is not None:
             check_room(asked, data, self, model)
             return
