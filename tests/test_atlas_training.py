@@ -112,6 +112,7 @@ def _small(**more):
     return build.Recipe(design=design, base=replace(TINY, rows=32), **more)
 
 
+@pytest.mark.slow
 def test_the_command_makes_loadable_models_and_ships_them(tmp_path, monkeypatch):
     import xlens
 

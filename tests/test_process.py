@@ -49,6 +49,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_have_it")
 def test_parts_are_kept_and_read_again(folder, choices, tmp_path, monkeypatch):
     model = kit.model(folder)

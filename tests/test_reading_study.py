@@ -433,6 +433,7 @@ def test_the_command_reports_and_goes_on(folder, data, tmp_path, capsys, monkeyp
     assert run("--config", out / "config.yaml", "xmrc", "--out", out) == 0
 
 
+@pytest.mark.slow
 def test_several_models_are_compared(folder, data, tmp_path, capsys):
     (tmp_path / "tiny-gpt2-it").symlink_to(folder)
     out = tmp_path / "run"

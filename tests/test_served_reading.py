@@ -123,6 +123,7 @@ def test_a_checkpoint_that_was_trained_on_is_not_taken_for_the_old_one(run, tmp_
         assert run(*line)[0] == 0 and len(loads) == 3
 
 
+@pytest.mark.slow
 def test_what_shapes_no_answer_may_change(run, endpoint, tmp_path, monkeypatch):
     endpoint.script = lambda text, n: failed(429) if len(endpoint.asked) > 6 else echo(text, n)
     names = [f"{name}@{endpoint.url}" for name in ("a", "b")]

@@ -179,7 +179,7 @@ def kill_everywhere(folder: Path, start: Path | None, work: Callable[..., None])
 
 def drive(folder: Path) -> dict[str, Any]:
     """Every scenario; what came of it."""
-    Store(folder / "warm").entry(KEY, shards=1)  # what is looked up once, before the forks
+    mend(folder / "warm")  # what is imported and looked up once, before the forks
     out: dict[str, Any] = {"resume": kill_everywhere(make(folder / "resume"), None, fill)}
 
     broken = folder / "broken"

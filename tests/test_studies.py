@@ -214,7 +214,9 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(c, marks=pytest.mark.slow) if c in ("process", "phases", "align") else c
+        pytest.param(c, marks=pytest.mark.slow)
+        if c in ("process", "phases", "align", "steer", "neurons", "fit-lens", "facts")
+        else c
         for c in STUDIES
         if c != "demo"
     ],
@@ -386,6 +388,7 @@ class ToyStudy(Study):
 '''
 
 
+@pytest.mark.slow
 def test_a_new_study_is_one_module(folder, tmp_path):
     """It has command line, YAML, resume and a report, and nothing else is touched."""
     (tmp_path / "more").mkdir()
