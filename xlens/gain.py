@@ -89,7 +89,7 @@ def gain(
         raise ValueError(f"{len(after)} conditions and a bound of {bound}: give some, above 0.")
     first = _wide(before)
     wide = {name: [_wide(table, first) for table in runs] for name, runs in after.items()}
-    means = {name: sum(t.to_numpy() for t in runs) / len(runs) for name, runs in wide.items()}
+    means = {name: np.mean([t.to_numpy() for t in runs], axis=0) for name, runs in wide.items()}
     meta = before.drop_duplicates("id").set_index("id").loc[first.index].reset_index()
     codes = resampling.codes(meta)
     main = next(iter(after))

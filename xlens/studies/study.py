@@ -17,6 +17,8 @@ from xlens.checks import check_fields
 from xlens.studies.work import Plan, Work
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xlens.models import HookedModel
     from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
