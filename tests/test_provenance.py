@@ -20,7 +20,6 @@ ROOT = Path(xlens.__file__).parent
 BESIDE = {
     *("made_from", "prompts", "subspaces", "interventions", "versions", "kept_dtype", "slot"),
     *("tokens", "cost", "fingerprint", "stop"),
-    *("published", "training"),  # a lens of others; how an adapter was trained
 }
 # Where the verbs of the engine say how a model was run; all else analyses that.
 VERBS = ("engine", "served")

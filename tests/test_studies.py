@@ -325,7 +325,7 @@ def test_shipped_configurations_can_be_planned(path, monkeypatch):
         study = kind(**own)
         if command == "xmrc" and not Path(study.data).exists():
             continue  # data that is not ours
-        if command == "align" and "runs/" in str(study.questions):
+        if command == "align" and study.questions and not Path(study.questions).exists():
             continue  # its run.py writes them first
         data = study.read()
         study.check(data)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.stats import binomtest
 
 from xlens.checks import typed
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling, adjusted_flips, bootstrap, random_signs
 
 ALL, SEEN, UNSEEN = "all", "seen", "unseen"
@@ -114,10 +114,11 @@ def gain(
         for tag, value in [*t.mean().items(), (ALL, t.to_numpy().mean())]
     ]
     return Gain(
-        provenance={
-            **dict(provenance or {}),
-            "gain": {**resampling.provenance(), "bound": bound, "flips": _FLIPS},
-        },
+        provenance=analysed(
+            provenance or {},
+            "gain",
+            {**resampling.provenance(), "bound": bound, "flips": _FLIPS},
+        ),
         table=table[[*head, *(c for c in table.columns if c not in head)]],
         runs=pd.DataFrame(each, columns=["condition", "run", "language", "value"]),
         bound=bound,

@@ -7,7 +7,6 @@ estimator). What stands before `skip` can't follow what comes after it: keys and
 made once, without a graph. A prompt may give a part of the rows only (see `dealt`).
 """
 
-import inspect
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,16 +23,15 @@ from tqdm import tqdm
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor
+from xlens.engine.graphs import body_pass, in_passes, traced, weights_constant
 from xlens.engine.halving import Note, until_done
 from xlens.engine.interventions import Edits
-from xlens.engine.plan import Tokens, plan
-from xlens.engine.positions import fresh, labels
+from xlens.engine.plan import Tokens
+from xlens.engine.positions import fresh
 from xlens.engine.request import Execution, Request, Shard, Subject
-from xlens.engine.rules.passes import weights_constant
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
-from xlens.models.hooks import residual
 from xlens.prompts import Prompt, Prompts, TokenizedPrompt, tokenize
 from xlens.stats import generator
 from xlens.store import Parts, Store
@@ -220,7 +218,7 @@ class JacobianRequest(Request):
 
         def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
             # Planned as if nothing were done, so that no value depends on where a run was cut off.
-            for some in _batches(model, ids, left, min(budget, most)):
+            for some in in_passes(model, ids, left, min(budget, most)):
                 rest = [i for i in some if i not in finished]
                 here, begun = torch.zeros_like(sums), 0
                 if kept and kept["under_way"].tolist() == rest:
@@ -309,39 +307,14 @@ def _graph(
 
         cache, first = DynamicCache(), skip
         with torch.no_grad():
-            _body(model, [p[:skip] for p in prompts], 0, cache)
-    states: dict[int, Tensor] = {}
-
-    def caught(point: int, resid: Tensor) -> Tensor:
-        states[point] = resid.detach().requires_grad_() if point == points[0] else resid
-        return states[point]
-
-    with torch.enable_grad(), residual(model.blocks, [*points, model.n_layers], caught):
-        _body(model, [p[first:] for p in prompts], first, cache)
-    if missing := [p for p in (*points, model.n_layers) if p not in states]:
-        raise ValueError(
-            f"The forward pass of {model.name} never came by the residual points {missing}: "
-            "something replaced it (torch.compile, fused kernels?). Load it without."
-        )
+            body_pass(model, [p[:skip] for p in prompts], cache=cache)
+    states = traced(model, [p[first:] for p in prompts], points, first=first, cache=cache)
     if not states[model.n_layers].requires_grad:
         raise ValueError(
             f"{model.name} passes no gradient through its blocks (quantised weights?); load it in "
             "float32 or bfloat16."
         )
     return states, first
-
-
-def _body(model: HookedModel, prompts: Sequence[Tokens], first: int, cache: Any) -> None:
-    """One pass; padding stands to the right of every token of a causal model, and needs no mask."""
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in zip(ids, prompts, strict=True):
-        row[: len(prompt)] = torch.tensor(prompt)
-    inputs: Mapping[str, Any] = {"input_ids": ids.to(model.device)}
-    if "position_ids" in inspect.signature(model.body.forward).parameters:
-        at = torch.arange(first, first + width).expand(ids.shape)
-        inputs = {**inputs, "position_ids": at.to(model.device)}
-    model.body(**inputs, past_key_values=cache, use_cache=cache is not None)
 
 
 def _heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[TokenizedPrompt]:
@@ -355,14 +328,6 @@ def _heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[Token
             f"{model.name} has {model.d_vocab}: the tokenizer is another model's."
         )
     return [replace(t, ids=t.ids[:most], offsets=t.offsets[:most]) for t in found]
-
-
-def _batches(
-    model: HookedModel, ids: Sequence[Tokens], some: Sequence[int], budget: int
-) -> list[tuple[int, ...]]:
-    chosen = [ids[i] for i in some]
-    batches = plan(chosen, budget, share=False, apart=labels(model, list(map(len, chosen))))
-    return [tuple(some[m] for m in batch.members) for batch in batches]
 
 
 def _split(n: int) -> tuple[int, ...]:

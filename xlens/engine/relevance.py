@@ -14,10 +14,9 @@ from torch import Tensor
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor
+from xlens.engine.graphs import in_passes
 from xlens.engine.halving import Note, until_done
 from xlens.engine.interventions import Edits
-from xlens.engine.plan import Tokens, plan
-from xlens.engine.positions import labels
 from xlens.engine.progress import token_bar
 from xlens.engine.relevance_scores import RelevanceScores
 from xlens.engine.request import Execution, Request, Shard, Subject, split
@@ -227,7 +226,7 @@ def _run(
     with token_bar("relevance of", tokens, progress) as advance:
 
         def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
-            for rows in _batches(model, inputs, left, budget):
+            for rows in in_passes(model, inputs, left, budget):
                 if parts is not None and parts.done.issuperset(rows):
                     parts.restore(rows, kept, rows_of)
                     advance(rows)
@@ -315,14 +314,6 @@ def _first_token(model: HookedModel, text: str) -> int:
         pairs = zip(inside["input_ids"], inside["offset_mapping"], strict=True)
         cut = [i for i, (start, _) in pairs if start >= 1] or cut
     return int(cut[0])
-
-
-def _batches(
-    model: HookedModel, inputs: Sequence[Tokens], some: Sequence[int], budget: int
-) -> list[tuple[int, ...]]:
-    chosen = [inputs[i] for i in some]
-    batches = plan(chosen, budget, share=False, apart=labels(model, list(map(len, chosen))))
-    return [tuple(some[m] for m in batch.members) for batch in batches]
 
 
 def _rows(

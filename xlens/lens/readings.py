@@ -12,6 +12,7 @@ from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine.stream import stream
 from xlens.lens.lenses import LOGIT, Lens
+from xlens.lens.logit_lens import readable_states
 from xlens.models import HookedModel
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap, holm, random_signs
@@ -117,10 +118,9 @@ def read_texts_through(
         here = np.concatenate(
             [_spread(np.flatnonzero(owner == i)[:-1], skip, positions) for i in texts]
         )
+        mine = kept.values[:, here]
         for name, lens in {"logit": LOGIT, **lenses[tag]}.items():
-            layers = lens.readable(states.layers, model)
-            at = [states.layers.index(n) for n in layers]
-            values = kept.values[at][:, here]
+            layers, values = readable_states(states, model, lens, mine)
             kl, agree = _reading(model, values, lens, layers, progress)
             each = [_by_text(found, owner[here], texts) for found in (kl, agree)]
             by_text[name, tag] = pd.DataFrame(each[0], columns=list(layers))

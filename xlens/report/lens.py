@@ -8,7 +8,14 @@ from xlens.figures import Figure, pairs_overview, report_colors
 from xlens.lens.result import LensSummary, lens_title
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
 from xlens.report.grouped import groups
-from xlens.report.pair import anchor, ordered, pair_figures, pair_section, pair_title
+from xlens.report.pair import (
+    anchor,
+    languages_title,
+    ordered,
+    pair_figures,
+    pair_section,
+    pair_title,
+)
 from xlens.report.sentences import (
     landmark,
     named,
@@ -143,7 +150,7 @@ def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
     for found in several.values():
         shown = {lens: pivot_shows(conditions) for lens, conditions in found.items()}
         one = next(iter(next(iter(found.values())).values()))
-        title, pivot = _plain_title(one, names), names[one.pivot]
+        title, pivot = languages_title(one, names), names[one.pivot]
         yes, no, unknown = (
             [f"the {lens_title(lens)}" for lens, value in shown.items() if value is wanted]
             for wanted in (True, False, None)
@@ -151,16 +158,16 @@ def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
         if yes and no:
             said.append(
                 f"{title}: the lenses disagree. {pivot} words are more probable than in the "
-                f"controls under {_listed(yes)}, and not under {_listed(no)}."
+                f"controls under {', '.join(yes)}, and not under {', '.join(no)}."
             )
         elif yes or no:
             more = "" if yes else "not "
             said.append(
                 f"{title}: the lenses agree. {pivot} words are {more}more probable than in the "
-                f"controls under {_listed(yes or no)}."
+                f"controls under {', '.join(yes or no)}."
             )
         if unknown:
-            said.append(f"{title}: of {_listed(unknown)} nothing can be told.")
+            said.append(f"{title}: of {', '.join(unknown)} nothing can be told.")
         for lens, conditions in found.items():
             first = next(iter(conditions.values()))
             marks = [landmark(first, name) for name in _MARKS]
@@ -172,15 +179,6 @@ def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
         "the target's word at the output, which is the same under all."
     )
     return [Section("lenses", "Between lenses", (Findings.of(said), Table(caption, head, rows)))]
-
-
-def _listed(names: list[str]) -> str:
-    """`the logit lens, the tuned lens`."""
-    return ", ".join(names)
-
-
-def _plain_title(summary: LensSummary, names: Mapping[str, str]) -> str:
-    return " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
 
 
 def _titles(pairs: Pairs, names: Mapping[str, str]) -> dict[str, str]:

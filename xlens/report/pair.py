@@ -34,9 +34,14 @@ def anchor(pair: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", pair).lstrip("-") or "pair"
 
 
+def languages_title(summary: LensSummary, names: Mapping[str, str]) -> str:
+    """`German → Russian`; for a task in one language its name alone."""
+    return " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
+
+
 def pair_title(summary: LensSummary, names: Mapping[str, str]) -> str:
-    """`German → Russian`, with the lens if not the usual; in one language its name alone."""
-    title = " → ".join(dict.fromkeys([names[summary.source], names[summary.target]]))
+    """The languages, with the lens if it isn't the usual."""
+    title = languages_title(summary, names)
     return title if summary.lens == "logit" else f"{title}, {lens_title(summary.lens)}"
 
 

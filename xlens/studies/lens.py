@@ -177,7 +177,7 @@ class LensStudy(Study):
         from xlens.prompts import TooFewItems
         from xlens.studies.steps.latent_language import check_pair
 
-        self.lens_digests()
+        self.check_lenses()
         if model is not None and self.top_k > (n := model.size.d_vocab):
             raise ValueError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
         asked = self.each_pair
@@ -210,6 +210,19 @@ class LensStudy(Study):
         if lens == "logit":
             return self.conditions
         return tuple(name for name in self.conditions if name != "random-init")
+
+    def check_lenses(self) -> None:
+        """Refuse what is no lens, before a model is loaded.
+
+        Raises:
+            ValueError: one that isn't there.
+        """
+        if self.lens != ("logit",):
+            from xlens.lens.places import lens_files, lens_kind
+
+            for kind, place in map(lens_kind, self.lens):
+                if place:
+                    lens_files(kind, place)
 
     def lens_digests(self) -> dict[str, str]:
         """Of each lens but the logit lens, what it is.

@@ -22,7 +22,7 @@ from xlens.checks import typed
 from xlens.models import HookedModel
 from xlens.models.adapters import INSTALL, called
 from xlens.models.sharing import sharing
-from xlens.results import Result
+from xlens.results import Result, analysed
 from xlens.training.recipe import Recipe
 from xlens.training.rows import Rows, collate, encode
 
@@ -144,7 +144,7 @@ def train(
     # As far as it was not taken up from an earlier run.
     how = {**recipe.options(), "seconds": round(seconds, 1)}
     done = Training(
-        provenance={**model.provenance(), "training": {**(made_by or {}), **how}},
+        provenance=analysed(model.provenance(), "training", {**(made_by or {}), **how}),
         curve=pd.DataFrame([{n: row.get(n) for n in CURVE} for row in log], columns=[*CURVE]),
         adapter=str((place / FINAL).resolve()),
         checkpoints=str((place / SERIES).resolve()),

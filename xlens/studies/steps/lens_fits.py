@@ -129,14 +129,21 @@ def _lenses(done: Parts, tags: list[str]) -> list[JacobianLens]:
     return [lens for lens in found if isinstance(lens, JacobianLens)]
 
 
+def _together(done: Parts, only: JacobianLens) -> JacobianLens:
+    """The lens of all languages; of one language, its own."""
+    found = done.get(f"jacobian/{ALL}", only)
+    assert isinstance(found, JacobianLens)
+    return found
+
+
 def _reading(done: Parts, tag: str, tags: list[str]) -> Mapping[str, FittedLens]:
     """What reads a language's texts: lenses of all languages, of it alone, of all but it."""
     found: dict[str, FittedLens] = {}
     if f"jacobian/{tag}" in done:
-        mine, others = _lenses(done, [tag]), _lenses(done, [t for t in tags if t != tag])
-        found["jacobian"] = pooled([*mine, *others])
-        if others:
-            found |= {"jacobian of it": mine[0], "jacobian without it": pooled(others)}
+        (mine,) = _lenses(done, [tag])
+        found["jacobian"] = _together(done, mine)
+        if others := _lenses(done, [t for t in tags if t != tag]):
+            found |= {"jacobian of it": mine, "jacobian without it": pooled(others)}
     if isinstance(lens := done.get(f"tuned/{ALL}"), TunedLens):
         found["tuned"] = lens
     return found
@@ -146,7 +153,7 @@ def _of_all(done: Parts, tags: list[str]) -> dict[str, Lens]:
     """The lenses of all languages, and Jacobian ones of each."""
     found: dict[str, Lens] = {}
     if own := _lenses(done, [tag for tag in tags if f"jacobian/{tag}" in done]):
-        found["jacobian"] = pooled(own)
+        found["jacobian"] = _together(done, own[0])
         if len(own) > 1:
             found |= {f"jacobian of {lens.languages[0]}": lens for lens in own}
     if isinstance(lens := done.get(f"tuned/{ALL}"), TunedLens):
