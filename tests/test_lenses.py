@@ -13,6 +13,7 @@ import xlens
 from xlens import Prompt, harvest, logit_lens, trace
 from xlens.engine import jacobian as core
 from xlens.engine import score
+from xlens.engine.stream import stream
 from xlens.lens import (
     LOGIT,
     JacobianLens,
@@ -96,12 +97,15 @@ def test_jacobians_equal_those_made_row_by_row(family):
     assert set(found.counts) == {2}
 
 
-def test_no_value_depends_on_the_budget_or_on_neighbours(model):
+def test_no_value_depends_on_the_budget_or_on_neighbours(model, monkeypatch):
     how = {"skip": SKIP, "max_tokens": MOST, "progress": False}
+    monkeypatch.setattr(core, "MOST_SHARDS", 1)  # all texts in one graph
     together = core.jacobians(model, TEXTS, **how).sums
     tight = core.jacobians(model, TEXTS, token_budget=40, **how).sums
     alone = sum(core.jacobians(model, [text], **how).sums for text in TEXTS)
-    for other in (tight, alone):
+    monkeypatch.setattr(core, "shares_prefixes", lambda _: False)
+    unshared = core.jacobians(model, TEXTS, **how).sums
+    for other in (tight, alone, unshared):
         np.testing.assert_allclose(other, together, atol=1e-5 * np.abs(together).max())
 
 
@@ -267,6 +271,10 @@ def test_pooled_counts_each_text_once(model, lenses):
     wanted = fit_jacobian_lens(model, en, skip=SKIP, max_tokens=MOST, progress=False)["en"]
     np.testing.assert_allclose(every.matrices, wanted.matrices, atol=1e-5)
     assert every.n_prompts == 4 and every.languages == ("en", "de")
+    few = dataclasses.replace(lenses["de"], n_prompts=1)
+    uneven = pooled([dataclasses.replace(lenses["en"], n_prompts=3), few])
+    mean = 0.75 * lenses["en"].matrices + 0.25 * lenses["de"].matrices
+    np.testing.assert_allclose(uneven.matrices, mean, atol=1e-5)
     with pytest.raises(ValueError, match="No lenses"):
         pooled([])
     with pytest.raises(ValueError, match="fingerprint"):
@@ -392,6 +400,16 @@ def test_a_tuned_lens_never_reads_worse_than_none_on_what_is_held_out(model):
     lens = fit_tuned_lens(model, many_texts(12), steps=20, batch=64, progress=False)
     kls = lens.training.pivot_table(index="layer", columns="step", values="kl")
     assert (kls.min(axis=1) <= kls[-1]).all()
+    assert (kls[0] <= kls[-1]).all() and (kls[0] < kls[-1]).any()  # begun from the better map
+    # What is given is what read them best.
+    held = set(lens.provenance["tuned_lens"]["held_out"])
+    texts = [t for t in many_texts(12) if t.id in held]
+    states = harvest(model, texts, slots="all", progress=False)
+    kept = states.slot("all")
+    inside = torch.from_numpy(np.flatnonzero(kept.positions.numpy() > 0))
+    carry = lens.over(states.layers)
+    read = stream(model.readout, kept.values[:, inside], top_k=0, statistics=("kl",), carry=carry)
+    np.testing.assert_allclose(read.kl[:-1].mean(1), kls.min(axis=1), rtol=1e-3)
     assert lens.points == (0, 1, 2) and lens.fingerprint == model.fingerprint
     assert all(p.grad is None for p in model.hf_model.parameters())
     with pytest.raises(ValueError, match="ten or more"):
