@@ -1,14 +1,43 @@
-"""beartype as jaxtyping's import hook applies it: to functions and methods one by one."""
+"""What jaxtyping's import hook puts around functions and methods: beartype, and shapes if any."""
 
 import builtins
+import functools
 import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 from beartype import beartype
 
+_shaped = jaxtyping.jaxtyped
+
 _made: dict[Any, Callable[..., Any]] = {}
+
+
+def jaxtyped(thing: Any = None, *, typechecker: Any) -> Any:
+    """As `jaxtyping.jaxtyped`, but where no argument is an array: there beartype alone.
+
+    Binding arguments anew for shapes that no one has is most of what the checks cost, and half of
+    what importing xlens does.
+    """
+    if thing is None:
+        return functools.partial(jaxtyped, typechecker=typechecker)
+    if not inspect.isfunction(thing) or "jaxtyping." in repr(thing.__annotations__):
+        return _shaped(thing, typechecker=typechecker)
+    if "<locals>" in thing.__qualname__ or not thing.__annotations__:
+        return thing  # made, and analysed anew, each time that the function around it is called
+    try:
+        guarded = checked(thing)
+    except Exception:  # hints that beartype doesn't take whole; jaxtyping hands them over singly
+        return _shaped(thing, typechecker=typechecker)
+    config = jaxtyping.config
+
+    @functools.wraps(thing)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return (thing if config.jaxtyping_disable else guarded)(*args, **kwargs)
+
+    return either
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +64,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _known(hint: Any, function: Callable[..., Any]) -> bool:
     """Whether every name that a hint quotes is there."""
-    quoted = [hint] if isinstance(hint, str) else re.findall(r"ForwardRef\('([^']+)'", repr(hint))
+    written = re.sub(r"(Literal|jaxtyping\.\w+)\[[^\]]*\]", "", repr(hint))
+    quoted = [hint] if isinstance(hint, str) else re.findall(r"'([^']+)'", written)
     own = getattr(inspect.unwrap(function), "__globals__", {})
-    names = {name for text in quoted for name in re.findall(r"(?<![\w.])[A-Z]\w*", text)}
+    names = {name for text in quoted for name in re.findall(r"(?<![\w.])[A-Za-z_]\w*", text)}
     return all(name in own or hasattr(builtins, name) for name in names)

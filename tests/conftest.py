@@ -28,6 +28,7 @@ os.environ |= {
     "MKL_NUM_THREADS": "1",
 }
 
+import checked  # noqa: E402
 import hypothesis  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
@@ -40,6 +41,7 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", print_blob=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("XLENS_HYPOTHESIS", "same"))
+jaxtyping.jaxtyped = checked.jaxtyped
 jaxtyping.install_import_hook("xlens", "checked.checked")  # before anything imports xlens
 
 _WHEELS = {
