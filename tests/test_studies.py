@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -158,6 +160,13 @@ def changed(command: str, name: str) -> object:
     return "drop" if name == "incomplete" else OTHERS[name]
 
 
+@cache
+def digests_of(command: str) -> dict[str, Any]:
+    """What the small study's data is known by; every test of this file writes the same."""
+    study = small(command)
+    return study.digest(study.read())
+
+
 FIELDS = [
     (command, field.name)
     for command, kind in STUDIES.items()
@@ -180,7 +189,7 @@ def test_every_field_decides(command, name):
     else:
         with pytest.raises(ValueError, match=rf"differs in {command}\.{name}"):
             RunDirectory.check(run.path, {command: other}, free=free)
-    digests = one.digest(one.read())
+    digests = digests_of(command)
     before, after = (MadeFrom(o | digests, one.FREE, None) for o in (one.options(), other))
     if name not in digests:  # what a file holds decides, not where it lies
         assert before.of(derived=True) != after.of(derived=True)
@@ -214,9 +223,7 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(c, marks=pytest.mark.slow)
-        if c in ("process", "phases", "align", "steer", "neurons", "fit-lens", "facts")
-        else c
+        pytest.param(c, marks=pytest.mark.slow) if c not in ("lens", "choices") else c
         for c in STUDIES
         if c != "demo"
     ],
@@ -251,6 +258,7 @@ def test_python_and_command_line_are_one(command, folder, capsys):
         same_sentences(two.report_file, capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_several_models_and_revisions_have_parts_of_their_own(folder, tmp_path):
     other = tiny.make("gpt2", tmp_path / "other", n_positions=512, seed=1)
     study = replace(small("lens"), n_items=3)
