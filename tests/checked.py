@@ -27,10 +27,13 @@ def jaxtyped(thing: Any = None, *, typechecker: Any) -> Any:
         return _shaped(thing, typechecker=typechecker)
     if "<locals>" in thing.__qualname__ or not thing.__annotations__:
         return thing  # made, and analysed anew, each time that the function around it is called
+    hints = dict(thing.__annotations__)
     try:
         guarded = checked(thing)
     except Exception:  # hints that beartype doesn't take whole; jaxtyping hands them over singly
         return _shaped(thing, typechecker=typechecker)
+    finally:
+        thing.__annotations__ = hints  # which the command line is made of
     config = jaxtyping.config
 
     @functools.wraps(thing)
