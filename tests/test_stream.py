@@ -124,7 +124,7 @@ def test_top_ids_are_the_naive_ones():
 def test_on_a_models_readout(family, family_dir):
     readout = kit.model(family_dir(family)).readout
     resid = torch.randn(4, 30, readout.d_model, generator=torch.Generator().manual_seed(0))
-    got = stream(readout, resid, top_k=5, row_tile=13, vocab_tile=101)
+    got = stream(readout, resid, layers=range(4), top_k=5, row_tile=13, vocab_tile=101)
     wanted = naive(readout, resid, top_k=5)
     for name in ("entropy", "kl", "top_logprobs"):
         torch.testing.assert_close(
@@ -173,7 +173,8 @@ def test_a_token_never_outranks_itself(family_dir):
         readout = kit.model(family_dir(family)).readout
         resid = 5 * torch.randn(2, 300, readout.d_model, generator=torch.Generator().manual_seed(3))
         best = readout.logits(resid[0]).argmax(-1)
-        read = stream(readout, resid[:1], targets=best[:, None, None], vocab_tile=97)
+        alone = {"layers": [0], "targets": best[:, None, None]}
+        read = stream(readout, resid[:1], **alone, vocab_tile=97)
         assert (read.set_ranks == 1).all()
         torch.testing.assert_close(
             read.set_logprobs[..., 0], read.top_logprobs[..., 0], atol=1e-5, rtol=1e-5

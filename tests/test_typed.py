@@ -132,7 +132,7 @@ CALLS = {
     "prepend_bos": ["yes", 1],
     "site": [5, None],
     "store": [5, ["a"]],
-    "dtype": ["float32", int],
+    "dtype": [32, int],
 }
 
 

@@ -23,6 +23,8 @@ from typing import (
 
 import numpy as np
 
+from xlens.errors import InputError
+
 _SEEDS = 1 << 63
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +35,7 @@ _PATH: Any = PathLike
 _ITERATOR: Any = Iterator
 
 
-class WrongType(TypeError, ValueError):
+class WrongType(InputError, TypeError):
     """A value of a type that isn't accepted."""
 
 
@@ -65,6 +67,30 @@ def check_least(instance: object, **least: int) -> None:
         given = getattr(instance, name)
         if given is not None and given < n:
             raise ValueError(f"{name} is {given}; accepted are whole numbers, at least {n}.")
+
+
+def check_shape(what: str, given: Any, axes: str, **sizes: int) -> None:
+    """See that an array has these axes, always: a wrong one would be read as if all were well.
+
+    Args:
+        what: Its name.
+        given: A tensor or array.
+        axes: Names of its axes, `layer row d_model`.
+        **sizes: Of those axes whose size is known.
+
+    Raises:
+        ValueError: another number of axes, or another size.
+    """
+    shape, names = list(given.shape), axes.split()
+    wanted = [sizes.get(name) for name in names]
+    if len(shape) != len(names) or any(
+        size is not None and size != here for here, size in zip(shape, wanted, strict=True)
+    ):
+        known = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"{what} has the shape {shape}; accepted is [{', '.join(names)}]"
+            f"{known and f' with {known}'}."
+        )
 
 
 def check_fields(instance: Any) -> None:

@@ -30,7 +30,7 @@ from xlens.models import HookedModel
 from xlens.models.hooks import instead, zeroed
 from xlens.models.kernels import Given, NotTheseWeights, showing
 from xlens.models.sites import Keep, Point, n_heads
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.prompts import Prompts, PromptsLike, TokenizedPrompt, parse_slot
 from xlens.results import Result
 from xlens.store import Parts, Store, digest
 
@@ -71,7 +71,7 @@ class AttentionMass(Result):
 @typed
 def attention(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     spans: str | Sequence[str],
     *,
     slot: str = "last",
@@ -118,7 +118,7 @@ def attention(
     if not names:
         raise ValueError("At least one span is needed.")
     blocks = _blocks(model, layers)
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    items = list(Prompts.of(prompts))
     named = frozenset(names) | frozenset([at.span] if at.span else [])
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=named)
     request = AttentionRequest(

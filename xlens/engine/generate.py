@@ -21,7 +21,7 @@ from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel, Vocabulary
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt
+from xlens.prompts import Prompt, Prompts, PromptsLike, TokenizedPrompt
 from xlens.results import Result, analysed
 from xlens.store import Parts, Store, digest
 
@@ -55,7 +55,7 @@ class Generations(Result):
 @typed
 def generate(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     *,
     max_new_tokens: int = 32,
     stop: Stop | Mapping[str, Stop] | Mapping[tuple[str, str], Stop] | None = None,
@@ -98,7 +98,7 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    items = list(Prompts.of(prompts))
     stops = [_stops(prompt, stop) for prompt in items]
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=spans(interventions))
     _require_room(model, tokens, max_new_tokens)

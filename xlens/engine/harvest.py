@@ -25,9 +25,9 @@ from xlens.engine.stored import (
     require_named,
 )
 from xlens.models import HookedModel
-from xlens.models.hf import check_dtype
+from xlens.models.hf import checked_dtype
 from xlens.models.sites import Place, Point, heads_at, width_at
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.prompts import PromptsLike, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
 from xlens.store import Entry, Parts, Store, digest
 
@@ -35,7 +35,7 @@ from xlens.store import Entry, Parts, Store, digest
 @typed
 def harvest(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     *,
     layers: str | int | Sequence[int] = "all",
     slots: str | Sequence[str] = "last",
@@ -44,7 +44,7 @@ def harvest(
     token_budget: int | None = None,
     share_prefixes: bool = True,
     interventions: Interventions = (),
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     store: Store | str | Path | None = None,
     progress: bool = True,
     executor: str | Executor | None = None,
@@ -70,7 +70,7 @@ def harvest(
         share_prefixes: Run common beginnings once, where the family's cache can be trusted.
         interventions: Changes to the stream, from `xlens.engine.interventions`; what is kept at a
             point is the stream after them.
-        dtype: Of what is kept.
+        dtype: Of what is kept, `torch.float16` or "float16".
         store: A `Store` or its folder: what it holds is not computed again, a killed run goes on
             where it was. None keeps nothing on disk.
         progress: Show a bar with prompts and tokens per second.
@@ -110,7 +110,7 @@ def harvest(
 @typed
 def harvest_to_store(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     store: Store | str | Path | None = None,
     *,
     token_budget: int | None = None,
@@ -171,21 +171,21 @@ class HarvestRequest(Request):
     def of(
         cls,
         model: HookedModel,
-        prompts: Prompts | Sequence[Prompt],
+        prompts: PromptsLike,
         *,
         layers: str | int | Sequence[int] = "all",
         slots: str | Sequence[str] = "last",
         site: str = RESID,
         prepend_bos: bool | None = None,
         interventions: Interventions = (),
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
     ) -> "HarvestRequest":
         """Check everything that can be checked before the model runs.
 
         Raises:
             ValueError: as `harvest`.
         """
-        check_dtype(dtype)
+        dtype = checked_dtype(dtype)
         points, names, tokens = prepare(
             model, prompts, layers, slots, prepend_bos, spans(interventions), site
         )

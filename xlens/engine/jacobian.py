@@ -32,7 +32,7 @@ from xlens.engine.request import Execution, Request, Shard, Subject
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt, tokenize
+from xlens.prompts import Prompt, Prompts, PromptsLike, TokenizedPrompt, tokenize
 from xlens.stats import generator
 from xlens.store import Parts, Store
 
@@ -87,7 +87,7 @@ def dealt(d_model: int, rotation: int, n: int, seed: int) -> list[tuple[int, ...
 @typed
 def jacobians(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     *,
     layers: str | int | Sequence[int] = "all",
     skip: int = 16,
@@ -133,7 +133,7 @@ def jacobians(
             f"skip is {skip} and max_tokens {max_tokens}; accepted are 0 or more positions, and at "
             "least two tokens after them."
         )
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    items = list(Prompts.of(prompts))
     tokens = _heads(model, items, max_tokens)
     if short := [t for t in tokens if len(t.ids) < skip + 2]:
         raise ValueError(

@@ -24,7 +24,7 @@ from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
 from xlens.engine.states import prompt_table
 from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.models import HookedModel
-from xlens.prompts import Prompt, Prompts, Slot, TokenizedPrompt, parse_slot
+from xlens.prompts import Prompts, PromptsLike, Slot, TokenizedPrompt, parse_slot
 from xlens.results import analysed
 from xlens.store import Parts, Store
 
@@ -36,7 +36,7 @@ SHARD_PROMPTS = 64
 @typed
 def relevance(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     *,
     targets: Sequence[int] | Sequence[str],
     scalar: Scalar = "logit",
@@ -94,7 +94,7 @@ def relevance(
     read = _position(at)
     if not points or not parts:
         raise ValueError("relevance needs at least one layer and one slot.")
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    items = list(Prompts.of(prompts))
     ids = _target_ids(model, targets, len(items))
     named = (slot.span for slot in (read, *parts))
     spans = frozenset(name for name in named if name is not None)

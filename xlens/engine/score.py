@@ -26,7 +26,7 @@ from xlens.engine.transport import Transport
 from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
 from xlens.models.sites import Point
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt
+from xlens.prompts import Prompt, Prompts, PromptsLike, TokenizedPrompt
 from xlens.results import Result, analysed
 from xlens.store import Parts, Store
 
@@ -88,7 +88,7 @@ class Offered:
     @classmethod
     def of(
         cls,
-        prompts: Prompts | Sequence[Prompt],
+        prompts: PromptsLike,
         candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
     ) -> "Offered":
         """Check candidates and put them behind their prompts.
@@ -96,7 +96,7 @@ class Offered:
         Raises:
             ValueError: as `score`.
         """
-        asked = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+        asked = list(Prompts.of(prompts))
         offered = _per_prompt(asked, candidates)
         texts = [
             Prompt(
@@ -193,7 +193,7 @@ def sums(
 @typed
 def score(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
     *,
     layers: str | int | Sequence[int] = -1,

@@ -17,7 +17,7 @@ from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, places, width_at
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.prompts import Prompts, PromptsLike, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
 from xlens.store import Parts
 
@@ -28,7 +28,7 @@ KEPT_PASSES = 8
 
 def prepare(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     layers: str | int | Sequence[int],
     slots: str | Sequence[str],
     prepend_bos: bool | None,
@@ -46,7 +46,7 @@ def prepare(
     parsed = {str(s): s for s in map(parse_slot, [slots] if isinstance(slots, str) else slots)}
     if not points or not parsed:
         raise ValueError("At least one layer and one slot are needed.")
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    items = list(Prompts.of(prompts))
     named = frozenset(s.span for s in parsed.values() if s.span is not None)
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=named | further_spans)
     for prompt in tokens:

@@ -5,7 +5,7 @@ is a handful of numbers per row, so memory does not grow with prompts, layers or
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -14,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from xlens.checks import typed
+from xlens.activations import Activations
+from xlens.checks import check_shape, typed
 from xlens.engine.transport import Carry
 from xlens.models import Readout
 from xlens.models.passes import full_precision
+from xlens.sites import RESID
 
 ROW_TILE = 256
 VOCAB_TILE = 4_096
@@ -57,8 +59,10 @@ class Streamed:
 @full_precision()
 def stream(
     readout: Readout,
-    resid: Float[Tensor, "layer row d_model"],
+    resid: Activations | Float[Tensor, "layer row d_model"],
     *,
+    slot: str | None = None,
+    layers: Sequence[int] | None = None,
     targets: Int[Tensor, "row set size"] | None = None,
     top_k: int = 10,
     statistics: Collection[Statistic] = ("entropy", "kl", "rank"),
@@ -71,7 +75,11 @@ def stream(
 
     Args:
         readout: Of the model that made `resid`.
-        resid: Residual states, raw basis. The last layer is the reference of the KL divergence.
+        resid: Residual states, raw basis: activations, whose axes are known, or a tensor with the
+            layers first. The last layer is the reference of the KL divergence.
+        slot: Of activations; the only one by default.
+        layers: Which points a tensor's first axis holds; to be told for `kl` where these aren't all
+            of the model's.
         targets: Token ids of each row's target sets, padded with -1; the same at every layer.
         top_k: Most probable items to keep, 0 to `d_vocab`.
         statistics: What else is asked for: `entropy`, `kl`, `rank`. Each costs a pass over the
@@ -82,9 +90,17 @@ def stream(
         progress: Show a bar.
 
     Raises:
-        ValueError: target ids or a `top_k` outside the vocabulary, or an unknown statistic.
+        ValueError: states or targets of another shape, activations of another model or site;
+            target ids or a `top_k` outside the vocabulary, or an unknown statistic.
     """
+    if isinstance(resid, Activations):
+        resid.require(readout.fingerprint, what="Readout")
+        require_residual(resid)
+        layers, resid = resid.layers, resid.slot(slot).values
+    check_states(resid, readout, layers, compared="kl" in statistics)
     n_layers, n_rows, _ = resid.shape
+    if targets is not None:
+        check_shape("targets", targets, "row set size", row=n_rows)
     if targets is not None and targets.numel() and int(targets.max()) >= readout.d_vocab:
         raise ValueError(
             f"Target id {int(targets.max())} lies outside the vocabulary of {readout.d_vocab}."
@@ -108,6 +124,45 @@ def stream(
         return None if pieces[0] is None else torch.cat(pieces, dim=1).cpu()
 
     return Streamed(**{field.name: joined(field.name) for field in fields(Streamed)})
+
+
+def require_residual(activations: Activations) -> None:
+    """See that these are states of the residual stream, which alone a readout reads.
+
+    Raises:
+        ValueError: they are of another site.
+    """
+    if activations.site != RESID:
+        raise ValueError(
+            f"A lens reads the residual stream; these activations are of {activations.site!r}."
+        )
+
+
+def check_states(
+    resid: Tensor, readout: Readout, layers: Sequence[int] | None, *, compared: bool
+) -> None:
+    """See that a tensor's first axis is the layers, as far as can be told.
+
+    Args:
+        resid: The tensor.
+        readout: Of the model.
+        layers: Which points it is said to hold.
+        compared: Layers are compared with the last: with prompts first, these would be.
+
+    Raises:
+        ValueError: another number of axes or another width; not as many layers as are named, more
+            than the model has, or fewer where they are compared and not named.
+    """
+    known = {} if layers is None else {"layer": len(layers)}
+    check_shape("resid", resid, "layer row d_model", **known, d_model=readout.d_model)
+    n, most = len(resid), readout.n_points
+    if layers is None and most is not None and (n > most or (compared and n < most)):
+        raise ValueError(
+            f"resid has the shape {list(resid.shape)} and is read as [layer, row, d_model], but "
+            f"the model has {most} layers, counted with the embedding. Give the activations "
+            "themselves, or a tensor with the layers first (slot(name).values; what get() gives "
+            "has the prompts first), and name some of the layers with layers=[…]."
+        )
 
 
 def _rows(

@@ -24,7 +24,7 @@ from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, activation_site, width_at
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt
+from xlens.prompts import PromptsLike, TokenizedPrompt
 from xlens.results import Result
 from xlens.store import Entry, Parts, Store, digest
 
@@ -82,7 +82,7 @@ class Tally(Result):
 @typed
 def tally(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     *,
     site: str | None = None,
     layers: str | int | Sequence[int] = "all",

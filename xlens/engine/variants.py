@@ -29,7 +29,7 @@ from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Trunk, start
 from xlens.models import HookedModel
 from xlens.models.sites import Point, heads_at
-from xlens.prompts import Prompt, Prompts, TokenizedPrompt, parse_slot
+from xlens.prompts import PromptsLike, TokenizedPrompt, parse_slot
 from xlens.sites import RESID
 from xlens.store import Entry, Parts, Store, digest
 
@@ -41,7 +41,7 @@ TRUNK_TOKENS = 12_000  # a kill loses at most these, and those of a variant that
 @typed
 def score_variants(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     candidates: Sequence[str] | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
     variants: Mapping[str, Interventions],
     *,
@@ -102,7 +102,7 @@ def score_variants(
 @typed
 def harvest_variants(
     model: HookedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     variants: Mapping[str, Interventions],
     *,
     layers: str | int | Sequence[int] = "all",

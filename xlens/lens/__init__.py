@@ -20,7 +20,7 @@ from xlens.lens.readings import (
     read_texts_through,
     require_agreement,
 )
-from xlens.lens.result import LensResult, LensSummary, TraceResult
+from xlens.lens.result import LensResult, LensSummary, LensTokens, TraceResult
 from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
 from xlens.lens.tuned import fit_tuned_lens, read_tuned_lens
@@ -36,6 +36,7 @@ __all__ = [
     "LensReadings",
     "LensResult",
     "LensSummary",
+    "LensTokens",
     "LensYardstick",
     "LogitLens",
     "TargetSets",

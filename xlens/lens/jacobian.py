@@ -19,7 +19,7 @@ from xlens.engine.executors import Executor
 from xlens.engine.jacobian import jacobians
 from xlens.lens.lenses import JacobianLens
 from xlens.models import HookedModel
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompt, Prompts, PromptsLike
 from xlens.results import analysed
 from xlens.store import Store
 
@@ -30,7 +30,7 @@ _MARKS = ("fingerprint", "text", "languages", "estimator")
 @typed
 def fit_jacobian_lens(
     model: HookedModel,
-    texts: Prompts | Sequence[Prompt],
+    texts: PromptsLike,
     *,
     layers: str | int | Sequence[int] = "all",
     skip: int = 16,
@@ -66,7 +66,7 @@ def fit_jacobian_lens(
         ValueError: what `jacobians` refuses, or in some language texts whose number is no multiple
             of `rotation`.
     """
-    items = list(texts if isinstance(texts, Prompts) else Prompts(texts))
+    items = list(Prompts.of(texts))
     by_language: dict[str, list[Prompt]] = {}
     for item in items:
         by_language.setdefault(item.language, []).append(item)

@@ -1,7 +1,7 @@
 """`logit_lens`: cached activations and target sets in, a `LensResult` out; through any lens."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -10,20 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xlens.activations import Activations
+from xlens.activations import Activations, SlotValues
 from xlens.checks import typed
-from xlens.engine.stream import Streamed, stream
+from xlens.engine.stream import Streamed, require_residual, stream
 from xlens.lens.energy import token_energy
 from xlens.lens.identify import identify_tokens
 from xlens.lens.lenses import LOGIT, Lens
-from xlens.lens.result import LensResult
+from xlens.lens.result import LensResult, LensTokens
 from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel
+from xlens.prompts.prompt import UNDETERMINED
 from xlens.results import analysed
-from xlens.sites import RESID
 
 
-@typed
+@overload
 def logit_lens(
     activations: Activations,
     model: HookedModel,
@@ -34,16 +34,41 @@ def logit_lens(
     top_k: int = 10,
     lens: Lens = LOGIT,
     progress: bool = True,
-) -> LensResult:
+) -> LensResult: ...
+@overload
+def logit_lens(
+    activations: Activations,
+    model: HookedModel,
+    targets: None = None,
+    *,
+    slot: str | None = None,
+    top_k: int = 10,
+    lens: Lens = LOGIT,
+    progress: bool = True,
+) -> LensTokens: ...
+@typed
+def logit_lens(
+    activations: Activations,
+    model: HookedModel,
+    targets: TargetSets | None = None,
+    *,
+    slot: str | None = None,
+    pivot: str = "en",
+    top_k: int = 10,
+    lens: Lens = LOGIT,
+    progress: bool = True,
+) -> LensResult | LensTokens:
     """Which language's word is the model about to say, layer by layer?
 
     Each state goes through the model's own final norm, unembedding and soft-cap, in fp32 and in
     vocabulary tiles (arXiv 2402.10588, section 3; the last layer is the model's own output).
 
     Args:
-        activations: From `harvest`, all with the same meta `source`, `target` and `task`.
+        activations: From `harvest`; with targets, all with the same meta `source`, `target` and
+            `task`.
         model: The model that made them; only its readout and vocabulary are used.
-        targets: Disjoint token sets per item.
+        targets: Disjoint token sets per item; None: only the most probable tokens, the entropy and
+            the divergence from the output are told.
         slot: Which slot to read, one row per prompt; the only one by default.
         pivot: The language suspected inside.
         top_k: Most probable tokens kept per layer.
@@ -54,6 +79,8 @@ def logit_lens(
         ValueError: activations of another model, prompts without target sets, a pivot of which
             there is no target set, a ragged slot, a lens of another model or without any layer.
     """
+    if targets is None:
+        return _tokens(activations, model, slot, top_k, lens, progress)
     every = logit_lenses(
         activations,
         model,
@@ -85,9 +112,7 @@ def logit_lenses(
     """
     activations.require(model.fingerprint, what="Readout")
     task = one_task(activations)
-    kept = activations.slot(slot)
-    if not kept.dense:
-        raise ValueError(f"logit_lens reads one row per prompt; slot {slot!r} has several.")
+    kept = _one_row_each(activations, slot)
     ids = list(activations.meta["id"])
     languages = dict.fromkeys(x for sets in targets.values() for x in sets.all_languages)
     require_pivot(pivot, languages)
@@ -97,7 +122,13 @@ def logit_lenses(
     layers, values = readable_states(activations, model, lens, kept.values)
     carry = lens.over(layers)
     read = stream(
-        model.readout, values, targets=together, top_k=top_k, carry=carry, progress=progress
+        model.readout,
+        values,
+        layers=layers,
+        targets=together,
+        top_k=top_k,
+        carry=carry,
+        progress=progress,
     )
     energy = token_energy(model.readout, values, carry).numpy()
     states, top = shared_tables(layers, ids, model, read, energy, list(languages))
@@ -129,6 +160,49 @@ def logit_lenses(
     return results
 
 
+def _one_row_each(activations: Activations, slot: str | None) -> SlotValues:
+    kept = activations.slot(slot)
+    if not kept.dense:
+        raise ValueError(f"logit_lens reads one row per prompt; slot {slot!r} has several.")
+    return kept
+
+
+def _tokens(
+    activations: Activations,
+    model: HookedModel,
+    slot: str | None,
+    top_k: int,
+    lens: Lens,
+    progress: bool,
+) -> LensTokens:
+    """What is read of states where no words are looked for."""
+    activations.require(model.fingerprint, what="Readout")
+    kept = _one_row_each(activations, slot)
+    layers, values = readable_states(activations, model, lens, kept.values)
+    carry = lens.over(layers)
+    read = stream(
+        model.readout,
+        values,
+        layers=layers,
+        top_k=top_k,
+        statistics=("entropy", "kl"),
+        carry=carry,
+        progress=progress,
+    )
+    energy = token_energy(model.readout, values, carry).numpy()
+    languages = [tag for tag in activations.languages if tag != UNDETERMINED]
+    ids = list(activations.meta["id"])
+    states, top = shared_tables(layers, ids, model, read, energy, languages)
+    how = {"slot": slot or next(iter(activations.slots)), "top_k": top_k, **through(lens)}
+    return LensTokens(
+        provenance=analysed(activations.provenance, "lens", how),
+        states=states,
+        top=top,
+        n_layers=model.n_layers,
+        lens=lens.kind,
+    )
+
+
 def readable_states(
     activations: Activations,
     model: HookedModel,
@@ -140,10 +214,7 @@ def readable_states(
     Raises:
         ValueError: none of them, a lens of another model, or states of another site.
     """
-    if activations.site != RESID:
-        raise ValueError(
-            f"A lens reads the residual stream; these activations are of {activations.site!r}."
-        )
+    require_residual(activations)
     layers = lens.readable(activations.layers, model)
     if layers == tuple(activations.layers):
         return layers, values

@@ -150,6 +150,7 @@ def _reading(
     read = stream(
         model.readout,
         values,
+        layers=layers,
         top_k=1,
         statistics=("kl",),
         carry=lens.over(layers),

@@ -234,6 +234,29 @@ class LensResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LensTokens(Result):
+    """What the lens reads of each state, whatever it is: no words are looked for.
+
+    Attributes:
+        states: One row per prompt and layer: `prompt id layer`, `entropy` and `kl` (final layer ||
+            this one) in bits, `energy`.
+        top: One row per prompt, layer and place k: `token label prob language`; `unknown` where no
+            script tells the language.
+        n_layers: Of the model.
+        lens: Through which states were read: `logit`, `tuned` or `jacobian`.
+    """
+
+    states: pd.DataFrame
+    top: pd.DataFrame
+    n_layers: int
+    lens: str = "logit"
+
+    def to_frame(self) -> pd.DataFrame:
+        """`top` with the layer's `entropy`, `kl` and `energy` beside it."""
+        return self.top.merge(self.states, on=["prompt", "id", "layer"], how="left")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraceResult(Result):
     """The classic table of one prompt: layer × position, the most probable token in each cell.
 

@@ -1,5 +1,8 @@
 """`trace`: one prompt, layer × position, the most probable token in each cell."""
 
+from collections.abc import Sequence
+from typing import overload
+
 import numpy as np
 import pandas as pd
 
@@ -10,31 +13,50 @@ from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.logit_lens import grid, readable_states, through
 from xlens.lens.result import TraceResult
 from xlens.models import HookedModel
-from xlens.prompts import Prompt
+from xlens.prompts import Prompt, Prompts, PromptsLike
 from xlens.results import analysed
 
 
-@typed
+@overload
 def trace(
     model: HookedModel,
     text: str | Prompt,
     *,
     prepend_bos: bool | None = None,
     lens: Lens = LOGIT,
-) -> TraceResult:
+) -> TraceResult: ...
+@overload
+def trace(
+    model: HookedModel,
+    text: Prompts | Sequence[str | Prompt],
+    *,
+    prepend_bos: bool | None = None,
+    lens: Lens = LOGIT,
+) -> tuple[TraceResult, ...]: ...
+@typed
+def trace(
+    model: HookedModel,
+    text: PromptsLike,
+    *,
+    prepend_bos: bool | None = None,
+    lens: Lens = LOGIT,
+) -> TraceResult | tuple[TraceResult, ...]:
     """The classic table of one prompt: what is read after each token at each layer.
 
     The last layer's row is what the model itself would say after each token.
 
     Args:
         model: From `xlens.load`.
-        text: The prompt.
+        text: The prompt; of several, each gets a table of its own.
         prepend_bos: None keeps what the tokenizer does by itself.
         lens: Through which states are read; layers that it lacks are left out.
 
     Raises:
         ValueError: an empty text, or one longer than the context; a lens of another model.
     """
+    if not isinstance(text, str | Prompt):
+        each = list(Prompts.of(text))
+        return tuple(trace(model, one, prepend_bos=prepend_bos, lens=lens) for one in each)
     prompt = text if isinstance(text, Prompt) else Prompt(text, "und", "trace")
     acts = harvest(model, [prompt], slots="all", prepend_bos=prepend_bos, progress=False)
     layers, values = readable_states(acts, model, lens, acts.slot("all").values)

@@ -25,7 +25,7 @@ from xlens.lens.jacobian import text_digest
 from xlens.lens.lenses import TunedLens
 from xlens.models import HookedModel, Readout
 from xlens.models.passes import full_precision
-from xlens.prompts import Prompt, Prompts, tokenize
+from xlens.prompts import Prompt, Prompts, PromptsLike, tokenize
 from xlens.results import analysed
 from xlens.stats import generator
 from xlens.store import Store
@@ -39,7 +39,7 @@ _PATIENCE = 3  # looks without anything gained
 @typed
 def fit_tuned_lens(
     model: HookedModel,
-    texts: Prompts | Sequence[Prompt],
+    texts: PromptsLike,
     *,
     layers: str | int | Sequence[int] = "all",
     max_tokens: int = 128,
@@ -75,7 +75,7 @@ def fit_tuned_lens(
         ValueError: fewer than ten texts, points that are not below the last, or what `harvest`
             refuses.
     """
-    items = list(texts if isinstance(texts, Prompts) else Prompts(texts))
+    items = list(Prompts.of(texts))
     points = tuple(range(model.n_layers)) if layers == "all" else model.layers(layers)
     if not points or points[-1] >= model.n_layers:
         raise ValueError(
@@ -241,7 +241,8 @@ def _divergence(
         moved = torch.baddbmm(offsets.to(rows.device).unsqueeze(1), rows[:-1], matrices.mT)
         return torch.cat([moved, rows[-1:]])
 
-    read = stream(readout, states, top_k=0, statistics=("kl",), carry=carry)
+    points = range(len(states))  # the output is among them, wherever the others lie
+    read = stream(readout, states, layers=points, top_k=0, statistics=("kl",), carry=carry)
     assert read.kl is not None
     return read.kl[:-1].mean(1)
 

@@ -77,6 +77,7 @@ def whole_word_lens(
     read = stream(
         model.readout,
         values,
+        layers=layers,
         top_k=top_k,
         statistics=("entropy", "kl"),
         carry=carry,

@@ -59,7 +59,7 @@ def load_model(
     """
     import transformers
 
-    check_dtype(dtype)
+    dtype = checked_dtype(dtype)
     target = checked_device(device)
     auto = "AutoModelForCausalLM"
     if "gguf_file" not in options:
@@ -203,17 +203,20 @@ def context_length(config: Any) -> int | None:
     return None
 
 
-def check_dtype(dtype: Any) -> None:
-    """Refuse what weights and states can't be computed and kept in.
+def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """What weights and states can be computed and kept in, by itself or by name.
 
     Raises:
         ValueError: it is none of `DTYPES`.
     """
-    if dtype not in DTYPES:
+    known = {str(one).removeprefix("torch."): one for one in DTYPES}
+    found = known.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found not in DTYPES:
         raise ValueError(
-            f"dtype={dtype!r} is not one of {', '.join(map(str, DTYPES))}. A model quantised to "
-            "8 bits or fewer is loaded with transformers and passed as an object."
+            f"dtype={dtype!r} is not one of {', '.join(map(str, DTYPES))}, or its name. A model "
+            "quantised to 8 bits or fewer is loaded with transformers and passed as an object."
         )
+    return found
 
 
 def checked_device(device: str | torch.device) -> torch.device:

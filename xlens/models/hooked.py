@@ -81,6 +81,7 @@ class HookedModel:
             softcap=parts.softcap,
             logit_scale=parts.logit_scale,
             fingerprint=fingerprint,
+            n_points=len(parts.blocks) + 1,
         )
         self._vocab: tuple[str, Vocabulary] | None = None
         self._whole: set[str | None] = set()  # attention implementations that leave nothing out

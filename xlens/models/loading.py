@@ -10,7 +10,7 @@ from torch import nn
 from xlens.checks import typed
 from xlens.models import adapters
 from xlens.models.attention import how_to_set, warn_of_known_faults
-from xlens.models.hf import check_dtype, checked_device
+from xlens.models.hf import checked_device, checked_dtype
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
 from xlens.models.sharing import sharing
@@ -28,7 +28,7 @@ def load(
     tokenizer: Any = None,
     *,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
@@ -46,7 +46,7 @@ def load(
             your own `TransformerBridge` or `PeftModel`), which is used as it is.
         tokenizer: The fast tokenizer of a model object. Not for the other sources.
         revision: Branch, tag or commit of a hub id; a step of `atlas`'s training (`step512`).
-        dtype: Of the weights. The readout works in fp32 in any case.
+        dtype: Of the weights, or its name, "bfloat16". The readout works in fp32 in any case.
         device: Default: the GPU if there is one.
         device_map: Spreads a model over several GPUs, as in `transformers` ("auto", or a device by
             module name), instead of `device`. Nothing may be left to a disk.
@@ -69,7 +69,7 @@ def load(
             equal the model's own logits; an attention implementation that leaves something out;
             weights that are nowhere (meta, or offloaded).
     """
-    check_dtype(dtype)
+    dtype = checked_dtype(dtype)
     if device is not None:
         checked_device(device)
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):

@@ -23,6 +23,7 @@ class Readout:
         softcap: `final_logit_softcapping` (Gemma 2), or None.
         logit_scale: Factor on the logits (Cohere's `logit_scale`, Granite's `logits_scaling`,
             Falcon-H1's `lm_head_multiplier`).
+        n_points: Residual points of the model, where that is known.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Readout:
         softcap: float | None,
         logit_scale: float,
         fingerprint: Callable[[], str],
+        n_points: int | None = None,
     ) -> None:
         self.ln_final = ln_final
         self._unembed = unembed
         self.softcap = softcap
         self.logit_scale = logit_scale
         self._fingerprint = fingerprint
+        self.n_points = n_points
 
     @property
     def fingerprint(self) -> str:
@@ -103,6 +106,11 @@ class Readout:
         if self._weight.is_meta:
             raise ValueError(
                 "The unembedding's weights are not there: the model is offloaded or on meta."
+            )
+        if resid.shape[-1:] != (self.d_model,):
+            raise ValueError(
+                f"Residual states of the shape {list(resid.shape)} can't be read: the last axis is "
+                f"to be d_model = {self.d_model}."
             )
         flat = resid.to(self.device, torch.float32)
         return self._norm(flat)

@@ -3,7 +3,7 @@
 from xlens.prompts.ends import Ends
 from xlens.prompts.fewshot import TooFewItems, choose_demonstrations
 from xlens.prompts.files import read_prompts
-from xlens.prompts.prompt import Prompt, Prompts
+from xlens.prompts.prompt import Prompt, Prompts, PromptsLike
 from xlens.prompts.slots import Slot, parse_slot
 from xlens.prompts.tokens import TokenizedPrompt, tokenize
 
@@ -11,6 +11,7 @@ __all__ = [
     "Ends",
     "Prompt",
     "Prompts",
+    "PromptsLike",
     "Slot",
     "TokenizedPrompt",
     "TooFewItems",

@@ -20,6 +20,7 @@ RESERVED_SPANS = frozenset({"last", "all"})
 # What a harvest says of every prompt, beside its meta.
 RESERVED_META = frozenset({"id", "language", "text", "n_tokens", "tokens"})
 UNDETERMINED = "und"  # BCP-47's own tag for "no language named"
+ACCEPTED = "a text, a Prompt, or a sequence of these"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,29 @@ class Prompts(Sequence[Prompt]):
         WrongType: something else than prompts.
     """
 
+    @classmethod
+    def of(cls, prompts: "PromptsLike") -> "Prompts":
+        """What `harvest` and its like take, as prompts: a text, texts, prompts, or both mixed.
+
+        A text has no language (`und`), and its place as its id: `"0"`, `"1"`, ….
+
+        Raises:
+            ValueError: as the constructor.
+            WrongType: something else than texts and prompts.
+        """
+        if isinstance(prompts, Prompts):
+            return prompts
+        if isinstance(prompts, str | Prompt):
+            prompts = [prompts]
+        if not isinstance(prompts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("prompts", prompts, ACCEPTED)
+        made: list[Prompt] = []
+        for n, given in enumerate(prompts):
+            if not isinstance(given, str | Prompt):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise wrong_type(f"prompts[{n}]", given, "a text or a Prompt")
+            made.append(Prompt(given, UNDETERMINED, str(n)) if isinstance(given, str) else given)
+        return cls(made)
+
     def __init__(self, prompts: Iterable[Prompt]) -> None:
         if isinstance(prompts, str | Prompt) or not isinstance(prompts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise wrong_type("prompts", prompts, "a sequence of Prompt", "Put it into a list.")
@@ -252,6 +276,10 @@ class Prompts(Sequence[Prompt]):
             {"id": p.id, "language": p.language, "text": p.text, **p.meta} for p in self._prompts
         ]
         return pd.DataFrame(rows)
+
+
+PromptsLike = Prompts | str | Prompt | Sequence[str | Prompt]
+"""What the verbs take for prompts; `Prompts.of` makes them of it."""
 
 
 def _join(

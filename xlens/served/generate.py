@@ -14,7 +14,7 @@ from xlens.checks import check_seed, typed
 from xlens.engine import Generations
 from xlens.engine.generate import GENERATION
 from xlens.keys import Mask
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompts, PromptsLike
 from xlens.results import analysed, versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
@@ -67,7 +67,7 @@ class ServedGenerations(Generations):
 @typed
 def served_generate(
     served: ServedModel,
-    prompts: Prompts | Sequence[Prompt],
+    prompts: PromptsLike,
     *,
     max_new_tokens: int = 32,
     stop: str | Sequence[str] | None = None,
@@ -105,7 +105,7 @@ def served_generate(
     if isinstance(temperature, EllipsisType):
         temperature = served.temperature
     _check(max_new_tokens, stops, temperature)
-    items = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
+    items = list(Prompts.of(prompts))
     heat = None if temperature is None else float(temperature)  # 0 and 0.0 are one key
     if seed is not None:
         check_seed(seed)

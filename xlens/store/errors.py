@@ -10,14 +10,11 @@ from pathlib import Path
 from filelock import Timeout
 
 from xlens import files
+from xlens.errors import StoreError
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
 _RESUME = "What was written before is safe, and the next run goes on from there."
-
-
-class StoreError(OSError):
-    """The store cannot be read or written; the message says what to do."""
 
 
 class DamagedShardError(StoreError):

@@ -1,0 +1,24 @@
+"""Errors that xlens raises on purpose, by whose fault they are; any other exception is a bug.
+
+Each is a `ValueError`, a `TypeError` or an `OSError` too, so that `except ValueError` holds.
+"""
+
+
+class XlensError(Exception):
+    """Something is in the way that its message tells how to mend."""
+
+
+class InputError(XlensError, ValueError):
+    """What was asked for, or how, can't be."""
+
+
+class DataError(XlensError, ValueError):
+    """A file or a data set isn't what it should be."""
+
+
+class ModelError(XlensError, ValueError):
+    """A model is one that xlens can't read, or gives numbers that aren't finite."""
+
+
+class StoreError(XlensError, OSError):
+    """The store can't be read or written; the message says what to do."""
