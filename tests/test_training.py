@@ -189,6 +189,30 @@ def test_a_finished_one_is_not_trained_again(base, done, monkeypatch):
     assert again.digest == done.digest and again.curve.equals(done.curve)
 
 
+def test_changed_bytes_of_an_adapter_are_told(base, done, tmp_path):
+    folder = shutil.copytree(Path(done.adapter).parent, tmp_path / "moved")
+    saved = room.Training.load(folder / "result")
+    assert (saved.adapter, saved.checkpoints) == ("adapter", "checkpoints")
+    weights = folder / saved.adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x3c")
+    for load in (
+        lambda: xlens.load(base, adapter=weights.parent, device="cpu"),
+        lambda: train(kit.model(base), PROMPTS, SAID, folder, recipe=RECIPE, **QUIET),
+    ):
+        with pytest.raises(ValueError, match=f"{weights}.*is damaged.*again"):
+            load()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json", "adapter_config.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(done, tmp_path, caplog, name):
+    series = shutil.copytree(done.checkpoints, tmp_path / "checkpoints")
+    *_, before, last = sorted(series.iterdir(), key=lambda p: int(p.name.split("-")[1]))
+    assert room._last_whole(series) == str(last)
+    (last / name).write_bytes((last / name).read_bytes()[::-1])
+    assert room._last_whole(series) == str(before) and not last.exists()
+    assert str(last / name) in caplog.text and "trained again" in caplog.text
+
+
 @pytest.mark.parametrize("what", ["rows", "recipe"])
 def test_a_folder_of_another_training_is_refused(base, done, what):
     said = [*SAID[:-1], "No"] if what == "rows" else SAID

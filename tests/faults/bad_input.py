@@ -32,6 +32,9 @@ BASES: dict[str, list[str]] = {
     "trace": ["trace", NO_MODEL, "Wo?"],
     "xmrc": ["xmrc", NO_MODEL, "--data", "DATA", "--questions", "en,de"],
     "harvest": ["harvest", NO_MODEL, "PROMPTS"],
+    "align": ["align", NO_MODEL, "--from", "de", "--languages", "en", "de"],
+    "neurons": ["neurons", NO_MODEL, "--languages", "en", "de"],
+    "fit-lens": ["fit-lens", NO_MODEL, "--languages", "en", "de"],
     "store prune": ["store", "prune", "--dry-run", "--keep", "1G"],
     "report": ["report", NO_MODEL],
 }

@@ -24,12 +24,18 @@ LOOKED = ["--n-phases", "4", "--relevance-rule", "gradient"]
 LOOKED += ["--kinds", "readable", "patch_last_question", "patch_last_context"]
 FACTS = ["--languages", "en", "de", "--relations", "capital", "continent", "--n-items", "6"]
 FACTS += ["--shots", "1", "--n-candidates", "3", "--draws", "20"]
+LEARNED = ["--from", "de", "--languages", "en", "de", "fr", "--kinds", "next-weekday", "next-month"]
+LEARNED += ["--n-items", "8", "--n-inside", "8", "--shots", "0", "--n-pairs", "6", "--epochs", "1"]
+LEARNED += ["--batch", "2", "--accumulate", "1", "--learning-rate", "1e-2", "--draws", "20"]
+UNITS = ["--least-tokens", "20", "--top", "0.05", "--filter-rate", "0.6", "--n-texts", "4"]
+FITTED = ["--n-texts", "6", "--n-held", "2", "--max-tokens", "10", "--skip", "2", "--rotation", "2"]
+FITTED += ["--n-steps", "5", "--positions", "2", "--draws", "20"]
 # Dates stand in these, and what a machine or an earlier run told.
 _OTHER = ("provenance.json", "journal.jsonl", "report.html", "lock", "lock.holder")
 
 
 def corpus(folder: Path) -> Path:
-    """Two files of a corpus, and a table of facts beside them: their folder."""
+    """Two files of a corpus, and facts and texts beside them: their folder."""
     inside = folder / "texts"
     inside.mkdir(parents=True)
     texts = [*tiny.TEXT.values(), "Paris is in France.", "In Lima, Peru."]
@@ -38,6 +44,9 @@ def corpus(folder: Path) -> Path:
         (inside / f"{n}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     rows = [("id", "relation", "language", "subject", "object")]
     rows += [("1", "capital", "en", "Paris", "France"), ("2", "capital", "en", "Lima", "Peru")]
+    for n, tag in enumerate(("en", "de")):
+        sentences = "; ".join(list(tiny.TEXT.values())[n::2]).split("; ")
+        (folder / f"{tag}.txt").write_text("\n".join(sentences), encoding="utf-8")
     (folder / "facts.tsv").write_text("\n".join(map("\t".join, rows)), encoding="utf-8")
     return folder
 
@@ -67,7 +76,7 @@ class Ground:
         data: A folder of reading questions.
         prompts: A file of prompts.
         gguf: A tiny model that is converted when it is first loaded.
-        texts: A folder with a corpus and a table of facts.
+        texts: A folder with a corpus, a table of facts and texts in two languages.
         series: A folder of checkpoints.
     """
 
@@ -96,6 +105,7 @@ class Ground:
     def lines(self) -> dict[str, list[str]]:
         """Each command, less `--out`."""
         model, pair = str(self.model), ["--from", "ru", "--to", "zh-Hans"]
+        texts = ["--text", *(f"{tag}={self.texts / tag}.txt" for tag in ("en", "de"))]
         return {
             "lens": ["lens", model, *pair, *FEW],
             "choices": ["choices", model, *ASKED],
@@ -106,6 +116,9 @@ class Ground:
             "facts": ["facts", model, *FACTS],
             "series": ["lens", str(self.series), "--revision", "all", *pair, *FEW],
             "count": ["count", str(self.texts / "texts"), *COUNTED, str(self.texts / "facts.tsv")],
+            "align": ["align", model, *LEARNED],
+            "neurons": ["neurons", model, *texts, *UNITS, "--draws", "20"],
+            "fit-lens": ["fit-lens", model, *texts, *FITTED],
             "steer": ["steer", model, "--languages", "en", "de", *STEERED],
             "harvest": ["harvest", model, str(self.prompts)],
             "trace": ["trace", model, "Wo liegt Rom?"],
@@ -159,4 +172,14 @@ def left(place: Path) -> dict[str, bytes]:
     """What must not depend on what happened meanwhile: results, figures, shards, conversions."""
     found = sorted(p for p in place.rglob("*") if p.is_file())
     kept = [p for p in found if p.name not in _OTHER and not p.name.startswith(".")]
-    return {str(p.relative_to(place)): p.read_bytes() for p in kept if p.suffix != ".lock"}
+    return {str(p.relative_to(place)): _settled(p) for p in kept if p.suffix != ".lock"}
+
+
+def _settled(path: Path) -> bytes:
+    """What is in a file, less how long a training took."""
+    found = path.read_bytes()
+    if path.name != "result.json" or b'"seconds"' not in found:
+        return found
+    fields = json.loads(found)
+    del fields["provenance"]["training"]["seconds"], fields["sha256"]
+    return json.dumps(fields).encode()

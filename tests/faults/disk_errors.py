@@ -304,6 +304,9 @@ def rows(ground: Ground, folder: Path, times: int, only: Sequence[str] = ()) -> 
         "count",
         "inside",
         "steer",
+        "align",
+        "neurons",
+        "fit-lens",
     ):
         if not only or name in only:
             yield command(name, ground.lines()[name], folder, 8 * times)

@@ -1,8 +1,10 @@
 """`xlens store`: what the core has computed and kept."""
 
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App
 
@@ -36,13 +38,12 @@ def ls(*, root: Path | None = None) -> None:
     store = _store(root)
     with without_collecting():
         entries = store.entries()
-        now = datetime.now(UTC)
-        rows = [_row(entry, now, EPOCH) for entry in entries]
-    if len(rows) > _MANY:  # to lay them out as a table would take minutes
-        print("\n".join(map("\t".join, rows)))
-    elif rows:
-        head = ("entry", "size", "used", "verb", "model", "prompts", "layers", "state")
-        show_table(head, rows)
+        rows = _rows(entries, time.time_ns(), EPOCH)
+        if len(entries) > _MANY:  # to lay them out as a table would take minutes
+            print("\n".join(map("\t".join, rows)))
+        elif entries:
+            head = ("entry", "size", "used", "verb", "model", "prompts", "layers", "state")
+            show_table(head, list(rows))
     print(f"{number_of(len(entries), 'entry', 'entries')} in {store.root}")
 
 
@@ -136,29 +137,41 @@ def _store(root: Path | None) -> "Store":
     return Store(root)
 
 
-def _row(entry: "EntryInfo", now: datetime, current: int) -> list[str]:
-    state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
-    epoch = entry.about["epoch"]
-    if entry.problem is None and epoch != current:
-        state += f", of epoch {epoch or 'none'}: never served (prune --old)"
-    n, n_layers = entry.about["prompts"], entry.about["layers"]
-    tags = ", ".join(entry.about["languages"] or ())
+def _rows(
+    entries: Iterable["EntryInfo"], now: int, current: int
+) -> Iterator[tuple[str, str, str, str, str, str, str, str]]:
+    known: dict[int, tuple[str, str, str, str, str]] = {}  # entries of one kind share what is told
+    for entry in entries:
+        found = known.get(id(entry.about))
+        if found is None:
+            found = known[id(entry.about)] = _about(entry.about, current)
+        verb, model, asked, layers, note = found
+        state = entry.problem or ("whole" if entry.complete else f"{entry.done}/{entry.shards}")
+        if note and entry.problem is None:
+            state += note
+        size, used = f"{entry.size / 1e6:.1f} MB", _age(now - entry.used_ns)
+        yield entry.id[:12], size, used, verb, model, asked, layers, state
+
+
+def _about(about: Mapping[str, Any], current: int) -> tuple[str, str, str, str, str]:
+    """Verb, model, prompts, layers, and what is to be said of an epoch that isn't this one's."""
+    epoch, n, n_layers = about["epoch"], about["prompts"], about["layers"]
+    old = f", of epoch {epoch or 'none'}: never served (prune --old)"
     asked = "? prompts" if n is None else number_of(n, "prompt")
-    return [
-        entry.id[:12],
-        f"{entry.size / 1e6:.1f} MB",
-        _age(now - entry.used),
-        entry.about["verb"] or "?",
-        entry.about["model"] or "?",
-        f"{asked} ({tags})" if tags else asked,
+    if about["languages"]:
+        asked += f" ({', '.join(about['languages'])})"
+    return (
+        about["verb"] or "?",
+        about["model"] or "?",
+        asked,
         "" if n_layers is None else number_of(n_layers, "layer"),
-        state,
-    ]
+        "" if epoch == current else old,
+    )
 
 
-def _age(since: timedelta) -> str:
-    """How long ago something was used, in one unit."""
-    hours = max(since.total_seconds(), 0.0) / 3600
+def _age(since: int) -> str:
+    """How many nanoseconds ago something was used, in one unit."""
+    hours = max(since, 0) / 3.6e12
     if hours < 1:
         return f"{hours * 60:.0f} min"
     return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"

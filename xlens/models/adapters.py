@@ -8,7 +8,7 @@ the weights. Adapters that are prompts (prefix and prompt tuning) are no modules
 import copy
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -20,6 +20,9 @@ from xlens.models import hub
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+SEAL = "xlens.json"
+"""Digests of the files of an adapter that xlens trained, beside them."""
+_AGAIN = "Train it again, or take it from another copy."
 INSTALL = "pip install 'xlens-interp[adapters]'"
 
 
@@ -66,11 +69,13 @@ def add(
         The model (the same one), and what provenance says of the adapter.
 
     Raises:
-        ValueError: peft is not installed; no adapter there; one of another base or another kind.
+        ValueError: peft is not installed; no adapter there; one of another base or another kind;
+            one that xlens trained, and that has changed since.
     """
     from xlens.models.hf import explained, quietly
 
     folder = _folder(str(adapter))
+    check_sealed(folder, (CONFIG, *_WEIGHTS))
     stated = _stated_base(folder)
     try:
         from peft import PeftConfig, PeftModel
@@ -107,6 +112,26 @@ def _no_safetensors(adapter: str | Path) -> str:
         f"The adapter {str(adapter)!r} has no weights in safetensors that can be read: a pickle "
         f"may hold code, and is not run. Get it with {_WEIGHTS[0]}, from where you trust."
     )
+
+
+def check_sealed(folder: Path, names: Iterable[str] | None = None, again: str = _AGAIN) -> None:
+    """Compare files of an adapter that xlens trained with their digests; others have none.
+
+    Args:
+        folder: The adapter's.
+        names: Of the files; default all that it was written with.
+        again: How to make it anew.
+
+    Raises:
+        DamagedError: one is not what was written.
+    """
+    header = folder / SEAL
+    if not header.is_file():
+        return
+    listed: Any = files.unsealed_json(header, header.read_bytes(), again).get("files", {})
+    for name, entry in listed.items():
+        if names is None or name in names:
+            files.check_file(folder / name, entry, again)
 
 
 def base_of(folder: str | Path) -> str | None:

@@ -6,25 +6,24 @@ Names stay plain strings as long as they can: a hundred thousand paths alone tak
 import gc
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
 
 from xlens import files
 from xlens.store import seen
 from xlens.store.reports import EntryInfo
 
-_ABOUT = ("verb", "model", "prompts", "languages", "epoch", "layers")
+_blank = object.__new__
 # A change within the resolution of a file's date doesn't show: what is so new isn't remembered.
 _SETTLED_NS = 2 * 10**9
 
 
 def listing(root: Path, names: Iterable[str]) -> list[EntryInfo]:
-    """What is to be told of each entry, in the order of the names of their folders."""
+    """What is to be told of each entry, the last used first."""
     known, added = seen.remembered(root)
-    now: dict[str, Any] = {}
+    now: dict[str, seen.Seen] = {}
     infos: list[EntryInfo] = []
     new = bool(added)
     young = time.time_ns() - _SETTLED_NS
@@ -37,16 +36,34 @@ def listing(root: Path, names: Iterable[str]) -> list[EntryInfo]:
         found = known.get(name)
         if found is None or found[0] != stamp:
             try:
-                looked = seen.look(root / name)
+                found = stamp, *seen.look(root / name)
             except FileNotFoundError:
                 continue
-            found = stamp, *looked
             new = True
-        if max(stamp) < young:
+        folder, finished, journalled = stamp
+        if folder < young and finished < young and journalled < young:
             now[name] = found
-        infos.append(_info(root, name, *cast(Any, found)))
+        _, about, shards, done, size, begun, claims, problem = found
+        info = _blank(EntryInfo)
+        # All at once: the frozen class sets field by field, which takes longer than all the rest.
+        info.__dict__.update(
+            id=name,
+            root=root,
+            about=about,
+            shards=shards,
+            done=done,
+            complete=finished > 0,
+            size=size,
+            begun=begun,
+            used_ns=finished or journalled or folder,
+            in_use=claims and in_use(root / name, files.Watch()),
+            problem=problem,
+        )
+        infos.append(info)
     if new or len(now) < len(known):
         seen.keep(root, now, added)
+    infos.sort(key=attrgetter("id"), reverse=True)
+    infos.sort(key=attrgetter("used_ns"), reverse=True)
     return infos
 
 
@@ -60,37 +77,6 @@ def without_collecting() -> Generator[None]:
     finally:
         if on:
             gc.enable()
-
-
-def _info(
-    root: Path,
-    name: str,
-    stamp: list[int],
-    about: Sequence[Any],
-    shards: int | None,
-    done: int,
-    size: int,
-    created: str | None,
-    claims: bool,
-    problem: str | None,
-) -> EntryInfo:
-    folder, finished, journalled = stamp
-    info = object.__new__(EntryInfo)
-    # All at once: the frozen class sets field by field, which takes longer than all the rest.
-    info.__dict__.update(
-        id=name,
-        root=root,
-        about=dict(zip(_ABOUT, about, strict=True)),
-        shards=shards,
-        done=done,
-        complete=finished > 0,
-        size=size,
-        created=None if created is None else datetime.fromisoformat(created),
-        used=datetime.fromtimestamp((finished or journalled or folder) / 1e9, UTC),
-        in_use=claims and in_use(root / name, files.Watch()),
-        problem=problem,
-    )
-    return info
 
 
 def in_use(path: Path, watch: files.Watch) -> bool:

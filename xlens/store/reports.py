@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ class EntryInfo:
         done: Shards that were written.
         complete: Whether it was finished; `verify` tells whether its files still are as they were.
         size: Bytes on disk.
-        created: When it was begun; None if that isn't known.
-        used: When it was last written to, or asked for when whole.
+        begun: When it was begun, as it was written down; None if that isn't known.
+        used_ns: When it was last written to, or asked for when whole, in nanoseconds of the epoch.
         in_use: Whether a live process is computing a part of it.
         problem: Why it can't be used; None if it can.
     """
@@ -37,8 +37,8 @@ class EntryInfo:
     done: int
     complete: bool
     size: int
-    created: datetime | None
-    used: datetime
+    begun: str | None
+    used_ns: int
     in_use: bool
     problem: str | None
 
@@ -46,6 +46,16 @@ class EntryInfo:
     def path(self) -> Path:
         """Its folder."""
         return self.root / self.id
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was begun; None if that isn't known."""
+        return None if self.begun is None else datetime.fromisoformat(self.begun)
+
+    @property
+    def used(self) -> datetime:
+        """When it was last written to, or asked for when whole."""
+        return datetime.fromtimestamp(self.used_ns / 1e9, UTC)
 
     @cached_property
     def key(self) -> Mapping[str, Any] | None:

@@ -18,29 +18,28 @@ from xlens.store.errors import StoreError, command
 from xlens.store.journal import JOURNAL, MANIFEST, Contents, contents_of, read_journal
 
 _INDEX, _NEW = ".index.json", ".index.new"
-_FORMAT = b"seen 1"  # of what `look` gives; part of every digest
+_FORMAT = b"seen 2"  # of what `look` gives; part of every digest
 _MOST = 1 << 26  # bytes of lines until a list takes them up: of a store that nobody lists
 _DIGITS = 16
+Seen = Sequence[Any]
+"""A stamp, and what `look` saw: a list where it comes from a file."""
 
 
 def stamp_of(folder: str) -> list[int]:
     """Dates of folder, manifest and, while there is none, journal; 0 for what isn't there."""
-    finished = _changed(f"{folder}/{MANIFEST}")
-    return [
-        os.stat(folder).st_mtime_ns,
-        finished,
-        0 if finished else _changed(f"{folder}/{JOURNAL}"),
-    ]
-
-
-def _changed(path: str) -> int:
+    changed = os.stat(folder).st_mtime_ns
     try:
-        return os.stat(path).st_mtime_ns
+        return [changed, os.stat(f"{folder}/{MANIFEST}").st_mtime_ns, 0]
     except (FileNotFoundError, NotADirectoryError):
-        return 0
+        try:
+            return [changed, 0, os.stat(f"{folder}/{JOURNAL}").st_mtime_ns]
+        except (FileNotFoundError, NotADirectoryError):
+            return [changed, 0, 0]
 
 
-def look(path: Path) -> tuple[Any, ...]:
+def look(
+    path: Path,
+) -> tuple[dict[str, Any], int | None, int, int, str | None, bool, str | None]:
     """What a list tells of an entry, as JSON values."""
     contents, problem = Contents(), None
     try:
@@ -52,14 +51,14 @@ def look(path: Path) -> tuple[Any, ...]:
     # A manifest holds neither dates nor names that people give.
     begun = contents if contents.created else read_journal(path / JOURNAL)
     key = contents.head.get("key") or {}
-    about = (
-        key.get("kind"),
-        begun.about.get("model") or str(key.get("fingerprint") or "")[:12] or None,
-        begun.about.get("prompts"),
-        begun.about.get("languages"),
-        key.get("epoch"),
-        len(key["layers"]) if isinstance(key.get("layers"), list) else None,
-    )
+    about = {
+        "verb": key.get("kind"),
+        "model": begun.about.get("model") or str(key.get("fingerprint") or "")[:12] or None,
+        "prompts": begun.about.get("prompts"),
+        "languages": begun.about.get("languages"),
+        "epoch": key.get("epoch"),
+        "layers": len(key["layers"]) if isinstance(key.get("layers"), list) else None,
+    }
     with os.scandir(path) as listed:
         sizes = {item.name: item.stat().st_size for item in listed}
     claims = any(name.endswith(".claim") for name in sizes)
@@ -79,13 +78,15 @@ def forget(path: Path) -> None:
         _add(path, [path.name, None])
 
 
-def remembered(root: Path) -> tuple[dict[str, Sequence[Any]], int]:
-    """What is known of entries by name, a stamp and what `look` saw; and how many bytes are new."""
-    found: dict[str, Sequence[Any]] = {}
+def remembered(root: Path) -> tuple[dict[str, Seen], int]:
+    """What is known of entries by name; and how many bytes are new."""
+    found: dict[str, Any] = {}
     with suppress(OSError):
         own, _, text = (root / _INDEX).read_bytes().partition(b"\n")
         if own == _digest(text):
-            found = json.loads(text)
+            abouts, found = json.loads(text)
+            for kept in found.values():
+                kept[1] = abouts[kept[1]]
     try:
         added = (root / _NEW).read_bytes()
     except OSError:
@@ -93,15 +94,22 @@ def remembered(root: Path) -> tuple[dict[str, Sequence[Any]], int]:
     for line in added.split(b"\n"):
         own, text = line[:_DIGITS], line[_DIGITS:]
         if text and own == _digest(text):
-            name, *seen = json.loads(text)
-            found[name] = seen
+            name, *kept = json.loads(text)
+            found[name] = kept
     return found, len(added)
 
 
-def keep(root: Path, seen: Mapping[str, Any], added: int) -> None:
+def keep(root: Path, seen: Mapping[str, Seen], added: int) -> None:
     """Write down what a list saw, in which the first `added` bytes of what is new are taken up."""
+    # Many entries are of one model and one set of prompts, which is told, and read, once.
+    numbers: dict[str, int] = {}
+    rows: dict[str, Any] = {}
+    for name, (stamp, about, *rest) in seen.items():
+        number = numbers.setdefault(json.dumps(about, separators=(",", ":")), len(numbers))
+        rows[name] = [stamp, number, *rest]
     with suppress(OSError):
-        text = json.dumps(seen, separators=(",", ":")).encode()
+        told = json.dumps(rows, separators=(",", ":"))
+        text = f"[[{','.join(numbers)}],{told}]".encode()
         files.write(root / _INDEX, _digest(text) + b"\n" + text)
         if added and os.stat(root / _NEW).st_size == added:  # else it is read once more
             os.unlink(root / _NEW)

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,8 +113,7 @@ class Store:
     def entries(self) -> list[EntryInfo]:
         """Every entry, the last used first."""
         with explained("listing the entries", self.root), without_collecting():
-            infos = listing(self.root, self._names())
-            return sorted(infos, key=attrgetter("used", "id"), reverse=True)
+            return listing(self.root, self._names())
 
     def verify(
         self, id: str | None = None, *, full: bool = True, repair: bool = False

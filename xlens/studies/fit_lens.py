@@ -20,6 +20,7 @@ CLDR, ATLAS = "cldr", "atlas"
 READINGS, YARDSTICK = "readings", "yardstick"
 ALL = "all"
 TESTBED = {"atlas", "atlas-post"}
+_LEAST_TUNED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,13 @@ class FitLensStudy(Study):
         return Prompts(t for t in found if not self.languages or t.language in self.languages)
 
     def check(self, data: "Prompts", model: Any = None) -> None:
-        """As `Study.check`: texts long enough, items for the yardstick."""
+        """As `Study.check`: texts long enough, enough for a tuned lens, items for the yardstick."""
+        if "tuned" in self.kind and (n := self.n_texts * len(self.tags(data))) < _LEAST_TUNED:
+            raise ValueError(
+                f"n_texts is {self.n_texts} in each language, {n} in all: a fifth of a tuned "
+                f"lens's texts is held out, so that it needs {_LEAST_TUNED} or more; raise "
+                "n_texts, or ask for --kind jacobian."
+            )
         if self.yardstick is not None:
             from xlens.lens.yardstick import read_lens_items
 

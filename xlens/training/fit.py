@@ -1,12 +1,13 @@
 """`train`: a LoRA on a model, by transformers' Trainer, that goes on where it was stopped."""
 
 import json
+import logging
 import random
 import shutil
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from xlens import files
 from xlens.checks import typed
 from xlens.models import HookedModel
-from xlens.models.adapters import INSTALL, called
+from xlens.models.adapters import INSTALL, SEAL, called, check_sealed
 from xlens.models.sharing import sharing
 from xlens.results import Result, analysed
 from xlens.training.recipe import Recipe
@@ -29,8 +30,8 @@ from xlens.training.rows import Rows, collate, encode
 SERIES, FINAL, RESULT, MARK = "checkpoints", "adapter", "result", "training.json"
 _WEIGHTS = "adapter_model.safetensors"
 CURVE = ("step", "epoch", "loss", "learning_rate", "grad_norm")
-_STATE = "trainer_state.json"  # the last file of a checkpoint: with it, it is whole
 _AGAIN = "Delete the folder, and train again."
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,9 @@ class Training(Result):
     Attributes:
         curve: `step epoch loss learning_rate grad_norm`: loss in nats a learned token, the mean of
             the step's batches before its update.
-        adapter: Folder of the adapter: `xlens.load(base, adapter=…)`.
-        checkpoints: Folder of those on the way, a series: `--revisions all`.
+        adapter: Folder of the adapter: `xlens.load(base, adapter=…)`; of one that was saved, the
+            name within the training's folder, which may have been moved since.
+        checkpoints: Folder of those on the way, a series: `--revisions all`; likewise.
         digest: Of the adapter's weights.
         n_rows: Trained on.
         left_out: Rows that were too long.
@@ -140,14 +142,15 @@ def train(
         with files.replacing(place / FINAL) as draft:
             wrapper.save_pretrained(str(draft))
             (draft / "README.md").unlink(missing_ok=True)
+            files.seal(draft, SEAL, {})
     log = [row for row in trainer.state.log_history if "loss" in row]
     # As far as it was not taken up from an earlier run.
     how = {**recipe.options(), "seconds": round(seconds, 1)}
     done = Training(
         provenance=analysed(model.provenance(), "training", {**(made_by or {}), **how}),
         curve=pd.DataFrame([{n: row.get(n) for n in CURVE} for row in log], columns=[*CURVE]),
-        adapter=str((place / FINAL).resolve()),
-        checkpoints=str((place / SERIES).resolve()),
+        adapter=FINAL,
+        checkpoints=SERIES,
         digest=files.digest(place / FINAL / _WEIGHTS),
         n_rows=len(rows),
         left_out=rows.left_out,
@@ -157,7 +160,14 @@ def train(
         targets=targets,
     )
     done.save(place / RESULT)
-    return done
+    return _placed(done, place)
+
+
+def _placed(done: Training, place: Path) -> Training:
+    """With the folders where they lie now."""
+    return replace(
+        done, adapter=str((place / FINAL).resolve()), checkpoints=str((place / SERIES).resolve())
+    )
 
 
 @typed
@@ -236,10 +246,27 @@ def _trainer(
         arguments,
         train_dataset=rows,
         data_collator=partial(collate, pad=0 if pad is None else int(pad)),
-        callbacks=[Bar(progress)],
+        callbacks=[_sealing(), Bar(progress)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _sealing() -> Any:
+    """What brings each checkpoint down to the disk, and writes the digests of its files."""
+    from transformers import TrainerCallback
+
+    class Sealing(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / "README.md").unlink(missing_ok=True)
+            # Named last, so that a checkpoint with its digests is whole.
+            for path in folder.iterdir():
+                files.sync(path)
+            files.seal(folder, SEAL, {})
+            files.sync(folder.parent)
+
+    return Sealing()
 
 
 @contextmanager
@@ -276,16 +303,23 @@ def _check_room(place: Path, weights: int, checkpoints: int) -> None:
 
 
 def _last_whole(series: Path) -> str | None:
-    """The latest checkpoint that was written to its end; torn ones go."""
+    """The latest checkpoint that is as it was written; torn ones and damaged ones go."""
     found: dict[int, Path] = {}
     for folder in series.glob("checkpoint-*"):
-        try:
-            step = int(json.loads((folder / _STATE).read_text("utf-8"))["global_step"])
-        except (OSError, ValueError, KeyError):
+        step = folder.name.rpartition("-")[2]
+        if (folder / SEAL).is_file() and step.isdecimal():
+            found[int(step)] = folder
+        else:
             files.remove(folder)  # a kill struck while it was written
-            continue
-        found[step] = folder
-    return str(found[max(found)]) if found else None
+    for _, folder in sorted(found.items(), reverse=True):
+        try:
+            check_sealed(folder, again="It is deleted, and trained again from the one before.")
+        except files.DamagedError as error:
+            _log.warning("%s", error)
+            files.remove(folder)
+        else:
+            return str(folder)
+    return None
 
 
 def _taken_up(place: Path, known: dict[str, Any]) -> Training | None:
@@ -317,7 +351,8 @@ def _taken_up(place: Path, known: dict[str, Any]) -> Training | None:
     weights = place / FINAL / _WEIGHTS
     if not weights.is_file() or files.digest(weights) != done.digest:
         raise files.damaged(weights, "it is missing or not what was written", _AGAIN)
-    return done
+    check_sealed(place / FINAL, again=_AGAIN)
+    return _placed(done, place)
 
 
 def _peft() -> Any:

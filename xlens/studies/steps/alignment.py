@@ -47,7 +47,7 @@ from xlens.tasks.xmrc import (
     reading_prompts,
     reading_scores,
 )
-from xlens.training.fit import Training, train
+from xlens.training.fit import FINAL, SERIES, Training, train
 
 CLDR = "cldr"
 LEAST_INSIDE = 8
@@ -181,7 +181,7 @@ def alignment_steps(
     def learn(name: str, _: Parts) -> Result:
         condition, run = study.trainings()[name]
         mine = pairs.shuffled(seed=study.seed) if condition == SHUFFLED else pairs
-        return train(
+        done = train(
             model,
             mine.prompts,
             mine.completions,
@@ -190,15 +190,14 @@ def alignment_steps(
             made_by=mine.made_by,
             progress=kept.progress,
         )
+        # By their names within the training's folder: a run may be moved.
+        return replace(done, adapter=FINAL, checkpoints=SERIES)
 
-    def twin(name: str, done: Parts) -> HookedModel:
-        learned = done[f"{name}/{TRAINING}"]
-        assert isinstance(learned, Training)
-        here = place() / name / "adapter"  # the run may have been moved since
-        return adapted(model, here if here.is_dir() else learned.adapter)
+    def twin(name: str) -> HookedModel:
+        return adapted(model, place() / name / FINAL)
 
-    def ask_twin(name: str, done: Parts) -> Result:
-        return ask(twin(name, done))
+    def ask_twin(name: str, _: Parts) -> Result:
+        return ask(twin(name))
 
     def compare(done: Parts) -> Result:
         return gained(study, done)
@@ -211,10 +210,10 @@ def alignment_steps(
     if wanted := inside_parts(study, data):
         kinds = {f"{INSIDE}/{part}": TWIN_PARTS[part] for part in TWIN_PARTS}
 
-        def look(done: Parts) -> Parts:
+        def look(_: Parts) -> Parts:
             found = twin_parts(
                 model,
-                twin(f"{ALIGNED}-1", done),
+                twin(f"{ALIGNED}-1"),
                 asked_inside(study, data),
                 names=("base", "aligned"),
                 pivot=study.target,
