@@ -118,6 +118,9 @@ def test_no_passage_is_fitted_on_and_read(model):
         assert not {p.text for p in fitted[tag]} & {p.text for p in held[tag]}
     with pytest.raises(ValueError, match="11 passages of 20 tokens are wanted"):
         parted(Prompts(texts(2)), model.tokenizer, study)
+    few = FitLensStudy(n_texts=4, rotation=1, max_tokens=20, skip=2)
+    with pytest.raises(ValueError, match="n_texts is 4 in each language, 8 in all.*needs 10"):
+        few.check(Prompts(texts(30)))  # before the other lenses are fitted
 
 
 def test_texts_of_files(tmp_path):
