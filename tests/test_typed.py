@@ -19,7 +19,7 @@ from xlens.checks import WrongType, arguments_of, typed
 ROOMS = [
     *("engine", "models", "prompts", "lens", "tasks.words", "tasks.choices", "tasks.xmrc"),
     *("subspace", "consistency", "phases", "steering", "studies", "served", "stats", "testbed"),
-    *("report", "figures", "corpus", "tasks.facts", "acquisition"),
+    *("report", "figures", "corpus", "tasks.facts", "tasks.sentences", "acquisition"),
 ]
 QUIET = {"progress": False}
 PROMPTS = [Prompt(f"{tag} {n}", tag, str(n)) for n in range(2) for tag in ("en", "de")]

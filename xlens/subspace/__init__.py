@@ -10,6 +10,9 @@ from xlens.subspace.layers import LayerWise
 from xlens.subspace.maps import LanguageMap, language_map
 from xlens.subspace.pairs import LanguagePairs
 from xlens.subspace.probe import LanguageProbe, language_probe
+from xlens.subspace.relations import by_relation, missing_relations, relation
+from xlens.subspace.script_probe import ScriptProbe, script_probe
+from xlens.subspace.scripts import ScriptControl, script_control
 from xlens.subspace.similarity import language_similarity
 from xlens.subspace.states import pool, shared_items
 from xlens.subspace.twins import TwinStates, twin_states
@@ -27,14 +30,21 @@ __all__ = [
     "MeanDifference",
     "PooledPCA",
     "ScoreCorrelation",
+    "ScriptControl",
+    "ScriptProbe",
     "Subspace",
     "TwinStates",
+    "by_relation",
     "language_map",
     "language_probe",
     "language_similarity",
     "linear_cka",
+    "missing_relations",
     "pool",
+    "relation",
     "score_correlation",
+    "script_control",
+    "script_probe",
     "shared_items",
     "subspace_distances",
     "twin_states",

@@ -1,0 +1,387 @@
+"""Is it language or is it script? Similarities of varieties that share the one, or the other.
+
+Every number about pairs of languages may be about scripts. Here each is averaged over pairs that
+share the language and not the script, the script and not the language, neither, or that are a text
+and its shuffled twin. What two-script languages gain over unrelated pairs, held against what
+sharing a script gains, is the share of "language" that survives a change of script.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from xlens.activations import Activations
+from xlens.checks import typed
+from xlens.results import Result
+from xlens.stats import Bootstrap, Resampling, bootstrap
+from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka
+from xlens.subspace.controls import length_terms, without
+from xlens.subspace.folds import Folds, jackknifed, products
+from xlens.subspace.pairs import LanguagePairs, language_pairs
+from xlens.subspace.relations import PUBLISHED, Pair, chosen_pairs
+from xlens.subspace.states import Parallel, origin, parallel
+
+KERNEL, DISTANCE, DIRECTION = "cka_unbiased", "distance", "direction"
+BY_ITEM = ("cosine_centred", "retrieval_centred", "mexa_centred", "cosine", "mexa")
+SCRIPT_MEASURES = (KERNEL, *BY_ITEM, DISTANCE, DIRECTION)
+SOURCES = {
+    "distance": "squared distance of means across folds of documents (Walther et al. 2016), over "
+    "the mean variance within a variety: our reading",
+    "direction": "cosine of the mean-difference vectors from the mean of all varieties, across "
+    "folds: our reading",
+    "share": "our reading",
+}
+_WHOLE, _LENGTH = "value", "length_controlled"
+_NO_SHARE = {"share": np.nan, "low": np.nan, "high": np.nan}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptControl(Result):
+    """Similarities and distances by what two varieties share.
+
+    Attributes:
+        table: `layer measure kind relation mean low high n_pairs`: the mean over the pairs of a
+            relation (`RELATIONS`). `kind` is `value`, or `length_controlled`: the log of the
+            length, its inverse and the tokens a character regressed out. NaN without such pairs.
+        share: `layer measure kind share low high`: of what sharing language or script gains over
+            sharing neither, the part that is the language's. For `distance`, the part of the
+            squared distance that is.
+        pairs: `layer a b measure mean`: CKA and distance of every two varieties.
+        languages: In the order of the activations, twins too.
+        n_items: Parallel items.
+        n_folds: Folds of documents.
+        confidence: Of the intervals.
+        pooling: How a text became one state.
+    """
+
+    table: pd.DataFrame
+    share: pd.DataFrame
+    pairs: pd.DataFrame
+    languages: tuple[str, ...]
+    n_items: int
+    n_folds: int
+    confidence: float
+    pooling: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Residual points, ascending."""
+        return tuple(sorted(map(int, self.table["layer"].unique())))
+
+    def similarity(self) -> LanguagePairs:
+        """Every two varieties, as the matrices take them; without intervals and controls."""
+        table = self.pairs.assign(kind="value", low=np.nan, high=np.nan, n=self.n_items)
+        return LanguagePairs(
+            provenance=self.provenance,
+            table=table,
+            languages=self.languages,
+            n_items=self.n_items,
+            confidence=self.confidence,
+            pooling=self.pooling,
+        )
+
+
+@typed
+def script_control(
+    activations: Activations,
+    *,
+    measures: Sequence[str] = SCRIPT_MEASURES,
+    pooling: str = "last",
+    resampling: Resampling = Resampling(),
+    most_pairs: int = 100,
+) -> ScriptControl:
+    """Similarity by shared language and shared script, at every layer.
+
+    | measure | what it is |
+    |---|---|
+    | `cka_unbiased` | as in `language_similarity` |
+    | `cosine`, `mexa`, `…_centred`, `retrieval_centred` | the same |
+    | `distance` | squared distance of the varieties' means, in variances within a variety |
+    | `direction` | cosine of their mean-difference (steering) vectors, from the mean of all |
+
+    Means over pairs; documents (`paragraph`) are drawn whole. Distances and directions compare
+    different documents only, so that noise adds nothing to them. The intervals hold for these
+    varieties: they say nothing of others.
+
+    Args:
+        activations: The same items in several varieties; twins by their tags.
+        measures: Any of the table's.
+        pooling: How a text becomes one state (`pool`).
+        resampling: Of the intervals.
+        most_pairs: Of each relation; more are drawn by its seed.
+
+    Raises:
+        ValueError: an unknown measure, fewer than five items, or what `parallel` refuses.
+    """
+    if (unknown := [m for m in measures if m not in SCRIPT_MEASURES]) or not measures:
+        raise ValueError(f"measures={unknown or measures!r}; accepted are {list(SCRIPT_MEASURES)}.")
+    if most_pairs < 1:
+        raise ValueError(f"most_pairs is {most_pairs}; give 1 or more.")
+    states = parallel(activations, pooling, at_least=LEAST_ITEMS)
+    clusters = resampling.codes(states.meta)
+    folds = Folds.deal(clusters, resampling.seed)
+    related = chosen_pairs(states.languages, most=most_pairs, seed=resampling.seed)
+    terms = nuisance(activations, states)
+    work = _Work(measures, related, folds, clusters, resampling)
+    rows: list[dict[str, Any]] = []
+    shares: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for index, layer in enumerate(states.layers):
+        here = states.layer(index)
+        for kind, now in ((_WHOLE, here), (_LENGTH, adjusted(here, terms))):
+            for measure, found in work.measured(now, centred_only=kind == _LENGTH).items():
+                at = {"layer": layer, "measure": measure, "kind": kind}
+                rows += [{**at, **row} for row in found.rows]
+                shares.append({**at, **found.share})
+                if kind == _WHOLE and found.matrix is not None:
+                    pairs += [
+                        {
+                            "layer": layer,
+                            "a": states.languages[a],
+                            "b": states.languages[b],
+                            "measure": measure,
+                            "mean": float(found.matrix[a, b]),
+                        }
+                        for a, b in language_pairs(len(states.languages))
+                    ]
+    return ScriptControl(
+        provenance=origin(
+            activations,
+            "script_control",
+            pooling=pooling,
+            most_pairs=most_pairs,
+            **resampling.provenance(),
+            sources=SOURCES,
+        ),
+        table=pd.DataFrame(rows),
+        share=pd.DataFrame(shares),
+        pairs=pd.DataFrame(pairs, columns=pd.Index(["layer", "a", "b", "measure", "mean"])),
+        languages=states.languages,
+        n_items=len(states.ids),
+        n_folds=folds.n,
+        confidence=resampling.confidence,
+        pooling=pooling,
+    )
+
+
+def nuisance(activations: Activations, states: Parallel) -> Float[np.ndarray, "variety item term"]:
+    """Log and inverse of the length, and tokens a character where the prompts say how many."""
+    terms = [length_terms(lengths) for lengths in states.n_tokens]
+    if "characters" in activations.meta:
+        columns = (activations.meta[name] for name in ("language", "id", "characters"))
+        count = {(tag, str(id)): float(n) for tag, id, n in zip(*columns, strict=True)}
+        for n, tag in enumerate(states.languages):
+            own = np.array([count[tag, id] for id in states.ids])
+            terms[n] = np.column_stack([terms[n], np.log(states.n_tokens[n] / own)])
+    return np.stack(terms)
+
+
+def adjusted(
+    states: Float[np.ndarray, "variety item d_model"],
+    terms: Float[np.ndarray, "variety item term"],
+) -> Float[np.ndarray, "variety item d_model"]:
+    """States at equal length and fertility: what these explain within a variety is taken out.
+
+    Means are moved to a common length, by how states of one item change with the log of its length
+    from variety to variety: so what an item says is not taken for its length.
+    """
+    log = terms[..., 0]
+    both = log - log.mean(1, keepdims=True) - log.mean(0) + log.mean()
+    square = float((both**2).sum())
+    means = states.mean(1, keepdims=True)
+    if square > 1e-12:
+        slope = np.tensordot(both, states, axes=2) / square
+        away = log.mean(1) - log.mean()
+        means = means - away[:, None, None] * slope
+    own = [without(x - x.mean(0), t) for x, t in zip(states, terms, strict=True)]
+    return means + np.stack(own)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One measure at one layer."""
+
+    rows: list[dict[str, Any]]
+    share: dict[str, float]
+    matrix: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    measures: Sequence[str]
+    related: Mapping[str, list[Pair]]
+    folds: Folds
+    clusters: np.ndarray
+    resampling: Resampling
+
+    def measured(self, states: np.ndarray, *, centred_only: bool) -> dict[str, _Found]:
+        found: dict[str, _Found] = {}
+        if KERNEL in self.measures:
+            found[KERNEL] = self._kernels(states)
+        for centred in (True, False):
+            wanted = [
+                m for m in self.measures if m in BY_ITEM and m.endswith("_centred") == centred
+            ]
+            if wanted and (centred or not centred_only):
+                found |= self._by_item(states, wanted, centred)
+        if {DISTANCE, DIRECTION} & {*self.measures}:
+            found |= self._means(states)
+        return found
+
+    def _by_item(
+        self, states: np.ndarray, wanted: Sequence[str], centred: bool
+    ) -> dict[str, _Found]:
+        """Cosines once, for all that is read from them; single precision is enough to rank."""
+        x = states - states.mean(1, keepdims=True) if centred else states
+        size = np.linalg.norm(x, axis=2, keepdims=True)
+        x = (x / np.where(size > 1e-12 * np.abs(size).max(), size, np.nan)).astype(np.float32)
+        there = [name for name, pairs in self.related.items() if pairs]
+        sums = {m: np.empty((x.shape[1], len(there))) for m in wanted}
+        for column, name in enumerate(there):
+            each = [_each(x[a] @ x[b].T) for a, b in self.related[name]]
+            for measure in wanted:
+                part = measure.removesuffix("_centred")
+                sums[measure][:, column] = np.mean([found[part] for found in each], axis=0)
+        found: dict[str, _Found] = {}
+        for measure, table in sums.items():
+            least = -1.0 if measure.startswith("cosine") else 0.0
+            boot = bootstrap(
+                table, clusters=self.clusters, resampling=self.resampling, bounds=(least, 1.0)
+            )
+            ends = zip(boot.mean, *boot.interval(), strict=True)
+            known = {
+                name: (float(m), float(a), float(b))
+                for name, (m, a, b) in zip(there, ends, strict=True)
+            }
+            columns = [there.index(name) for name in PUBLISHED if name in there]
+            found[measure] = _Found(self._rows(known), _boot_share(boot, columns))
+        return found
+
+    def _kernels(self, states: np.ndarray) -> _Found:
+        kernels = [Kernel.of(x, unbiased=True) for x in states]
+        n = len(kernels)
+        flat = np.stack([kernel.centred.ravel() for kernel in kernels])
+        matrix = flat @ flat.T
+        size = np.sqrt(np.diag(matrix))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            matrix = matrix / np.outer(size, size)
+        needed = sorted({pair for pairs in self.related.values() for pair in pairs})
+        rows: list[np.ndarray] = [np.array([matrix[pair] for pair in needed])]
+        for rest in self.folds.rest():
+            used = {i for pair in needed for i in pair}
+            few = {i: kernels[i].only(rest) for i in range(n) if i in used}
+            rows.append(np.array([cka(few[a], few[b]) for a, b in needed]))
+        return self._jackknifed(np.stack(rows), needed, matrix)
+
+    def _means(self, states: np.ndarray) -> dict[str, _Found]:
+        centred = states - states.mean((0, 1))  # large common parts would only cost precision
+        sums, sizes = self.folds.sums(centred), self.folds.sizes
+        needed = sorted({pair for pairs in self.related.values() for pair in pairs})
+        found: dict[str, _Found] = {}
+        if self.folds.n < 2:
+            return found
+        inner = products(sums, sizes)
+        spread = float(states.var(1).sum(-1).mean())
+        own = np.diagonal(inner, axis1=1, axis2=2)
+        squared = (own[:, :, None] + own[:, None, :] - 2 * inner) / spread
+        for measure, all_rows in ((DISTANCE, squared), (DIRECTION, _cosines(inner))):
+            if measure in self.measures:
+                rows = np.stack([all_rows[:, a, b] for a, b in needed], axis=1)
+                distance = measure == DISTANCE
+                matrix = all_rows[0] if distance else None
+                found[measure] = self._jackknifed(rows, needed, matrix, distance=distance)
+        return found
+
+    def _jackknifed(
+        self,
+        rows: np.ndarray,
+        needed: Sequence[Pair],
+        matrix: np.ndarray | None,
+        *,
+        distance: bool = False,
+    ) -> _Found:
+        """Means over pairs, from the numbers of every pair: all folds first, then without each."""
+        at = {pair: n for n, pair in enumerate(needed)}
+        there = [name for name, pairs in self.related.items() if pairs]
+        means = np.column_stack(
+            [rows[:, [at[pair] for pair in self.related[name]]].mean(1) for name in there]
+        )
+        confidence = self.resampling.confidence
+        ends = zip(means[0], *jackknifed(means[0], means[1:], confidence), strict=True)
+        known = {
+            name: (float(m), float(a), float(b))
+            for name, (m, a, b) in zip(there, ends, strict=True)
+        }
+        columns = [there.index(name) for name in PUBLISHED if name in there]
+        if len(columns) < len(PUBLISHED):
+            return _Found(self._rows(known), _NO_SHARE, matrix)
+        share = _share(means[:, columns], distance=distance)
+        low, high = jackknifed(share[:1], share[1:, None], confidence)
+        said = {"share": float(share[0]), "low": float(low[0]), "high": float(high[0])}
+        return _Found(self._rows(known), said, matrix)
+
+    def _rows(self, known: Mapping[str, tuple[float, float, float]]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for name, pairs in self.related.items():
+            mean, low, high = known.get(name, (np.nan,) * 3)
+            numbers = {"mean": mean, "low": low, "high": high, "n_pairs": len(pairs)}
+            rows.append({"relation": name, **numbers})
+        return rows
+
+
+def _each(cosines: Float[np.ndarray, "item item"]) -> dict[str, Float[np.ndarray, " item"]]:
+    own = np.diag(cosines).astype(np.float64)
+    others = np.nan_to_num(cosines, nan=-np.inf)
+    np.fill_diagonal(others, -np.inf)
+    forth, back = own > others.max(1), own > others.max(0)
+    nothing = np.isnan(own)
+    return {
+        "cosine": own,
+        "retrieval": np.where(nothing, np.nan, (forth + back.astype(float)) / 2),
+        "mexa": np.where(nothing, np.nan, (forth & back).astype(float)),
+    }
+
+
+def _cosines(inner: Float[np.ndarray, "row variety variety"]) -> np.ndarray:
+    """Between the varieties' means, seen from the mean of all."""
+    around = inner - inner.mean(1, keepdims=True)
+    around = around - around.mean(2, keepdims=True)
+    own = np.diagonal(around, axis1=1, axis2=2)
+    with np.errstate(invalid="ignore"):
+        return around / np.sqrt(own[:, :, None] * own[:, None, :])
+
+
+def _share(
+    means: Float[np.ndarray, "*row relation"], *, distance: bool = False
+) -> Float[np.ndarray, "*row"]:
+    """The language's part, from the means by language, script and neither.
+
+    NaN where sharing either gains nothing over sharing neither.
+    """
+    language, script, neither = (means[..., n] for n in range(3))
+    if distance:
+        # Same language: the distance is the script's. Same script: it is the language's.
+        of_language, of_script = script, language
+    else:
+        of_language, of_script = language - neither, script - neither
+    whole = of_language + of_script
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, of_language / whole, np.nan)
+
+
+def _boot_share(boot: Bootstrap, columns: Sequence[int]) -> dict[str, float]:
+    if len(columns) < len(PUBLISHED):
+        return _NO_SHARE
+    share = float(_share(boot.mean[list(columns)]))
+    if share != share:
+        return {"share": share, "low": np.nan, "high": np.nan}
+    low, high = boot.interval(_share, columns)
+    return {"share": share, "low": float(low), "high": float(high)}
