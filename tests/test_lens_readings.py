@@ -119,7 +119,7 @@ def test_no_passage_is_fitted_on_and_read(model):
     with pytest.raises(ValueError, match="11 passages of 20 tokens are wanted"):
         parted(Prompts(texts(2)), model.tokenizer, study)
     few = FitLensStudy(n_texts=4, rotation=1, max_tokens=20, skip=2)
-    with pytest.raises(ValueError, match="n_texts is 4 in each language, 8 in all.*needs 10"):
+    with pytest.raises(ValueError, match=r"n_texts is 4 in each .*needs 10"):
         few.check(Prompts(texts(30)))  # before the other lenses are fitted
 
 

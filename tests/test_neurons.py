@@ -159,3 +159,21 @@ def test_texts_without_a_language_are_refused(tmp_path):
         NeuronsStudy(text=(f"de={tmp_path / 'mine.txt'}",)).read()
     with pytest.raises(ValueError, match="Name texts"):
         NeuronsStudy().read()
+
+
+def test_what_is_not_meant_is_refused_before_anything_is_counted(tmp_path):
+    texts = []
+    for tag in ("de", "en", "fr"):
+        (tmp_path / f"{tag}.txt").write_text(f"{tag}\n")
+        texts.append(f"{tag}={tmp_path / tag}.txt")
+    study = NeuronsStudy(text=tuple(texts), languages=("de", "fr"))
+    assert study.read().languages == ("de", "fr")
+    with pytest.raises(ValueError, match=r"Fewer than 1000 tokens in de \(3 bytes\)"):
+        study.check(study.read())
+    with pytest.raises(ValueError, match="No text in ru; there is text in de, en, fr"):
+        NeuronsStudy(text=tuple(texts), languages=("de", "ru")).read()
+    with pytest.raises(ValueError, match="All text is in de"):
+        NeuronsStudy(text=tuple(texts), languages=("de",)).read()
+    for name in ("top", "filter_rate"):
+        with pytest.raises(ValueError, match=f"{name} is nan"):
+            NeuronsStudy(**{name: float("nan")})

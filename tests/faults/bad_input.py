@@ -32,7 +32,7 @@ BASES: dict[str, list[str]] = {
     "trace": ["trace", NO_MODEL, "Wo?"],
     "xmrc": ["xmrc", NO_MODEL, "--data", "DATA", "--questions", "en,de"],
     "harvest": ["harvest", NO_MODEL, "PROMPTS"],
-    "align": ["align", NO_MODEL, "--from", "de", "--languages", "en", "de"],
+    "align": ["align", NO_MODEL, "--from", "de", "--data", "DATA", "--no-inside"],
     "neurons": ["neurons", NO_MODEL, "--languages", "en", "de"],
     "fit-lens": ["fit-lens", NO_MODEL, "--languages", "en", "de"],
     "store prune": ["store", "prune", "--dry-run", "--keep", "1G"],
@@ -44,6 +44,7 @@ MEANT |= {"--api-key-env", "--names", "--config"}
 HUGE = 10**30
 # No more than there are; and what only a model's size tells: `test_bad_input` gives it one.
 MOST = {"n_items", "n_controls", "n_latent", "n_outputs", "n_phases", "per_paragraph"}
+MOST |= {"n_texts", "n_held", "max_tokens", "n_steps", "positions", "n_pairs", "n_inside"}
 MOST |= {"n_candidates", "concurrency", "top_k", "max_new_tokens", "keep_weights"}
 # Told by the models that are named, before one is loaded; or by their endpoints.
 LATER = {"revision", "attention", "adapter", "pair", "phase_layers", "served", "api_key_env"}
@@ -127,6 +128,9 @@ def fields_of_studies(data: Path) -> Row:
         "steer": {"languages": ("en", "de")},
         "xmrc": {"data": str(data), "questions": ("en", "de"), "phases": True},
         "phases": {"data": str(data), "questions": ("en", "de")},
+        "align": {"source": ("de",), "languages": ("en", "de"), "kinds": ("next-weekday",)},
+        "neurons": {"languages": ("en", "de")},
+        "fit-lens": {"languages": ("en", "de")},
     }
     for kind in [*find_studies().values(), Loading, Serving]:
         given = usual.get(getattr(kind, "COMMAND", ""), {})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import commands
+import numpy as np
 from commands import Ground, ended, forked
 from damage import damage
 from row import Row
@@ -96,15 +97,30 @@ def trials(
     return row
 
 
-def run_directory(ground: Ground, folder: Path, times: int) -> Iterator[Row]:
-    """The folder of a command: what its report is made from, and the report."""
+def plain(value: Any) -> Any:
+    """What tells a value from another one."""
+    from numpy import ndarray
     from pandas import DataFrame
+    from torch import Tensor
 
+    match value:
+        case DataFrame():
+            return value.to_json()
+        case Tensor() | ndarray():
+            return np.asarray(value).tobytes()
+        case dict():
+            return {key: plain(inner) for key, inner in value.items()}
+        case _:
+            return str(value)
+
+
+def run_directory(name: str, ground: Ground, folder: Path, times: int) -> Iterator[Row]:
+    """The folder of a command: what its report is made from, and the report."""
     from xlens.report import write_report
     from xlens.runs import RunDirectory
 
-    place, said = folder / "runs", folder / "runs.said"
-    line = ground.lines()["lens"]
+    place, said = folder / f"runs of {name}", folder / f"{name}.said"
+    line = ground.lines()[name]
     assert ended(forked(lambda: commands.run(line, place), said)) == 0, said.read_text()
 
     def read(where: Path) -> Any:
@@ -114,12 +130,12 @@ def run_directory(ground: Ground, folder: Path, times: int) -> Iterator[Row]:
             for model in run.results()
             for name, part in run.parts(model).items()
         }
-        plain = {
-            (*key, field): value.to_json() if isinstance(value, DataFrame) else str(value)
+        told = {
+            (*key, field): plain(value)
             for key, part in parts.items()
             for field, value in vars(part).items()
         }
-        return run.config, run.provenance, plain
+        return run.config, run.provenance, told
 
     def inputs(where: Path) -> list[Path]:
         own = [where / "config.yaml", where / "provenance.json"]
@@ -127,15 +143,35 @@ def run_directory(ground: Ground, folder: Path, times: int) -> Iterator[Row]:
 
     whole = place / "out"
     wanted = read(whole)
-    yield trials("run directories", whole, times, read, lambda found: found == wanted, inputs)
+    what = f"run directories of {name}"
+    yield trials(what, whole, times, read, lambda found: found == wanted, inputs)
     page = (whole / "report.html").read_bytes()
     few = max(1, times // 10)
 
     def report(where: Path) -> bytes:
         return write_report(RunDirectory.open(where)).read_bytes()
 
-    what = "the reports of run directories"
+    what = f"the reports of {name}"
     yield trials(what, whole, few, report, lambda found: found == page, inputs)
+    if (whole / "adapters").is_dir():
+        yield training(whole / "adapters", times)
+
+
+def training(whole: Path, times: int) -> Row:
+    """Adapters and the checkpoints on the way to them, as loading one checks them."""
+    from xlens.models.adapters import CONFIG, SEAL, check_sealed
+    from xlens.training.fit import Training
+
+    def read(where: Path) -> Any:
+        sealed = sorted({path.parent for path in where.rglob(CONFIG)})
+        for folder in sealed:
+            check_sealed(folder)
+        found = [Training.load(path.parent) for path in sorted(where.rglob("result.json"))]
+        kept = [p for folder in sealed for p in sorted(folder.iterdir()) if p.name != SEAL]
+        return [p.read_bytes() for p in kept], [plain(vars(each)) for each in found]
+
+    wanted = read(whole)
+    return trials("trained adapters", whole, times, read, lambda found: found == wanted)
 
 
 def conversion(ground: Ground, folder: Path, times: int) -> Row:
@@ -219,10 +255,17 @@ def atlas(folder: Path, times: int) -> Row:
 def rows(ground: Ground, folder: Path, times: int, only: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of the table, as they come."""
     for kind, writer in WRITERS.items():
+        if only and kind not in only:
+            continue
         whole = folder / f"a {kind}" / "whole"
         writer.save(1, whole)
         yield trials(kind, whole, times, writer.read, lambda found, w=writer: w.right(found, 1))
-    yield from run_directory(ground, folder, times)
-    yield conversion(ground, folder, times)
-    yield answers(folder, times)
-    yield atlas(folder, times)
+    for name in ("lens", "align", "neurons", "fit-lens", "phases"):
+        if not only or name in only:
+            yield from run_directory(name, ground, folder, times)
+    if not only or "conversion" in only:
+        yield conversion(ground, folder, times)
+    if not only or "answers" in only:
+        yield answers(folder, times)
+    if not only or "atlas" in only:
+        yield atlas(folder, times)

@@ -84,6 +84,10 @@ class FitLensStudy(Study):
                 f"n_texts is {self.n_texts} and rotation {self.rotation}: each passage gives "
                 f"1/{self.rotation} of the rows, so that n_texts must be a multiple of it."
             )
+        if self.field != "text" and not self.text:
+            raise ValueError(
+                f"field is {self.field!r}, and no files are named that have one: text."
+            )
         if self.max_tokens < self.skip + 2:
             raise ValueError(
                 f"max_tokens is {self.max_tokens} and skip {self.skip}: at least two tokens must "

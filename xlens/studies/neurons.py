@@ -36,7 +36,7 @@ class NeuronsStudy(Study):
         text: Files, a text a line, with their languages: de=FILE, or named by it (wiki.de.txt).
         questions: Parallel questions instead: a file, or a folder in the --layout.
         layout: Of --questions.
-        languages: Of the questions; with neither --text nor --questions those made from CLDR.
+        languages: Of the texts or questions, default all; with neither, of questions from CLDR.
         top: Share of all units that are kept.
         filter_rate: Quantile of all probabilities above which a unit is active often enough.
         least_tokens: Of each language.
@@ -63,6 +63,9 @@ class NeuronsStudy(Study):
         if self.languages:
             object.__setattr__(self, "languages", standardize_all(self.languages))
         check_least(self, least_tokens=1, n_texts=2)
+        for name in ("top", "filter_rate"):
+            if not 0 < (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}; accepted is a share between 0 and 1.")
         if self.text and self.questions:
             raise ValueError("--text and --questions: give one of the two.")
 
@@ -71,6 +74,18 @@ class NeuronsStudy(Study):
         from xlens.studies.steps.neurons import read_texts
 
         return read_texts(self)
+
+    def check(self, data: "Prompts", model: Any = None) -> None:
+        """As `Study.check`: as many bytes in each language as tokens are wanted."""
+        sizes = {tag: 0 for tag in data.languages}
+        for text in data:
+            sizes[text.language] += len(text.text.encode()) + 1  # a token at the beginning
+        if few := {tag: n for tag, n in sizes.items() if n < self.least_tokens}:
+            told = ", ".join(f"{tag} ({n} bytes)" for tag, n in few.items())
+            raise ValueError(
+                f"Fewer than {self.least_tokens} tokens in {told}: give more text, or say that "
+                "fewer are enough (least_tokens, --least-tokens)."
+            )
 
     def parts(self, data: "Prompts") -> tuple[str, ...]:
         """As `Study.parts`."""

@@ -61,13 +61,23 @@ def read_texts(study: NeuronsStudy) -> Prompts:
     Raises:
         ValueError: a file without a language, one language only, or what the readers refuse.
     """
+    found = _every_text(study)
+    if lacking := sorted(set(study.languages) - set(found.languages)):
+        raise ValueError(
+            f"No text in {', '.join(lacking)}; there is text in {', '.join(found.languages)}."
+        )
+    if study.languages:
+        found = Prompts(text for text in found if text.language in study.languages)
+    if len(tags := found.languages) < 2:
+        raise ValueError(
+            f"All text is in {', '.join(tags)}: entropy is over languages, two or more."
+        )
+    return found
+
+
+def _every_text(study: NeuronsStudy) -> Prompts:
     if study.text:
-        prompts = running_text.read_texts(study.text)
-        if len(tags := prompts.languages) < 2:
-            raise ValueError(
-                f"All text is in {', '.join(tags)}: entropy is over languages, two or more."
-            )
-        return prompts
+        return running_text.read_texts(study.text)
     if study.questions is not None:
         wanted = list(study.languages) or None
         found = read_questions(study.questions, layout=study.layout, languages=wanted)
