@@ -11,6 +11,7 @@ from pathlib import Path
 # First the environment: libraries read it once, at import. pytest-xdist's controller makes the home
 # and its workers inherit it, so that a real model is converted once a session.
 # XLENS_TEST_REAL_CACHE=folder keeps what was converted for the next session too.
+# XLENS_TEST_DEVICE=cpu runs the tests that need a GPU on the CPU.
 _MINE = "XLENS_TEST_HOME" not in os.environ
 if _MINE:
     os.environ["XLENS_TEST_HOME"] = tempfile.mkdtemp(prefix="xlens-tests-")
@@ -82,8 +83,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             package, command = _WHEELS[name]
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"the model of {package} is not installed: {command}")
-    if any(item.iter_markers("gpu")) and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    elsewhere = "XLENS_TEST_DEVICE" in os.environ
+    if any(item.iter_markers("gpu")) and not (elsewhere or torch.cuda.is_available()):
+        pytest.skip("no CUDA device; XLENS_TEST_DEVICE=cpu runs it on the CPU")
 
 
 @pytest.fixture(scope="session")
