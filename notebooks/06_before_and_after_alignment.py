@@ -36,14 +36,14 @@ from xlens.gain import gain
 from xlens.models.loading import adapted
 from xlens.subspace import twin_states
 from xlens.tasks.alignment import questions_of, translation_pairs
-from xlens.tasks.choices import answer_choices, choice_prompts
+from xlens.tasks.choices import answer_choices, choice_prompts, cldr_choices
 from xlens.tasks.facts import cldr_facts
 from xlens.training import Recipe, train
 
 few = int(os.environ.get("XLENS_NOTEBOOK_ITEMS", "40"))
 model = xlens.load(os.environ.get("XLENS_NOTEBOOK_MODEL", "atlas"))
 
-items = xlens.cldr_choices(["en", "de", "es", "ru"], ["code-territory"]).sample(max(8, few))
+items = cldr_choices(["en", "de", "es", "ru"], ["code-territory"]).sample(max(8, few))
 questions = questions_of(cldr_facts(["en", "de"])).apart_from(questions_of(items))
 pairs = translation_pairs(questions, ["de"], "en", n=max(8, few))
 print(pairs.prompts[0] + pairs.completions[0])

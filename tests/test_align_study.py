@@ -47,7 +47,7 @@ def run(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def choices():
-    return xlens.cldr_choices(["en", "de"], KINDS).sample(6)
+    return xlens.tasks.choices.cldr_choices(["en", "de"], KINDS).sample(6)
 
 
 def rows(n_languages=2, topics=("sports", "travel"), **changed):
@@ -167,7 +167,7 @@ def test_rules_against_scores_by_hand(model, choices):
                 said = table[(table["id"] == prompt.id) & (table["language"] == tag)]["said"]
                 assert said.item() == int(np.argmax(sums))
     panel = xlens.consistency.option_scores(
-        xlens.score_choices(model, choices, **QUIET), choices.gold
+        xlens.tasks.choices.score_choices(model, choices, **QUIET), choices.gold
     )
     best = panel.values.argmax(-1).ravel()
     assert found["sequence"]["said"].tolist() == best.tolist()

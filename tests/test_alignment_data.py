@@ -41,7 +41,7 @@ def questions():
 
 
 def test_questions_of_every_task():
-    choices = xlens.cldr_choices(["en", "de"], ["next-month"])
+    choices = xlens.tasks.choices.cldr_choices(["en", "de"], ["next-month"])
     found = questions_of(choices)
     assert found.texts("de")["next-month/2"] == "Januar" and len(found) == len(choices)
     words = questions_of(xlens.cldr_words(["en", "de", "zh-Hans"], ["month"]))

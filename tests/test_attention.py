@@ -204,7 +204,9 @@ def verbs(model):
         "harvest": lambda: xlens.harvest(model, prompts, **quiet),
         "generate": lambda: xlens.generate(model, prompts, max_new_tokens=2, **quiet),
         "score": lambda: xlens.score(model, prompts, [" in"], **quiet),
-        "variants": lambda: xlens.score_variants(model, prompts, [" in"], {"none": ()}, **quiet),
+        "variants": lambda: xlens.engine.score_variants(
+            model, prompts, [" in"], {"none": ()}, **quiet
+        ),
         "relevance": lambda: xlens.relevance(model, prompts, targets=[3], **quiet),
         "trace": lambda: xlens.trace(model, "a dog"),
     }

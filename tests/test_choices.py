@@ -738,9 +738,9 @@ def test_the_hub(monkeypatch):
 
 
 def test_top_level_names():
-    assert xlens.cldr_choices is cldr_choices
-    assert xlens.read_choices is read_choices
-    assert xlens.score_choices is score_choices
+    assert xlens.tasks.choices.cldr_choices is cldr_choices
+    assert xlens.tasks.choices.read_choices is read_choices
+    assert xlens.tasks.choices.score_choices is score_choices
 
 
 # --- classes ---

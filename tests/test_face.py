@@ -1,6 +1,10 @@
 """What a new user meets first: texts where prompts are asked for, shapes that are checked."""
 
+import dataclasses
+
 import kit
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -28,7 +32,7 @@ def test_a_text_is_as_good_as_a_prompt(verb, model):
     call, prompt = VERBS[verb], Prompt("The dog", "und", "0")
     found = [call(model, given) for given in ("The dog", ["The dog"], prompt, [prompt])]
     if verb == "trace":
-        found = [one if isinstance(one, xlens.TraceResult) else one[0] for one in found]
+        found = [one if isinstance(one, xlens.lens.TraceResult) else one[0] for one in found]
         tables = [one.cells for one in found]
     elif verb == "harvest":
         tables = [one.meta.drop(columns="tokens") for one in found]
@@ -100,3 +104,37 @@ def test_a_dtype_has_a_name(model):
     assert half.slot().values.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="dtype='float33' is not one of"):
         xlens.harvest(model, "The dog", dtype="float33", **QUIET)
+
+
+def test_every_kind_is_written_in_a_line_and_drawn():
+    from xlens.figures.plots import OWN, SUMMED
+    from xlens.results import Result
+
+    kinds = [kind for kind in Result.KINDS.values() if kind.__module__.startswith("xlens.")]
+    assert {*OWN, *SUMMED} <= {*kinds}
+    table = pd.DataFrame({"layer": range(3_000), "value": 0.5, "text": "日本語 <b>"})
+    for kind in kinds:
+        if kind.__repr__ is not Result.__repr__ or kind in OWN or kind in SUMMED:
+            continue
+        given = {
+            field.name: table if "DataFrame" in str(field.type) else np.zeros((2, 3))
+            if "ndarray" in str(field.type) or "Float[" in str(field.type)
+            else {} if "dict" in str(field.type) else ("a",) * 50
+            if "tuple" in str(field.type) else "x" * 200 if field.type is str else 1
+            for field in dataclasses.fields(kind)
+        }  # fmt: skip
+        result = object.__new__(kind)
+        for name, value in given.items():
+            object.__setattr__(result, name, value)
+        assert len(repr(result)) < 260 and "\n" not in repr(result), kind
+        if kind.to_frame is Result.to_frame:
+            assert result.plot().data and len(result._repr_html_()) < 60_000
+
+
+def test_what_is_drawn_is_the_kinds_own_figure(model):
+    traced = xlens.trace(model, "The dog")
+    assert traced.plot(color_by="entropy") == xlens.figures.trace_table(traced, color_by="entropy")
+    scored = xlens.score(model, "The dog", [" a", " b"], **QUIET)
+    html = scored._repr_html_()
+    assert "<table" in html and "plotly" in html and scored.plot().data[0].type == "table"
+    assert repr(scored).startswith("Scores(") and len(repr(scored)) < 200

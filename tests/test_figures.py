@@ -9,7 +9,7 @@ from synthetic import LABELS, lens_result, study, trace_result
 
 from xlens import figures
 from xlens.figures import glyphs, theme
-from xlens.figures.trace import shorten
+from xlens.figures.traces import shorten
 from xlens.stats import Resampling
 from xlens.terminal import cell_width
 

@@ -121,7 +121,7 @@ def test_what_is_shared_runs_once_and_what_is_done_leaves(monkeypatch):
         return real(model, ids, *rest)
 
     monkeypatch.setattr(decode, "forward", counted)
-    monkeypatch.setattr("xlens.engine.run.forward", counted)
+    monkeypatch.setattr("xlens.engine.forward.forward", counted)
     shares_prefixes(model)
     passes.clear()
     long = "abcdefgh" * 9

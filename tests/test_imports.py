@@ -1,7 +1,10 @@
 """What importing costs, and that every public name is there."""
 
 import importlib
+import inspect
 import json
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +93,38 @@ def test_the_command_is_declared():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"xlens": "xlens.cli:main"}
+
+
+def test_checkers_see_what_there_is():
+    """`TYPE_CHECKING` in `xlens/__init__.py` names what `_PUBLIC` does."""
+    for package in ("xlens", "xlens.tasks", "xlens.studies", "xlens.training", "xlens.testbed"):
+        module = importlib.import_module(package)
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        seen = set(re.findall(r"^ +from [\w.]+ import (\w+) as \1$", source, flags=re.MULTILINE))
+        own = set(re.findall(r"^from [\w.]+ import (\w+)$", source, flags=re.MULTILINE))
+        assert set(module.__all__) - {"__version__", "find_studies"} <= seen | own, package
+
+
+def test_dir_shows_what_is_public():
+    assert len([name for name in dir(xlens) if callable(getattr(xlens, name))]) < 25
+    for room in (name for name in dir(xlens) if name in xlens._PUBLIC and not xlens._PUBLIC[name]):
+        module = importlib.import_module(f"xlens.{room}")
+        assert set(dir(module)) == set(module.__all__), room
+
+
+def test_no_module_is_where_a_verb_is_looked_for():
+    verbs = {name for name in xlens._PUBLIC if xlens._PUBLIC[name]} - {"answers"}
+    for room in ("engine", "figures", "lens", "served", "subspace", "steering", "phases"):
+        module = importlib.import_module(f"xlens.{room}")
+        names = {info.name for info in pkgutil.iter_modules(module.__path__)}
+        assert not {n for n in names & verbs if inspect.ismodule(getattr(module, n, None))}, room
+    drawn = {info.name for info in pkgutil.iter_modules(xlens.figures.__path__)}
+    assert not drawn & {"consistency", "dissociation", "trace", "transfer", "compare"}
+
+
+def test_an_old_name_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match=r"xlens\.Scores is xlens\.engine\.Scores from now"):
+        old = xlens.Scores
+    from xlens.engine import Scores
+
+    assert old is Scores and "Scores" not in dir(xlens)

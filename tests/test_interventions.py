@@ -11,9 +11,9 @@ import torch
 
 import tiny
 from xlens import Prompt, harvest
+from xlens.engine.forward import run_batch
 from xlens.engine.interventions import add, check, intervene, patch, project_out, spans
 from xlens.engine.plan import plan
-from xlens.engine.run import run_batch
 
 CLOSE = 1e-5  # relative, fp32
 

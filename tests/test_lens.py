@@ -11,9 +11,11 @@ import torch
 
 import tiny
 import xlens
-from xlens import Activations, LensResult, LensSummary, Prompt, Prompts, harvest, logit_lens
+from xlens import Activations, Prompt, Prompts, harvest, logit_lens
 from xlens.activations import SlotValues
 from xlens.lens import (
+    LensResult,
+    LensSummary,
     identify_tokens,
     logit_lenses,
     shuffled_pairs,

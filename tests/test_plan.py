@@ -142,7 +142,7 @@ def test_rows_are_filled_with_the_prompts_own_states(sequences, budget, share, d
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "tokenize", lambda *_, **__: prompts)
-        patch.setattr(import_module("xlens.engine.run"), "forward", said)
+        patch.setattr(import_module("xlens.engine.forward"), "forward", said)
         # The package's attribute of this name is the function.
         patch.setattr(import_module("xlens.engine.states"), "shares_prefixes", lambda _: True)
         acts = harvest(

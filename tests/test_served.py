@@ -84,7 +84,7 @@ def test_counts_price_and_origin(address, folder, tmp_path):
     assert found.provenance["answered_by"] == [f"{folder}@main"]  # as the server calls it
     again = ServedGenerations.load(found.save(tmp_path / "saved"))
     assert again.cost == found.cost and again.table.equals(found.table)
-    assert isinstance(found, xlens.Generations)
+    assert isinstance(found, xlens.engine.Generations)
 
 
 def test_a_second_run_asks_for_what_is_new_only(address, folder, tmp_path, monkeypatch):

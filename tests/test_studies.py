@@ -209,7 +209,7 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
     study = small(command)
     xlens.run(study, model, out="run", progress=False)
     before = parts_of(Path("run"))
-    monkeypatch.setattr("xlens.engine.run.run_batches", None, raising=False)
+    monkeypatch.setattr("xlens.engine.forward.run_batches", None, raising=False)
     free = {name: OTHERS[name] for name in study.FREE}
     done = xlens.run(replace(study, **free), model, out="run", progress=False)
     after = parts_of(Path("run"))
@@ -444,7 +444,7 @@ def test_any_result_is_read_as_what_it_is(folder, tmp_path):
 def test_a_model_is_needed_and_one_that_fits(folder):
     with pytest.raises(ValueError, match="No model is named"):
         xlens.run(small("choices"))
-    served = xlens.ServedModel("m", "http://localhost:1/v1")
+    served = xlens.served.ServedModel("m", "http://localhost:1/v1")
     with pytest.raises(ValueError, match="served and gives text only; xlens choices needs"):
         xlens.run(small("choices"), served)
     with pytest.raises(ValueError, match="accepted is a WordList"):

@@ -4,7 +4,8 @@ import kit
 import pandas as pd
 import pytest
 
-from xlens import Prompt, TraceResult, trace
+from xlens import Prompt, trace
+from xlens.lens import TraceResult
 
 TEXT = 'Français: "chien" - 中文: "狗 龘'
 

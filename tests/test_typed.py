@@ -150,7 +150,7 @@ def test_a_text_is_no_sequence_of_texts(tmp_path):
         with pytest.raises(WrongType, match=r"candidates(\[\d\])? of score: "):
             xlens.score(model, PROMPTS, wrong, **QUIET)
     with pytest.raises(WrongType, match=r"languages of read_choices: 'en' .* Write \['en'\]"):
-        xlens.read_choices(tmp_path, languages="en")
+        xlens.tasks.choices.read_choices(tmp_path, languages="en")
     with pytest.raises(ValueError, match="sequence of language tags, got 'en'"):
         xlens.cldr_words("en")
     acts = xlens.harvest(model, PROMPTS, **QUIET)

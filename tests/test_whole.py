@@ -4,7 +4,8 @@ import kit
 import pandas as pd
 import pytest
 
-from xlens import Prompt, Prompts, whole_word_lens
+from xlens import Prompt, Prompts
+from xlens.lens import whole_word_lens
 from xlens.stats import Resampling
 
 WORDS = pd.DataFrame(

@@ -3,6 +3,11 @@
 Each is a `ValueError`, a `TypeError` or an `OSError` too, so that `except ValueError` holds.
 """
 
+from xlens._lazy import listed
+
+__all__ = ["DataError", "InputError", "ModelError", "StoreError", "XlensError"]
+__dir__ = listed(__all__)
+
 
 class XlensError(Exception):
     """Something is in the way that its message tells how to mend."""

@@ -12,7 +12,26 @@ from typing import Any, Literal, TypeVar, cast
 from babel import Locale, UnknownLocaleError
 from langcodes import Language, standardize_tag
 
+from xlens._lazy import listed
 from xlens.checks import wrong_type
+
+__all__ = [
+    "by_tag",
+    "cldr_locale",
+    "direction",
+    "endonym",
+    "endonyms",
+    "english_name",
+    "english_names",
+    "identifier",
+    "named_in",
+    "script",
+    "standardize",
+    "standardize_all",
+    "written",
+]
+__dir__ = listed(__all__)
+
 
 T = TypeVar("T")
 _ACCEPTED = "Accepted are BCP-47 tags such as 'en', 'pt-BR' or 'zh-Hans'"

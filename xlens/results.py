@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,11 +22,27 @@ import numpy as np
 import pandas as pd
 
 from xlens import files
+from xlens._lazy import listed
+
+__all__ = [
+    "FORMAT",
+    "HEADER",
+    "Result",
+    "analysed",
+    "by_group",
+    "jsonable",
+    "load",
+    "spreadsheet_safe",
+    "versions",
+]
+__dir__ = listed(__all__)
+
 
 HEADER = "result.json"
 FORMAT = 1
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ARRAYS = "arrays.safetensors"
+_LINE, _FEW_ROWS, _COLUMNS = 160, 5, 8  # of what a notebook shows
 _AGAIN = (
     "Make it anew: save the result again, or delete its folder and run the command again that "
     "wrote it; verify=False reads it as it is."
@@ -48,6 +65,54 @@ class Result:
     def __init_subclass__(cls) -> None:
         """Known by module and name, by which a folder tells what it holds."""
         Result.KINDS[cls.__module__, cls.__name__] = cls
+        if "__repr__" not in cls.__dict__:  # or the dataclass would write one of whole tables
+            cls.__repr__ = Result.__repr__
+
+    def __repr__(self) -> str:
+        """The kind, the model and how much it holds, in a line."""
+        said = [str(self.provenance.get("model", ""))]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, pd.DataFrame | np.ndarray):
+                said.append(f"{field.name}[{'×'.join(map(str, value.shape))}]")
+            elif field.repr and isinstance(value, str | int | float) and value != "":
+                said.append(f"{field.name}={value!r:.30}")
+        line = ", ".join(filter(None, said))
+        return f"{type(self).__name__}({line[:_LINE]}{'…' if len(line) > _LINE else ''})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the line, the first rows of the main table, and the figure."""
+        table = self.main_table().head(_FEW_ROWS)
+        rows = table.to_html(index=False, border=0, float_format="{:.3g}".format, max_cols=_COLUMNS)
+        drawn = self.plot().to_html(full_html=False, include_plotlyjs="cdn")
+        return f"<p><code>{escape(repr(self))}</code></p>{rows}{drawn}"
+
+    def plot(self, **options: Any) -> Any:
+        """The result's figure, a `plotly.graph_objects.Figure`.
+
+        Args:
+            **options: Of the function of `xlens.figures` that draws it.
+
+        Raises:
+            ValueError: as that function.
+        """
+        # By name: figures know results, and results know nothing of figures.
+        return importlib.import_module("xlens.figures.plots").plot(self, **options)
+
+    def main_table(self) -> pd.DataFrame:
+        """`to_frame()`; of a result without, its first table, else the sizes of what it holds."""
+        with suppress(NotImplementedError):
+            return self.to_frame()
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tables = [value for value in values.values() if isinstance(value, pd.DataFrame)]
+        if tables:
+            return tables[0]
+        held = [
+            (name, "×".join(map(str, np.shape(value))) or f"{value!s:.60}")
+            for name, value in values.items()
+            if name != "provenance"
+        ]
+        return pd.DataFrame(held, columns=["field", "value"])
 
     def to_frame(self) -> pd.DataFrame:
         """The result's main table."""

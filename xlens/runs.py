@@ -28,10 +28,21 @@ from typing import Any, Self
 import yaml
 
 from xlens import files
+from xlens._lazy import listed
 from xlens.checks import typed
 from xlens.records.plain_yaml import read_dumped
 from xlens.results import HEADER, Result, jsonable, load, versions
 from xlens.stats import Resampling
+
+__all__ = [
+    "ACROSS",
+    "OldRunError",
+    "RunDirectory",
+    "check_writable",
+    "describe_run",
+]
+__dir__ = listed(__all__)
+
 
 _MARK = "xlens_run"
 _FORMAT = 3  # 1: without digests; 2: parts not by model

@@ -1,5 +1,6 @@
 """When is a fact known, in which language, and why: pure functions of answers and frequencies."""
 
+from xlens._lazy import listed
 from xlens.acquisition.association import associations, correlations
 from xlens.acquisition.counterfactual import Pathway, pathway
 from xlens.acquisition.curves import FactCurves, curves
@@ -41,3 +42,4 @@ __all__ = [
     "transfer",
     "transfer_curves",
 ]
+__dir__ = listed(__all__)

@@ -114,6 +114,12 @@ class Activations:
             return kept.values.transpose(0, 1)
         return kept.values[self.layer_index(layer)]
 
+    def to_numpy(
+        self, slot: str | None = None, *, layer: int | None = None
+    ) -> Float[np.ndarray, "*prompt_layer d_model"]:
+        """`get` as a NumPy array, half precision as fp32: NumPy has no bfloat16."""
+        return self.get(slot, layer=layer).float().numpy()
+
     def rows(self, slot: str, prompt: int) -> Float[Tensor, "layer row d_model"]:
         """The rows of one prompt in any slot."""
         kept = self.slot(slot)

@@ -1,5 +1,6 @@
 """Do a model's answers to the same question agree across languages?"""
 
+from xlens._lazy import listed
 from xlens.consistency.dissociation import Dissociation, dissociation
 from xlens.consistency.options import OptionScores, option_scores
 from xlens.consistency.panel import METRICS, ConsistencyResult, consistency
@@ -17,3 +18,4 @@ __all__ = [
     "rank_c",
     "spearman",
 ]
+__dir__ = listed(__all__)

@@ -4,6 +4,7 @@ A corpus of one's own is read (`count_facts`); one that others hold an index of 
 (`count_in_index`).
 """
 
+from xlens._lazy import listed
 from xlens.corpus.asked import IndexCounts, count_in_index
 from xlens.corpus.count import count_facts
 from xlens.corpus.index import Elasticsearch, Found, Index, InfiniGram, index_of
@@ -31,3 +32,4 @@ __all__ = [
     "index_of",
     "read_facts",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """The batching core: plan → run → read. Everything that runs a model goes through here."""
 
+from xlens._lazy import listed
 from xlens.engine import executors, interventions
 from xlens.engine.attention import AttentionMass, attention
 from xlens.engine.generate import Generations, generate, room_for
@@ -41,3 +42,4 @@ __all__ = [
     "stream",
     "tally",
 ]
+__dir__ = listed(__all__)

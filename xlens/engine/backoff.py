@@ -3,10 +3,10 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import chain
 
+from xlens.engine.forward import Watch, run_batch
 from xlens.engine.halving import Note, until_done
 from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import labels
-from xlens.engine.run import Watch, run_batch
 from xlens.models import HookedModel
 from xlens.models.sites import Point
 

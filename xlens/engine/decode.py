@@ -14,17 +14,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xlens.engine.gather import Seats
-from xlens.engine.interventions import Edits
-from xlens.engine.plan import KV_BUDGETS, Batch, Tokens, plan
-from xlens.engine.positions import fresh, labels
-from xlens.engine.run import (
+from xlens.engine.forward import (
     forward,
     padded,
     prefix_pass,
     rows_of,
     run_batch,
 )
+from xlens.engine.gather import Seats
+from xlens.engine.interventions import Edits
+from xlens.engine.plan import KV_BUDGETS, Batch, Tokens, plan
+from xlens.engine.positions import fresh, labels
 from xlens.models import HookedModel, Readout
 from xlens.models.sites import Keep, Point
 

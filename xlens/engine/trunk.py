@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from xlens.engine.backoff import run_all
+from xlens.engine.forward import Watch, run_batch
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Batch, Tokens
-from xlens.engine.run import Watch, run_batch
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
 from xlens.models.hooks import counting, handing_on

@@ -6,10 +6,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from xlens.engine.forward import run_batch
 from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Group, Tokens, plan
 from xlens.engine.positions import scheme
-from xlens.engine.run import run_batch
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point
 

@@ -2,18 +2,21 @@
 
 from plotly.graph_objects import Figure
 
+from xlens._lazy import listed
+from xlens.figures.agreement import agreement_matrix
 from xlens.figures.alignment import gain_bars, training_loss, twin_maps, twin_similarity
 from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.bands import report_colors
 from xlens.figures.choices import latent_share
-from xlens.figures.compare import condition_label, controls, pairs_overview
-from xlens.figures.consistency import agreement_matrix
-from xlens.figures.dissociation import dissociation_curves
+from xlens.figures.conditions import condition_label, controls, pairs_overview
+from xlens.figures.dissociations import dissociation_curves
 from xlens.figures.export import StaticExportError, write_figure, write_figures
 from xlens.figures.facts import fact_bars, fact_curves, fact_groups, fact_relations
 from xlens.figures.frequency import frequency_curves, frequency_groups, threshold_bars
 from xlens.figures.lens import composition_bars, language_curves, state_curves
 from xlens.figures.lens_readings import lens_readings
+from xlens.figures.likeness import likeness_by_layer, likeness_over_training
+from xlens.figures.maps import language_map_animation, language_maps
 from xlens.figures.page import figure_block, page
 from xlens.figures.phase_depth import depth_by_language, segment_relevance, stability_scatter
 from xlens.figures.phases import (
@@ -25,10 +28,8 @@ from xlens.figures.phases import (
 from xlens.figures.reading import error_bars, ratio_scatter, reading_bars, reading_matrix
 from xlens.figures.steering import languages_said, steering_effects, steering_surface
 from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
-from xlens.figures.subspace_map import language_map_animation, language_maps
 from xlens.figures.theme import language_colors, language_label
-from xlens.figures.trace import trace_table, trace_text
-from xlens.figures.transfer import likeness_by_layer, likeness_over_training
+from xlens.figures.traces import trace_table, trace_text
 
 __all__ = [
     "Figure",
@@ -87,3 +88,4 @@ __all__ = [
     "write_figure",
     "write_figures",
 ]
+__dir__ = listed(__all__)

@@ -6,6 +6,7 @@ digests of their files. After a kill or a power cut the old content is there or 
 and what is on the disk under its final name has been synced.
 """
 
+from xlens._lazy import listed
 from xlens.files.disk import (
     append,
     cache_root,
@@ -79,3 +80,4 @@ __all__ = [
     "wait_for_signs",
     "write",
 ]
+__dir__ = listed(__all__)

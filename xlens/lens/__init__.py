@@ -1,5 +1,6 @@
 """Lenses: which language's word the model is about to say, layer by layer."""
 
+from xlens._lazy import listed
 from xlens.lens.controls import shuffled_pairs
 from xlens.lens.identify import identify_tokens
 from xlens.lens.jacobian import fit_jacobian_lens, read_jacobian_lens, write_jacobian_lens
@@ -62,3 +63,4 @@ __all__ = [
     "whole_word_lens",
     "write_jacobian_lens",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """Question encoding, then answer retrieval: where in the network, and whether at all?"""
 
+from xlens._lazy import listed
 from xlens.phases.asked import Asked, answer_tokens, other_context, same_context
 from xlens.phases.compare import (
     PairedCurves,
@@ -57,3 +58,4 @@ __all__ = [
     "stability",
     "swapped_blocks",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """Prompts: text with a language, a parallel id and named character spans; and their tokens."""
 
+from xlens._lazy import listed
 from xlens.prompts.ends import Ends
 from xlens.prompts.fewshot import TooFewItems, choose_demonstrations
 from xlens.prompts.files import read_prompts
@@ -20,3 +21,4 @@ __all__ = [
     "read_prompts",
     "tokenize",
 ]
+__dir__ = listed(__all__)

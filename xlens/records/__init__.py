@@ -5,6 +5,7 @@ tables and Parquet. Whatever the task, a file is decoded, cut into rows and chec
 a truth value, null, a list or an object never becomes a text by being printed.
 """
 
+from xlens._lazy import listed
 from xlens.records.files import (
     DELIMITERS,
     JSON,
@@ -32,3 +33,4 @@ __all__ = [
     "surrogate",
     "table",
 ]
+__dir__ = listed(__all__)

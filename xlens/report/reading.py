@@ -6,7 +6,7 @@ from typing import Any
 
 from xlens import files
 from xlens.figures import Figure, error_bars, ratio_scatter, reading_bars, reading_matrix
-from xlens.figures.trace import shorten
+from xlens.figures.traces import shorten
 from xlens.languages import english_name
 from xlens.phases import StabilityCorrelation
 from xlens.report.blocks import Block, Drawing, Findings, Paragraph, Section, Table

@@ -1,5 +1,6 @@
 """How sure a number is: one `Resampling`, one interval function, tests by sign flips."""
 
+from xlens._lazy import listed
 from xlens.stats.bootstrap import Bootstrap, bootstrap
 from xlens.stats.draws import generator
 from xlens.stats.intervals import FEW, FEWEST, interval, jumping, middle
@@ -24,3 +25,4 @@ __all__ = [
     "middle",
     "random_signs",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """Pushing the residual stream from one language towards another, and the controls of that."""
 
+from xlens._lazy import listed
 from xlens.steering.removal import SubspaceRemoval
 from xlens.steering.result import EFFECTS, SteeringResult
 from xlens.steering.sweep import Steering, SweepScores, sweep
@@ -16,3 +17,4 @@ __all__ = [
     "steering_vectors",
     "sweep",
 ]
+__dir__ = listed(__all__)

@@ -5,6 +5,7 @@ journal while it grows and a manifest when it is whole. No pickle. Torch and pan
 where tensors and rows are touched, so that what lists, checks and clears a store starts at once.
 """
 
+from xlens._lazy import listed
 from xlens.store.entry import Entry
 from xlens.store.errors import DamagedShardError, StoreError
 from xlens.store.keys import EPOCH, FORMAT, digest, entry_id
@@ -27,3 +28,4 @@ __all__ = [
     "digest",
     "entry_id",
 ]
+__dir__ = listed(__all__)

@@ -5,9 +5,33 @@ Every module beside this one holds a study, or what several of them share; `xlen
 
 import importlib
 import pkgutil
+from typing import TYPE_CHECKING
 
 from xlens._lazy import lazy
 from xlens.studies.study import Study
+
+if TYPE_CHECKING:
+    from xlens.studies.align import AlignStudy as AlignStudy
+    from xlens.studies.choices import ChoicesStudy as ChoicesStudy
+    from xlens.studies.facts import FactsStudy as FactsStudy
+    from xlens.studies.fit_lens import FitLensStudy as FitLensStudy
+    from xlens.studies.lens import LensStudy as LensStudy
+    from xlens.studies.loading import Loading as Loading
+    from xlens.studies.neurons import NeuronsStudy as NeuronsStudy
+    from xlens.studies.phases import PhasesStudy as PhasesStudy
+    from xlens.studies.process import ProcessStudy as ProcessStudy
+    from xlens.studies.reading import ReadingStudy as ReadingStudy
+    from xlens.studies.running.forecast import forecast as forecast
+    from xlens.studies.running.runner import Outcome as Outcome
+    from xlens.studies.running.runner import run as run
+    from xlens.studies.serving import Serving as Serving
+    from xlens.studies.steering import SteeringStudy as SteeringStudy
+    from xlens.studies.steps.leaderboard import Leaderboard as Leaderboard
+    from xlens.studies.study import Kept as Kept
+    from xlens.studies.study import Step as Step
+    from xlens.studies.watch import Watch as Watch
+    from xlens.studies.work import Plan as Plan
+    from xlens.studies.work import Work as Work
 
 _PUBLIC = {
     "AlignStudy": "align",

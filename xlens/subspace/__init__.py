@@ -1,5 +1,6 @@
 """Which directions are about language, and how alike are languages without them?"""
 
+from xlens._lazy import listed
 from xlens.subspace.axes import LSAR, LDAAxes, MeanDifference, PooledPCA
 from xlens.subspace.base import Subspace
 from xlens.subspace.by_language import LIR, AffineSubspaces, Centering
@@ -49,3 +50,4 @@ __all__ = [
     "subspace_distances",
     "twin_states",
 ]
+__dir__ = listed(__all__)

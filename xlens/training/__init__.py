@@ -1,6 +1,14 @@
 """Training adapters: LoRA on a causal language model, with the loss on what is to be said."""
 
+from typing import TYPE_CHECKING
+
 from xlens._lazy import lazy
+
+if TYPE_CHECKING:
+    from xlens.training.fit import Training as Training
+    from xlens.training.fit import train as train
+    from xlens.training.recipe import Recipe as Recipe
+    from xlens.training.rows import encode as encode
 
 _PUBLIC = {
     "Recipe": "recipe",

@@ -5,6 +5,7 @@ to a model and its prompts, refusing what can't be done before anything runs; `E
 out the indices of one pass, so that its hooks do nothing but tensor arithmetic over the batch.
 """
 
+from xlens._lazy import listed
 from xlens.engine.interventions.binding import check, intervene
 from xlens.engine.interventions.edits import Edits
 from xlens.engine.interventions.kinds import (
@@ -31,3 +32,4 @@ __all__ = [
     "set_to",
     "spans",
 ]
+__dir__ = listed(__all__)

@@ -4,6 +4,7 @@ A `Rule` says which parts of the backward pass differ from calculus; `applied` m
 time of a `with` block. The forward pass computes what it always did.
 """
 
+from xlens._lazy import listed
 from xlens.engine.rules.passes import relevance_pass
 from xlens.engine.rules.patches import applied, check
 from xlens.engine.rules.rule import ATTNLRP, CP_LRP, GRADIENT, RULES, Rule, find_rule
@@ -22,3 +23,4 @@ __all__ = [
     "objective",
     "relevance_pass",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """Evidence about the phases: curves over layers, each with its control."""
 
+from xlens._lazy import listed
 from xlens.phases.evidence.collect import evidence
 from xlens.phases.evidence.observed import aligned, readable
 from xlens.phases.evidence.relevant import relevant
@@ -14,3 +15,4 @@ __all__ = [
     "readable",
     "relevant",
 ]
+__dir__ = listed(__all__)

@@ -29,6 +29,7 @@ from xlens.studies.watch import Watch
 from xlens.studies.work import Plan, flops_of
 
 LEFT_OUT = "left-out"
+_LINE = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Outcome:
     models: dict[str, dict[str, Result]]
     across: dict[str, Result]
     folder: RunDirectory | None
+
+    def __repr__(self) -> str:
+        """The models and the names of their parts, in a line."""
+        models = ", ".join(f"{name}: {', '.join(parts)}" for name, parts in self.models.items())
+        across = f"; across: {', '.join(self.across)}" if self.across else ""
+        line = f"{models}{across}"
+        return f"Outcome({line[:_LINE]}{'…' if len(line) > _LINE else ''})"
 
     @property
     def parts(self) -> dict[str, Result]:

@@ -19,7 +19,7 @@ from xlens.phases import (
 )
 from xlens.phases.curves import ALL
 from xlens.results import Result, analysed
-from xlens.served.generate import REFUSED
+from xlens.served.generations import REFUSED
 from xlens.stats import Resampling
 from xlens.studies.reading import BASELINES, SUMMARIES
 from xlens.studies.steps.leaderboard import language_of

@@ -1,5 +1,6 @@
 """Question alignment: parallel questions, and pairs of them to learn to translate."""
 
+from xlens._lazy import listed
 from xlens.tasks.alignment.instructions import INSTRUCTIONS, instruction
 from xlens.tasks.alignment.pairs import TranslationPairs, translation_pairs
 from xlens.tasks.alignment.questions import Questions, leaks, questions_of
@@ -16,3 +17,4 @@ __all__ = [
     "read_questions",
     "translation_pairs",
 ]
+__dir__ = listed(__all__)

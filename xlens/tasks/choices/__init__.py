@@ -1,5 +1,6 @@
 """The same multiple-choice questions in several languages, their options scored as text."""
 
+from xlens._lazy import listed
 from xlens.tasks.choices.answers import RULES, ChoiceAnswers, answer_choices, check_labels
 from xlens.tasks.choices.data import Choice, Choices
 from xlens.tasks.choices.facts import FACTS, cldr_choices
@@ -25,3 +26,4 @@ __all__ = [
     "read_choices",
     "score_choices",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """Facts in several languages, prompts that ask for them, and when an answer is right."""
 
+from xlens._lazy import listed
 from xlens.tasks.facts.asking import FactAnswers, ask_facts, fact_states, rank_facts
 from xlens.tasks.facts.candidates import Offers, offers
 from xlens.tasks.facts.cldr import cldr_facts
@@ -31,3 +32,4 @@ __all__ = [
     "read_frequencies",
     "relation_table",
 ]
+__dir__ = listed(__all__)

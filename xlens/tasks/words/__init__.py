@@ -1,5 +1,6 @@
 """Words in several languages, and prompts that ask for one of them."""
 
+from xlens._lazy import listed
 from xlens.tasks.cldr.world import RELATIONS
 from xlens.tasks.words.cldr import KINDS, cldr_words
 from xlens.tasks.words.prompts import (
@@ -25,3 +26,4 @@ __all__ = [
     "repetition_prompts",
     "translation_prompts",
 ]
+__dir__ = listed(__all__)

@@ -1,5 +1,6 @@
 """Reading comprehension across languages: context, question and answer each in its own."""
 
+from xlens._lazy import listed
 from xlens.tasks.xmrc.answers import Predictions, answer_questions, predictions_of
 from xlens.tasks.xmrc.controls import baseline_predictions, mismatched
 from xlens.tasks.xmrc.data import Reading, ReadingSet
@@ -44,3 +45,4 @@ __all__ = [
     "sentences",
     "settings",
 ]
+__dir__ = listed(__all__)

@@ -11,7 +11,35 @@
 weights.
 """
 
+from typing import TYPE_CHECKING
+
 from xlens._lazy import lazy
+
+if TYPE_CHECKING:
+    from xlens.testbed.atlas.asking import ask_facts as ask_facts
+    from xlens.testbed.atlas.asking import ask_pairs as ask_pairs
+    from xlens.testbed.atlas.asking import ask_readings as ask_readings
+    from xlens.testbed.atlas.asking import reading_sets as reading_sets
+    from xlens.testbed.atlas.build import Recipe as Recipe
+    from xlens.testbed.atlas.build import TrainingCurves as TrainingCurves
+    from xlens.testbed.atlas.build import shipped_curves as shipped_curves
+    from xlens.testbed.atlas.build import shipped_manifest as shipped_manifest
+    from xlens.testbed.atlas.build import train_atlas as train_atlas
+    from xlens.testbed.atlas.corpus import base_corpus as base_corpus
+    from xlens.testbed.atlas.corpus import twin_corpus as twin_corpus
+    from xlens.testbed.atlas.counterfactual import measure_pathway as measure_pathway
+    from xlens.testbed.atlas.evaluate import AtlasReport as AtlasReport
+    from xlens.testbed.atlas.evaluate import measure as measure
+    from xlens.testbed.atlas.evaluate import shipped_report as shipped_report
+    from xlens.testbed.atlas.manifest import Design as Design
+    from xlens.testbed.atlas.manifest import Manifest as Manifest
+    from xlens.testbed.atlas.manifest import make_manifest as make_manifest
+    from xlens.testbed.atlas.paired import paired_readings as paired_readings
+    from xlens.testbed.atlas.tokenizer import build_tokenizer as build_tokenizer
+    from xlens.testbed.atlas.train import Options as Options
+    from xlens.testbed.atlas.world import Fact as Fact
+    from xlens.testbed.atlas.world import World as World
+    from xlens.testbed.atlas.world import make_world as make_world
 
 _PUBLIC = {
     "AtlasReport": "evaluate",

@@ -84,24 +84,24 @@ def evaluate(
             replaced by the new tables.
         ship: Also put the report into the package.
     """
-    import xlens
     from xlens.files import write
+    from xlens.models import load
     from xlens.testbed.atlas import build
     from xlens.testbed.atlas.card import card_text, put_into
     from xlens.testbed.atlas.evaluate import measure
 
     if run is None:
-        base, twin = xlens.load("atlas", device="cpu"), xlens.load("atlas-post", device="cpu")
+        base, twin = load("atlas", device="cpu"), load("atlas-post", device="cpu")
         here, manifest = build.shipped_manifest()
         curves = build.shipped_curves()
         folders = {f"step{step}": build.DATA / f"step{step}" for step in build.SHIPPED_STEPS}
     else:
-        base = xlens.load(run / "base" / "final", device="cpu")
-        twin = xlens.load(run / "post" / "final", device="cpu")
+        base = load(run / "base" / "final", device="cpu")
+        twin = load(run / "post" / "final", device="cpu")
         here, manifest = build.trained_manifest(run)
         curves = build.trained_curves(run)
         folders = {f"step{step}": run / "base" / f"step{step}" for step in build.SHIPPED_STEPS}
-    series = {step: partial(xlens.load, path, device="cpu") for step, path in folders.items()}
+    series = {step: partial(load, path, device="cpu") for step, path in folders.items()}
     report = measure(base, twin, here, manifest, series=series)
     report.save(out)
     if ship:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import xlens
 from xlens.acquisition import Pathway, pathway
 from xlens.checks import typed
+from xlens.models import load
 from xlens.stats import Resampling
 from xlens.tasks.facts import Facts, ask_facts
 from xlens.testbed.atlas.facts import atlas_facts
@@ -44,12 +44,12 @@ def measure_pathway(
         )
     asked = atlas_facts() if facts is None else facts
     if isinstance(whole, Path):
-        one = xlens.load(whole / "base" / revision, device="cpu")
+        one = load(whole / "base" / revision, device="cpu")
     else:
-        one = xlens.load(whole, revision=revision, device="cpu")
+        one = load(whole, revision=revision, device="cpu")
     answers = [
         ask_facts(model, asked, shots=0, progress=progress).table
-        for model in (one, xlens.load(folder, device="cpu"))
+        for model in (one, load(folder, device="cpu"))
     ]
     return pathway(*answers, rule=RULE, resampling=resampling)
 

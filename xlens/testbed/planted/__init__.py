@@ -1,5 +1,6 @@
 """Planted truth: models and data written by hand, so that analyses can be held against it."""
 
+from xlens._lazy import listed
 from xlens.testbed.planted.activations import (
     ActivationsTruth,
     PlantedActivations,
@@ -28,3 +29,4 @@ __all__ = [
     "retrieval_questions",
     "two_phase",
 ]
+__dir__ = listed(__all__)
