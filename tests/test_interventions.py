@@ -1,7 +1,9 @@
 """Interventions: what plain hooks on one prompt would do, on batches, by id, or refused."""
 
 import copy
+import importlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import kit
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 import tiny
+import xlens
 from xlens import Prompt, harvest
 from xlens.engine.forward import run_batch
 from xlens.engine.interventions import add, check, intervene, patch, project_out, spans
@@ -512,3 +515,22 @@ def test_intervene_leaves_nothing_behind(family_dir):
     ):
         pass
     assert n_hooks(model) == before
+
+
+def test_values_are_moved_and_widened_once_a_pass(monkeypatch):
+    """Not at each of the layers that they are added at."""
+    model = xlens.load(tiny.model("llama").bfloat16(), tiny.tokenizer("llama"))
+    placed, asked = importlib.import_module("xlens.engine.interventions.edits"), Counter()
+    whole = placed._Placed.beside
+
+    def beside(self, resid):
+        before = len(self._there)
+        found = whole(self, resid)
+        asked.update(calls=1, moved=len(self._there) - before)
+        return found
+
+    monkeypatch.setattr(placed._Placed, "beside", beside)
+    edit = add(torch.ones(model.d_model, dtype=torch.float64), layers="all", slot="last")
+    harvest(model, [Prompt("abc", "en", "1")], interventions=edit, progress=False)
+    assert asked["calls"] == model.n_layers + 1
+    assert asked["moved"] == 1

@@ -1,6 +1,8 @@
 """The streamed softmax against the whole one."""
 
+import importlib
 import math
+from collections import Counter
 
 import kit
 import pytest
@@ -8,11 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from xlens.engine import Streamed, stream
 from xlens.lens.energy import token_energy
 from xlens.models import Readout
+from xlens.models.passes import widest
+
+MODULE = importlib.import_module("xlens.engine.stream")
 
 
 def make_readout(d_model, d_vocab, *, bias=False, softcap=None, scale=1.0, norm=True, seed=0):
@@ -203,8 +209,8 @@ def test_memory_is_bounded_by_the_tiles(n_layers, monkeypatch):
     seen: list[tuple[int, int]] = []
     whole = Readout._project
 
-    def watched(self, normed, items):
-        out = whole(self, normed, items)
+    def watched(self, normed, *items):
+        out = whole(self, normed, *items)
         seen.append(tuple(out.shape))
         return out
 
@@ -213,6 +219,63 @@ def test_memory_is_bounded_by_the_tiles(n_layers, monkeypatch):
            vocab_tile=64)  # fmt: skip
     assert len(seen) > 90
     assert all(rows <= 20 and width <= 64 for rows, width in seen)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked for, by name, and the dtypes that come of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.dtypes = Counter(), Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.names[func._schema.name] += 1
+        if isinstance(out, torch.Tensor):
+            self.dtypes[out.dtype] += 1
+        return out
+
+
+def test_nothing_waits_for_a_device_from_tile_to_tile(monkeypatch):
+    """On a GPU `nonzero` and `item` wait until everything asked for has been computed."""
+    readout, resid = make_readout(8, 500), torch.randn(3, 60, 8)
+    targets = torch.randint(500, (60, 2, 3))
+    wanted = stream(readout, resid, targets=targets, row_tile=30, vocab_tile=50)
+    monkeypatch.setattr(MODULE, "looks_first", lambda _: False)
+    found, seen = [], []
+    for tile in (50, 25):
+        with Operations() as counted:
+            found.append(stream(readout, resid, targets=targets, row_tile=30, vocab_tile=tile))
+        waits = ("nonzero", "_local_scalar_dense", "masked_select", "is_nonzero")
+        seen.append(sum(counted.names[f"aten::{name}"] for name in waits))
+    assert seen[0] == seen[1] <= 1  # twice the tiles; the targets are looked at once
+    for got in found:
+        for name, value in vars(wanted).items():
+            torch.testing.assert_close(getattr(got, name), value, msg=name)
+
+
+def test_a_tile_of_the_vocabulary_is_widened_once_for_many_tiles_of_rows(monkeypatch):
+    readout, widened = make_readout(8, 500), []
+    whole = Readout.onto
+    monkeypatch.setattr(
+        Readout, "onto", lambda self, items: (widened.append(items), whole(self, items))[1]
+    )
+    stream(readout, torch.randn(2, 300, 8), row_tile=20, vocab_tile=100)
+    assert len(widened) == 5
+
+
+def test_no_fp64_where_a_device_has_none(monkeypatch):
+    readout, resid = make_readout(8, 500), torch.randn(3, 20, 8)
+    targets = torch.randint(500, (20, 2, 3))
+    wanted = stream(readout, resid, targets=targets)
+    assert widest(torch.device("mps")) == torch.float32
+    assert {widest(torch.device(d)) for d in ("cpu", "cuda")} == {torch.float64}
+    monkeypatch.setattr(MODULE, "widest", lambda _: torch.float32)
+    with Operations() as counted:
+        got = stream(readout, resid, targets=targets)
+    assert torch.float64 not in counted.dtypes
+    for name, value in vars(wanted).items():
+        torch.testing.assert_close(getattr(got, name), value, msg=name, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
+from xlens.engine.copies import HostCopies
 from xlens.engine.executors import Executor
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Edits
@@ -126,7 +127,7 @@ def attention(
         tokens=tuple(tokens),
         points=blocks,
         slots=(str(at),),
-        edits=Edits((), [], model.device),
+        edits=Edits((), []),
         split=split(len(tokens), SHARD_PROMPTS),
         spans=names,
     )
@@ -188,10 +189,11 @@ class AttentionRequest(Request):
                 codes=found.codes,
                 budget=pass_budget(model, how.token_budget),
                 share=how.share_prefixes and shares_prefixes(model),
-                commit=run.commit,
-                discard=run.kept.clear,
+                commit=run.copies.commit,
+                discard=run.copies.discard,
                 advance=lambda done: advance([p for i in done for p in found.owners[i]]),
             )
+            run.copies.finish()
         return vars(out), prompt_table(self.tokens)
 
 
@@ -231,9 +233,7 @@ class _Run:
     wanted: Sequence[_Looks]
     owners: dict[int, list[int]]
     out: _Out
-    kept: list[tuple[int, Tensor, tuple[Tensor, ...]]] = field(
-        default_factory=list[tuple[int, Tensor, tuple[Tensor, ...]]]
-    )
+    copies: HostCopies = field(default_factory=HostCopies)
     seats: Seats | None = None
 
     def watch(self, seats: Seats) -> Keep:
@@ -277,14 +277,13 @@ class _Run:
         rest = (picked * free[:, None]).sum(-1)
         sink = (1 - picked.sum(-1)).clamp_min(0)
         prompts = torch.tensor([place[0] for place in places])
-        self.kept.append((number, prompts, (mass.cpu(), top.cpu(), rest.cpu(), sink.cpu())))
+        tensors = (self.out.mass, self.out.top, self.out.rest, self.out.sink)
+        for out, found in zip(tensors, (mass, top, rest, sink), strict=True):
+            self.copies.take(found, partial(_put, out, prompts, number))
 
-    def commit(self) -> None:
-        for number, prompts, values in self.kept:
-            tensors = (self.out.mass, self.out.top, self.out.rest, self.out.sink)
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor[prompts, number] = value
-        self.kept.clear()
+
+def _put(out: Tensor, prompts: Tensor, number: int, found: Tensor) -> None:
+    out[prompts, number] = found
 
 
 def _blocks(model: HookedModel, layers: str | int | Sequence[int]) -> tuple[int, ...]:

@@ -147,7 +147,7 @@ def jacobians(
         tokens=tuple(tokens),
         points=points,
         slots=("all",),
-        edits=Edits((), [], model.device),
+        edits=Edits((), []),
         split=_split(len(tokens)),
         skip=skip,
         rows=tuple(rows),
@@ -280,20 +280,24 @@ def _add_rows(
         share = counted / counted.sum(1, keepdim=True)
         each = max(1, budget // counted.numel())
         for at in range(start, max(map(len, rows)), each):
-            now = [torch.tensor(mine[at : at + each], device=top.device) for mine in rows]
+            now = [torch.tensor(mine[at : at + each]) for mine in rows]
             towards = top.new_zeros(max(map(len, now)), *top.shape)
             for b, mine in enumerate(now):
                 which = torch.arange(len(mine), device=top.device)
-                towards[which, b, :, mine] = counted[b].to(top.dtype)
+                towards[which, b, :, mine.to(top.device)] = counted[b].to(top.dtype)
             # One graph serves all rows: a row more costs a backward pass and no forward one.
             found = torch.autograd.grad(
                 top, sources, towards, retain_graph=True, is_grads_batched=True
             )
-            for j, gradient in enumerate(found):
-                here = share.to(gradient.device)
-                of_rows = torch.einsum("rbpd,bp->rbd", gradient.float(), here).cpu()
+            shares = {gradient.device: share.to(gradient.device) for gradient in found}
+            means = [
+                torch.einsum("rbpd,bp->rbd", gradient.float(), shares[gradient.device])
+                for gradient in found
+            ]
+            # All points in one copy: the device need not be waited for at each.
+            for j, of_rows in enumerate(torch.stack([m.to(top.device) for m in means]).cpu()):
                 for b, mine in enumerate(now):
-                    into[j, mine.cpu()] += of_rows[: len(mine), b]
+                    into[j, mine] += of_rows[: len(mine), b]
             yield at + each
 
 

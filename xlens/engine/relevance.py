@@ -106,7 +106,7 @@ def relevance(
         tokens=tuple(tokens),
         points=points,
         slots=("all",),
-        edits=Edits((), [], model.device),
+        edits=Edits((), []),
         split=split(len(tokens), SHARD_PROMPTS),
         meta=prompt_table(tokens),
         ends=tuple(t.positions(read)[0] for t in tokens),

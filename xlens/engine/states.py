@@ -1,6 +1,8 @@
 """States of prompts at points and slots: what every verb that reads states goes through."""
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -85,7 +87,6 @@ def states(
         for name, at in layouts.items()
     }
     index = {layer: i for i, layer in enumerate(points)}
-    kept: list[tuple[str, int, Tensor, Tensor]] = []
     copies = HostCopies()
 
     def watch(seats: Seats) -> Keep:
@@ -107,21 +108,18 @@ def states(
                 return changed
             here = resid if changed is None else changed
             for name, chosen in placed[here.device].items():
-                host = copies.take(chosen(here).to(dtype))
-                kept.append((name, index[layer], chosen.rows, host))
+                picked = chosen(here)
+                # Narrowed before it leaves the device, widened on the host.
+                narrow = dtype if dtype.itemsize < picked.dtype.itemsize else picked.dtype
+                into = partial(_added, out[name][index[layer]], chosen.rows)
+                copies.take(picked.to(narrow), into)
             return changed
 
         return keep
 
-    def commit() -> None:
-        copies.wait()
-        for name, layer, rows, host in kept:
-            # A mean over a span that a shared prefix cuts comes in two parts.
-            out[name][layer].index_add_(0, rows, host)
-        kept.clear()
-
     if trunk:
-        trunk.run(edits, points, watch, commit)
+        trunk.run(edits, points, watch, copies.commit)
+        copies.finish()
         return out
 
     def rows(name: str, sequences: Sequence[int]) -> list[int]:
@@ -154,13 +152,25 @@ def states(
             codes=found.codes,
             budget=pass_budget(model, token_budget),
             share=share and shares_prefixes(model),
-            commit=commit,
-            discard=kept.clear,
-            advance=finished,
+            commit=copies.commit,
+            discard=copies.discard,
+            advance=lambda done: copies.then(lambda: finished(done)),
             skip=skip,
             longest=None if parts is None else KEPT_PASSES,
         )
+        copies.finish()
     return out
+
+
+def _added(into: Tensor, rows: Tensor, host: Tensor) -> None:
+    """Add states to rows: a mean over a span that a shared prefix cuts comes in two parts."""
+    cuts = [0, *((rows.diff() != 1).nonzero().squeeze(-1) + 1).tolist(), len(rows)]
+    if 4 * len(cuts) > len(rows):
+        into.index_add_(0, rows, host.to(into.dtype))
+        return
+    for a, b in pairwise(cuts):  # of `all`, a prompt's rows lie side by side: no index, no copy
+        first = int(rows[a])
+        into[first : first + b - a] += host[a:b]
 
 
 def prompt_table(tokens: Sequence[TokenizedPrompt]) -> pd.DataFrame:

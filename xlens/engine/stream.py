@@ -1,13 +1,14 @@
 """The vocabulary, streamed: statistics of softmax(readout(h)) without ever holding it.
 
-Rows and vocabulary are visited in tiles of about 256 × 4,096; what is carried from tile to tile
-is a handful of numbers per row, so memory does not grow with prompts, layers or `d_vocab`.
+Rows and vocabulary are visited in tiles, of a size that suits the device; what is carried from tile
+to tile is a handful of numbers per row, so memory does not grow with prompts, layers or `d_vocab`.
+A tile of the vocabulary is widened once for many tiles of rows, and none waits for the device.
 """
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +19,27 @@ from xlens.activations import Activations
 from xlens.checks import check_shape, typed
 from xlens.engine.transport import Carry
 from xlens.models import Readout
-from xlens.models.passes import full_precision
+from xlens.models.passes import full_precision, widest
 from xlens.sites import RESID
 
-ROW_TILE = 256
-VOCAB_TILE = 4_096
+
+class Tiles(NamedTuple):
+    """What is in flight at once.
+
+    Attributes:
+        rows: Layer-row pairs of a product.
+        items: Vocabulary items of a product.
+        held: Layer-row pairs that a tile of the vocabulary is used for before it is let go.
+    """
+
+    rows: int
+    items: int
+    held: int
+
+
+# A CPU's caches hold small products; a GPU is kept busy by large ones alone.
+TILES = {"cpu": Tiles(256, 4_096, 4_096), "cuda": Tiles(4_096, 8_192, 16_384)}
+VOCAB_TILE = TILES["cpu"].items
 _BITS = 1 / math.log(2)
 # Below this, exponentials would be denormal numbers, with which a CPU is ten times slower. A whole
 # vocabulary of e^-80 weighs 1e-29.
@@ -67,8 +84,8 @@ def stream(
     top_k: int = 10,
     statistics: Collection[Statistic] = ("entropy", "kl", "rank"),
     carry: Carry | None = None,
-    row_tile: int = ROW_TILE,
-    vocab_tile: int = VOCAB_TILE,
+    row_tile: int | None = None,
+    vocab_tile: int | None = None,
     progress: bool = False,
 ) -> Streamed:
     """Read residual vectors through the final norm and the unembedding, tile by tile.
@@ -85,8 +102,9 @@ def stream(
         statistics: What else is asked for: `entropy`, `kl`, `rank`. Each costs a pass over the
             tile.
         carry: Of a lens: what brings the states of these layers to where they are read.
-        row_tile: Layer-row pairs in flight; at least one row with all its layers.
-        vocab_tile: Vocabulary items in flight.
+        row_tile: Layer-row pairs in flight; at least one row with all its layers. None: as suits
+            the device.
+        vocab_tile: Vocabulary items in flight, likewise.
         progress: Show a bar.
 
     Raises:
@@ -109,15 +127,28 @@ def stream(
         raise ValueError(f"top_k is {top_k}; accepted are 0 to d_vocab = {readout.d_vocab}.")
     if unknown := sorted(set(statistics) - set(get_args(Statistic))):
         raise ValueError(f"Unknown statistics {unknown}; accepted are {get_args(Statistic)}.")
-    step = max(1, row_tile // n_layers)
+    tiles = TILES.get(readout.device.type, TILES["cuda"])
+    step = max(1, (row_tile or tiles.rows) // n_layers)
+    group = step * max(1, tiles.held // (step * n_layers))
+    width = vocab_tile or tiles.items
+    items = [(a, min(a + width, readout.d_vocab)) for a in range(0, readout.d_vocab, width)]
     parts: list[Streamed] = []
-    starts = range(0, n_rows, step)
-    for a in tqdm(starts, desc="lens", unit="tile", disable=not progress, leave=False):
-        rows = resid[:, a : a + step]
-        if carry is not None:
-            rows = carry(rows.to(readout.device, torch.float32))
-        wanted = None if targets is None else targets[a : a + step]
-        parts.append(_rows(readout, rows, wanted, top_k, frozenset(statistics), vocab_tile))
+    total = len(items) * math.ceil(n_rows / group)
+    with tqdm(total=total, desc="lens", unit="tile", disable=not progress, leave=False) as bar:
+        for first in range(0, n_rows, group):
+            readings: list[_Reading] = []
+            for a in range(first, min(first + group, n_rows), step):
+                rows = resid[:, a : min(a + step, first + group)]
+                if carry is not None:
+                    rows = carry(rows.to(readout.device, torch.float32))
+                wanted = None if targets is None else targets[a : a + rows.shape[1]]
+                readings.append(_Reading(readout, rows, wanted, top_k, frozenset(statistics)))
+            for start, stop in items:
+                project = readout.onto(slice(start, stop))
+                for reading in readings:
+                    reading.add(project(reading.normed), start)
+                bar.update()
+            parts += [reading.found() for reading in readings]
 
     def joined(name: str) -> Any:
         pieces = [getattr(part, name) for part in parts]
@@ -165,80 +196,92 @@ def check_states(
         )
 
 
-def _rows(
-    readout: Readout,
-    resid: Float[Tensor, "layer row d_model"],
-    targets: Int[Tensor, "row set size"] | None,
-    top_k: int,
-    statistics: frozenset[Statistic],
-    vocab_tile: int,
-) -> Streamed:
-    shape = resid.shape[:2]
-    normed = readout.normed(resid).flatten(0, 1)
-    sets = None if targets is None else _set_logits(readout, normed, targets, shape[0])
-    totals = _Totals(len(normed), normed.device)
-    top = _Top(len(normed), top_k, normed.device)
-    entropy = _Entropy(len(normed), normed.device) if "entropy" in statistics else None
-    kl = _Divergence(shape, normed.device) if "kl" in statistics else None
-    ranks = _Ranks(sets) if sets is not None and "rank" in statistics else None
-    for start in range(0, readout.d_vocab, vocab_tile):
-        logits = readout.tile(normed, start, min(start + vocab_tile, readout.d_vocab))
+class _Reading:
+    """What is carried from tile to tile of the vocabulary, for one tile of rows."""
+
+    def __init__(
+        self,
+        readout: Readout,
+        resid: Float[Tensor, "layer row d_model"],
+        targets: Int[Tensor, "row set size"] | None,
+        top_k: int,
+        statistics: frozenset[Statistic],
+    ) -> None:
+        self.shape = resid.shape[:2]
+        self.normed = readout.normed(resid).flatten(0, 1)
+        rows, device = len(self.normed), self.normed.device
+        self.sets = (
+            None if targets is None else _set_logits(readout, self.normed, targets, self.shape[0])
+        )
+        self.totals = _Totals(rows, device)
+        self.top = _Top(rows, top_k, device)
+        self.entropy = _Entropy(rows, device) if "entropy" in statistics else None
+        self.kl = _Divergence(self.shape, device) if "kl" in statistics else None
+        ranked = self.sets is not None and "rank" in statistics
+        self.ranks = _Ranks(self.sets) if self.sets is not None and ranked else None
+
+    def add(self, logits: Tensor, start: int) -> None:
+        """A tile of the vocabulary, the first of whose items is `start`."""
         best = logits.amax(-1)
-        top.add(logits, best, start)
-        if ranks is not None:
-            ranks.add(logits)
-        shrink, weights = totals.add(logits, best)
-        if entropy is not None:
-            entropy.add(logits, weights, shrink)
-        if kl is not None:
-            kl.add(logits, weights, shrink)
+        self.top.add(logits, best, start)
+        if self.ranks is not None:
+            self.ranks.add(logits)
+        shrink, weights = self.totals.add(logits, best)
+        if self.entropy is not None:
+            self.entropy.add(logits, weights, shrink)
+        if self.kl is not None:
+            self.kl.add(logits, weights, shrink)
 
-    log_z = totals.log_z()
+    def found(self) -> Streamed:
+        """The statistics, when the whole vocabulary was added."""
+        log_z, mass = self.totals.log_z(), self.totals.mass
+        shape, wide = self.shape, log_z.dtype
 
-    def shaped(flat: Tensor) -> Tensor:
-        return flat.reshape(*shape, *flat.shape[1:])
+        def shaped(flat: Tensor) -> Tensor:
+            return flat.reshape(*shape, *flat.shape[1:])
 
-    logprobs = None
-    if sets is not None:
-        logprobs = shaped((sets.double().logsumexp(-1) - log_z.unsqueeze(-1)).float())
-    return Streamed(
-        entropy=None if entropy is None else shaped(entropy.bits(log_z, totals.mass)),
-        kl=None if kl is None else kl.bits(log_z.view(shape), totals.mass.view(shape)),
-        top_ids=shaped(top.ids),
-        top_logprobs=shaped((top.values.double() - log_z.unsqueeze(-1)).float()),
-        set_logprobs=logprobs,
-        set_ranks=None if ranks is None else shaped(ranks.ranks()),
-    )
+        logprobs = None
+        if self.sets is not None:
+            sums = self.sets.to(wide).logsumexp(-1)
+            logprobs = shaped((sums - log_z.unsqueeze(-1)).float())
+        return Streamed(
+            entropy=None if self.entropy is None else shaped(self.entropy.bits(log_z, mass)),
+            kl=None if self.kl is None else self.kl.bits(log_z.view(shape), mass.view(shape)),
+            top_ids=shaped(self.top.ids),
+            top_logprobs=shaped((self.top.values.to(wide) - log_z.unsqueeze(-1)).float()),
+            set_logprobs=logprobs,
+            set_ranks=None if self.ranks is None else shaped(self.ranks.ranks()),
+        )
 
 
 class _Totals:
-    """Running maximum and sum of exponentials: sums of tiles in fp32, across tiles in fp64."""
+    """Running maximum and sum of exponentials: sums of tiles in fp32, across tiles in `widest`."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self.peak = torch.full((rows,), -math.inf, device=device)
-        self.mass = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.mass = torch.zeros(rows, dtype=widest(device), device=device)
 
     def add(self, logits: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
         """What sums so far shrink by, and this tile's exponentials."""
         peak = torch.maximum(self.peak, best)
-        shrink = (self.peak - peak).exp().double()
+        shrink = (self.peak - peak).exp().to(self.mass.dtype)
         weights = (logits - peak.unsqueeze(-1)).clamp_min_(_FLOOR).exp_()
-        self.mass = self.mass * shrink + weights.sum(-1).double()
+        self.mass = self.mass * shrink + weights.sum(-1).to(self.mass.dtype)
         self.peak = peak
         return shrink, weights
 
     def log_z(self) -> Tensor:
-        return self.peak.double() + self.mass.log()
+        return self.peak.to(self.mass.dtype) + self.mass.log()
 
 
 class _Entropy:
     """Σ e^(l-peak)·l, from which H = log Z - Σ p·l."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        self.sum = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.sum = torch.zeros(rows, dtype=widest(device), device=device)
 
     def add(self, logits: Tensor, weights: Tensor, shrink: Tensor) -> None:
-        self.sum = self.sum * shrink + torch.linalg.vecdot(weights, logits).double()
+        self.sum = self.sum * shrink + torch.linalg.vecdot(weights, logits).to(shrink.dtype)
 
     def bits(self, log_z: Tensor, mass: Tensor) -> Tensor:
         return ((log_z - self.sum / mass) * _BITS).clamp_min(0).float()
@@ -249,14 +292,14 @@ class _Divergence:
 
     def __init__(self, shape: torch.Size, device: torch.device) -> None:
         self.shape = shape
-        self.sum = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.sum = torch.zeros(shape, dtype=widest(device), device=device)
 
     def add(self, logits: Tensor, weights: Tensor, shrink: Tensor) -> None:
         here = logits.view(*self.shape, -1)
         last = weights.view(here.shape)[-1]
         self.sum = self.sum * shrink.view(self.shape)[-1]
         # The product with the last layer itself is part of it: no second sum for it.
-        self.sum += torch.linalg.vecdot(last.unsqueeze(0), here).double()
+        self.sum += torch.linalg.vecdot(last.unsqueeze(0), here).to(shrink.dtype)
 
     def bits(self, log_z: Tensor, mass: Tensor) -> Tensor:
         expected = self.sum / mass[-1]
@@ -264,8 +307,17 @@ class _Divergence:
         return (divergence * _BITS).clamp_min(0).float()
 
 
+def looks_first(device: torch.device) -> bool:
+    """Whether it costs nothing to look at numbers there before deciding what to compute."""
+    return device.type == "cpu"
+
+
 class _Top:
-    """The most probable items so far; tiles without a better one are passed over."""
+    """The most probable items so far.
+
+    On the CPU rows without a better item in a tile are passed over; to know which these are,
+    another device would have to be waited for at every tile.
+    """
 
     def __init__(self, rows: int, k: int, device: torch.device) -> None:
         self.k = k
@@ -275,7 +327,15 @@ class _Top:
     def add(self, logits: Tensor, best: Tensor, start: int) -> None:
         if self.k == 0:
             return
-        better = (best > self.values[:, -1]).nonzero().squeeze(-1)
+        is_better = best > self.values[:, -1]
+        if not looks_first(logits.device):
+            values, ids = logits.topk(min(self.k, logits.shape[-1]), dim=-1)
+            values, order = torch.cat([self.values, values], dim=-1).topk(self.k, dim=-1)
+            ids = torch.cat([self.ids, ids + start], dim=-1).gather(-1, order)
+            self.values = torch.where(is_better.unsqueeze(-1), values, self.values)
+            self.ids = torch.where(is_better.unsqueeze(-1), ids, self.ids)
+            return
+        better = is_better.nonzero().squeeze(-1)
         if len(better) == 0:
             return
         rows = logits if len(better) == len(logits) else logits[better]
@@ -314,10 +374,10 @@ def _set_logits(
     n_layers: int,
 ) -> Float[Tensor, "layer_row set size"]:
     """Logits of the target ids alone: a product with the few rows of W_U that are asked for."""
-    targets = targets.to(normed.device)
-    wanted = targets.clamp_min(0)
-    ids, where = torch.unique(wanted, return_inverse=True)
-    logits = readout.at(normed, ids)
-    index = where.repeat(n_layers, 1, 1).flatten(1)
+    # On the host, where the targets are: what is asked for is known without waiting.
+    ids, where = torch.unique(targets.clamp_min(0), return_inverse=True)
+    logits = readout.at(normed, ids.to(normed.device))
+    index = where.to(normed.device).repeat(n_layers, 1, 1).flatten(1)
     picked = logits.gather(1, index).view(len(normed), *targets.shape[1:])
-    return picked.masked_fill(targets.repeat(n_layers, 1, 1) < 0, -math.inf)
+    absent = (targets < 0).to(normed.device)
+    return picked.masked_fill(absent.repeat(n_layers, 1, 1), -math.inf)

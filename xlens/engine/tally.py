@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget, run_all
+from xlens.engine.copies import HostCopies
 from xlens.engine.executors import Executor
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Interventions, check, spans
@@ -23,6 +25,7 @@ from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
 from xlens.models import HookedModel
+from xlens.models.passes import widest
 from xlens.models.sites import Keep, Point, activation_site, width_at
 from xlens.prompts import PromptsLike, TokenizedPrompt
 from xlens.results import Result
@@ -219,32 +222,33 @@ class TallyRequest(Request):
         counts = torch.zeros(shape, dtype=torch.int64)
         sums = torch.zeros(shape, dtype=torch.float64)
         index = {point: i for i, point in enumerate(points)}
-        kept: list[tuple[int, Tensor, Tensor]] = []
+        copies = HostCopies()
+
+        def added(i: int, found: Tensor) -> None:
+            active, total = found
+            counts[:, i] += active.round().long()
+            sums[:, i] += total
 
         def watch(seats: Seats) -> Keep:
             times = _times(seats, self.counting, distinct.owners, language_of)
-            placed = {device: times.to(device) for device in model.devices}
+            placed = {device: times.to(device, widest(device)) for device in model.devices}
             change = edits.prepare(seats, distinct.owners) if edits else None
 
             def keep(point: Point, states: Tensor) -> Tensor | None:
                 changed = None if change is None else change(point, states)
                 if point in index:
-                    here = (states if changed is None else changed).flatten(0, 1).double()
+                    here = (states if changed is None else changed).flatten(0, 1)
+                    here = here.to(widest(here.device))
                     weights = placed[here.device]
                     # What does not count may be anything, padding that saw nothing NaN.
                     here = torch.where((weights.sum(0) > 0)[:, None], here, 0.0)
-                    # Whole numbers: exact to 2**53.
-                    active = weights @ (here > self.threshold).double()
-                    kept.append((index[point], active.cpu(), (weights @ here).cpu()))
+                    # Whole numbers: exact to 2**53, and of a pass in fp32 too.
+                    active = weights @ (here > self.threshold).to(weights.dtype)
+                    found = torch.stack([active, weights @ here])
+                    copies.take(found, partial(added, index[point]))
                 return changed
 
             return keep
-
-        def commit() -> None:
-            for i, active, total in kept:
-                counts[:, i] += active.round().long()
-                sums[:, i] += total
-            kept.clear()
 
         with token_bar("tally", tokens, how.progress) as advance:
             run_all(
@@ -255,10 +259,11 @@ class TallyRequest(Request):
                 codes=distinct.codes,
                 budget=pass_budget(model, how.token_budget),
                 share=how.share_prefixes and shares_prefixes(model),
-                commit=commit,
-                discard=kept.clear,
+                commit=copies.commit,
+                discard=copies.discard,
                 advance=lambda done: advance([p for i in done for p in distinct.owners[i]]),
             )
+            copies.finish()
         if not sums.isfinite().all():
             raise ValueError(
                 f"{int((~sums.isfinite()).sum())} sums are not finite: the model overflowed; load "

@@ -65,6 +65,11 @@ def evaluating(hf_model: nn.Module) -> Generator[None]:
                 module.training = True
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The dtype for long sums there: fp64, but fp32 on Apple's GPUs, which have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def require_host() -> None:
     """Refuse a default device of torch: what xlens makes on the host would be made there.
 

@@ -124,21 +124,31 @@ class Readout:
         self, normed: Float[Tensor, "rows d_model"], start: int, stop: int
     ) -> Float[Tensor, "rows tile"]:
         """Logits of vocabulary items `[start, stop)` for already normed rows."""
-        return self._project(normed, slice(start, stop))
+        return self.onto(slice(start, stop))(normed)
 
     def at(
         self, normed: Float[Tensor, "rows d_model"], ids: Int[Tensor, " items"]
     ) -> Float[Tensor, "rows items"]:
         """Logits of some vocabulary items for already normed rows."""
-        return self._project(normed, ids)
+        return self.onto(ids)(normed)
+
+    @torch.inference_mode()
+    def onto(
+        self, items: slice | Int[Tensor, " items"]
+    ) -> Callable[[Float[Tensor, "rows d_model"]], Float[Tensor, "rows items"]]:
+        """What gives the logits of some items for already normed rows, however many tiles of them.
+
+        The items' weights are widened once.
+        """
+        weight = self._weight[items].detach().float().T
+        bias = None if self._bias is None else self._bias[items].detach().float()
+        return lambda normed: self._project(normed, weight, bias)
 
     @torch.inference_mode()
     @full_precision()
-    def _project(self, normed: Tensor, items: slice | Tensor) -> Tensor:
-        logits = normed @ self._weight[items].detach().float().T
-        if self._bias is not None:
-            logits += self._bias[items].detach().float()
-        return self._transform(logits)
+    def _project(self, normed: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        logits = normed @ weight
+        return self._transform(logits if bias is None else logits.add_(bias))
 
     @full_precision()
     def back(

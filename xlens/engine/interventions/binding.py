@@ -76,7 +76,7 @@ def check(
         edit = _bind(what, model, sequences)
         if isinstance(what, Patch | Units) or what.strength != 0:
             bound.append(edit)
-    return Edits(tuple(bound), [_described(edit) for edit in bound], model.device)
+    return Edits(tuple(bound), [_described(edit) for edit in bound])
 
 
 @dataclass(frozen=True)

@@ -71,17 +71,39 @@ class Bound:
         where = self.where[sequence]
         return range(max(first, where.start), min(stop, where.stop))
 
-    def change(self, resid: Tensor, layer: Point, flat: Tensor | None, values: Tensor) -> Tensor:
-        """The stream with this edit; `flat` are places in `[batch * pos]`, None for all."""
+    def change(self, resid: Tensor, layer: Point, placed: "_Placed") -> Tensor:
+        """The stream with this edit."""
+        flat, values = placed.beside(resid)
+        at = self.points.index(layer) if values.shape[1] > 1 else 0
+        values = values[:, at]
+        if flat is None:
+            return self.what.change(resid.to(values.dtype), values).to(resid.dtype)
+        states = resid.flatten(0, 1)
+        rows = self.what.change(states.index_select(0, flat).to(values.dtype), values)
+        return states.index_copy(0, flat, rows.to(resid.dtype)).view_as(resid)
+
+
+class _Placed:
+    """Where a pass is edited, and with what: moved and widened once a pass, not at each layer.
+
+    Args:
+        flat: Places in `[batch * pos]`; None for all.
+        values: As of `Bound`.
+    """
+
+    def __init__(self, flat: Tensor | None, values: Tensor) -> None:
+        self._flat, self._values = flat, values
+        self._there: dict[tuple[torch.device, torch.dtype], tuple[Tensor | None, Tensor]] = {}
+
+    def beside(self, resid: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Places and values on the device of these states."""
         # Half precision would round the sum twice; a projection's dot products lose more.
         wide = torch.promote_types(resid.dtype, torch.float32)
-        at = self.points.index(layer) if values.shape[1] > 1 else 0
-        values = values[:, at].to(resid.device, wide)
-        if flat is None:
-            return self.what.change(resid.to(wide), values).to(resid.dtype)
-        flat, states = flat.to(resid.device), resid.flatten(0, 1)
-        rows = self.what.change(states.index_select(0, flat).to(wide), values)
-        return states.index_copy(0, flat, rows.to(resid.dtype)).view_as(resid)
+        key = resid.device, wide
+        if key not in self._there:
+            flat = None if self._flat is None else self._flat.to(resid.device, non_blocking=True)
+            self._there[key] = flat, self._values.to(resid.device, wide, non_blocking=True)
+        return self._there[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +112,10 @@ class Edits:
 
     Attributes:
         key: What they do, as plain JSON values: part of a store's key.
-        device: Where passes run.
     """
 
     bound: tuple[Bound, ...]
     key: list[dict[str, Any]]
-    device: torch.device
 
     def __bool__(self) -> bool:
         return bool(self.bound)
@@ -157,11 +177,11 @@ class Edits:
             edit if edit.base is not None else replace(edit, values=edit.values.to(device))
             for edit in self.bound
         ]
-        return replace(self, bound=tuple(some), device=device)
+        return replace(self, bound=tuple(some))
 
     def sent(self) -> "Edits":
         """The same with no more than is needed elsewhere: on the CPU, and these sequences' rows."""
-        return replace(self, bound=tuple(e.sent() for e in self.bound), device=torch.device("cpu"))
+        return replace(self, bound=tuple(e.sent() for e in self.bound))
 
     def prepare(self, seats: Seats, owners: Mapping[int, Sequence[int]] | None = None) -> Keep:
         """What to call in the hooks of one pass: gives the changed stream, or None for no change.
@@ -171,7 +191,7 @@ class Edits:
             owners: By sequence of the pass, the sequences that `check` saw: the first speaks for
                 all, their codes are the same. None: they are the same ones.
         """
-        jobs: dict[Point, list[tuple[Bound, Tensor | None, Tensor]]] = {}
+        jobs: dict[Point, list[tuple[Bound, _Placed]]] = {}
         for edit in self.bound:
             flat: Tensor | None = None
             values = edit.values
@@ -185,22 +205,22 @@ class Edits:
                         rows[start + p] = edit.row(i, p)
                 if not rows:
                     continue
-                flat = torch.tensor(list(rows)).to(self.device, non_blocking=True)
+                flat = torch.tensor(list(rows))
                 if edit.base is not None:
-                    chosen = values[torch.tensor(list(rows.values()))]
-                    values = chosen.to(self.device, non_blocking=True)
+                    values = values[torch.tensor(list(rows.values()))]
+            placed = _Placed(flat, values)
             for point in edit.points:
-                jobs.setdefault(point, []).append((edit, flat, values))
+                jobs.setdefault(point, []).append((edit, placed))
 
         return partial(_edited, jobs)
 
 
 def _edited(
-    jobs: Mapping[Point, Sequence[tuple[Bound, Tensor | None, Tensor]]], layer: Point, resid: Tensor
+    jobs: Mapping[Point, Sequence[tuple[Bound, _Placed]]], layer: Point, resid: Tensor
 ) -> Tensor | None:
     found = jobs.get(layer)
     if found is None:
         return None
-    for edit, flat, values in found:
-        resid = edit.change(resid, layer, flat, values)
+    for edit, placed in found:
+        resid = edit.change(resid, layer, placed)
     return resid

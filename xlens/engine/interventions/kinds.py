@@ -268,7 +268,7 @@ def _units(
     chosen = tuple(int(unit) for unit in units)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise ValueError(f"units is {list(chosen)[:8]}; give at least one, each once, from 0 up.")
-    each = torch.as_tensor(numbers, dtype=torch.float64).reshape(-1)
+    each = torch.as_tensor(numbers).cpu().double().reshape(-1)
     if len(each) not in (1, len(chosen)) or not each.isfinite().all():
         raise ValueError(
             f"{name} holds {len(each)} numbers for {len(chosen)} units; give one finite number for "

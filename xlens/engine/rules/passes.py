@@ -45,7 +45,7 @@ def relevance_pass(
         gradients = torch.autograd.grad(found.sum(), asked, materialize_grads=True)
     wide = torch.promote_types(model.dtype, torch.float32)
     scores = [
-        (h.detach().to(wide) * dh.to(wide)).sum(-1).cpu()
+        (h.detach().to(wide) * dh.to(wide)).sum(-1).to(found.device)
         for h, dh in zip(asked, gradients, strict=True)
     ]
-    return torch.stack(scores), found.detach().cpu()
+    return torch.stack(scores).cpu(), found.detach().cpu()
