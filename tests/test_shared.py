@@ -8,7 +8,8 @@ import torch
 
 import tiny
 import xlens
-from xlens.engine import plan, run, trust
+from xlens.engine import forward as run
+from xlens.engine import plan, trust
 from xlens.engine.harvest import harvest
 from xlens.prompts import Prompt, Prompts
 
