@@ -13,7 +13,7 @@ import xlens
 from xlens.lens import LensResult, target_sets
 from xlens.report.sentences import used
 from xlens.studies import LensStudy
-from xlens.studies.steps import latent_language
+from xlens.studies.steps import pairing
 from xlens.studies.steps.latent_language import check_pair
 from xlens.tasks.words import kind_of
 
@@ -42,13 +42,13 @@ def done(model, words):
 @pytest.fixture
 def harvests(monkeypatch):
     """The ids of every harvest that a study runs."""
-    real, calls = latent_language.harvest, []
+    real, calls = pairing.harvest, []
 
     def harvest(model, prompts, **options):
         calls.append([p.id for p in prompts])
         return real(model, prompts, **options)
 
-    monkeypatch.setattr(latent_language, "harvest", harvest)
+    monkeypatch.setattr(pairing, "harvest", harvest)
     return calls
 
 
@@ -76,7 +76,7 @@ def test_planted_languages_are_found_where_they_were_planted(model, words, monke
     asked = xlens.answers(words, prompts, ["zh-Hans", "en", "ru"])
     sets = target_sets(model, asked, languages=["zh-Hans", "en"], extra=["ru"], reading="first")
     spoken = {item: sets.sets.loc[item].to_dict() for item in sets.ids}
-    real = latent_language.harvest
+    real = pairing.harvest
 
     def saying(language: str, item: str) -> torch.Tensor:
         """A state whose readout points at the first token of an item's word."""
@@ -93,7 +93,7 @@ def test_planted_languages_are_found_where_they_were_planted(model, words, monke
                     values[layer, i] = saying(language, prompt.id)
         return acts
 
-    monkeypatch.setattr(latent_language, "harvest", planted)
+    monkeypatch.setattr(pairing, "harvest", planted)
     found = study_pair(model, words, "ru", "zh-Hans", study=study, **QUIET).conditions
     result = found["translation"]
     for item in ids(result):
@@ -278,11 +278,11 @@ def test_demonstrations_never_show_the_answer(source, target):
 def test_items_that_the_labels_give_away_are_counted_like_the_others(model):
     words = xlens.cldr_words(["ru", "zh-Hans", "en"], ["language"])
     study = replace(STUDY, reading="first", shots=1)
-    pairing = latent_language._Pairing(model, words, "ru", "zh-Hans", study, "translation")
-    counts = pairing.survival().set_index("reason")["n"].to_dict()
+    found = pairing.Pairing(model, words, "ru", "zh-Hans", study, "translation")
+    counts = found.survival().set_index("reason")["n"].to_dict()
     named = {"language/ru", "language/zh"}  # 'Русский: …', '中文: …'
-    assert counts["named by a label"] >= 2 and not named & set(pairing.candidates.ids)
-    assert counts["offered"] == len(words) == len(pairing.candidates) + len(pairing.dropped)
+    assert counts["named by a label"] >= 2 and not named & set(found.candidates.ids)
+    assert counts["offered"] == len(words) == len(found.candidates) + len(found.dropped)
     reasons = {why: n for why, n in counts.items() if why not in ("offered", "kept")}
     assert counts["offered"] == counts["kept"] + sum(reasons.values())
     assert f"named by a label {counts['named by a label']}" in used(counts, "words")
@@ -303,14 +303,14 @@ def test_a_finished_study_is_loaded_not_run(model, words, done, tmp_path, harves
 
 
 def test_a_stopped_study_goes_on(model, words, done, tmp_path, harvests, monkeypatch):
-    counted = latent_language.harvest
+    counted = pairing.harvest
 
     def stopping(model, prompts, **options):
         if len(harvests) == 1:
             raise KeyboardInterrupt
         return counted(model, prompts, **options)
 
-    monkeypatch.setattr(latent_language, "harvest", stopping)
+    monkeypatch.setattr(pairing, "harvest", stopping)
     with pytest.raises(KeyboardInterrupt):
         study_pair(model, words, "ru", "zh-Hans", study=STUDY, folder=tmp_path, **QUIET)
     (pair,) = tmp_path.glob("results/*/ru_zh-Hans")
@@ -318,7 +318,7 @@ def test_a_stopped_study_goes_on(model, words, done, tmp_path, harvests, monkeyp
     # Half of a condition's folder, as a crash leaves it, does not count as a result.
     (pair / "random-init").mkdir()
     (pair / "random-init" / "rows.parquet").write_bytes(b"half a")
-    monkeypatch.setattr(latent_language, "harvest", counted)
+    monkeypatch.setattr(pairing, "harvest", counted)
     rest = study_pair(model, words, "ru", "zh-Hans", study=STUDY, folder=tmp_path, **QUIET)
     assert [len(call) for call in harvests] == [8, 4, 4]
     assert all(same(result, done.conditions[name]) for name, result in rest.conditions.items())

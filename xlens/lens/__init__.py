@@ -1,6 +1,7 @@
 """Lenses: which language's word the model is about to say, layer by layer."""
 
 from xlens._lazy import listed
+from xlens.lens.causal import CausalResult, causal_test, for_causal_test
 from xlens.lens.controls import shuffled_pairs
 from xlens.lens.identify import identify_tokens
 from xlens.lens.jacobian import fit_jacobian_lens, read_jacobian_lens, write_jacobian_lens
@@ -25,11 +26,15 @@ from xlens.lens.result import LensResult, LensSummary, LensTokens, TraceResult
 from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
 from xlens.lens.tuned import fit_tuned_lens, read_tuned_lens
+from xlens.lens.verdict import CausalSummary, CausalVerdicts, causal_summary, causal_verdicts
 from xlens.lens.whole import whole_word_lens
 from xlens.lens.yardstick import LensItems, LensYardstick, lens_yardstick, read_lens_items
 
 __all__ = [
     "LOGIT",
+    "CausalResult",
+    "CausalSummary",
+    "CausalVerdicts",
     "FittedLens",
     "JacobianLens",
     "Lens",
@@ -44,9 +49,13 @@ __all__ = [
     "TraceResult",
     "TunedLens",
     "agreement",
+    "causal_summary",
+    "causal_test",
+    "causal_verdicts",
     "find_lens",
     "fit_jacobian_lens",
     "fit_tuned_lens",
+    "for_causal_test",
     "identify_tokens",
     "lens_yardstick",
     "logit_lens",

@@ -49,6 +49,10 @@ class Lens(ABC):
         """What carries the states of these points, on whatever device they lie; None: nothing."""
 
     @abstractmethod
+    def back(self, along: Float[Tensor, "row d_model"], layer: int) -> Float[Tensor, "row d_model"]:
+        """The directions at a point that come to lie along these where states are read."""
+
+    @abstractmethod
     def described(self) -> dict[str, Any]:
         """What results say of it."""
 
@@ -69,6 +73,10 @@ class LogitLens(Lens):
 
     def over(self, layers: Sequence[int]) -> None:
         """Nothing."""
+
+    def back(self, along: Float[Tensor, "row d_model"], layer: int) -> Float[Tensor, "row d_model"]:
+        """They are the same."""
+        return along
 
     def described(self) -> dict[str, Any]:
         """Its kind."""
@@ -209,6 +217,18 @@ class FittedLens(Result, Lens):
             return out
 
         return carry
+
+    def back(self, along: Float[Tensor, "row d_model"], layer: int) -> Float[Tensor, "row d_model"]:
+        """By the transposed matrix.
+
+        Raises:
+            ValueError: a point that the lens lacks.
+        """
+        if layer == self.n_layers:
+            return along
+        if layer not in self.points:
+            raise ValueError(f"This {self.kind} lens has no matrix for point {layer}.")
+        return along @ torch.from_numpy(self.matrices[self.points.index(layer)]).to(along.device)
 
     def described(self) -> dict[str, Any]:
         """Its kind, what it was fitted on, and its digest."""

@@ -4,6 +4,7 @@ from xlens._lazy import listed
 from xlens.stats.bootstrap import Bootstrap, bootstrap
 from xlens.stats.draws import generator
 from xlens.stats.intervals import FEW, FEWEST, interval, jumping, middle
+from xlens.stats.pairs import PairBootstrap, pair_bootstrap
 from xlens.stats.resampling import Resampling, Rows, cluster_of
 from xlens.stats.significance import adjusted_flips, holm, random_signs
 from xlens.stats.sums import ClusterSums
@@ -13,6 +14,7 @@ __all__ = [
     "FEWEST",
     "Bootstrap",
     "ClusterSums",
+    "PairBootstrap",
     "Resampling",
     "Rows",
     "adjusted_flips",
@@ -23,6 +25,7 @@ __all__ = [
     "interval",
     "jumping",
     "middle",
+    "pair_bootstrap",
     "random_signs",
 ]
 __dir__ = listed(__all__)

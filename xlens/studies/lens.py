@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter
 
+from xlens.checks import check_least
 from xlens.languages import by_tag, standardize
-from xlens.studies.study import Kept, Step, Study
+from xlens.studies.study import Kept, Step, Study, Switch
 from xlens.studies.work import Work
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ CONTROLS = ("shuffled", "random-init", "repetition")
 NULLS = ("shuffled", "random-init")
 """Controls in which no language's word should become probable."""
 SURVIVAL, SUMMARY = "survival", "summary-"
+CAUSAL, EFFECTS, CAUSAL_SUMMARY, VERDICTS = ".causal", "effects", "causal-summary", "verdicts"
+# Of the causal test, where none are named: languages that the built-in words and the atlas have.
+_OTHERS = ("es", "ru", "zh-Hans", "ar", "hi", "de", "fr")
+_N_OTHERS = 4
 # Currency names repeat the country's name in most languages: left out where words are few.
 _DEMO_KINDS = ("territory", "language", "month", "weekday", "unit")
 
@@ -38,6 +43,7 @@ class LensStudy(Study):
     xlens lens ./my-checkpoint --from fr --to tlh --words my-words.tsv --names.tlh "tlhIngan Hol"
     xlens lens gemma-3-270m smollm2-135m-instruct --from fr --to de
     xlens lens atlas --from fr --to de --lens logit jacobian=fit-lens-atlas tuned=fit-lens-atlas
+    xlens lens atlas --from fr --to de --causal --lens jacobian=fit-lens-atlas
     ```
 
     Attributes:
@@ -64,6 +70,13 @@ class LensStudy(Study):
         lens: Through which lenses states are read, side by side: logit, jacobian=PLACE and
             tuned=PLACE, a run of `xlens fit-lens` or the folder or file of a lens; jacobian alone
             is the published one of the model.
+        causal: Also test whether what is read does any work: words are exchanged for other items',
+            in what languages share, in what is the pivot's own, and in what is another language's.
+        others: Of the causal test: languages besides source, target and pivot whose words tell
+            what languages share; two or more that the model knows.
+        n_causal: Of the causal test: most items per pair.
+        donors: Of the causal test: other items that each is exchanged with.
+        points: Of the causal test: residual points; default all below the last.
         collisions: Whether items whose sets share a token are dropped or the tokens subtracted.
         names: What the prompts call a language, by tag, where not as it calls itself; needed for
             languages outside CLDR (--names.tlh "tlhIngan Hol").
@@ -89,6 +102,11 @@ class LensStudy(Study):
     shots: int | None = None
     top_k: int = 10
     lens: tuple[str, ...] = ("logit",)
+    causal: Annotated[bool, Switch] = False
+    others: tuple[str, ...] = ()
+    n_causal: int = 32
+    donors: int = 2
+    points: tuple[int, ...] = ()
     collisions: Collisions = "drop"
     names: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     seed: int = 0
@@ -116,9 +134,27 @@ class LensStudy(Study):
                 f"lens is {list(self.lens)}; accepted is one or more of logit, jacobian and tuned, "
                 "each once."
             )
+        self._settle_causal()
         if self.words is None and self.columns:
             raise ValueError(
                 f"--columns {' '.join(self.columns)}: of what file? Give --words as well."
+            )
+
+    def _settle_causal(self) -> None:
+        """The causal test's options, and whether there is anything that they are of."""
+        check_least(self, n_causal=8, donors=1)
+        object.__setattr__(self, "others", tuple(map(standardize, self.others)))
+        if not self.causal:
+            usual = {"others": (), "n_causal": 32, "donors": 2, "points": ()}
+            if given := [name for name, value in usual.items() if getattr(self, name) != value]:
+                shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+                raise ValueError(f"{shown}: of the causal test, which isn't asked for (--causal).")
+            return
+        if self.task != "translation" or self.reading == "whole":
+            raise ValueError(
+                "The causal test exchanges words of a translation, by their first tokens: it takes "
+                f"task translation and reading prefixes or first; got {self.task} and "
+                f"{self.reading}."
             )
 
     def _settle_pairs(self) -> None:
@@ -145,6 +181,21 @@ class LensStudy(Study):
             raise ValueError("Give either --from and --to, or --pairs SOURCE:TARGET …; got none.")
         return tuple(_pair(text) for text in self.pairs)
 
+    @property
+    def pair_languages(self) -> tuple[str, ...]:
+        """The pivot, and those of the pairs."""
+        return tuple(dict.fromkeys([self.pivot, *(t for pair in self.each_pair for t in pair)]))
+
+    def others_of(
+        self, source: str, target: str, there: Sequence[str] | None = None
+    ) -> tuple[str, ...]:
+        """Further languages of a pair's causal test: those asked for, or some that are there."""
+        pair = (source, target, self.pivot)
+        if self.others:
+            return tuple(tag for tag in self.others if tag not in pair)
+        known = _OTHERS if there is None else [*(t for t in _OTHERS if t in there), *there]
+        return tuple(dict.fromkeys(tag for tag in known if tag not in pair))[:_N_OTHERS]
+
     def title(self, models: Sequence[str]) -> str:
         """As `Study.title`: after models and pairs."""
         called = [Path(model).name for model in models]
@@ -155,7 +206,10 @@ class LensStudy(Study):
         from xlens.tasks.words import KINDS, cldr_words, read_words
 
         pairs = self.each_pair
-        languages = dict.fromkeys([self.pivot, *(tag for pair in pairs for tag in pair)])
+        languages = dict.fromkeys(self.pair_languages)
+        if self.causal:
+            further = (tag for pair in pairs for tag in self.others_of(*pair))
+            languages |= dict.fromkeys(self.others if self.words else further)
         if self.words is None:
             return cldr_words(list(languages), self.kinds or KINDS)
         found = read_words(
@@ -198,7 +252,10 @@ class LensStudy(Study):
                 asked = self.conditions_of(lens)
                 kinds = [*asked, *([SURVIVAL] if n == 0 else []), *(SUMMARY + c for c in asked)]
                 names += [f"{group_name(*pair, lens)}/{kind}" for kind in kinds]
-        return tuple(names)
+                if self.causal:
+                    group = group_name(*pair, lens) + CAUSAL
+                    names += [f"{group}/{EFFECTS}", f"{group}/{CAUSAL_SUMMARY}"]
+        return (*names, *([VERDICTS] if self.causal else []))
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -253,6 +310,7 @@ class LensStudy(Study):
     def work(self, data: "WordList", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""
         from xlens.studies.steps.latent_language import pair_work
+        from xlens.studies.steps.lens_causal import causal_work
 
         found: dict[str, Work] = {}
         for pair in self.each_pair:
@@ -261,6 +319,8 @@ class LensStudy(Study):
                 asked = self.conditions_of(lens)
                 name = group_name(*pair, lens)
                 found |= {f"{name}/{k}": work for k, work in mine.items() if k in asked}
+                if self.causal and mine:
+                    found[f"{name}{CAUSAL}/{EFFECTS}"] = causal_work(mine[self.task], self, model)
         return found
 
     def steps(self, data: "WordList", model: "HookedModel", kept: Kept) -> Iterable[Step]:
@@ -276,7 +336,7 @@ class LensStudy(Study):
 
         if not isinstance(data, WordList):
             raise wrong_type("data of a LensStudy", data, "a WordList")
-        data.require(dict.fromkeys([self.pivot, *(t for pair in self.each_pair for t in pair)]))
+        data.require([*self.pair_languages, *self.others])
         return data
 
 

@@ -6,6 +6,7 @@ from xlens.testbed.planted.activations import (
     PlantedActivations,
     planted_activations,
 )
+from xlens.testbed.planted.bound import bound_pivot
 from xlens.testbed.planted.facts import FactTruth, FactWorld, fact_world
 from xlens.testbed.planted.lexicon import Lexicon
 from xlens.testbed.planted.pivot import PivotTruth, latent_pivot, pivot_questions
@@ -22,6 +23,7 @@ __all__ = [
     "PlantedActivations",
     "Questions",
     "TwoPhaseTruth",
+    "bound_pivot",
     "fact_world",
     "latent_pivot",
     "pivot_questions",

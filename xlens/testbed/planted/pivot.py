@@ -108,7 +108,7 @@ def latent_pivot(
             f"{n} languages; a word, the pivot and the target need at least three, and a head "
             f"reads at most {HEAD_DIM}."
         )
-    pivot = _known(words, "pivot", pivot or words.languages[0])
+    pivot = known_language(words, "pivot", pivot or words.languages[0])
     target = target or [x for x in words.languages if x != pivot][-1]
     questions = pivot_questions(words, pivot=pivot, target=target)
     asked = questions.pop("asked")
@@ -116,7 +116,7 @@ def latent_pivot(
         {"concept": n_words, "language": n, "aim": n, "kind": 2, "mark": 2},
         seed=seed,
     )
-    tokenizer = word_tokenizer([*map(_aim, words.languages), *words.words])
+    tokenizer = word_tokenizer([*map(aim_word, words.languages), *words.words])
     ids: dict[str, int] = tokenizer.get_vocab()
     embed, unembed = _ends(spaces, ids, words)
     model = write_model(
@@ -162,7 +162,7 @@ def pivot_questions(words: Lexicon, *, pivot: str, target: str) -> dict[str, Que
     Raises:
         ValueError: a language that is not in the lexicon, or no language left to show.
     """
-    pivot, target = _known(words, "pivot", pivot), _known(words, "target", target)
+    pivot, target = known_language(words, "pivot", pivot), known_language(words, "target", target)
     shown = [x for x in words.languages if x not in (pivot, target)]
     if not shown or pivot == target or len(words.concepts) < 2:
         raise ValueError(
@@ -173,7 +173,7 @@ def pivot_questions(words: Lexicon, *, pivot: str, target: str) -> dict[str, Que
     def ask(concepts: Sequence[str]) -> Questions:
         prompts = [
             Prompt.from_parts(
-                [("aim", _aim(target)), " ", ("word", words.word(concept, language))],
+                [("aim", aim_word(target)), " ", ("word", words.word(concept, language))],
                 language=language,
                 id=id,
                 meta={
@@ -198,11 +198,17 @@ def pivot_questions(words: Lexicon, *, pivot: str, target: str) -> dict[str, Que
     return {"asked": ask(words.concepts), "word": ask(turned)}
 
 
-def _aim(language: str) -> str:
+def aim_word(language: str) -> str:
+    """The word that names the target."""
     return f"to({language})"
 
 
-def _known(words: Lexicon, what: str, language: str) -> str:
+def known_language(words: Lexicon, what: str, language: str) -> str:
+    """A tag of the lexicon's.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     if (tag := standardize(language)) not in words.languages:
         raise ValueError(f"{what} is {tag!r}; the words are in {list(words.languages)}.")
     return tag
@@ -216,7 +222,7 @@ def _ends(
     embed = torch.zeros(len(ids), spaces.d_model, dtype=torch.float64)
     # Nothing that isn't a word is ever the answer.
     unembed = torch.zeros_like(embed) - LOGIT * spaces.sole("one")
-    aims = [_aim(x) for x in words.languages]
+    aims = [aim_word(x) for x in words.languages]
     marks = [w for w in sorted(ids, key=ids.__getitem__) if w not in {BOS, *aims, *words.words}]
     for word, code in zip(marks, spaces["mark"], strict=True):
         embed[ids[word]] = spaces.state(code)
