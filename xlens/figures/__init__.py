@@ -7,6 +7,7 @@ from xlens.figures.agreement import agreement_matrix
 from xlens.figures.alignment import gain_bars, training_loss, twin_maps, twin_similarity
 from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.bands import report_colors
+from xlens.figures.causal import causal_curves
 from xlens.figures.choices import latent_share
 from xlens.figures.conditions import condition_label, controls, pairs_overview
 from xlens.figures.dissociations import dissociation_curves
@@ -35,6 +36,7 @@ __all__ = [
     "Figure",
     "StaticExportError",
     "agreement_matrix",
+    "causal_curves",
     "composition_bars",
     "condition_label",
     "controls",

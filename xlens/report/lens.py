@@ -8,6 +8,7 @@ from xlens.figures import Figure, pairs_overview, report_colors
 from xlens.lens.result import LensSummary, lens_title
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
 from xlens.report.grouped import groups
+from xlens.report.lens_causal import causal_sections
 from xlens.report.pair import (
     anchor,
     languages_title,
@@ -28,7 +29,7 @@ from xlens.report.sentences import (
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
-from xlens.studies.lens import SUMMARY, SURVIVAL
+from xlens.studies.lens import CAUSAL, SUMMARY, SURVIVAL
 from xlens.studies.running.kept import LeftOut
 from xlens.studies.running.runner import LEFT_OUT
 from xlens.wording import number_of
@@ -65,6 +66,7 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     sections = [
         _found(pairs, counts, names, titles),
         *_between_lenses(pairs, names),
+        *_causal(run, everything),
         *_overview(titles, figures),
         *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
         *_survival(counts, titles),
@@ -109,7 +111,22 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     counts = {key: _counts(own[key]) for key in pairs}
     names = named(summary for conditions in pairs.values() for summary in conditions.values())
     found = _found(pairs, counts, names, _titles(pairs, names))
-    return [found, *_between_lenses(pairs, names), *_left_out(parts)]
+    return [
+        found,
+        *_between_lenses(pairs, names),
+        *causal_sections(parts),
+        *_left_out(parts),
+    ]
+
+
+def _causal(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:
+    """Of every model."""
+    several = len(run.models) > 1
+    return [
+        section
+        for model in run.models
+        for section in causal_sections(run.parts(model), model if several else "", figures)
+    ]
 
 
 def _found(
@@ -243,7 +260,8 @@ def _left_out(*models: Mapping[str, Result]) -> list[Section]:
 
 def left_out(what: str, why: str) -> str:
     """That a pair could not be asked."""
-    return f"{what.replace('_', ' → ')} is left out: {why}"
+    pair = what.replace(CAUSAL, ", causal test,").replace("_", " → ")
+    return f"{pair} is left out: {why}"
 
 
 def _survival(counts: Mapping[str, Mapping[str, int]], titles: Mapping[str, str]) -> list[Section]:
