@@ -10,11 +10,13 @@ import torch
 import xlens
 from xlens.lens import (
     LOGIT,
+    LensResult,
     TunedLens,
     causal_summary,
     causal_test,
     causal_verdicts,
     for_causal_test,
+    language_shares,
     target_sets,
 )
 from xlens.lens.causal import deranged
@@ -45,14 +47,16 @@ def world(kind: str, seed: int):
 
 
 @cache
-def causal_of(kind: str, seed: int, layers: tuple[int, ...] | str = (2, 3, 5, 6)):
+def causal_of(kind: str, seed: int):
     model, prompts, sets = world(kind, seed)
-    found = causal_test(model, prompts, sets, layers=layers, n_donors=3, seed=seed, progress=False)
+    # Below, at both ends of, and above where the pivot's word is.
+    how = {"layers": (2, 3, 5, 6), "n_donors": 3, "seed": seed}
+    found = causal_test(model, prompts, sets, progress=False, **how)
     return found, causal_summary(found)
 
 
-def verdict(kind: str, seed: int, *layers: str) -> str:
-    return causal_verdicts({kind: causal_of(kind, seed, *layers)[1]}).table["verdict"][0]
+def verdict(kind: str, seed: int) -> str:
+    return causal_verdicts({kind: causal_of(kind, seed)[1]}).table["verdict"][0]
 
 
 @pytest.mark.parametrize("kind", ["bound", "idle"])
@@ -65,7 +69,7 @@ def test_what_was_planted_is_what_is_said(kind):
 def test_of_a_hundred_worlds_of_a_kind_ninety_five_are_told(kind):
     right = 0
     for seed in range(100):
-        right += verdict(kind, seed, "all") == WORLDS[kind]
+        right += verdict(kind, seed) == WORLDS[kind]
         causal_of.cache_clear()
     assert right >= 95
 
@@ -176,3 +180,28 @@ def test_results_are_saved_and_the_study_makes_them(tmp_path):
     study = LensStudy(pairs=("de:ru",), causal=True)
     assert study.others_of("de", "ru") == ("es", "zh-Hans", "ar", "hi")
     assert study.others_of("de", "ru", ["en", "it", "fr", "de"]) == ("fr", "it")
+
+
+def test_shares_of_languages_are_those_of_mean_probabilities_at_relative_depths():
+    rows = pd.DataFrame(
+        [
+            {"prompt": p, "id": str(p), "layer": layer, "language": tag, "prob": prob * (1 + p)}
+            for p in range(6)
+            for layer, probs in enumerate([(0.1, 0.1), (0.3, 0.1), (0.0, 0.4)])
+            for tag, prob in zip(("en", "de"), probs, strict=True)
+        ]
+    )
+    told = {"states": rows, "top": rows, "n_layers": 2, "source": "fr", "target": "de"}
+    told |= {"pivot": "en", "task": "translation", "reading": "first", "provenance": {"model": "m"}}
+    found = language_shares({"a": LensResult(rows=rows, **told)})
+    english = found.table[found.table["language"] == "en"].set_index("depth")["share"]
+    assert english[0.0] == english[0.0] and np.isclose(english[0.5], 0.75)
+    np.testing.assert_allclose([english[0.0], english[1.0]], [0.5, 0], atol=1e-12)
+    np.testing.assert_allclose(english[0.2], 0.18 / 0.28)  # (.1, .1) and (.3, .1), two fifths on
+    both = found.inside.set_index("language")["share"]
+    np.testing.assert_allclose(both.sum(), 1)
+    assert (found.inside["low"] <= found.inside["share"] + 1e-9).all()
+    gone = LensResult(rows=rows[rows["layer"] > 0], **told)  # as under a published Jacobian lens
+    assert language_shares({"a": gone}).table["depth"].min() == 0.5
+    with pytest.raises(ValueError, match="no results"):
+        language_shares({})

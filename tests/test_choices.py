@@ -13,6 +13,7 @@ import pytest
 import xlens
 from xlens.consistency import consistency, option_scores
 from xlens.figures import latent_share
+from xlens.lens import LOGIT
 from xlens.stats import Resampling
 from xlens.tasks.choices import (
     FACTS,
@@ -408,6 +409,8 @@ def test_layers_show_the_pivots_options_where_the_pivot_is(bed):
     )
     assert set(gold["set"]) == {"pivot"}
     assert (after["right_native"] == 1).all()
+    usual = latent_options(bed.model, pivot_choices(bed, "de", "en"), lens=LOGIT, progress=False)
+    pd.testing.assert_frame_equal(usual.options, found.options)
     assert set(found.options["set"]) == {"native", "pivot", "control"}
     summary = found.summary(resampling=Resampling(draws=20)).table
     assert len(summary) == 4 * 7

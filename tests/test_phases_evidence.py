@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import kit
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from phase_kit import asked, bed
@@ -11,6 +12,7 @@ from phase_kit import asked, bed
 import xlens
 from xlens import phases
 from xlens.engine.interventions import patch
+from xlens.lens import LOGIT, TunedLens
 from xlens.phases import KINDS, Asked
 from xlens.phases.evidence import ablated, aligned, patched, readable
 from xlens.phases.evidence.collect import _same_question
@@ -165,6 +167,27 @@ def test_readable_in_three_measures():
     ranks = top["rank"].get("readable", "values")
     assert (ranks[:, 3:] == 0).all() and (ranks <= 0).all() and ranks[:, :3].mean() < -1
     assert (top["top1"].get("readable", "control")[:, 3:] == 0).all()
+
+
+def test_readable_through_a_lens():
+    made = bed(depth=4, question_layer=1, answer_layer=3, noise=0.1)
+    own, d = asked(made)["asked"], made.model.d_model
+    plain, usual = (readable(made.model, own, lens=x, progress=False) for x in (None, LOGIT))
+    np.testing.assert_array_equal(plain.get("readable"), usual.get("readable"))
+    lens = TunedLens(
+        provenance={},
+        matrices=np.stack([np.eye(d), -np.eye(d)]).astype(np.float32),
+        offsets=np.empty(0, np.float32),
+        points=(1, 3),
+        n_layers=4,
+        training=pd.DataFrame(),
+    )
+    found = phases.evidence(made.model, own, kinds=["readable"], lens=lens, progress=False)
+    values, before = found.get("readable", "values"), plain.get("readable", "values")
+    assert np.isnan(values[:, [0, 2]]).all()  # that lens has no such points
+    np.testing.assert_allclose(values[:, [1, 4]], before[:, [1, 4]], atol=1e-4)
+    assert (values[:, 3] < before[:, 3] - 1).all()
+    assert found.provenance["through"] == lens.key and "through" not in plain.provenance
 
 
 def test_alignment_needs_the_question_not_the_context():

@@ -121,6 +121,7 @@ OTHERS = {
     "n_pairs": 3, "templates": {"en": "{source} {target}"}, "held_out": 0.4, "calibrated": True,
     "runs": 2, "bound": 0.1, "inside": True, "n_inside": 8,
     "phase_languages": ("de",), "phase_layers": (1,), "relevance_rule": "gradient",
+    "causal": True,
 }  # fmt: skip
 SPECIAL = {
     ("xmrc", "layout"): "mlqa",
@@ -147,6 +148,8 @@ SPECIAL = {
     ("lens", "target"): None,
     ("process", "incomplete"): "error",
     ("lens", "task"): "repetition",
+    **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "points")]),
+    # of the causal test, and refused without it
 }
 
 

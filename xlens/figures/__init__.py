@@ -27,6 +27,7 @@ from xlens.figures.phases import (
     phase_curves,
 )
 from xlens.figures.reading import error_bars, ratio_scatter, reading_bars, reading_matrix
+from xlens.figures.shares import language_shares_curves
 from xlens.figures.steering import languages_said, steering_effects, steering_surface
 from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
 from xlens.figures.theme import language_colors, language_label
@@ -57,6 +58,7 @@ __all__ = [
     "language_label",
     "language_map_animation",
     "language_maps",
+    "language_shares_curves",
     "languages_said",
     "latent_share",
     "lens_readings",

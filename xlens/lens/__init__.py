@@ -23,6 +23,7 @@ from xlens.lens.readings import (
     require_agreement,
 )
 from xlens.lens.result import LensResult, LensSummary, LensTokens, TraceResult
+from xlens.lens.share import LanguageShares, language_shares
 from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
 from xlens.lens.tuned import fit_tuned_lens, read_tuned_lens
@@ -37,6 +38,7 @@ __all__ = [
     "CausalVerdicts",
     "FittedLens",
     "JacobianLens",
+    "LanguageShares",
     "Lens",
     "LensItems",
     "LensReadings",
@@ -57,6 +59,7 @@ __all__ = [
     "fit_tuned_lens",
     "for_causal_test",
     "identify_tokens",
+    "language_shares",
     "lens_yardstick",
     "logit_lens",
     "logit_lenses",

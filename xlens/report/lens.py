@@ -4,9 +4,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlens.figures import Figure, pairs_overview, report_colors
+from xlens.figures import Figure, language_shares_curves, pairs_overview, report_colors
+from xlens.languages import english_name
 from xlens.lens.result import LensSummary, lens_title
+from xlens.lens.share import LanguageShares
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
+from xlens.report.cells import interval
 from xlens.report.grouped import groups
 from xlens.report.lens_causal import causal_sections
 from xlens.report.pair import (
@@ -28,8 +31,8 @@ from xlens.report.sentences import (
 )
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
-from xlens.runs import RunDirectory
-from xlens.studies.lens import CAUSAL, SUMMARY, SURVIVAL
+from xlens.runs import ACROSS, RunDirectory
+from xlens.studies.lens import CAUSAL, SHARES, SUMMARY, SURVIVAL
 from xlens.studies.running.kept import LeftOut
 from xlens.studies.running.runner import LEFT_OUT
 from xlens.wording import number_of
@@ -66,6 +69,7 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     sections = [
         _found(pairs, counts, names, titles),
         *_between_lenses(pairs, names),
+        *_shares(run, everything),
         *_causal(run, everything),
         *_overview(titles, figures),
         *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
@@ -117,6 +121,34 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
         *causal_sections(parts),
         *_left_out(parts),
     ]
+
+
+def _shares(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:
+    """Models side by side: one number each, and whose words are read at which depth."""
+    found = run.parts(ACROSS).get(SHARES) if ACROSS in run.results() else None
+    if not isinstance(found, LanguageShares):
+        return []
+    inside = found.inside
+    tags = list(dict.fromkeys(inside["language"]))
+    rows: list[list[str]] = []
+    of_pivot = inside[inside["language"] == found.pivot].sort_values("share", ascending=False)
+    for name in dict.fromkeys([*of_pivot["name"], *inside["name"]]):
+        mine = inside[inside["name"] == name].set_index("language").to_dict("index")
+        one = next(iter(mine.values()))
+        cells = [interval(mine[tag], "share") if tag in mine else "–" for tag in tags]
+        rows.append([f"{one['model']}: {one['source']} → {one['target']}", one["lens"], *cells])
+    figures[SHARES] = language_shares_curves(found)
+    caption = (
+        "Of all probability that is read of an item's words in these languages between a tenth and "
+        "nine tenths of the depth, each language's share; the highest share of the pivot first."
+    )
+    table = Table(caption, ["Model and pair", "lens", *map(english_name, tags)], rows)
+    return [Section(SHARES, "Leaderboard: whose words are inside", (table, _drawn(figures)))]
+
+
+def _drawn(figures: Mapping[str, Figure]) -> Drawing:
+    caption = "Each language's share of what is read of an item's words, by relative depth."
+    return Drawing.of(figures[SHARES], SHARES, caption)
 
 
 def _causal(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,7 +15,9 @@ from xlens.studies.work import Work
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
+    from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
+    from xlens.studies.study import Parts
     from xlens.tasks.words import WordList
 
 Task = Literal["translation", "repetition", "cloze"]
@@ -23,13 +26,11 @@ Collisions = Literal["drop", "subtract"]
 CONTROLS = ("shuffled", "random-init", "repetition")
 NULLS = ("shuffled", "random-init")
 """Controls in which no language's word should become probable."""
-SURVIVAL, SUMMARY = "survival", "summary-"
+SURVIVAL, SUMMARY, SHARES = "survival", "summary-", "language-shares"
 CAUSAL, EFFECTS, CAUSAL_SUMMARY, VERDICTS = ".causal", "effects", "causal-summary", "verdicts"
 # Of the causal test, where none are named: languages that the built-in words and the atlas have.
 _OTHERS = ("es", "ru", "zh-Hans", "ar", "hi", "de", "fr")
 _N_OTHERS = 4
-# Currency names repeat the country's name in most languages: left out where words are few.
-_DEMO_KINDS = ("territory", "language", "month", "weekday", "unit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +330,25 @@ class LensStudy(Study):
 
         return pair_steps(model, data, self, kept)
 
+    def across(
+        self,
+        models: "Mapping[str, Parts]",
+        folders: Mapping[str, str],
+        series: "Mapping[str, Checkpoint]",
+    ) -> Iterable[Step]:
+        """As `Study.across`: shares of languages by relative depth, model beside model."""
+        from xlens.lens import LanguageShares, LensResult, language_shares
+
+        found = {
+            f"{folder} {name.rpartition('/')[0]}": part
+            for folder, parts in models.items()
+            for name, part in parts.items()
+            if isinstance(part, LensResult) and name.rpartition("/")[2] == self.task
+        }
+        if len(models) > 1 and found:
+            made = partial(language_shares, found, resampling=self.resampling)
+            yield Step.one(SHARES, LanguageShares, lambda _: made())
+
     def taken(self, data: Any) -> "WordList":
         """As `Study.taken`."""
         from xlens.checks import wrong_type
@@ -338,33 +358,6 @@ class LensStudy(Study):
             raise wrong_type("data of a LensStudy", data, "a WordList")
         data.require([*self.pair_languages, *self.others])
         return data
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoStudy(LensStudy):
-    """Read a real multilingual model through the logit lens and write a report.
-
-    Gemma 3 270M translates words between languages that are not English; the report shows
-    whether English appears inside, layer by layer, with the controls beside. About 3 minutes on
-    two CPU cores.
-
-    ```
-    xlens demo
-    xlens demo --pairs ja:ar hi:de --n-items 50
-    ```
-    """
-
-    COMMAND: ClassVar[str] = "demo"
-    MODEL: ClassVar[str | None] = "gemma-3-270m"
-
-    pairs: tuple[str, ...] = ("fr:zh-Hans", "de:ru", "ru:zh-Hans", "zh-Hans:fr")
-    kinds: tuple[str, ...] = _DEMO_KINDS
-    n_items: int = 60
-    n_controls: int = 24
-
-    def title(self, models: Sequence[str]) -> str:
-        """As `Study.title`."""
-        return self.COMMAND
 
 
 def columns_of(given: Iterable[str]) -> "Mapping[str, str] | list[str] | None":

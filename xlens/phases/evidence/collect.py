@@ -5,6 +5,7 @@ from typing import Any
 
 from xlens.checks import typed
 from xlens.engine import RelevanceScores, harvest
+from xlens.engine.transport import Transport
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked
 from xlens.phases.curves import KINDS, Curves, join_curves
@@ -28,6 +29,7 @@ def evidence(
     rule: str = "attnlrp",
     right: RelevanceScores | None = None,
     fill: str = "mean",
+    lens: Transport | None = None,
     progress: bool = True,
     **harvesting: Any,
 ) -> Curves:
@@ -54,6 +56,7 @@ def evidence(
         rule: Of `relevance`; `attnlrp` is covered by a licence note in `docs/relevance.md`.
         right: Relevance to the right answers where it is there already, as for `relevant`.
         fill: Of ablation: `mean` or `zero`.
+        lens: Of `readable`: through which states are read; None: the logit lens.
         progress: Show bars.
         **harvesting: Further options of `harvest`: `token_budget`, `prepend_bos`, `store`.
 
@@ -95,7 +98,7 @@ def evidence(
             kind = f"ablate_{segment}"
             parts.append(ablated(model, asked, kind=kind, span=span, fill=fill, **options))
     if "readable" in wanted:
-        parts.append(readable(model, asked, **options))
+        parts.append(readable(model, asked, lens=lens, **options))
     if question is not None and (pairs := [kind for kind in ALIGNED if kind in wanted]):
         slots = {kind: ALIGNED[kind].format(**names) for kind in pairs}
         states = [

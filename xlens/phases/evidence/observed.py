@@ -10,6 +10,7 @@ from jaxtyping import Float
 from xlens.activations import Activations
 from xlens.engine import harvest
 from xlens.engine.stream import stream
+from xlens.engine.transport import Transport
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.curves import Curves, one_kind
@@ -98,12 +99,13 @@ def readable(
     *,
     measure: Measure = "logprob",
     layers: str | int | Sequence[int] = "all",
+    lens: Transport | None = None,
     progress: bool = True,
     **harvesting: Any,
 ) -> Curves:
     """Whether the answer's first token can be read at the last position, layer by layer.
 
-    Through the logit lens. The control is the wrong answer, from the same context.
+    The control is the wrong answer, from the same context.
 
     Args:
         model: From `xlens.load`.
@@ -111,19 +113,26 @@ def readable(
         measure: `logprob` (nats); `rank`: minus the binary logarithm of the rank; `top1`: 1 where
             it is the most probable token.
         layers: Residual points to read.
+        lens: Through which they are read (`xlens.lens`), NaN at those that it lacks; None: the
+            logit lens.
         progress: Show bars.
         **harvesting: Further options of `harvest`.
 
     Raises:
-        ValueError: an unknown measure, or what `harvest` refuses.
+        ValueError: an unknown measure, a lens of another model, or what `harvest` refuses.
     """
     if measure not in get_args(Measure):
         raise ValueError(f"measure is {measure!r}; accepted are {list(get_args(Measure))}.")
     tokens = answer_tokens(model, asked)
     states = harvest(model, asked.prompts, layers=layers, progress=progress, **harvesting)
-    kept = states.slot("last").values
+    kept, carry, every = states.slot("last").values, None, states.layers
+    at = list(range(len(every)))
+    if lens is not None:
+        read_at = lens.readable(every, model)
+        at = [states.layer_index(n) for n in read_at]
+        kept, carry = kept[at], lens.over(read_at)
     if measure == "logprob":
-        found = read_answers(model, kept, tokens, progress=progress)
+        found = read_answers(model, kept, tokens, carry=carry, progress=progress)
     else:
         read = stream(
             model.readout,
@@ -131,12 +140,18 @@ def readable(
             targets=torch.from_numpy(np.maximum(tokens, 0))[..., None],
             top_k=0,
             statistics=("rank",),
+            carry=carry,
             progress=progress,
         )
         assert read.set_ranks is not None
         ranks = read.set_ranks.double().numpy().transpose(1, 0, 2)
         found = -np.log2(ranks) if measure == "rank" else (ranks == 1).astype(float)
         found = np.where(tokens[:, None, :] < 0, np.nan, found)
+    origin = states.provenance
+    if lens is not None:
+        whole = np.full((len(found), len(every), 2), np.nan)
+        whole[:, at] = found
+        found, origin = whole, {**origin, "through": lens.key or "logit"}
     return one_kind(
         "readable",
         found[..., 0],
@@ -144,7 +159,7 @@ def readable(
         layers=states.layers,
         meta=asked.meta,
         n_layers=model.n_layers,
-        provenance=states.provenance,
+        provenance=origin,
         measure=measure,
         left_out={"readable": int((tokens[:, 0] < 0).sum())},
     )

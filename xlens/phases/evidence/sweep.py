@@ -12,6 +12,7 @@ from xlens.activations import Activations
 from xlens.engine import harvest, harvest_variants
 from xlens.engine.interventions import Intervention, patch
 from xlens.engine.stream import stream
+from xlens.engine.transport import Carry
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens, require_before_last
 from xlens.phases.curves import Curves, one_kind
@@ -28,6 +29,7 @@ def read_answers(
     states: Float[Tensor, "layer prompt d_model"],
     tokens: Int[np.ndarray, "prompt 2"],
     *,
+    carry: Carry | None = None,
     progress: bool = False,
 ) -> Logprobs:
     """Log-probabilities (nats) of two tokens per prompt, read at each layer.
@@ -40,6 +42,7 @@ def read_answers(
         targets=torch.from_numpy(np.maximum(tokens, 0))[..., None],
         top_k=0,
         statistics=(),
+        carry=carry,
         progress=progress,
     )
     assert read.set_logprobs is not None

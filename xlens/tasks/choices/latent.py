@@ -12,6 +12,7 @@ from scipy.special import expit, logsumexp
 
 from xlens.checks import typed
 from xlens.engine import score
+from xlens.engine.transport import Transport
 from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -137,6 +138,7 @@ def latent_options(
     seed: int = 0,
     pool: Choices | None = None,
     show_options: bool = False,
+    lens: Transport | None = None,
     store: Store | str | Path | None = None,
     progress: bool = True,
 ) -> LatentOptions:
@@ -167,6 +169,8 @@ def latent_options(
         seed: Of the demonstrations and of the control.
         pool: Items to demonstrate with.
         show_options: Name the options in the prompt.
+        lens: Through which layers below the last are read (`xlens.lens`), those that it has; None:
+            the logit lens.
         store: Where scores are kept.
         progress: Show bars.
 
@@ -188,6 +192,7 @@ def latent_options(
         asked.prompts,
         asked.candidates,
         layers=layers,
+        lens=lens,
         store=store,
         progress=progress,
     )
@@ -199,7 +204,10 @@ def latent_options(
     table = table[[*order, *WAYS[1:]]]
     return LatentOptions(
         provenance=analysed(
-            scores.provenance, "latent", asked_how(choices, pool, shots, seed, show_options)
+            scores.provenance,
+            "latent",
+            asked_how(choices, pool, shots, seed, show_options)
+            | ({"through": lens.key} if lens is not None and lens.key else {}),
         ),
         options=table,
         items=item_shares(table, choices.gold, by=by),

@@ -1,0 +1,58 @@
+"""Whose words are read at which relative depth, model beside model."""
+
+import plotly.graph_objects as go
+
+from xlens.checks import typed
+from xlens.figures import bands, theme
+from xlens.lens.share import LanguageShares
+
+_ROW = 210
+
+
+@typed
+def language_shares_curves(result: LanguageShares, *, columns: int = 2) -> go.Figure:
+    """Share of each language's words by relative depth, a plot for each model, pair and lens.
+
+    Args:
+        result: From `language_shares`.
+        columns: Plots beside each other.
+    """
+    table = result.table.dropna(subset=["depth"]).rename(columns={"share": "mean"})
+    table = table.assign(layer=table["depth"])
+    names = list(dict.fromkeys(table["name"]))
+    colors = theme.language_colors(dict.fromkeys(table["language"]), pivot=result.pivot)
+    titles: list[str] = []
+    for name in names:
+        one = table[table["name"] == name].iloc[0]
+        titles.append(f"{one['model']}: {one['source']} → {one['target']}, {one['lens']} lens")
+    fig, places = theme.small_plots(titles, columns=columns, height=_ROW)
+    known: list[str] = []
+    for name, place in zip(names, places, strict=True):
+        mine = table[table["name"] == name]
+        for tag in bands.in_order(set(mine["language"]), colors):
+            label = theme.language_label(tag)
+            bands.add_band(
+                fig,
+                mine[mine["language"] == tag],
+                theme.color_of(colors, tag),
+                name=label,
+                symbol=theme.symbol_of(colors, tag),
+                legend=label not in known,
+                group=tag,
+                **place,
+            )
+            known += [] if label in known else [label]
+        fig.update_xaxes(title_text="relative depth", range=[-0.02, 1.02], **place)
+        fig.update_yaxes(
+            title_text="share of what is read" if place["col"] == 1 else None,
+            range=[0, 1.02],
+            **place,
+        )
+    return theme.finish(
+        fig,
+        title="Whose words are read, by relative depth",
+        notes=["0 the embedding, 1 the output · shaded: interval over prompts"],
+        height=_ROW * -(-len(names) // columns),
+        legend=known,
+        subtitles=True,
+    )
