@@ -79,7 +79,7 @@ def _of(name: str, result: LensResult, resampling: Resampling) -> pd.DataFrame:
     at = np.array([_between(points, depth) for depth in DEPTHS])
     values = np.hstack([by_language[tag] @ np.nan_to_num(at).T for tag in languages])
     found = bootstrap(values, clusters=resampling.codes(known), resampling=resampling)
-    there = ~np.isnan(at).any(axis=1)
+    there = np.array([not np.isnan(row).any() for row in at])
     inner = [n for n, d in enumerate(DEPTHS) if there[n] and INSIDE[0] <= d <= INSIDE[1]]
     rows: list[dict[str, str | float | int]] = []
     shown = {"source": result.source, "target": result.target, "task": result.task}

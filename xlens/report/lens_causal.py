@@ -112,5 +112,5 @@ def _cells(row: Mapping[Any, Any], summary: CausalSummary) -> list[str]:
 
 
 def _largest(rows: pd.DataFrame) -> str:
-    best = rows.loc[rows["mean"].idxmax()].to_dict()
+    best = rows.iloc[int(rows["mean"].argmax())].to_dict()
     return f"{interval(best, 'mean')} at {int(best['layer'])}"
