@@ -16,9 +16,9 @@
 # %% [markdown]
 # # More than one lens
 #
-# "In which language does it think?" is answered by what can be read in the middle, and a lens decides
-# what can be read. Here are three on the same prompts, the text that they were fitted on as a
-# variable, and a test of whether what they read does any work.
+# "In which language does it think?" is answered by what can be read in the middle, and a lens
+# decides what can be read. Here are three on the same prompts, the text that they were fitted on as
+# a variable, and a test of whether what they read does any work.
 #
 # ## Two lenses to fit
 #
@@ -58,15 +58,15 @@ fitted = [text for mine in cut.values() for text in mine]
 {tag: len(mine) for tag, mine in cut.items()}
 
 # %% [markdown]
-# Each language has a Jacobian lens of its own; `pooled` joins them. With `rotation=8` a text gives an
-# eighth of the rows, so that eight texts cost what one would.
+# Each language has a Jacobian lens of its own; `pooled` joins them. With `rotation=8` a text gives
+# an eighth of the rows, so that eight texts cost what one would.
 
 # %%
 by_language = fit_jacobian_lens(model, fitted, rotation=8, max_tokens=40, progress=False)
 jacobian = pooled(list(by_language.values()))
 tuned = fit_tuned_lens(model, fitted, max_tokens=40, steps=40, progress=False)
 lenses = {"logit": find_lens("logit", model), "jacobian": jacobian, "tuned": tuned}
-jacobian
+print(jacobian)
 
 # %% [markdown]
 # How far are they from doing nothing, and does the language of the text matter?
@@ -78,9 +78,9 @@ jacobian.to_frame().assign(english_from_german=apart / np.sqrt(jacobian.d_model)
 # %% [markdown]
 # ## The same words under each
 #
-# Word translation from German to Russian, read at the last position for the English, the Russian and
-# the German word. A tuned lens knows the answer early and hides what only passes through: it is the
-# wrong lens for a language on the way. Where lenses disagree, that is the finding.
+# Word translation from German to Russian, read at the last position for the English, the Russian
+# and the German word. A tuned lens knows the answer early and hides what only passes through: it is
+# the wrong lens for a language on the way. Where lenses disagree, that is the finding.
 
 # %%
 words = xlens.cldr_words(["de", "ru", "en"])
@@ -134,5 +134,6 @@ judged = causal_verdicts({"bound": bound, "idle": idle}).table
 judged[["name", "where", "verdict", "layers", "p_readable", "p_concept", "p_pivot"]].round(3)
 
 # %% [markdown]
-# On a real model: `xlens lens MODEL --from de --to ru --causal --lens jacobian=RUN`, where `RUN` is a
-# run of `xlens fit-lens`. `docs/lens.md` says what each verdict means, and what the test can't see.
+# On a real model: `xlens lens MODEL --from de --to ru --causal --lens jacobian=RUN`, where `RUN` is
+# a run of `xlens fit-lens`. `docs/lens.md` says what each verdict means, and what the test can't
+# see.
