@@ -23,6 +23,7 @@ from xlens.lens.causal import deranged
 from xlens.lens.directions import Words, read_along, word_directions
 from xlens.lens.verdict import NEUTRAL, PIVOT, UNDONE, UNUSED
 from xlens.prompts import TooFewItems
+from xlens.report.lens_causal import causal_sections
 from xlens.stats import Resampling, generator, pair_bootstrap
 from xlens.studies import LensStudy
 from xlens.testbed import planted
@@ -205,3 +206,20 @@ def test_shares_of_languages_are_those_of_mean_probabilities_at_relative_depths(
     assert language_shares({"a": gone}).table["depth"].min() == 0.5
     with pytest.raises(ValueError, match="no results"):
         language_shares({})
+
+
+def test_the_page_says_the_verdict_and_draws_what_was_done():
+    summary = causal_of("bound", 0)[1]
+    parts = {
+        "de_ar.causal/causal-summary": summary,
+        "verdicts": causal_verdicts({"de_ar": summary}),
+    }
+    drawn: dict = {}
+    (section,) = causal_sections(parts, figures=drawn)
+    (finding,) = section.blocks[0].items
+    assert finding.verdict == "Carried in the pivot." and "points 3, 5" in finding.text
+    assert len(section.blocks[1].rows) == 1 and list(drawn) == ["de_ar-causal"]
+    titles = [note.text for note in drawn["de_ar-causal"].layout.annotations]
+    assert "Exchanged at the last position" in titles and len(drawn["de_ar-causal"].data) == 16
+    assert causal_sections({"verdicts": causal_verdicts({})}) == []
+    assert len(causal_sections(parts)[0].blocks) == 2  # a terminal draws nothing
