@@ -14,6 +14,7 @@ from xlens.figures import theme
 from xlens.figures.agreement import agreement_matrix
 from xlens.figures.alignment import gain_bars, training_loss, twin_similarity
 from xlens.figures.atlas import dose_response, loss_curve
+from xlens.figures.causal import causal_curves
 from xlens.figures.choices import latent_share
 from xlens.figures.dissociations import dissociation_curves
 from xlens.figures.facts import fact_bars, fact_curves
@@ -25,11 +26,19 @@ from xlens.figures.maps import language_maps
 from xlens.figures.phase_depth import segment_relevance, stability_scatter
 from xlens.figures.phases import paired_curves, paired_effects, phase_boundaries, phase_curves
 from xlens.figures.reading import reading_bars
+from xlens.figures.shares import language_shares_curves
 from xlens.figures.steering import steering_surface
 from xlens.figures.subspace import pair_curves, probe_curves
 from xlens.figures.traces import trace_table
 from xlens.gain import Gain
-from xlens.lens import LensReadings, LensResult, LensSummary, TraceResult
+from xlens.lens import (
+    CausalSummary,
+    LanguageShares,
+    LensReadings,
+    LensResult,
+    LensSummary,
+    TraceResult,
+)
 from xlens.phases import (
     Curves,
     CurveSummary,
@@ -53,6 +62,7 @@ _HIDDEN = ("tokens", "cluster")
 
 OWN: dict[type[Result], Callable[..., go.Figure]] = {
     AtlasReport: dose_response,
+    CausalSummary: causal_curves,
     ConsistencyResult: agreement_matrix,
     CurveSummary: phase_curves,
     DepthResult: segment_relevance,
@@ -65,6 +75,7 @@ OWN: dict[type[Result], Callable[..., go.Figure]] = {
     LanguagePairs: pair_curves,
     LanguageProbe: probe_curves,
     LatentSummary: latent_share,
+    LanguageShares: language_shares_curves,
     LensReadings: lens_readings,
     LensSummary: language_curves,
     PairedCurves: paired_curves,
