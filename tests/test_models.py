@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 import tiny
 import xlens
 from xlens.models import HookedModel, check_readout, hf
+from xlens.studies import Loading
 
 # --- refusals ---
 
@@ -290,3 +291,29 @@ def test_weights_that_lie_elsewhere_are_refused():
     made = tiny.model("gpt2").to("meta")
     with pytest.raises(ValueError, match="off the devices that compute"):
         hf._require_loaded(made, "auto")
+
+
+def test_a_checkpoints_own_dtype(tmp_path):
+    folder = tiny.make("gpt2", tmp_path / "half")
+    half = tiny.model("gpt2").to(torch.bfloat16)
+    half.save_pretrained(folder)
+    own, whole = (xlens.load(folder, dtype=dtype, device="cpu") for dtype in ("auto", "float32"))
+    assert (own.dtype, whole.dtype) == (torch.bfloat16, torch.float32)
+    assert own.loading["dtype"] == "bfloat16"  # another process need not look
+    assert xlens.load(half, tiny.tokenizer("gpt2"), dtype="auto").dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"dtype='automatic' is not one of"):
+        xlens.load(folder, dtype="automatic")
+
+
+def test_where_a_command_runs_its_model(family_dir):
+    loading = Loading(dtype="auto", device="cpu")
+    model = loading.load(str(family_dir("gpt2")))
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+    assert set(loading.options()) == {"dtype", "revision", "trust_remote_code"}  # not where
+    assert loading.main_device == "cpu"
+    spread = Loading(device_map="auto").load(str(family_dir("gpt2")))
+    assert spread.fingerprint == model.fingerprint
+    with pytest.raises(ValueError, match=r"device='cuda:9' cannot be used on this machine"):
+        Loading(device="cuda:9")
+    with pytest.raises(ValueError, match=r"beside device_map='auto'.*Leave one of the two out"):
+        Loading(device="cpu", device_map="auto")

@@ -13,6 +13,7 @@ from torch import nn
 from xlens.models.declared import check_config
 from xlens.models.tree import tensors
 
+AUTO = "auto"  # the dtype that a checkpoint is kept in
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Files of which a tokenizer needs one. Without any, transformers may make up an empty one.
 _VOCABULARIES = (
@@ -29,7 +30,7 @@ def load_model(
     location: str | Path,
     *,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device = "cpu",
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
@@ -42,7 +43,8 @@ def load_model(
     Args:
         location: A folder or a hub id.
         revision: Of a hub id.
-        dtype: Of the weights; buffers such as rotary frequencies stay in fp32.
+        dtype: Of the weights, "auto" for the checkpoint's own; buffers such as rotary frequencies
+            stay in fp32.
         device: Where the model goes.
         device_map: Instead of `device`: how accelerate spreads the model over several GPUs, such as
             "auto" or a device by module name.
@@ -59,7 +61,7 @@ def load_model(
     """
     import transformers
 
-    dtype = checked_dtype(dtype)
+    dtype = checked_dtype(dtype) if dtype != AUTO else dtype
     target = checked_device(device)
     auto = "AutoModelForCausalLM"
     if "gguf_file" not in options:
@@ -95,6 +97,8 @@ def load_model(
             f"{_some(absent)}, which would be random numbers. It may belong to another class "
             "(an encoder, an adapter) or be incomplete."
         )
+    if dtype == AUTO:
+        checked_dtype(model.dtype)
     if device_map is not None:
         _require_loaded(model, device_map)
         return model.eval()

@@ -10,7 +10,7 @@ from torch import nn
 from xlens.checks import typed
 from xlens.models import adapters
 from xlens.models.attention import how_to_set, warn_of_known_faults
-from xlens.models.hf import checked_device, checked_dtype
+from xlens.models.hf import AUTO, checked_device, checked_dtype
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
 from xlens.models.sharing import sharing
@@ -46,7 +46,8 @@ def load(
             your own `TransformerBridge` or `PeftModel`), which is used as it is.
         tokenizer: The fast tokenizer of a model object. Not for the other sources.
         revision: Branch, tag or commit of a hub id; a step of `atlas`'s training (`step512`).
-        dtype: Of the weights, or its name, "bfloat16". The readout works in fp32 in any case.
+        dtype: Of the weights, or its name, "bfloat16"; "auto" for the checkpoint's own. The readout
+            works in fp32 in any case.
         device: Default: the GPU if there is one.
         device_map: Spreads a model over several GPUs, as in `transformers` ("auto", or a device by
             module name), instead of `device`. Nothing may be left to a disk.
@@ -69,7 +70,7 @@ def load(
             equal the model's own logits; an attention implementation that leaves something out;
             weights that are nowhere (meta, or offloaded).
     """
-    dtype = checked_dtype(dtype)
+    dtype = checked_dtype(dtype) if dtype != AUTO else dtype
     if device is not None:
         checked_device(device)
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):
@@ -132,7 +133,7 @@ def load(
             named = (found.location, str(source), found.name)
             hf_model, record = adapters.add(hf_model, adapter, base=named, merge=merge)
             name = f"{name} + {Path(adapter).name}"
-            note = f"{note or str(dtype)}, adapter {'merged' if merge else 'kept'}"
+            note = f"{note or str(hf_model.dtype)}, adapter {'merged' if merge else 'kept'}"
         origin = {
             "source": found.kind,
             "revision": found.revision,
@@ -151,7 +152,7 @@ def load(
         model.loading = {
             "source": _absolute(source),
             "revision": revision,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": str(model.dtype if dtype == AUTO else dtype).removeprefix("torch."),
             "device_map": device_map,
             "trust_remote_code": trust_remote_code,
             "attention": attention,
@@ -200,14 +201,14 @@ def _absolute(source: str | Path) -> str:
 def _require_as_given(
     model: HookedModel,
     revision: str | None,
-    dtype: torch.dtype,
+    dtype: torch.dtype | str,
     device: str | torch.device | None,
 ) -> None:
     """Refuse options that a model object, which is used as it is, contradicts."""
     wanted = None if device is None else torch.device(device)
     differs = {
         "revision": revision is not None,
-        "dtype": dtype not in (torch.float32, model.dtype),  # fp32 is the default
+        "dtype": dtype not in (torch.float32, AUTO, model.dtype),  # fp32 is the default
         "device": wanted is not None
         and wanted not in (model.device, torch.device(model.device.type)),
     }

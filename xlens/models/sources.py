@@ -161,7 +161,7 @@ def resolve(source: str | Path, *, revision: str | None = None, progress: bool =
 def load_hf(
     source: Source,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device = "cpu",
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,

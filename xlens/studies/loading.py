@@ -12,9 +12,10 @@ from xlens.studies.study import Switch
 if TYPE_CHECKING:
     from xlens.models import HookedModel
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+Spread = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 _ALWAYS = ("dtype", "revision", "trust_remote_code")
-_ELSEWHERE = ("executor", "keep_weights", "absent")
+_ELSEWHERE = ("executor", "keep_weights", "absent", "device", "device_map")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class Loading:
     """How a model is loaded, and where it runs.
 
     Attributes:
-        dtype: Of the weights; the readout is fp32 in any case.
+        dtype: Of the weights, auto for the checkpoint's own; the readout is fp32 in any case.
+        device: Where the model runs, such as cpu or cuda:1; default the GPU if there is one.
+        device_map: Instead of a device, how the model is spread over several GPUs.
         revision: Branch, tag or commit of a hub id, the step of a model that comes with xlens, or a
             folder in a folder of checkpoints. Several, one after the other, are models of their
             own: names, patterns such as 'step*000', or all.
@@ -40,6 +43,8 @@ class Loading:
     """
 
     dtype: Dtype = "float32"
+    device: str | None = None
+    device_map: Spread | None = None
     revision: Annotated[tuple[str, ...], Parameter(name=["--revision", "--revisions"])] = ()
     series: Path | None = None
     absent: Literal["error", "drop"] = "error"
@@ -58,6 +63,15 @@ class Loading:
                 "names its revisions itself. Leave one of the two out."
             )
         check_least(self, keep_weights=0)
+        if self.device is not None:
+            if self.device_map is not None:
+                raise ValueError(
+                    f"device={self.device!r} beside device_map={self.device_map!r}: one device, or "
+                    "several by the map. Leave one of the two out."
+                )
+            from xlens.models.hf import checked_device
+
+            checked_device(self.device)
         if self.executor != Loading.executor:
             from xlens.engine.executors import find
 
@@ -87,21 +101,28 @@ class Loading:
 
     def load(self, source: str) -> "HookedModel":
         """`xlens.load` with these options, which also say where it will run."""
-        import torch
-
         from xlens.engine import executors
         from xlens.models import load
 
         executors.use(self.executor)
         return load(
             source,
-            dtype=getattr(torch, self.dtype),
+            dtype=self.dtype,
+            device=self.device,
+            device_map=self.device_map,
             revision=self.only_revision,
             trust_remote_code=self.trust_remote_code,
             attention=self.attention,
             adapter=self.adapter,
             merge=self.merge,
         )
+
+    @property
+    def main_device(self) -> str:
+        """Where it will run, or the first of several."""
+        import torch
+
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def options(self) -> dict[str, Any]:
         """As a run records it: of what runs began without, only what is given.

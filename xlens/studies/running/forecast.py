@@ -57,8 +57,10 @@ def _plan(study: Study, data: Any, place: Place, loading: Loading) -> Plan:
         return study.plan(data)
     if isinstance(model := place.there, HookedModel):
         return study.plan(data, model, flops=flops_of(model.device, model.dtype))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    flops = flops_of(device, getattr(torch, loading.dtype)) if loading.executor == "local" else None
+    device = torch.device(loading.main_device)
+    # What most checkpoints are kept in, where their own dtype is asked for.
+    dtype = getattr(torch, "bfloat16" if loading.dtype == "auto" else loading.dtype)
+    flops = flops_of(device, dtype) if loading.executor == "local" else None
     outline, source = place.outline(), place.source
     assert isinstance(outline, Outline) and source is not None
     plan = study.plan(data, outline, flops=flops)

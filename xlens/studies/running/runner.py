@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from xlens.checks import typed
 from xlens.models import HookedModel
@@ -129,10 +128,9 @@ def run(
     known = study.described(data)
     folder = None
     if out is not None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         names = [place.name for place in chosen]
         asked = names[0] if len(names) == 1 else names
-        made_by = describe_run(model=asked, device=device, **known)
+        made_by = describe_run(model=asked, device=loading.main_device, **known)
         folder = RunDirectory.create(out, config, made_by, **how)
     watch.described(known)
     decided = {**study.options(), **study.digest(data)}
