@@ -208,6 +208,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(done, tmp_path, caplog
     series = shutil.copytree(done.checkpoints, tmp_path / "checkpoints")
     *_, before, last = sorted(series.iterdir(), key=lambda p: int(p.name.split("-")[1]))
     assert room._last_whole(series) == str(last)
+    assert not list(series.glob("*/training_args.bin"))  # a pickle that nothing reads
     (last / name).write_bytes((last / name).read_bytes()[::-1])
     assert room._last_whole(series) == str(before) and not last.exists()
     assert str(last / name) in caplog.text and "trained again" in caplog.text

@@ -37,7 +37,7 @@ from xlens.tasks.xmrc import (
 from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.errors import gibberish, identify, script_share
 from xlens.tasks.xmrc.replies import first_line
-from xlens.tasks.xmrc.scores import setting_of
+from xlens.tasks.xmrc.tables import setting_of
 
 SHORT = ReadingTemplate("", "", "Q:", "A:")
 

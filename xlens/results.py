@@ -223,7 +223,7 @@ def load(path: str | Path, *, verify: bool = True) -> Result:
         name, module = str(said["type"]), str(said.get("module", ""))
     except FileNotFoundError:
         return Result.load(path)  # which says what was expected
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise files.damaged(header, "it can't be read", _AGAIN) from None
     # Of a file one doesn't import what it likes: only what is ours.
     if module.split(".")[0] == __package__:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ LOOKED += ["--kinds", "readable", "patch_last_question", "patch_last_context"]
 FACTS = ["--languages", "en", "de", "--relations", "capital", "continent", "--n-items", "6"]
 FACTS += ["--shots", "1", "--n-candidates", "3", "--draws", "20"]
 LEARNED = ["--from", "de", "--languages", "en", "de", "fr", "--kinds", "next-weekday", "next-month"]
-LEARNED += ["--n-items", "8", "--n-inside", "8", "--shots", "0", "--n-pairs", "6", "--epochs", "1"]
+LEARNED += ["--n-items", "6", "--no-inside", "--shots", "0", "--n-pairs", "4", "--epochs", "1"]
 LEARNED += ["--batch", "2", "--accumulate", "1", "--learning-rate", "1e-2", "--draws", "20"]
 UNITS = ["--least-tokens", "20", "--top", "0.05", "--filter-rate", "0.6", "--n-texts", "4"]
 FITTED = ["--n-texts", "6", "--n-held", "2", "--max-tokens", "10", "--skip", "2", "--rotation", "2"]
@@ -178,8 +179,6 @@ def left(place: Path) -> dict[str, bytes]:
 def _settled(path: Path) -> bytes:
     """What is in a file, less how long a training took."""
     found = path.read_bytes()
-    if path.name != "result.json" or b'"seconds"' not in found:
-        return found
-    fields = json.loads(found)
-    del fields["provenance"]["training"]["seconds"], fields["sha256"]
-    return json.dumps(fields).encode()
+    if path.name == "result.json" and b'"seconds"' in found:  # its digest, too, is another
+        return re.sub(rb'"(seconds|sha256)": [^,\n]*', b"", found)
+    return found

@@ -1,5 +1,8 @@
 """Nonsense over functions, files and options, as the table of faults has it."""
 
+import gzip
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,10 @@ import commands
 import pytest
 
 import xlens
+from xlens.lens.yardstick import read_lens_items
 from xlens.studies import Loading, find_studies
+from xlens.tasks.running_text import read_texts
+from xlens.tasks.words import read_words
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 STEERED = {"languages": ("en", "de"), "n_estimate": 6, "n_dev": 3, "n_test": 3}
@@ -57,3 +63,37 @@ def test_what_a_model_lacks_is_refused_before_it_is_loaded_or_runs(
     monkeypatch.setattr(find_studies()[command], "steps", lambda *_: pytest.fail("it runs"))
     with pytest.raises(ValueError, match=message):
         xlens.run(find_studies()[command](**given), model)
+
+
+TEXT = "Der Hund schläft.\n" * 90
+ROWS = '{"text": "Der Hund schläft."}\n' * 90
+READERS = {
+    "text": lambda path: read_texts([f"de={path}"]),
+    "words": lambda path: read_words(str(path)),
+    "yardstick": read_lens_items,
+    "result": lambda path: xlens.load_result(path.parent),
+}
+
+
+@pytest.mark.parametrize(
+    ("reader", "name", "content"),
+    [
+        ("text", "a.txt", TEXT.encode("latin-1")),
+        ("text", "a.jsonl", (ROWS + '{"text": "Der').encode()),
+        ("text", "a.jsonl", (ROWS + '{"txt": "Der"}').encode()),
+        ("text", "a.jsonl", (ROWS + '{"text": 3}').encode()),
+        ("text", "a.txt.gz", gzip.compress(os.urandom(999).hex().encode())[:-40]),
+        ("text", "a.parquet", b"PAR1 and nothing else PAR1"),
+        ("words", "a.jsonl", b"{}"),
+        ("yardstick", "a.json", b"[" * 100_000),
+        ("yardstick", "a.json", b'{"items": [3]}'),
+        ("result", "result.json", b"[" * 100_000),
+    ],
+)
+def test_what_a_damaged_file_still_holds_is_not_taken_for_it(
+    reader: str, name: str, content: bytes, tmp_path: Path
+):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(name)):
+        READERS[reader](path)

@@ -76,7 +76,7 @@ def read_lens_items(path: str | Path) -> LensItems:
             (str(x["name"]), str(x["prompt"]), tuple(map(str, x["intermediates"])))
             for x in said["items"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ValueError(
             f"{str(path)!r} holds no items for lenses: expected an object with `items`, each with "
             f"name, prompt and intermediates ({type(problem).__name__}: {problem})."

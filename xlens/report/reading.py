@@ -33,7 +33,7 @@ from xlens.studies.reading import BOARD, ORACLE, PARTS, STEADY, SUMMARIES
 from xlens.studies.steps.leaderboard import RULE, Leaderboard
 from xlens.studies.steps.reading_summary import OracleSummary, answer_table
 from xlens.tasks.xmrc import ReadingResult
-from xlens.tasks.xmrc.scores import SETTINGS
+from xlens.tasks.xmrc.tables import SETTINGS
 from xlens.wording import number_of
 
 TABLE = "predictions.csv"

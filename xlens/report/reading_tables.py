@@ -15,7 +15,7 @@ from xlens.studies.reading import ORACLE, SUMMARIES
 from xlens.studies.steps.leaderboard import Leaderboard
 from xlens.studies.steps.reading_summary import OracleSummary, ReadingSummary
 from xlens.tasks.xmrc import ReadingResult
-from xlens.tasks.xmrc.scores import SETTINGS
+from xlens.tasks.xmrc.tables import SETTINGS
 from xlens.wording import number_of, percent, range_of
 
 HEAD = ("text", "question", "answer", "n", "exact match", "F1", "F1 by chance")

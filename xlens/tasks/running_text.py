@@ -29,7 +29,8 @@ def read_texts(sources: Sequence[str], *, field: str = "text", most: int = 20_00
         most: Documents that are read of each file, from its beginning.
 
     Raises:
-        ValueError: no such file, an unknown tag or field, no tag, or no text in a file.
+        ValueError: no such file, an unknown tag or field, no tag, no text in a file, or something
+            in it that can't be read.
     """
     found: list[Prompt] = []
     for source in sources:
@@ -106,8 +107,14 @@ def _tag_in(name: str) -> str:
 def _documents(path: Path, how: Reading, most: int) -> Iterator[str]:
     n = 0
     for block in blocks(path, how):
-        for line in documents(path, block, how).lines.split(b"\n"):
-            if text := line.decode("utf-8", "replace").strip():
+        found = documents(path, block, how)
+        for problem in found.problems:
+            raise ValueError(
+                f"{str(path)!r}: {problem.n:,} {problem.kind} ({problem.what}). What is left of a "
+                "damaged file is another text: mend it, or take those lines out."
+            )
+        for line in found.lines.split(b"\n"):
+            if text := line.decode().strip():
                 yield text
                 n += 1
                 if n == most:

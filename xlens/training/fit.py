@@ -259,7 +259,8 @@ def _sealing() -> Any:
     class Sealing(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / "README.md").unlink(missing_ok=True)
+            for name in ("README.md", "training_args.bin"):  # a pickle, with a path of this machine
+                (folder / name).unlink(missing_ok=True)
             # Named last, so that a checkpoint with its digests is whole.
             for path in folder.iterdir():
                 files.sync(path)

@@ -15,7 +15,7 @@ from xlens.studies.reading import ReadingStudy
 from xlens.studies.study import Parts
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.tasks.xmrc.answers import KEY
-from xlens.tasks.xmrc.scores import SETTINGS
+from xlens.tasks.xmrc.tables import SETTINGS
 
 RULE = (
     "Models are a pair, base and post-trained, where they are named so, or where the names differ "

@@ -167,6 +167,11 @@ def _columns(
                     "column, or say which columns to read: languages={'French word': 'fr', ...}; "
                     "for a file without a row of column names languages=['en', 'fr']."
                 ) from error
+    if not columns:
+        raise ValueError(
+            f"{file.name!r} has no column with words: give it one for each language, called by its "
+            "tag (en, pt-BR)."
+        )
     standardize_all(columns.values())
     return {name: standardize(tag) for name, tag in columns.items()}
 
