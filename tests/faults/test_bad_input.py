@@ -12,6 +12,7 @@ import pytest
 
 import xlens
 from xlens.lens.yardstick import read_lens_items
+from xlens.results import load as load_any
 from xlens.studies import Loading, find_studies
 from xlens.tasks.running_text import read_texts
 from xlens.tasks.words import read_words
@@ -71,7 +72,7 @@ READERS = {
     "text": lambda path: read_texts([f"de={path}"]),
     "words": lambda path: read_words(str(path)),
     "yardstick": read_lens_items,
-    "result": lambda path: xlens.load_result(path.parent),
+    "result": lambda path: load_any(path.parent),
 }
 
 
