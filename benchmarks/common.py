@@ -217,13 +217,18 @@ def settings(description: str | None, *, rounds: int) -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.rounds = min(args.rounds, 2)
-    torch.set_num_threads(args.threads)
+    quiet(args.threads)
+    return args
+
+
+def quiet(threads: int) -> None:
+    """So many threads of torch, and no advice of the peers."""
+    torch.set_num_threads(threads)
     with suppress(RuntimeError):
         torch.set_num_interop_threads(1)
     transformers_logging.set_verbosity_error()
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformer_lens|nnsight")
-    return args
 
 
 @contextmanager

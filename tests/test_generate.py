@@ -3,11 +3,13 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import kit
 import pytest
 import test_interventions as reference
 import torch
+from transformers.cache_utils import DynamicLayer
 
 import tiny
 import xlens
@@ -15,6 +17,7 @@ from xlens import Prompt, Prompts, harvest
 from xlens.engine import decode, plan
 from xlens.engine.generate import Generations, generate
 from xlens.engine.interventions import add, intervene, patch, project_out
+from xlens.engine.roomy import roomy
 from xlens.engine.trust import shares_prefixes
 
 # The package has a function of the same name.
@@ -114,14 +117,14 @@ def test_what_is_shared_runs_once_and_what_is_done_leaves(monkeypatch):
     model, _ = scripted("abcdefghijklmnopqrstuvwxyz" * 4)
     model.tokenizer.pre_tokenizer = None
     passes: list[tuple[int, int]] = []
-    real = decode.forward
+    real = decode.body
 
     def counted(model, ids, *rest):
         passes.append(tuple(ids.shape))
         return real(model, ids, *rest)
 
-    monkeypatch.setattr(decode, "forward", counted)
-    monkeypatch.setattr("xlens.engine.forward.forward", counted)
+    monkeypatch.setattr(decode, "body", counted)
+    monkeypatch.setattr("xlens.engine.forward.body", counted)
     shares_prefixes(model)
     passes.clear()
     long = "abcdefgh" * 9
@@ -136,6 +139,36 @@ def test_what_is_shared_runs_once_and_what_is_done_leaves(monkeypatch):
     assert passes[0][0] == 1 and passes[0][1] > min(n) - 4  # the beginning, once
     assert passes[1][0] == 4 and passes[1][1] < 6  # the ends; the twin is one of them
     assert passes[2:] == [(3, 1)] * (NEW - 1)
+
+
+@pytest.mark.parametrize("leaving", [1, 10**6])
+def test_it_makes_no_difference_when_what_is_done_leaves(leaving, family_dir, monkeypatch):
+    """1: when all are done. A million: as soon as one is."""
+    model = kit.model(family_dir("gemma2"))
+    full = run(model, prompts(), max_new_tokens=12).table
+    ends = {(p.id, p.language): full["text"][n][n % 8 : n % 8 + 1] for n, p in enumerate(prompts())}
+    stop = {key: [end] if end.isascii() and end else [] for key, end in ends.items()}
+    wanted = run(model, prompts(), stop=stop, max_new_tokens=12).table
+    assert wanted["n_tokens"].nunique() > 2
+    monkeypatch.setattr(decode, "LEAVING", leaving)
+    assert run(model, prompts(), stop=stop, max_new_tokens=12).table.equals(wanted)
+
+
+def test_keys_and_values_stay_where_they_are():
+    first, more = torch.randn(2, 3, 2, 5, 4), torch.randn(6, 2, 3, 2, 1, 4)
+    grown = DynamicLayer()
+    grown.update(first[0], first[1])
+    layer = roomy(grown, 6)
+    places = layer.keys.data_ptr(), layer.values.data_ptr()
+    for n, (keys, values) in enumerate(more):
+        held = layer.update(keys, values)
+        for got, wanted in zip(held, grown.update(keys, values), strict=True):
+            assert torch.equal(got, wanted)
+        assert layer.get_seq_length() == 6 + n
+        assert (layer.keys.data_ptr(), layer.values.data_ptr()) == places
+    for each in (layer, grown):
+        each.batch_select_indices(torch.tensor([2, 0]))
+    assert torch.equal(layer.keys, grown.keys) and torch.equal(layer.values, grown.values)
 
 
 def test_own_settings_of_the_model_play_no_part(family_dir):
@@ -403,16 +436,17 @@ def test_the_models_own_generate_under_intervene(family_dir):
 
 def failing(monkeypatch, at: set[int]):
     """The passes whose number is in `at` run out of memory."""
-    real, n = decode.forward, 0
+    n = 0
 
-    def sometimes(*args):
+    def sometimes(real, *args):
         nonlocal n
         n += 1
         if n in at:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return real(*args)
 
-    monkeypatch.setattr(decode, "forward", sometimes)
+    for pass_ in ("forward", "body"):  # of prompts, and of a step
+        monkeypatch.setattr(decode, pass_, partial(sometimes, getattr(decode, pass_)))
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda **_: None)  # slow
 
 

@@ -7,6 +7,7 @@ from xlens.engine.forward import Watch, run_batch
 from xlens.engine.halving import Note, until_done
 from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import labels
+from xlens.engine.room import kv_places
 from xlens.models import HookedModel
 from xlens.models.sites import Point
 
@@ -64,7 +65,9 @@ def run_all(
 
     def attempt(left: Sequence[int], budget: int, note: Note) -> Generator[Sequence[int]]:
         apart = labels(model, [len(sequences[i]) for i in left])
-        batches = plan([codes[i] for i in left], budget, share=share, apart=apart)
+        places = kv_places(model, budget)
+        asked = [codes[i] for i in left]
+        batches = plan(asked, budget, share=share, apart=apart, places=places)
         for planned in chain.from_iterable(b.pieces(longest or len(b.passes)) for b in batches):
             batch = planned.renumbered(left)
             if skip(batch):

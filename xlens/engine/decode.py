@@ -2,7 +2,8 @@
 
 Prompts run as everywhere in the core, padded on the right and after their shared prefix. Then
 keys and values are moved to the right edge, once, and decoding appends to them: real tokens stand
-side by side, so sliding windows and ALiBi see what they would see alone. Finished sequences leave.
+side by side, so sliding windows and ALiBi see what they would see alone. They have room for what
+follows: a step writes its own and copies nothing. Finished sequences leave when they are many.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from xlens.engine.forward import (
+    body,
     forward,
     padded,
     prefix_pass,
@@ -23,12 +25,15 @@ from xlens.engine.forward import (
 )
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Edits
-from xlens.engine.plan import KV_BUDGETS, Batch, Tokens, plan
+from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import fresh, labels
+from xlens.engine.room import kv_places
+from xlens.engine.roomy import roomy
 from xlens.models import HookedModel, Readout
-from xlens.models.sites import Keep, Point
+from xlens.models.sites import Keep, Point, visiting
 
 VOCAB_TILE = 16_384
+LEAVING = 8  # sequences that are done leave when they are one in so many
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def decode(job: Job, budget: int) -> Generator[list[int]]:
     Args:
         job: What and how.
         budget: Most tokens in a pass over prompts; keys and values of all sequences that go on
-            side by side take at most `KV_BUDGETS` times as many places.
+            side by side take at most as many places as `kv_places` says.
 
     Yields:
         Sequences that are done.
@@ -131,8 +136,8 @@ def decode(job: Job, budget: int) -> Generator[list[int]]:
     # The last token stands alone: every sequence has something left to run after its prefix.
     ends = [(*codes[:-1], 2**50 + i) for i, codes in enumerate(job.codes)]
     waiting: list[_Rows] = []
-    limit = KV_BUDGETS * budget
-    for batch in plan(ends, budget):
+    limit = kv_places(job.model, budget)
+    for batch in plan(ends, budget, places=limit):
         shared = DynamicCache()
         if batch.prefix_tokens:
 
@@ -299,30 +304,45 @@ def _places(pieces: Sequence[_Rows], room: int) -> int:
 
 def _to_the_end(job: Job, waiting: list[_Rows]) -> list[int]:
     """Decode what waits, side by side, until every sequence is done; nothing waits then."""
-    rows = _joined(waiting)
+    rows = _joined(waiting, job.room)
     members = rows.members  # all of them
     waiting.clear()
-    while True:
-        tokens = greedy(job.model.readout, rows.states).tolist()
-        going = [b for b, i in enumerate(rows.members) if job.take(i, tokens[b])]
-        if not going:
-            return members
-        _keep(rows, going)
-        _step(job, rows, [tokens[b] for b in going])
+    going = list(range(len(members)))
+    readers: list[_Reader] = []
+
+    def read(point: Point, resid: Tensor) -> Tensor | None:
+        return readers[-1](point, resid)
+
+    # Hooked once: what lies above the last point is no more than a norm.
+    with visiting(job.model, job.points, read, stop=False):
+        while True:
+            tokens = greedy(job.model.readout, rows.states).tolist()
+            going = [b for b in going if job.take(rows.members[b], tokens[b])]
+            if not going:
+                return members
+            # To leave costs a copy of all keys and values, to stay a row of each step.
+            if LEAVING * (len(rows.members) - len(going)) >= len(rows.members):
+                tokens = [tokens[b] for b in going]
+                _keep(rows, going)
+                going = list(range(len(going)))
+            _step(job, rows, tokens, readers)
 
 
-def _joined(pieces: Sequence[_Rows]) -> _Rows:
-    """Pieces as one, padded on the left."""
+def _joined(pieces: Sequence[_Rows], room: int) -> _Rows:
+    """Pieces as one, padded on the left, with room for what follows."""
+    from transformers.cache_utils import DynamicLayer
+
     width = max(p.mask.shape[1] for p in pieces)
-    if len(pieces) == 1:
-        return pieces[0]
     cache = pieces[0].cache
     for n, layer in enumerate(cache.layers):
-        if layer.is_initialized:
-            for name in ("keys", "values"):
-                parts = [getattr(p.cache.layers[n], name) for p in pieces]
-                parts = [pad(part, (0, 0, width - part.shape[2], 0)) for part in parts]
-                setattr(layer, name, torch.cat(parts))
+        if not layer.is_initialized:
+            continue
+        for name in ("keys", "values") if len(pieces) > 1 else ():
+            parts = [getattr(p.cache.layers[n], name) for p in pieces]
+            parts = [pad(part, (0, 0, width - part.shape[2], 0)) for part in parts]
+            setattr(layer, name, torch.cat(parts))
+        if type(layer) is DynamicLayer:
+            cache.layers[n] = roomy(layer, room)
     return _Rows(
         [i for p in pieces for i in p.members],
         torch.cat([p.states for p in pieces]),
@@ -342,12 +362,13 @@ def _keep(rows: _Rows, some: list[int]) -> None:
     rows.positions, rows.mask = rows.positions[index], rows.mask[index]
 
 
-def _step(job: Job, rows: _Rows, tokens: list[int]) -> None:
-    """One more token each."""
+def _step(job: Job, rows: _Rows, tokens: list[int], readers: list["_Reader"]) -> None:
+    """One more token each; of sequences that are done, any."""
     at = rows.positions.tolist()
     seats = Seats(1, {i: (b, at[b], 1, 0) for b, i in enumerate(rows.members)})
-    read = _Reader(job, seats, job.owners)
-    ids, positions = torch.tensor(tokens).unsqueeze(1), rows.positions.unsqueeze(1)
+    readers[:] = [_Reader(job, seats, job.owners)]
+    # -1 stands for a state that isn't finite, of a sequence that is done.
+    ids = torch.tensor(tokens).clamp_min(0).unsqueeze(1)
     rows.mask = pad(rows.mask, (0, 1), value=1)
-    forward(job.model, ids, rows.mask, positions, job.points, read, rows.cache)
-    rows.states, rows.positions = read.states, rows.positions + 1
+    body(job.model, ids, rows.mask, rows.positions.unsqueeze(1), rows.cache)
+    rows.states, rows.positions = readers[0].states, rows.positions + 1

@@ -7,12 +7,13 @@ count places and not positions, see what they would see alone.
 """
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlens.engine.gather import Seats
 from xlens.engine.plan import Batch, Tokens
@@ -151,11 +152,22 @@ def forward(
     cache: Any = None,
 ) -> None:
     """One pass through the model's body as far as the deepest of `layers`, with `keep` at each."""
+    with visiting(model, layers, keep):
+        body(model, ids, mask, positions, cache)
+
+
+def body(model: HookedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> None:
+    """One pass through the model's body, whatever is hooked there."""
     inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask}
-    if "position_ids" in inspect.signature(model.body.forward).parameters:
+    if takes_positions(type(model.body)):
         inputs["position_ids"] = positions
     moved: Mapping[str, Any] = {
         name: tensor.to(model.device, non_blocking=True) for name, tensor in inputs.items()
     }
-    with visiting(model, layers, keep):
-        model.body(**moved, past_key_values=cache, use_cache=cache is not None)
+    model.body(**moved, past_key_values=cache, use_cache=cache is not None)
+
+
+@functools.cache
+def takes_positions(body: type[nn.Module]) -> bool:
+    """Whether a model's body is told where its tokens stand; looked up once, not at each pass."""
+    return "position_ids" in inspect.signature(body.forward).parameters

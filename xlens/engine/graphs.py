@@ -1,6 +1,5 @@
 """Passes that gradients go back through: what all of them have in common."""
 
-import inspect
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlens.engine.forward import takes_positions
 from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import labels
 from xlens.models import HookedModel
@@ -37,7 +37,7 @@ def body_pass(
     for row, sequence in zip(ids, sequences, strict=True):
         row[: len(sequence)] = torch.tensor(sequence)
     inputs: dict[str, Any] = {"input_ids": ids.to(model.device)}
-    if "position_ids" in inspect.signature(model.body.forward).parameters:
+    if takes_positions(type(model.body)):
         at = torch.arange(first, first + width).expand(ids.shape)
         inputs["position_ids"] = at.to(model.device)
     model.body(**inputs, past_key_values=cache, use_cache=cache is not None)

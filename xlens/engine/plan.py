@@ -100,6 +100,7 @@ def plan(
     *,
     share: bool = True,
     apart: Sequence[int] | None = None,
+    places: int | None = None,
 ) -> list[Batch]:
     """Put sequences into batches, longest first, within `token_budget` tokens a pass.
 
@@ -112,16 +113,19 @@ def plan(
         share: Whether common prefixes run once.
         apart: A label for each sequence: only those of one label run together, and only those of
             label 0 share prefixes. None: all may.
+        places: Most token places whose keys and values a pass holds after shared prefixes; None:
+            `KV_BUDGETS` budgets.
 
     Raises:
         ValueError: a budget below 1, or a sequence without tokens.
     """
     if apart is not None:
-        return _apart(sequences, token_budget, share, apart)
+        return _apart(sequences, token_budget, share, apart, places)
     if token_budget < 1:
         raise ValueError(f"token_budget is {token_budget}; it must be at least 1 token.")
     if not all(sequences):
         raise ValueError("Every prompt must have at least one token.")
+    most = KV_BUDGETS * token_budget if places is None else places
     groups = shared_prefixes(sequences) if share else []
     grouped = {m for group in groups for m in group.members}
     alone = [i for i in range(len(sequences)) if i not in grouped]
@@ -131,21 +135,26 @@ def plan(
     taken: list[Group] = []
     for group in groups:
         if taken and (len(taken) + 1) * taken[0].prefix > token_budget:
-            batches.append(_shared(taken, lengths, token_budget))
+            batches.append(_shared(taken, lengths, token_budget, most))
             taken = []
         taken.append(group)
     if taken:
-        batches.append(_shared(taken, lengths, token_budget))
+        batches.append(_shared(taken, lengths, token_budget, most))
     return sorted(batches, key=lambda b: -b.padded_tokens)
 
 
 def _apart(
-    sequences: Sequence[Tokens], token_budget: int, share: bool, labels: Sequence[int]
+    sequences: Sequence[Tokens],
+    token_budget: int,
+    share: bool,
+    labels: Sequence[int],
+    places: int | None,
 ) -> list[Batch]:
     batches: list[Batch] = []
     for label in sorted(set(labels)):
         mine = [i for i, own in enumerate(labels) if own == label]
-        some = plan([sequences[i] for i in mine], token_budget, share=share and label == 0)
+        shared = share and label == 0
+        some = plan([sequences[i] for i in mine], token_budget, share=shared, places=places)
         batches.extend(batch.renumbered(mine) for batch in some)
     return sorted(batches, key=lambda b: -b.padded_tokens)
 
@@ -188,15 +197,18 @@ def _common(a: Tokens, b: Tokens) -> int:
 
 
 def _rows(
-    members: Sequence[int], lengths: Sequence[int], budget: int, ahead: int = 0
+    members: Sequence[int], lengths: Sequence[int], budget: int, ahead: int = 0, places: int = 0
 ) -> list[tuple[int, ...]]:
-    """Cut into passes by length, longest first; `ahead` tokens of prefix stand before each."""
+    """Cut into passes by length, longest first; `ahead` tokens of prefix stand before each row.
+
+    Keys and values of prefixes and rows take at most `places`.
+    """
     passes: list[tuple[int, ...]] = []
     current: list[int] = []
     for i in sorted(members, key=lambda i: (-lengths[i], i)):
         rows = len(current) + 1
         longest = lengths[current[0]] if current else lengths[i]
-        crowded = ahead and rows * (ahead + longest) > KV_BUDGETS * budget
+        crowded = ahead and rows * (ahead + longest) > places
         if current and (rows * longest > budget or crowded):
             passes.append(tuple(current))
             current = []
@@ -211,10 +223,10 @@ def _whole(rows: tuple[int, ...], lengths: Sequence[int]) -> Batch:
     return Batch(groups, (rows,), 0, (len(rows) * lengths[rows[0]],))
 
 
-def _shared(groups: Sequence[Group], lengths: Sequence[int], budget: int) -> Batch:
+def _shared(groups: Sequence[Group], lengths: Sequence[int], budget: int, places: int) -> Batch:
     rest = {m: lengths[m] - g.prefix for g in groups for m in g.members}
     going_on = [m for m, n in rest.items() if n > 0]
     after = [rest.get(i, 0) for i in range(len(lengths))]
-    passes = tuple(_rows(going_on, after, budget, ahead=groups[0].prefix))
+    passes = tuple(_rows(going_on, after, budget, ahead=groups[0].prefix, places=places))
     sizes = tuple(len(p) * after[p[0]] for p in passes)
     return Batch(tuple(groups), passes, len(groups) * groups[0].prefix, sizes)

@@ -23,6 +23,7 @@ from xlens.engine.gather import layout
 from xlens.engine.harvest import HarvestRequest
 from xlens.engine.interventions import Edits, Interventions, check, spans
 from xlens.engine.request import Execution, Shard, Subject
+from xlens.engine.room import kv_bytes
 from xlens.engine.score import SLOT, Offered, ScoreRequest, Scores, sums
 from xlens.engine.states import prepare, prompt_table, states
 from xlens.engine.stored import answered, made_by
@@ -369,13 +370,15 @@ def _bounds(
     edits: Mapping[str, Edits],
     points: Sequence[Point],
 ) -> list[int]:
-    """Prompts in chunks whose kept stream takes about `TRUNK_BYTES`, shared beginnings or not.
+    """Prompts in chunks whose kept stream and beginnings take about `TRUNK_BYTES`.
 
     And that have about `TRUNK_TOKENS`: a chunk's variants are kept when they are done.
     """
     held = len({start(e, points) for e in edits.values()})
     bounds, n = [0], 0
-    most = min(TRUNK_TOKENS, TRUNK_BYTES / (held * model.d_model * model.dtype.itemsize))
+    # Keys and values of shared beginnings are kept beside the stream: at most those of all tokens.
+    each = held * model.d_model * model.dtype.itemsize + kv_bytes(model)
+    most = min(TRUNK_TOKENS, TRUNK_BYTES / each)
     for owner, length in zip(owners, lengths, strict=True):
         if n > most and owner > bounds[-1]:
             bounds.append(owner)
