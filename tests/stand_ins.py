@@ -1,0 +1,174 @@
+"""What stands in, where pages name models, files and servers that the tests don't have.
+
+The one list: a name that a page uses, and what it means in the tests. Everything else on a page is
+what a reader types.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+from unittest.mock import patch
+
+import endpoint
+import readings
+import test_corpus_index as index
+import tiny_gguf
+
+import tiny
+import xlens
+
+SKIPPED: dict[tuple[str, int], str] = {
+    ("docs/lens.md", 0): "reads the run of the `xlens fit-lens` above it, which takes minutes",
+}
+"""Blocks that can't run here, by page and number, and why; at most one in twenty."""
+ON_A_HUB = (
+    *("gemma-3-270m", "google/gemma-3-270m", "google/gemma-3-1b-pt", "org/base"),
+    "path/to/post-trained",
+)
+FEW_LAYERS = ("docs/phases.md", "docs/subspace.md", "docs/process.md", "docs/xmrc.md")
+"""Where every layer takes its time."""
+ADAPTERS = ("path/to/lora", "org/lora")
+CITIES = ("Rom", "Oslo", "Lima", "Bonn", "Kiew", "Bern")
+FACTS = "id\trelation\tlanguage\tsubject\tobject\n1\tcapital\ten\tFrance\tParis\n"
+
+
+@cache
+def folder(n_layer: int = 18) -> Path:
+    """The model that any hub's is: as many layers and heads as Gemma 3 270M, and tiny."""
+    return tiny.make("gpt2", Path(mkdtemp()) / "tiny", n_positions=1024, n_layer=n_layer)
+
+
+def files(at: Path) -> None:
+    """What the pages read, in the folder where they run."""
+    rows: list[dict[str, Any]] = []
+    for n, city in enumerate(CITIES):
+        for tag, start, asked in (
+            ("en", f"The king lives in {city}.", "Where is the king?"),
+            ("de", f"Der König wohnt in {city}.", "Wo ist der König?"),
+        ):
+            spans = {
+                "context": [0, len(start)],
+                "question": [len(start) + 1, len(start + asked) + 1],
+            }
+            text = f"{start} {asked} =>"
+            rows.append({"id": str(n), "language": tag, "text": text, "spans": spans})
+    lines(at / "prompts.jsonl", rows)
+    lines(at / "corpus" / "en.jsonl", [{"text": "Paris is the capital of France."}])
+    (at / "facts.tsv").write_text(FACTS, encoding="utf-8")
+    for tag, code in zip(readings.LANGUAGES, ("en", "de", "ru", "zh"), strict=True):
+        write_json(at / "xquad" / f"xquad.{code}.json", readings.squad(tag))
+        write_json(at / "data" / "xquad" / f"xquad.{code}.json", readings.squad(tag))
+    for tag in ("it", "zh"):
+        lines(at / "xcopa" / "data" / tag / f"test.{tag}.jsonl", xcopa(tag))
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(said), encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def xcopa(tag: str) -> list[dict[str, Any]]:
+    return [
+        {"premise": f"{tag} p{n}.", "choice1": f"{tag} a{n}.", "choice2": f"{tag} b{n}.",
+         "question": ("cause", "effect")[n % 2], "label": n % 2, "idx": n, "changed": False}
+        for n in range(4)
+    ]  # fmt: skip
+
+
+def from_the_hub(name: str, config: str, **_: Any) -> list[dict[str, Any]]:
+    """Rows of the two data sets that pages download."""
+    if "belebele" in name:
+        return [
+            {"link": f"l{n}", "question_number": 1, "flores_passage": f"{config} text {n}.",
+             "question": f"{config} question {n}?", "correct_answer_num": "1",
+             **{f"mc_answer{k}": f"{config} {n} {k}" for k in range(1, 5)}}
+            for n in range(4)
+        ]  # fmt: skip
+    tag = {"zh": "zh-Hans"}.get(config[-2:], config[-2:])
+    return [
+        {**q, "title": part["title"], "context": text["context"],
+         "answers": {key: [a[key] for a in q["answers"]] for key in ("text", "answer_start")}}
+        for part in readings.squad(tag)["data"] for text in part["paragraphs"] for q in text["qas"]
+    ]  # fmt: skip
+
+
+def names(page: str, at: Path) -> dict[str, Any]:
+    """Objects that a page says the reader has."""
+    if page != "docs/models.md":
+        return {}
+    import test_adapters as adapters
+    from transformers import AutoModelForCausalLM
+
+    tiny.make("gpt2", at / "path" / "to" / "checkpoint")
+    tiny_gguf.make(at / "model.gguf")
+    for place in ADAPTERS:
+        base = AutoModelForCausalLM.from_pretrained(folder())
+        wrapped = adapters.trained(base, at / place, family="gpt2", target_modules=["c_attn"])
+    hf_model, tokenizer = tiny.model("gpt2"), tiny.tokenizer("gpt2")
+    model = xlens.load(hf_model, tokenizer)
+    return {"hf_model": hf_model, "tokenizer": tokenizer, "peft_model": wrapped, "model": model}
+
+
+@dataclass
+class Stage:
+    """What a page runs on.
+
+    Attributes:
+        shown: Figures that it has shown.
+        addresses: Of servers that it names, and of those that stand in for them.
+    """
+
+    shown: list[Any]
+    addresses: dict[str, str]
+
+    def code(self, text: str) -> str:
+        for named, here in self.addresses.items():
+            text = text.replace(named, here)
+        return text
+
+
+@contextmanager
+def standing_in(page: str, at: Path) -> Iterator["Stage"]:
+    """Names mean what they mean here, and `at` is where the page runs."""
+    import plotly.graph_objects as go
+
+    import xlens.corpus
+    import xlens.tasks.choices.readers as choices
+    import xlens.tasks.xmrc.readers as reading
+    from xlens.corpus import InfiniGram
+
+    shown: list[Any] = []
+    load = xlens.load
+
+    def loaded(source: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(source, str) and source in ON_A_HUB:
+            source = folder(3) if page in FEW_LAYERS else folder()
+        return load(source, *args, **options)
+
+    def hub() -> Any:
+        return from_the_hub, lambda name, **_: ["eng_Latn", "deu_Latn", "swh_Latn", "zho_Hans"]
+
+    files(at)
+    with (
+        endpoint.serving(endpoint.Endpoint(endpoint.echo)) as chat,
+        index.serving(lambda pair, before: (200, {}, 7)) as counts,
+        patch.object(xlens, "load", loaded, create=True),
+        patch.object(go.Figure, "show", lambda figure: shown.append(figure)),
+        patch.object(choices, "open_hub", hub),
+        patch.object(reading, "open_hub", hub),
+        patch.object(xlens.corpus, "InfiniGram", partial(InfiniGram, url=counts.url)),
+        patch.dict("os.environ", {"EXAMPLE_API_KEY": "of nobody"}),
+        chdir(at),
+    ):
+        yield Stage(shown, {"http://localhost:8000/v1": chat.url})

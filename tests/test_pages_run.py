@@ -1,0 +1,27 @@
+"""Every Python block of README and docs runs, top to bottom, each page in one namespace."""
+
+from typing import Any
+
+import pytest
+from stand_ins import SKIPPED, names, standing_in
+from test_docs import PYTHON
+
+PAGES = {
+    page: [b for b in PYTHON if b.page == page] for page in dict.fromkeys(b.page for b in PYTHON)
+}
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
+
+
+def test_hardly_any_is_left_out():
+    assert len(SKIPPED) <= len(PYTHON) / 20 and all(SKIPPED.values())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run_as_shown(page, tmp_path):
+    known: dict[str, Any] = {"__name__": "page"}
+    with standing_in(page, tmp_path) as stage:
+        known |= names(page, tmp_path)
+        for number, block in enumerate(PAGES[page]):
+            if (page, number) not in SKIPPED:
+                exec(compile(stage.code(block.text), f"{page}, block {number}", "exec"), known)
+    assert all(figure.data for figure in stage.shown)
