@@ -43,8 +43,8 @@ def folder(n_layer: int = 18) -> Path:
     return tiny.make("gpt2", Path(mkdtemp()) / "tiny", n_positions=1024, n_layer=n_layer)
 
 
-def files(at: Path) -> None:
-    """What the pages read, in the folder where they run."""
+def files(page: str, at: Path) -> None:
+    """What a page reads, in the folder where it runs."""
     rows: list[dict[str, Any]] = []
     for n, city in enumerate(CITIES):
         for tag, start, asked in (
@@ -61,8 +61,17 @@ def files(at: Path) -> None:
     lines(at / "corpus" / "en.jsonl", [{"text": "Paris is the capital of France."}])
     (at / "facts.tsv").write_text(FACTS, encoding="utf-8")
     for tag, code in zip(readings.LANGUAGES, ("en", "de", "ru", "zh"), strict=True):
-        write_json(at / "xquad" / f"xquad.{code}.json", readings.squad(tag))
-        write_json(at / "data" / "xquad" / f"xquad.{code}.json", readings.squad(tag))
+        told = squad(tag, 10 if page == "docs/xmrc.md" else 1)
+        write_json(at / "xquad" / f"xquad.{code}.json", told)
+        write_json(at / "data" / "xquad" / f"xquad.{code}.json", told)
+    for tag, code in (("en", "en"), ("de", "de"), ("zh-Hans", "zh")):
+        name = f"test-context-{code}-question-{code}.json"
+        write_json(at / "MLQA_V1" / "test" / name, readings.squad(tag))
+    told = readings.squad("en")
+    for part in told["data"]:
+        for text in part["paragraphs"]:
+            text["qas"] = [{**q, "id": f"english-{q['id']}"} for q in text["qas"]]
+    write_json(at / "tydiqa-goldp-dev.json", told)
     for tag in ("it", "zh"):
         lines(at / "xcopa" / "data" / tag / f"test.{tag}.jsonl", xcopa(tag))
 
@@ -76,6 +85,24 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def squad(tag: str, times: int) -> dict[str, Any]:
+    """The tests' reading set, told several times with another number before it."""
+    data = []
+    for n in range(times):
+        for part in readings.squad(tag)["data"]:
+            told = {"title": f"{part['title']} {n}", "paragraphs": []}
+            for text in part["paragraphs"]:
+                start = f"{n}. "
+                asked = [
+                    {**q, "id": f"{q['id']}-{n}", "answers": [
+                        {**a, "answer_start": a["answer_start"] + len(start)} for a in q["answers"]
+                    ]} for q in text["qas"]
+                ]  # fmt: skip
+                told["paragraphs"].append({"context": start + text["context"], "qas": asked})
+            data.append(told)
+    return {"version": "1.1", "data": data}
 
 
 def xcopa(tag: str) -> list[dict[str, Any]]:
@@ -156,10 +183,15 @@ def standing_in(page: str, at: Path) -> Iterator["Stage"]:
             source = folder(3) if page in FEW_LAYERS else folder()
         return load(source, *args, **options)
 
-    def hub() -> Any:
-        return from_the_hub, lambda name, **_: ["eng_Latn", "deu_Latn", "swh_Latn", "zho_Hans"]
+    def configurations(name: str, **_: Any) -> list[str]:
+        if "xquad" in name:
+            return [f"xquad.{code}" for code in ("en", "de", "ru", "zh")]
+        return ["eng_Latn", "deu_Latn", "swh_Latn", "zho_Hans"]
 
-    files(at)
+    def hub() -> Any:
+        return from_the_hub, configurations
+
+    files(page, at)
     with (
         endpoint.serving(endpoint.Endpoint(endpoint.echo)) as chat,
         index.serving(lambda pair, before: (200, {}, 7)) as counts,
