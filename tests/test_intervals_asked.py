@@ -27,6 +27,7 @@ COMMANDS = {
     "align": ["m", "--from", "de"],
     "fit-lens": ["m", "--languages", "en", "de"],
     "neurons": ["m", "--languages", "en", "de"],
+    "subspace": ["m", "--sentences", "folder"],
 }
 
 
@@ -39,7 +40,7 @@ def test_every_command_that_draws_takes_them(command):
 
 def test_every_study_has_them():
     asked = studies.find_studies()
-    assert len(asked) == 11
+    assert len(asked) == 12
     for kind in asked.values():
         assert kind(**ASKED).resampling == Resampling(**ASKED)
         for name, value, said in (

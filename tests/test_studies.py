@@ -62,6 +62,12 @@ def here(tmp_path, monkeypatch):
         for i in range(20)
         for tag in ("en", "de")
     ]
+    sentences = [
+        {"id": str(i), "language": tag, "text": f"{text['text']} {tag} {i}", "document": str(i % 9)}
+        for i, text in enumerate(texts[::2])
+        for tag in ("en", "de", "sr-Latn", "sr-Cyrl", "bs-Latn", "bs-Cyrl")
+    ]
+    Path("sentences.jsonl").write_text("\n".join(map(json.dumps, sentences)))
     Path("texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     for tag in ("en", "de"):
         mine = [text["text"] for text in texts if text["language"] == tag]
@@ -90,6 +96,8 @@ SMALL["align"] = {"source": ("de",), "questions": "cldr", "items": ("items.jsonl
 SMALL["align"] |= {"n_items": 8, "n_pairs": 4, "epochs": 1, "cutoff": 200, "inside": False}
 SMALL["neurons"] = {"text": ("en=en.txt", "de=de.txt"), "least_tokens": 10, "n_texts": 3}
 SMALL["neurons"] |= {"top": 0.1}
+SMALL["subspace"] = {"sentences": "sentences.jsonl", "layout": "tsv", "n_items": 12, "draws": 60}
+SMALL["subspace"] |= {"n_twins": 1}
 SMALL["demo"] = SMALL["lens"]
 # Another value of every field there is: a new one is to be added here.
 OTHERS = {
@@ -120,6 +128,7 @@ OTHERS = {
     "precision": "bfloat16", "save_every": 1, "question_layout": "tsv", "direction": "both",
     "n_pairs": 3, "templates": {"en": "{source} {target}"}, "held_out": 0.4, "calibrated": True,
     "runs": 2, "bound": 0.1, "inside": True, "n_inside": 8,
+    "sentences": "others.jsonl", "twins": ("words",), "n_twins": 3, "most_pairs": 2,
     "phase_languages": ("de",), "phase_layers": (1,), "relevance_rule": "gradient",
     "causal": True,
 }  # fmt: skip
@@ -147,6 +156,8 @@ SPECIAL = {
     ("lens", "source"): None,  # settled into `pairs`
     ("lens", "target"): None,
     ("process", "incomplete"): "error",
+    ("subspace", "layout"): None,  # of what is read
+    ("subspace", "pooling"): "last",
     ("lens", "task"): "repetition",
     **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "points")]),
     # of the causal test, and refused without it

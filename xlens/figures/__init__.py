@@ -27,6 +27,7 @@ from xlens.figures.phases import (
     phase_curves,
 )
 from xlens.figures.reading import error_bars, ratio_scatter, reading_bars, reading_matrix
+from xlens.figures.scripts import script_columns, script_probe_curves
 from xlens.figures.shares import language_shares_curves
 from xlens.figures.steering import languages_said, steering_effects, steering_surface
 from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
@@ -78,6 +79,8 @@ __all__ = [
     "reading_bars",
     "reading_matrix",
     "report_colors",
+    "script_columns",
+    "script_probe_curves",
     "segment_relevance",
     "stability_scatter",
     "state_curves",

@@ -20,6 +20,7 @@ POOLED = {
     "mean": "mean of all tokens",
     "mean_without_first": "mean of all tokens but the first",
     "mean_weighted": "position-weighted mean of all tokens",
+    "sentence:mean": "mean of the sentence's tokens",
 }
 _MEASURES = {
     "cka": "CKA",
@@ -27,8 +28,11 @@ _MEASURES = {
     "cosine": "cosine",
     "cosine_centred": "cosine, centred",
     "retrieval": "retrieval (share found)",
+    "retrieval_centred": "retrieval, centred (share found)",
     "mexa": "MEXA (share)",
     "mexa_centred": "MEXA, centred (share)",
+    "distance": "squared distance of means (variances)",
+    "direction": "cosine of mean differences",
     "mean_angle": "mean angle (degrees)",
     "geodesic": "geodesic distance (radians)",
     "chordal": "chordal distance",

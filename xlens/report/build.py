@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from xlens.checks import typed
-from xlens.report import alignment, choices, facts, fit_lens, lens, phases, plain, process, reading
+from xlens.report import (
+    alignment,
+    choices,
+    facts,
+    fit_lens,
+    lens,
+    phases,
+    plain,
+    process,
+    reading,
+    subspace,
+)
 from xlens.report.blocks import Section
 from xlens.results import Result
 from xlens.runs import RunDirectory
@@ -43,6 +54,7 @@ PAGES = {
     "fit-lens": Page(fit_lens.write_fit_lens_report, fit_lens.offered, fit_lens.told),
     "facts": Page(facts.write_facts_report, facts.offered, facts.told, facts.grew),
     "phases": Page(phases.write_phases_report, phases.offered, phases.told),
+    "subspace": Page(subspace.write_subspace_report, subspace.offered, subspace.told),
     "xmrc": Page(reading.write_reading_report, phases.offered, reading.told, reading.ranked),
 }
 PLAIN = Page(plain.write_plain_report)

@@ -52,6 +52,7 @@ _PUBLIC = {
     "SteeringStudy": "steering",
     "Step": "study",
     "Study": "study",
+    "SubspaceStudy": "subspace",
     "Watch": "watch",
     "Work": "work",
     "forecast": "running.forecast",

@@ -8,11 +8,13 @@ sharing a script gains, is the share of "language" that survives a change of scr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.cluster.hierarchy import leaves_list, linkage
 
 from xlens.activations import Activations
 from xlens.checks import typed
@@ -22,7 +24,7 @@ from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka
 from xlens.subspace.controls import length_terms, without
 from xlens.subspace.folds import Folds, jackknifed, products
 from xlens.subspace.pairs import LanguagePairs, language_pairs
-from xlens.subspace.relations import PUBLISHED, Pair, chosen_pairs
+from xlens.subspace.relations import PUBLISHED, Pair, Variety, chosen_pairs
 from xlens.subspace.states import Parallel, origin, parallel
 
 KERNEL, DISTANCE, DIRECTION = "cka_unbiased", "distance", "direction"
@@ -77,16 +79,34 @@ class ScriptControl(Result):
         return tuple(sorted(map(int, self.table["layer"].unique())))
 
     def similarity(self) -> LanguagePairs:
-        """Every two varieties, as the matrices take them; without intervals and controls."""
-        table = self.pairs.assign(kind="value", low=np.nan, high=np.nan, n=self.n_items)
+        """Every two published varieties, ordered by script and by what lies together.
+
+        Within a script they stand as average linkage of their CKA leaves them.
+        """
+        tags = [tag for tag in self.languages if not Variety.of(tag).twin]
+        alike = self.pairs[self.pairs["measure"] == KERNEL].groupby(["a", "b"])["mean"].mean()
+        order: list[str] = []
+        for script in dict.fromkeys(Variety.of(tag).script for tag in tags):
+            order += _together([tag for tag in tags if Variety.of(tag).script == script], alike)
+        there = self.pairs["a"].isin(tags) & self.pairs["b"].isin(tags)
+        table = self.pairs[there].assign(kind="value", low=np.nan, high=np.nan, n=self.n_items)
         return LanguagePairs(
             provenance=self.provenance,
-            table=table,
-            languages=self.languages,
+            table=table.reset_index(drop=True),
+            languages=tuple(order),
             n_items=self.n_items,
             confidence=self.confidence,
             pooling=self.pooling,
         )
+
+
+def _together(tags: list[str], alike: "pd.Series[float]") -> list[str]:
+    """Tags in the order of the leaves of a tree of them."""
+    if len(tags) < 3 or alike.empty:
+        return tags
+    away = [1 - float(alike[a, b]) for a, b in combinations(tags, 2)]
+    tree = linkage(np.nan_to_num(np.maximum(away, 0.0), nan=1.0), "average")
+    return [tags[i] for i in leaves_list(tree)]
 
 
 @typed
@@ -315,7 +335,8 @@ class _Work:
             [rows[:, [at[pair] for pair in self.related[name]]].mean(1) for name in there]
         )
         confidence = self.resampling.confidence
-        ends = zip(means[0], *jackknifed(means[0], means[1:], confidence), strict=True)
+        low, high = jackknifed(means[0], means[1:], confidence)
+        ends = zip(means[0], low, high if distance else np.minimum(high, 1.0), strict=True)
         known = {
             name: (float(m), float(a), float(b))
             for name, (m, a, b) in zip(there, ends, strict=True)

@@ -92,10 +92,16 @@ class Sentences(Parallel):
 
     @typed
     def prompts(self) -> Prompts:
-        """Every text as it is, with its document (`paragraph`) and its number of characters."""
+        """Every text as it is: one span, `sentence`; its document is its `paragraph`."""
         columns = (self.frame[name] for name in ("text", "language", "id", "document"))
         return Prompts(
-            Prompt(text, tag, id, meta={"paragraph": document, "characters": len(text)})
+            Prompt(
+                text,
+                tag,
+                id,
+                spans={"sentence": (0, len(text))},
+                meta={"paragraph": document, "characters": len(text)},
+            )
             for text, tag, id, document in zip(*columns, strict=True)
         )
 

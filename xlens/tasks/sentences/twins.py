@@ -30,6 +30,7 @@ def with_twins(
     kinds: Sequence[str] = TWINS,
     *,
     languages: Iterable[str] | None = None,
+    most: int | None = None,
     to: str = "Latn",
     seed: int = 0,
 ) -> tuple[Sentences, dict[str, str]]:
@@ -39,6 +40,7 @@ def with_twins(
         sentences: As published.
         kinds: Of twins: `script` (ICU), `words` and `characters` (shuffled).
         languages: Which get twins; None: all.
+        most: Varieties of which each kind is made: the first that allow it; None: all.
         to: ISO 15924 code of the other script.
         seed: Of what is shuffled.
 
@@ -53,11 +55,14 @@ def with_twins(
         raise ValueError(f"Unknown twins {unknown}; accepted are {', '.join(TWINS)}.")
     tags = sentences.languages if languages is None else sentences.require(languages)
     made, without = [sentences.frame], dict[str, str]()
+    counts = dict.fromkeys(kinds, 0)
     for tag in (tag for tag in tags if tag not in sentences.made):
         mine = sentences.frame[sentences.frame["language"] == tag]
         texts = mine["text"].tolist()
-        for kind in kinds:
+        for kind in (kind for kind in kinds if most is None or counts[kind] < most):
             if kind == SCRIPT:
+                if script(tag) == to:
+                    continue
                 try:
                     said, back = transliterated(texts, tag, to)
                 except NoTransliteration as error:
@@ -73,6 +78,7 @@ def with_twins(
                     for text, id in zip(texts, mine["id"], strict=True)
                 ]
                 new, how = f"{tag}-{_SUFFIX[kind]}", f"{kind} shuffled"
+            counts[kind] += 1
             made.append(mine.assign(language=standardize(new), text=said, made=how))
     whole = pd.concat(made, ignore_index=True)
     return Sentences(whole, sentences.source, sentences.licence, sentences.dropped), without
