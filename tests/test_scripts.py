@@ -176,6 +176,8 @@ def test_any_table_of_pairs_has_the_columns():
         [("de", "fr", 0.5), ("de", "ru", 0.1), ("ar", "ar-Latn", 0.3), ("de", "en", 0.7)],
         columns=["a", "b", "mean"],
     )
+    neurons = pairs.rename(columns={"a": "first", "b": "second", "mean": "jaccard"})
+    assert by_relation(neurons, "jaccard").equals(by_relation(pairs))
     found = by_relation(pairs).set_index("relation")
     assert found.loc["script", "mean"] == pytest.approx(0.6) and found.loc["script", "n"] == 2
     assert found.loc["language", "mean"] == 0.3 and found.loc["neither", "mean"] == 0.1

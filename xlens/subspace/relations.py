@@ -119,13 +119,15 @@ def by_relation(pairs: pd.DataFrame, value: str = "mean") -> pd.DataFrame:
     """Any table of pairs by relation: `relation mean least most n`, and what else it is grouped by.
 
     Args:
-        pairs: With the tags `a` and `b`; also `layer`, `measure` or `kind`, which are kept apart.
+        pairs: With the tags `a` and `b`, or `first` and `second`; also `layer`, `measure` or
+            `kind`, which are kept apart.
         value: The column that is averaged.
     """
     by = [name for name in ("layer", "measure", "kind") if name in pairs]
+    one, other = ("a", "b") if "a" in pairs else ("first", "second")
     table = pairs.assign(
-        relation=[relation(str(a), str(b)) for a, b in zip(pairs["a"], pairs["b"], strict=True)]
+        relation=[relation(str(a), str(b)) for a, b in zip(pairs[one], pairs[other], strict=True)]
     )
-    table = table[(table["relation"] != "") & (table["a"] != table["b"])]
+    table = table[table["relation"] != ""]
     grouped = table.groupby([*by, "relation"], sort=False)[value]
     return grouped.agg(mean="mean", least="min", most="max", n="count").reset_index()
