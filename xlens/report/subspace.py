@@ -21,7 +21,7 @@ from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY
 from xlens.subspace import LanguageMap, LanguagePairs, ScriptControl, ScriptProbe
-from xlens.subspace.relations import LETTERS, PUBLISHED, RELATIONS, WORDS
+from xlens.subspace.relations import LANGUAGE, LETTERS, PUBLISHED, RELATIONS, WORDS
 from xlens.wording import percent
 
 _SHOWN = ("cka_unbiased", "mexa_centred", "cosine_centred", "retrieval_centred", "mexa", "cosine",
@@ -130,6 +130,12 @@ def _shares(control: ScriptControl) -> Iterator[str]:
         )
         here = mine[mine["layer"] == layer].to_dict("records")
         if not here:
+            if not math.isnan(_rows(control, measure, layer)[LANGUAGE]["mean"]):
+                yield (
+                    f"By {measure_name(measure)} no share is the language's or the script's at "
+                    f"layer {layer}: sharing one of them makes varieties no more alike than "
+                    "sharing neither."
+                )
             continue
         row = here[0]
         ends = f" [{percent(row['low'])}, {percent(row['high'])}]"

@@ -385,7 +385,7 @@ def _share(
 ) -> Float[np.ndarray, "*row"]:
     """The language's part, from the means by language, script and neither.
 
-    NaN where sharing either gains nothing over sharing neither.
+    NaN where sharing either makes varieties less alike than sharing neither.
     """
     language, script, neither = (means[..., n] for n in range(3))
     if distance:
@@ -393,9 +393,9 @@ def _share(
         of_language, of_script = script, language
     else:
         of_language, of_script = language - neither, script - neither
-    whole = of_language + of_script
+    both = (of_language >= 0) & (of_script >= 0) & (of_language + of_script > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, of_language / whole, np.nan)
+        return np.where(both, of_language / (of_language + of_script), np.nan)
 
 
 def _boot_share(boot: Bootstrap, columns: Sequence[int]) -> dict[str, float]:
