@@ -163,7 +163,7 @@ def training(whole: Path, times: int) -> Row:
     from xlens.training.fit import Training
 
     def read(where: Path) -> Any:
-        sealed = sorted({path.parent for path in where.rglob(CONFIG)})
+        sealed = sorted({p.parent for name in (CONFIG, SEAL) for p in where.rglob(name)})
         for folder in sealed:
             check_sealed(folder)
         found = [Training.load(path.parent) for path in sorted(where.rglob("result.json"))]
