@@ -1,12 +1,17 @@
 """Out of memory: the budget is halved, what is left is planned again, nothing is kept twice."""
 
+import gc
+import weakref
+
 import kit
 import pytest
 import torch
 from test_shared import SLOTS, parallel
 
 from xlens.engine import backoff, trust
+from xlens.engine.generate import generate
 from xlens.engine.harvest import harvest
+from xlens.engine.relevance import relevance
 from xlens.prompts import Prompt
 
 NO_ROOM = "CUDA out of memory. Tried to allocate more than there is."
@@ -77,6 +82,39 @@ def test_what_was_done_stays_and_every_row_is_its_own(family_dir, monkeypatch):
     for slot in SLOTS:
         error = kit.relative_error(got.slot(slot).values, wanted.slot(slot).values)
         assert error < 2e-5, slot
+
+
+@pytest.mark.parametrize("verb", ["harvest", "generate", "relevance"])
+def test_what_a_failed_pass_held_is_let_go_before_the_cache_is_cleared(
+    verb, family_dir, monkeypatch
+):
+    """Else clearing it frees nothing: the smaller pass would stand beside the larger one."""
+    model, prompts = kit.model(family_dir("llama")), list(parallel())
+    held, alive = [], []
+
+    def full(_module, args):
+        shape = args[0].shape
+        if shape[0] * shape[1] > 60:
+            held.append(weakref.ref(args[0]))
+            raise torch.cuda.OutOfMemoryError(NO_ROOM)
+
+    def cleared(*, garbage_collection):
+        assert garbage_collection
+        gc.collect()  # as it does first
+        alive.extend(ref() is not None for ref in held)
+
+    monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", cleared)
+    run = {
+        "harvest": lambda: harvest(model, prompts, slots="all", progress=False),
+        "generate": lambda: generate(model, prompts, max_new_tokens=2, progress=False),
+        "relevance": lambda: relevance(model, prompts, targets=[5] * len(prompts), progress=False),
+    }
+    handle = model.blocks[1].register_forward_pre_hook(full)
+    try:
+        run[verb]()
+    finally:
+        handle.remove()
+    assert alive and not any(alive)
 
 
 def test_a_single_prompt_that_does_not_fit(family_dir, monkeypatch):

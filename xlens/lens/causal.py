@@ -356,7 +356,7 @@ def _of_states(
 ) -> Float[np.ndarray, " row"]:
     """Log-odds of the donor's against the own set; the vocabulary's sum is the same for both."""
     tokens, where = torch.unique(torch.cat([own, donor], 1).clamp_min(0), return_inverse=True)
-    logits = readout.at(readout.normed(resid), tokens.to(readout.device)).double().cpu()
+    logits = readout.at(readout.normed(resid), tokens.to(readout.device)).cpu().double()
     each = torch.take_along_dim(logits, where, 1)
     each = each.masked_fill(torch.cat([own, donor], 1) < 0, -torch.inf)
     n = own.shape[1]
