@@ -24,6 +24,7 @@ import xlens
 
 SKIPPED: dict[tuple[str, int], str] = {
     ("docs/lens.md", 0): "reads the run of the `xlens fit-lens` above it, which takes minutes",
+    ("docs/lens.md", 1): "goes on from the block before it",
 }
 """Blocks that can't run here, by page and number, and why; at most one in twenty."""
 ON_A_HUB = (
