@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from xlens import tasks as tasks
     from xlens import testbed as testbed
     from xlens.activations import Activations as Activations
+    from xlens.comparison import compare as compare
     from xlens.engine import generate as generate
     from xlens.engine import harvest as harvest
     from xlens.engine import relevance as relevance
@@ -59,6 +60,7 @@ _PUBLIC = {
     "XlensError": "errors",
     "answers": "tasks.words",
     "cldr_words": "tasks.words",
+    "compare": "comparison",
     "generate": "engine",
     "harvest": "engine",
     "load": "models",

@@ -36,6 +36,7 @@ app.command(commands.trace)
 app.command(commands.harvest)
 app.command(commands.models)
 app.command(commands.report)
+app.command(commands.compare)
 app.command(corpus.count)
 app.command(store.app)
 _LONGEST = 2_000  # characters of an error: what was given may be long

@@ -153,3 +153,46 @@ def report(
 
     check_static(static)
     print(write_report(RunDirectory.open(run), static=static))
+
+
+def compare(
+    first: Path,
+    second: Path,
+    *,
+    out: Path | None = None,
+) -> None:
+    """Two runs of one study, or two saved results of one kind, side by side.
+
+    ```
+    xlens compare runs/base runs/aligned
+    xlens compare runs/base runs/aligned --out compared
+    ```
+
+    Args:
+        first: Folder of a run, or of a result below a run's results.
+        second: Likewise; differences are this one's less the first's.
+        out: Also write every number, and a figure, into this folder.
+    """
+    from xlens.comparison import compare as side_by_side
+    from xlens.figures import compared_points, write_figure
+    from xlens.runs import check_writable
+    from xlens.terminal import show_table
+
+    if out is not None:
+        check_writable(out)
+    found = side_by_side(first, second)
+    for place, name in zip(("first", "second"), found.names, strict=True):
+        print(f"{place}: {name}")
+    rows = [
+        [str(cell) if not isinstance(cell, float) else f"{cell:.4g}" for cell in row]
+        for row in found.summary.itertuples(index=False, name=None)
+    ]
+    show_table([*found.summary.columns], rows)
+    if found.left_out:
+        print(
+            f"left out, as one of the two lacks it or its rows have no name: "
+            f"{', '.join(found.left_out)}"
+        )
+    if out is not None:
+        print(found.save(out / "result"))
+        print(write_figure(compared_points(found), out, "compared")[0])

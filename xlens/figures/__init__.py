@@ -9,6 +9,7 @@ from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.bands import report_colors
 from xlens.figures.causal import causal_curves
 from xlens.figures.choices import latent_share
+from xlens.figures.compared import compared_points
 from xlens.figures.conditions import condition_label, controls, pairs_overview
 from xlens.figures.dissociations import dissociation_curves
 from xlens.figures.export import StaticExportError, write_figure, write_figures
@@ -39,6 +40,7 @@ __all__ = [
     "StaticExportError",
     "agreement_matrix",
     "causal_curves",
+    "compared_points",
     "composition_bars",
     "condition_label",
     "controls",
