@@ -22,7 +22,14 @@ pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 def twins(shift=0.0, model="base"):
     rows = [
-        {"layer": layer, "measure": m, "first": layer + shift, "second": 1.0, "low": -shift}
+        {
+            "layer": layer,
+            "measure": m,
+            "first": layer + shift,
+            "second": 1.0,
+            "low": -shift,
+            "value": 2.0,
+        }
         for m in ("separation", "pearson")
         for layer in range(3)
     ]
@@ -41,7 +48,7 @@ def test_rows_are_matched_by_name_and_not_by_place():
     moved = found.table.query("measure == 'first'")
     assert len(moved) == 5 and (moved["difference"] == 0.5).all()
     assert set(moved["where"]) >= {"layer 2 · pearson"}
-    assert set(found.summary["measure"]) == {"first", "second"}  # no ends of intervals
+    assert set(found.summary["measure"]) == {"first", "second", "value"}  # no ends of intervals
     compared_points(found)
 
 

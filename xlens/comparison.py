@@ -179,17 +179,19 @@ def _matched(one: Result, two: Result) -> pd.DataFrame | None:
     ]
     if not numbers:
         return None
-    long = [
-        frame.assign(where=_where(frame, keys))
-        .melt(id_vars="where", value_vars=numbers, var_name="measure")
-        .astype({"value": float})
-        for frame in frames
-    ]
+    long = [_long(frame, keys, numbers) for frame in frames]
     both = long[0].merge(long[1], on=["where", "measure"], suffixes=("_first", "_second"))
     if both.empty:
         return None
     both = both.rename(columns={"value_first": "first", "value_second": "second"})
     return both.assign(difference=both["second"] - both["first"])
+
+
+def _long(frame: pd.DataFrame, keys: list[str], numbers: list[str]) -> pd.DataFrame:
+    """`where measure value`."""
+    named = frame[numbers].astype(float).set_axis(_where(frame, keys).to_numpy(), axis=0)
+    long: Any = named.rename_axis(index="where", columns="measure").stack(future_stack=True)
+    return long.rename("value").reset_index()
 
 
 def _keys(frames: list[pd.DataFrame]) -> list[str] | None:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from xlens.acquisition import FactCurves, FactRecall, FrequencyResponse, Transfer
 from xlens.acquisition.transfer import TransferCurves
 from xlens.checks import typed
+from xlens.comparison import CompareResult
 from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.figures import theme
 from xlens.figures.agreement import agreement_matrix
@@ -16,6 +17,7 @@ from xlens.figures.alignment import gain_bars, training_loss, twin_similarity
 from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.causal import causal_curves
 from xlens.figures.choices import latent_share
+from xlens.figures.compared import compared_points
 from xlens.figures.dissociations import dissociation_curves
 from xlens.figures.facts import fact_bars, fact_curves
 from xlens.figures.frequency import frequency_curves
@@ -63,6 +65,7 @@ _HIDDEN = ("tokens", "cluster")
 OWN: dict[type[Result], Callable[..., go.Figure]] = {
     AtlasReport: dose_response,
     CausalSummary: causal_curves,
+    CompareResult: compared_points,
     ConsistencyResult: agreement_matrix,
     CurveSummary: phase_curves,
     DepthResult: segment_relevance,
