@@ -2,7 +2,7 @@
 
 from xlens._lazy import listed
 from xlens.phases.asked import Asked, answer_tokens, other_context, same_context
-from xlens.phases.compare import (
+from xlens.phases.paired import (
     PairedCurves,
     PairedDepth,
     PairedEffects,
