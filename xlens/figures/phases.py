@@ -10,9 +10,9 @@ from plotly.subplots import make_subplots
 
 from xlens.checks import typed
 from xlens.figures import bands, theme
-from xlens.phases.paired import PairedCurves, PairedEffects
 from xlens.phases.curves import ALL, KINDS, CurveSummary
 from xlens.phases.detect import PhaseResult
+from xlens.phases.paired import PairedCurves, PairedEffects
 from xlens.wording import percent, range_of
 
 _ROW = 190

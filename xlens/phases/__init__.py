@@ -2,14 +2,6 @@
 
 from xlens._lazy import listed
 from xlens.phases.asked import Asked, answer_tokens, other_context, same_context
-from xlens.phases.paired import (
-    PairedCurves,
-    PairedDepth,
-    PairedEffects,
-    compare_curves,
-    compare_depth,
-    compare_effects,
-)
 from xlens.phases.correlation import StabilityCorrelation, correlate
 from xlens.phases.curves import KINDS, Curves, CurveSummary, join_curves
 from xlens.phases.depth import DepthOptions, DepthResult, major_depth
@@ -18,6 +10,14 @@ from xlens.phases.effects import LayerEffects
 from xlens.phases.evidence import evidence
 from xlens.phases.gap import depth_gap
 from xlens.phases.last_layers import late_share, lens_gap, recovered
+from xlens.phases.paired import (
+    PairedCurves,
+    PairedDepth,
+    PairedEffects,
+    compare_curves,
+    compare_depth,
+    compare_effects,
+)
 from xlens.phases.segment_depth import random_span_depth, relevance_depth
 from xlens.phases.stability import INDICES, StabilityResult, stability
 from xlens.phases.swap import layer_swap, swapped_blocks
