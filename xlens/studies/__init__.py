@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xlens.studies.steps.leaderboard import Leaderboard as Leaderboard
     from xlens.studies.study import Kept as Kept
     from xlens.studies.study import Step as Step
+    from xlens.studies.subspace import SubspaceStudy as SubspaceStudy
     from xlens.studies.watch import Watch as Watch
     from xlens.studies.work import Plan as Plan
     from xlens.studies.work import Work as Work
