@@ -187,7 +187,8 @@ def test_readable_through_a_lens():
     assert np.isnan(values[:, [0, 2]]).all()  # that lens has no such points
     np.testing.assert_allclose(values[:, [1, 4]], before[:, [1, 4]], atol=1e-4)
     assert (values[:, 3] < before[:, 3] - 1).all()
-    assert found.provenance["through"] == lens.key and "through" not in plain.provenance
+    assert found.provenance["readable"]["through"] == lens.key
+    assert "readable" not in plain.provenance
 
 
 def test_alignment_needs_the_question_not_the_context():

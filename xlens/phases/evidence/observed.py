@@ -16,6 +16,7 @@ from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.curves import Curves, one_kind
 from xlens.phases.evidence.sweep import read_answers
 from xlens.phases.resample import shared_rows
+from xlens.results import analysed
 
 Measure = Literal["logprob", "rank", "top1"]
 # Cosines closer than this are a tie: rounding tells nothing apart.
@@ -151,7 +152,7 @@ def readable(
     if lens is not None:
         whole = np.full((len(found), len(every), 2), np.nan)
         whole[:, at] = found
-        found, origin = whole, {**origin, "through": lens.key or "logit"}
+        found, origin = whole, analysed(origin, "readable", {"through": lens.key or "logit"})
     return one_kind(
         "readable",
         found[..., 0],
