@@ -128,3 +128,20 @@ def test_an_old_name_works_with_a_warning():
     from xlens.engine import Scores
 
     assert old is Scores and "Scores" not in dir(xlens)
+
+
+def test_nothing_needs_transformer_lens():
+    """It is for `.bridge` and published lenses; analyses of xlens's own run without it."""
+    done = run_python(
+        "import sys\nsys.path.insert(0, 'tests')\nsys.modules['transformer_lens'] = None\n"
+        "import kit, xlens\nmodel = kit.fresh('gpt2')\nquiet = {'progress': False}\n"
+        "states = xlens.harvest(model, ['a dog', 'the house'], **quiet)\n"
+        "xlens.logit_lens(states, model, **quiet)\nxlens.trace(model, 'a dog').plot()\n"
+        "xlens.score(model, 'a dog', [' a', ' b'], **quiet)\n"
+        "xlens.generate(model, 'a dog', max_new_tokens=2, **quiet)\n"
+        "xlens.relevance(model, 'a dog', targets=[3], **quiet)\n"
+        "for room in ('subspace', 'phases', 'steering', 'consistency', 'studies', 'report'):\n"
+        "    getattr(xlens, room)\n"
+        "try:\n    model.bridge\nexcept ImportError:\n    print('only the bridge')\n"
+    )
+    assert done.stdout.strip().endswith("only the bridge"), done.stderr

@@ -3,7 +3,8 @@
 Cells are never cut: in a file or a pipe a table is as wide as it is, on a screen cells are folded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,33 @@ if TYPE_CHECKING:
 Rows = Sequence[Sequence[str]]
 _WIDEST = 100_000  # columns of a file
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+
+
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show no bars and spinners from now on, or show them again."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether bars and spinners are to stay away."""
+    return _quiet
+
+
+@contextmanager
+def waiting(what: str) -> Generator[None]:
+    """A spinner beside some words as long as this takes; nothing where nobody sees it."""
+    from rich.console import Console
+
+    screen = Console(stderr=True, **_PLAIN)
+    if is_quiet() or not screen.is_terminal:
+        yield
+        return
+    with screen.status(what):
+        yield
 
 
 def text_table(head: Sequence[str], rows: Rows, *, numbers: bool = False) -> str:

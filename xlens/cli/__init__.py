@@ -1,8 +1,10 @@
 """The command line: glue between the rooms, light until a command runs."""
 
 import io
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +16,11 @@ from xlens import __version__
 from xlens.cli import commands, corpus, store
 from xlens.cli.options import DEFAULT
 from xlens.cli.studies import command_of
+from xlens.errors import XlensError
 from xlens.records import surrogate
 from xlens.studies import find_studies
+from xlens.studies.study import Switch
+from xlens.terminal import be_quiet
 
 app = App(
     name="xlens",
@@ -30,6 +35,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 app.meta.suppress_keyboard_interrupt = False
+app.register_install_completion_command(name="--install-completion")
 for study in find_studies().values():
     app.command(command_of(study))
 app.command(commands.trace)
@@ -40,6 +46,10 @@ app.command(commands.compare)
 app.command(corpus.count)
 app.command(store.app)
 _LONGEST = 2_000  # characters of an error: what was given may be long
+_BUG = (
+    "this is a bug in xlens, not in what you asked. Please report it with the lines above and the "
+    "command (see SECURITY.md where it concerns data of others)."
+)
 # Errors come to `main`, which prints them in one line.
 _OURS: dict[str, Any] = {"exit_on_error": False, "print_error": False}
 
@@ -48,13 +58,22 @@ _OURS: dict[str, Any] = {"exit_on_error": False, "print_error": False}
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Path | None = None,
+    quiet: Annotated[bool, Switch] = False,
+    verbose: Annotated[bool, Switch] = False,
+    debug: Annotated[bool, Switch] = False,
 ) -> None:
     """Run a command, its options read from a YAML file first.
 
     Args:
         tokens: The command and its options.
         config: YAML file with options by command name; options on the line win.
+        quiet: No progress bars, no spinners.
+        verbose: Also what the libraries inside have to tell.
+        debug: The traceback of errors, too.
     """
+    be_quiet(quiet)
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
     app.config = () if config is None else (_options(config, tokens),)
     app(tokens, **_OURS)
 
@@ -69,16 +88,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A console in another encoding lacks arrows and most scripts; that is no reason to stop.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app.meta(_readable(sys.argv[1:] if arguments is None else arguments), **_OURS)
+        app.meta(_readable(given), **_OURS)
     except KeyboardInterrupt:
         print("\nxlens: stopped. The same command goes on where it was.", file=sys.stderr)
         sys.exit(130)
-    except (CycloptsError, ValueError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
+        if "--debug" in given or not is_meant(error):
+            traceback.print_exc()
+        if not is_meant(error):
+            print(f"\nxlens: {_BUG}", file=sys.stderr)
+            sys.exit(1)
         said = " ".join(str(error).split())
         more = " …" if len(said) > _LONGEST else ""
         print(f"xlens: error: {said[:_LONGEST]}{more}", file=sys.stderr)
         sys.exit(2)
+
+
+def is_meant(error: Exception) -> bool:
+    """Whether an error is one whose message tells what to do, and no bug.
+
+    Those are xlens's own, what the system says of files and memory, and what our own code raises.
+    """
+    if isinstance(error, XlensError | CycloptsError | MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return True
+    if not isinstance(error, ValueError | OSError | RuntimeError) or error.__traceback__ is None:
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    # What torch or Python raise inside our code is a slip of ours, and so is their ValueError.
+    own = Path(last.filename).is_relative_to(Path(__file__).parent.parent)
+    return own and (last.line or "").startswith("raise ")
 
 
 def _readable(arguments: Sequence[str]) -> list[str]:

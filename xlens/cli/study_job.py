@@ -7,6 +7,7 @@ from typing import Any
 from xlens.cli.shown import show
 from xlens.figures.export import check_static
 from xlens.report import page_of, write_report
+from xlens.report.blocks import Findings, Section
 from xlens.report.build import Page
 from xlens.report.lens import left_out
 from xlens.results import Result
@@ -20,6 +21,7 @@ class _Telling(Watch):
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        self.short: list[str] = []
 
     def described(self, known: Mapping[str, Any]) -> None:
         _print(self.page.offered(known))
@@ -38,7 +40,9 @@ class _Telling(Watch):
         _print([left_out(name, why)])
 
     def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
-        show(self.page.model(folder, parts))
+        sections = list(self.page.model(folder, parts))
+        show(sections)
+        self.short += verdicts(sections)
 
 
 def study_job(
@@ -73,12 +77,22 @@ def study_job(
         loading=loading,
         serving=serving,
         store=Store(),
-        watch=_Telling(page),
+        watch=(telling := _Telling(page)),
     )
     assert done.folder is not None
-    show(page.across(done.across, done.models))
+    across = list(page.across(done.across, done.models))
+    show(across)
+    if short := verdicts(across) or telling.short:
+        _print(["", "In short:", *short])
     written = write_report(done.folder, static=static)
     print(f"\nReport: {written.resolve()}")
+
+
+def verdicts(sections: Sequence[Section]) -> list[str]:
+    """The first finding of the sections: what is said at the end."""
+    found = (block for section in sections for block in section.blocks)
+    first = next((block for block in found if isinstance(block, Findings)), None)
+    return [first.items[0].plain] if first is not None and first.items else []
 
 
 def together(plans: Iterable[Plan]) -> str:

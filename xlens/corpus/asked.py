@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from xlens import files
+from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.corpus.index import Found, Index
 from xlens.corpus.table import check_facts

@@ -12,9 +12,9 @@ from unicodedata import unidata_version
 
 import pandas as pd
 from filelock import Timeout
-from tqdm import tqdm
 
 from xlens import files
+from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.corpus.counting import Job, State
 from xlens.corpus.machines import Cluster, Files, here, in_processes

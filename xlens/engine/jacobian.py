@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
+from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor

@@ -4,8 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
-from tqdm import tqdm
-
+from xlens.bars import tqdm
 from xlens.prompts import TokenizedPrompt
 
 

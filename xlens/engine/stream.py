@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from xlens.activations import Activations
+from xlens.bars import tqdm
 from xlens.checks import check_shape, typed
 from xlens.engine.transport import Carry
 from xlens.models import Readout

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from xlens.activations import Activations, SlotValues
+from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.executors import Executor

@@ -297,7 +297,7 @@ def _compare(draft: Path, model: Any, tokenizer: Any) -> None:
 
 @contextmanager
 def _bar(name: str, progress: bool) -> Generator[Callable[[str], None]]:
-    from tqdm import tqdm
+    from xlens.bars import tqdm
 
     if progress:
         print(f"{name}: converting the GGUF file, once; it may take minutes.", file=sys.stderr)

@@ -312,7 +312,7 @@ def _folder_note(path: Path) -> str:
 
 
 def _hash(path: Path, progress: bool) -> str:
-    from tqdm import tqdm
+    from xlens.bars import tqdm
 
     whole = sha256()
     bar = tqdm(

@@ -8,8 +8,8 @@ from types import EllipsisType
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
+from xlens.bars import tqdm
 from xlens.checks import check_seed, typed
 from xlens.engine import Generations
 from xlens.engine.generate import GENERATION

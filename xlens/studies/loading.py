@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from xlens.checks import check_fields, check_least
 from xlens.studies.study import Switch
+from xlens.terminal import waiting
 
 if TYPE_CHECKING:
     from xlens.models import HookedModel
@@ -105,17 +106,18 @@ class Loading:
         from xlens.models import load
 
         executors.use(self.executor)
-        return load(
-            source,
-            dtype=self.dtype,
-            device=self.device,
-            device_map=self.device_map,
-            revision=self.only_revision,
-            trust_remote_code=self.trust_remote_code,
-            attention=self.attention,
-            adapter=self.adapter,
-            merge=self.merge,
-        )
+        with waiting(f"loading {source}"):
+            return load(
+                source,
+                dtype=self.dtype,
+                device=self.device,
+                device_map=self.device_map,
+                revision=self.only_revision,
+                trust_remote_code=self.trust_remote_code,
+                attention=self.attention,
+                adapter=self.adapter,
+                merge=self.merge,
+            )
 
     @property
     def main_device(self) -> str:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainerCallback
+
+from xlens.bars import tqdm
 
 
 class Bar(TrainerCallback):

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from tqdm import tqdm
-
+from xlens.bars import tqdm
 from xlens.engine.request import Execution, Request
 from xlens.models import HookedModel
 from xlens.store import Entry

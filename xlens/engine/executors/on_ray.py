@@ -7,8 +7,7 @@ Ray's object store, or is written by the actor where the folder is shared.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tqdm import tqdm
-
+from xlens.bars import tqdm
 from xlens.cluster import connect, named, truth
 from xlens.engine.executors.base import Job
 from xlens.engine.executors.pool import Actors, Pool, Task, close

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from tqdm import tqdm
 
+from xlens.bars import tqdm
 from xlens.engine.executors.worker import Parcel, Worker
 from xlens.engine.request import Execution, Request, Subject
 from xlens.models import HookedModel
@@ -126,7 +126,7 @@ class Pool:
         self.sent.add(actor)
         self.flight[actor.take.remote(self.parcel, self.subject)] = actor, None
 
-    def run(self, tasks: Sequence[Task], how: Execution, bar: "tqdm[Any]") -> None:
+    def run(self, tasks: Sequence[Task], how: Execution, bar: tqdm) -> None:
         """Run tasks, as many at once as there are actors."""
         left = list(tasks)
         self.grow(len(left))

@@ -112,7 +112,7 @@ def fit(
         The loss curve: `step tokens loss learning_rate seconds`; the loss in nats a token, of the
         batch before its update.
     """
-    from tqdm import tqdm
+    from xlens.bars import tqdm
 
     files.make(folder)
     n_steps = math.ceil(len(packed) / options.rows)

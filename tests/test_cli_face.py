@@ -1,0 +1,66 @@
+"""The command line's manners: whose fault an error is, bars, and what is said at the end."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xlens.cli import is_meant, main
+from xlens.errors import DataError, InputError, ModelError, StoreError, XlensError
+
+
+def failing(error):
+    def command(*_, **__):
+        if isinstance(error, Exception):
+            raise error
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+    return command
+
+
+@pytest.mark.parametrize("kind", [InputError, DataError, ModelError, StoreError])
+def test_what_is_meant_is_one_line(kind, monkeypatch, capsys):
+    assert issubclass(kind, XlensError) and issubclass(kind, ValueError | OSError)
+    monkeypatch.setattr("xlens.cli.models_table.show_models", failing(kind("do this")))
+    with pytest.raises(SystemExit) as left:
+        main(["models"])
+    assert (left.value.code, capsys.readouterr().err) == (2, "xlens: error: do this\n")
+    with pytest.raises(SystemExit):
+        main(["models", "--debug"])
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and said.endswith("xlens: error: do this\n")
+
+
+@pytest.mark.parametrize("error", [None, KeyError("a"), ValueError("of another library")])
+def test_a_slip_of_ours_shows_where_it_was(error, monkeypatch, capsys):
+    monkeypatch.setattr("xlens.cli.models_table.show_models", failing(error))
+    with pytest.raises(SystemExit) as left:
+        main(["models"])
+    said = capsys.readouterr().err
+    assert left.value.code == 1
+    assert said.startswith("Traceback") and "this is a bug in xlens" in said.splitlines()[-1]
+    assert "xlens: error:" not in said
+
+
+def test_what_the_system_says_is_no_bug():
+    assert is_meant(PermissionError(13, "no right")) and is_meant(MemoryError("too long"))
+    assert not is_meant(OSError("words")) and not is_meant(RuntimeError("words"))
+    try:
+        int("a")
+    except ValueError as error:
+        assert not is_meant(error)
+
+
+def test_no_bars_into_pipes_and_none_when_quiet(monkeypatch):
+    from xlens import terminal
+    from xlens.bars import tqdm
+
+    code = "from xlens.bars import tqdm\nlist(tqdm(range(3)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert not tqdm(range(3)).disable
+    terminal.be_quiet(True)
+    assert tqdm(range(3)).disable
+    terminal.be_quiet(False)
