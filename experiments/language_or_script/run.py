@@ -1,4 +1,4 @@
-"""Is it language or is it script? `python experiments/language_or_script/run.py --sentences FOLDER`.
+"""Is it language or is it script? `python experiments/language_or_script/run.py --sentences DIR`.
 
 Options of `xlens subspace` may follow, and win over those in config.yaml.
 """
