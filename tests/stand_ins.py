@@ -73,6 +73,11 @@ def files(page: str, at: Path) -> None:
         for text in part["paragraphs"]:
             text["qas"] = [{**q, "id": f"english-{q['id']}"} for q in text["qas"]]
     write_json(at / "tydiqa-goldp-dev.json", told)
+    for code, said in (("arb_Arab", "بيت"), ("arb_Latn", "bayt"), ("eng_Latn", "house")):
+        rows = "".join(f"{n}\ttravel\t{said} {said} {n}\n" for n in range(6))
+        path = at / "data" / "sib200" / code / "train.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text("index_id\tcategory\ttext\n" + rows, encoding="utf-8")
     for tag in ("it", "zh"):
         lines(at / "xcopa" / "data" / tag / f"test.{tag}.jsonl", xcopa(tag))
 

@@ -78,7 +78,13 @@ def bridge_of(family):
     return build_bridge_from_module(hf, type(hf).__name__, hf_config=hf.config, model_name="mine")
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+QUICK = ("gpt2", "llama", "gemma3")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in tiny.FAMILIES],
+)
 def test_a_users_bridge_can_be_loaded(family, family_dir):
     plain = kit.model(family_dir(family))
     wrapped = xlens.load(bridge_of(family), plain.tokenizer)

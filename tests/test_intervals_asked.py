@@ -110,7 +110,7 @@ def test_a_lens_run_is_drawn_anew_without_running_again(gpt2, monkeypatch):
     assert run(*line, "run", *few, "--draws", "40") == 0
     first = Path("run/report.html").read_text(encoding="utf-8")
     assert "95 % bootstrap intervals" in first
-    monkeypatch.setattr("xlens.studies.steps.latent_language.harvest", None)
+    monkeypatch.setattr("xlens.studies.steps.pairing.harvest", None)
     assert run(*line, "run", *few, "--draws", "40", "--confidence", "0.5") == 0
     second = Path("run/report.html").read_text(encoding="utf-8")
     assert "50 % bootstrap intervals" in second

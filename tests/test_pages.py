@@ -67,12 +67,14 @@ def test_a_module_that_wrote_tags_would_be_found(tmp_path):
 
 
 def test_what_is_not_escaped_stands_in_few_places():
-    """A figure's data, which holds no "<", and the fonts of the style sheet."""
+    """A figure's data, which holds no "<", the fonts of the style sheet, and in notebooks what
+    pandas and Plotly have escaped."""
     templates = {p.name: p.read_text(encoding="utf-8") for p in PACKAGE.glob("*/templates/*")}
     safe = {name: re.findall(r"\w+\s*\|\s*safe", text) for name, text in templates.items()}
     assert {k: v for k, v in safe.items() if v} == {
         "plot.html": ["data|safe"],
         "page.css": ["font|safe"],
+        "notebook.html": ["rows|safe", "drawn|safe"],
     }
     assert not [n for n, text in templates.items() if re.search(r"autoescape|Markup", text)]
     marked = [
@@ -105,6 +107,7 @@ OPENINGS = {
     "alignment": {"percent": EVIL},
     "fit_lens": {"percent": EVIL},
     "facts": {"percent": EVIL, "rule": EVIL},
+    "subspace": {"percent": EVIL},
     "reading": dict.fromkeys(("tag", "pivot", "percent"), EVIL)
     | {"exchanged": True, "unasked": True},
 }

@@ -16,7 +16,12 @@ def test_hardly_any_is_left_out():
     assert len(SKIPPED) <= len(PYTHON) / 20 and all(SKIPPED.values())
 
 
-@pytest.mark.parametrize("page", PAGES)
+LONG = tuple(f"docs/{name}.md" for name in ("facts", "phases", "steering", "xmrc"))
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in PAGES]
+)
 def test_blocks_run_as_shown(page, tmp_path):
     known: dict[str, Any] = {"__name__": "page"}
     with standing_in(page, tmp_path) as stage:

@@ -95,7 +95,14 @@ def ask(command: str, model: Path, capsys) -> str:
     return said.out if not code else f"ERROR {said.err.splitlines()[-1]}"
 
 
-@pytest.mark.parametrize("change", CHANGES)
+LONG = ("process", "gold of process", "question of process")  # of all that steer
+
+
+def some_long(names):
+    return [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in names]
+
+
+@pytest.mark.parametrize("change", some_long(CHANGES))
 def test_other_items_are_other_numbers(change, model, capsys):
     command, put, name = CHANGES[change]
     INPUTS[command]()
@@ -107,7 +114,7 @@ def test_other_items_are_other_numbers(change, model, capsys):
     assert said.startswith("ERROR") and f"{name} changed since" in said and "--overwrite" in said
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", some_long(COMMANDS))
 @pytest.mark.parametrize("what", ["weights", "tokenizer"])
 def test_another_model_in_the_same_folder(command, what, model, made, capsys):
     INPUTS[command]()

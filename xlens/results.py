@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
-from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,6 +22,7 @@ import pandas as pd
 
 from xlens import files
 from xlens._lazy import listed
+from xlens.html import render
 
 __all__ = [
     "FORMAT",
@@ -85,7 +85,7 @@ class Result:
         table = self.main_table().head(_FEW_ROWS)
         rows = table.to_html(index=False, border=0, float_format="{:.3g}".format, max_cols=_COLUMNS)
         drawn = self.plot().to_html(full_html=False, include_plotlyjs="cdn")
-        return f"<p><code>{escape(repr(self))}</code></p>{rows}{drawn}"
+        return str(render("figures/notebook.html", line=repr(self), rows=rows, drawn=drawn))
 
     def plot(self, **options: Any) -> Any:
         """The result's figure, a `plotly.graph_objects.Figure`.

@@ -75,7 +75,10 @@ def launch(
     if verbose:
         logging.basicConfig(level=logging.INFO)
     app.config = () if config is None else (_options(config, tokens),)
-    app(tokens, **_OURS)
+    try:
+        app(tokens, **_OURS)
+    finally:
+        app.config = ()  # of this command alone: a process may run several
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

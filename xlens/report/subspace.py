@@ -146,7 +146,8 @@ def _shares(control: ScriptControl) -> Iterator[str]:
             & (table["layer"] == layer)
         ]["share"].dropna()
         also = f"; with length taken out {percent(float(length.iloc[0]))}" if len(length) else ""
-        lowest, highest = (percent(float(x)) for x in (mine["share"].min(), mine["share"].max()))
+        shares = sorted(map(float, mine["share"]))
+        lowest, highest = percent(shares[0]), percent(shares[-1])
         yield (
             f"By {measure_name(measure)}, {percent(row['share'])}{sure} of what language and "
             f"script make of two varieties at layer {layer} is the language's, and survives a "

@@ -390,7 +390,8 @@ def _share(
     language, script, neither = (means[..., n] for n in range(3))
     if distance:
         # Same language: the distance is the script's. Same script: it is the language's.
-        of_language, of_script = script, language
+        # A squared length that is estimated without bias falls below 0 where it is nothing.
+        of_language, of_script = np.maximum(script, 0.0), np.maximum(language, 0.0)
     else:
         of_language, of_script = language - neither, script - neither
     both = (of_language >= 0) & (of_script >= 0) & (of_language + of_script > 0)
