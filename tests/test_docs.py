@@ -140,6 +140,7 @@ def test_links_lead_somewhere(page):
             assert anchor in slugs, f"{page} links to {target}"
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs(monkeypatch, capsys):
     """As it stands, but on a tiny model, fewer words, and without opening a browser."""
     import plotly.graph_objects as go

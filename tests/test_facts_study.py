@@ -52,6 +52,7 @@ def study(**options: object) -> FactsStudy:
     return FactsStudy(**{"facts": "facts.jsonl", **FAST, **options})
 
 
+@pytest.mark.slow
 def test_parts_curves_and_page_of_two_models(models: list[str]) -> None:
     done = xlens.run(study(), models, out="run", progress=False)
     assert set(done.models) == {"m-step1", "m-step2"}

@@ -130,6 +130,7 @@ def test_an_old_name_works_with_a_warning():
     assert old is Scores and "Scores" not in dir(xlens)
 
 
+@pytest.mark.slow
 def test_nothing_needs_transformer_lens():
     """It is for `.bridge` and published lenses; analyses of xlens's own run without it."""
     done = run_python(

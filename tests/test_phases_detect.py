@@ -60,6 +60,7 @@ def test_within_one_layer_under_noise():
     assert np.mean(np.array(off) <= 1) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_paragraph", [1, 3])
 def test_noise_alone_has_no_structure(per_paragraph):
     """At every edge no more than the level promises, so of both together far fewer."""

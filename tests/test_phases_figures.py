@@ -159,6 +159,7 @@ def test_stability_against_a_score():
     assert points.marker.color[0] == theme.NEUTRAL
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_runs(monkeypatch, capsys):
     """As it stands, but without opening a browser: it finds what it says it finds."""
     import plotly.graph_objects as go

@@ -286,6 +286,7 @@ def test_an_order_that_no_resample_moves_has_no_interval():
     assert seen == {True, False}
 
 
+@pytest.mark.slow
 def test_languages_of_a_model_are_not_many_models():
     """Where nothing goes with anything, the interval should hold 0 in 19 of 20 cases."""
     rng = np.random.default_rng(0)

@@ -155,6 +155,7 @@ def test_two_questions_of_each_paragraph_are_looked_at():
 # --- the study ---
 
 
+@pytest.mark.slow
 def test_parts_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     model = kit.model(folder)
     stories = readings.reading_set().select(languages=["en", "de"])

@@ -149,6 +149,7 @@ def test_what_shapes_no_answer_may_change(run, endpoint, tmp_path, monkeypatch):
 # --- what is sent ---
 
 
+@pytest.mark.slow
 def test_temperature_and_further_fields_are_sent(run, endpoint, tmp_path):
     def newer(text: str, attempt: int) -> Reply:
         body = endpoint.bodies[-1]

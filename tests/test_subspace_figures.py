@@ -168,6 +168,7 @@ def test_a_layer_of_one_point_is_drawn(acts):
     assert len(figures.language_map_animation(places).frames) == 4
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_runs(monkeypatch, capsys):
     """As it stands, but on a tiny model, few words, and without opening a browser."""
     import plotly.graph_objects as go

@@ -327,7 +327,7 @@ def test_a_key_that_comes_back_is_masked_in_every_file(said_with, tmp_path, monk
     told["choices"] = [
         {"index": 0, "message": {"content": f"B {said_with}"}, "finish_reason": f"r {KEY}"}
     ]
-    with hostile(whole(told)) as there:
+    with hostile(whole(told, connection="close")) as there:
         found = ask(there, tmp_path / "store", api_key_env="SOME_KEY")
         found.save(tmp_path / "saved")
     assert found.table["text"][1].startswith("B ") and "***" in found.table["text"][1]
@@ -348,7 +348,7 @@ def test_a_placeholder_is_no_secret(tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", [{"system": KEY}, {"extra_body": {"user": {"a": [KEY]}}}])
 def test_a_key_among_what_is_recorded_is_refused(where, tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_KEY", KEY)
-    with hostile(whole(REPLY)) as there:
+    with hostile(whole(REPLY, connection="close")) as there:
         with pytest.raises(ValueError, match=next(iter(where))) as told:
             ask(there, tmp_path, api_key_env="SOME_KEY", **where)
         assert there.asked == [] and KEY not in str(told.value)
