@@ -18,6 +18,7 @@ import endpoint
 import readings
 import test_corpus_index as index
 import tiny_gguf
+from test_choices import xcopa_rows
 
 import tiny
 import xlens
@@ -79,7 +80,7 @@ def files(page: str, at: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text("index_id\tcategory\ttext\n" + rows, encoding="utf-8")
     for tag in ("it", "zh"):
-        lines(at / "xcopa" / "data" / tag / f"test.{tag}.jsonl", xcopa(tag))
+        lines(at / "xcopa" / "data" / tag / f"test.{tag}.jsonl", xcopa_rows(tag))
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -109,14 +110,6 @@ def squad(tag: str, times: int) -> dict[str, Any]:
                 told["paragraphs"].append({"context": start + text["context"], "qas": asked})
             data.append(told)
     return {"version": "1.1", "data": data}
-
-
-def xcopa(tag: str) -> list[dict[str, Any]]:
-    return [
-        {"premise": f"{tag} p{n}.", "choice1": f"{tag} a{n}.", "choice2": f"{tag} b{n}.",
-         "question": ("cause", "effect")[n % 2], "label": n % 2, "idx": n, "changed": False}
-        for n in range(4)
-    ]  # fmt: skip
 
 
 def from_the_hub(name: str, config: str, **_: Any) -> list[dict[str, Any]]:

@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 
-from xlens.cli import is_meant, main
+from xlens.cli import app, is_meant, main
+from xlens.cli.study_job import verdicts
 from xlens.errors import DataError, InputError, ModelError, StoreError, XlensError
+from xlens.report.blocks import Finding, Findings, Section
 
 
 def failing(error):
@@ -41,6 +43,20 @@ def test_a_slip_of_ours_shows_where_it_was(error, monkeypatch, capsys):
     assert left.value.code == 1
     assert said.startswith("Traceback") and "this is a bug in xlens" in said.splitlines()[-1]
     assert "xlens: error:" not in said
+
+
+def test_a_config_is_of_one_command(tmp_path, capsys):
+    (tmp_path / "one.yaml").write_text("models:\n  nothing: 1\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main(["--config", str(tmp_path / "one.yaml"), "models"])
+    assert left.value.code == 2
+    assert app.config == ()
+
+
+def test_the_first_finding_is_said_once_more():
+    said = [Findings((Finding("first"), Finding("second")))]
+    sections = [Section("s", "", ()), Section("t", "", tuple(said)), Section("u", "", tuple(said))]
+    assert verdicts(sections) == [said[0].items[0].plain] and verdicts(sections[:1]) == []
 
 
 def test_what_the_system_says_is_no_bug():

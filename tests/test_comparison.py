@@ -52,6 +52,19 @@ def test_rows_are_matched_by_name_and_not_by_place():
     compared_points(found)
 
 
+def test_the_largest_difference_is_named_with_its_place():
+    table = twins().table.assign(first=lambda t: t["first"] + (t["layer"] == 1) * -0.75 + 0.25)
+    found = xlens.compare(twins(), replace(twins(), table=table)).summary.set_index("measure")
+    assert found.loc["first", "most"] == -0.5 and "layer 1" in found.loc["first", "at"]
+    assert found.loc["first", "difference"] == pytest.approx(0.0)
+
+
+def test_names_that_are_cut_alike_give_way():
+    long = "m" * 80
+    found = xlens.compare(twins(model=f"{long} one"), twins(model=f"{long} two"))
+    assert found.names == ("first", "second")
+
+
 def test_rows_that_nothing_names_are_not_matched():
     table = pd.DataFrame({"layer": [1, 1], "value": [0.1, 0.2]})
     same = replace(twins(), table=table)

@@ -1,11 +1,13 @@
 """What a new user meets first: texts where prompts are asked for, shapes that are checked."""
 
 import dataclasses
+from html import escape
 
 import kit
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 import torch
 
 import xlens
@@ -138,3 +140,9 @@ def test_what_is_drawn_is_the_kinds_own_figure(model):
     html = scored._repr_html_()
     assert "<table" in html and "plotly" in html and scored.plot().data[0].type == "table"
     assert repr(scored).startswith("Scores(") and len(repr(scored)) < 200
+    assert f"<code>{escape(repr(scored))}" in html
+
+
+def test_what_means_are_of_is_drawn_as_its_means():
+    result = synthetic.lens_result()
+    assert result.plot() == xlens.figures.language_curves(result.summary())

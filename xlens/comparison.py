@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from xlens.checks import typed
 from xlens.results import HEADER, Result, jsonable, load
-from xlens.runs import ACROSS, RunDirectory
+from xlens.runs import ACROSS, RunDirectory, differences
 
 _QUIET = ("out", "overwrite", "dry_run")
 _ENDS = ("low", "high")
@@ -95,7 +95,7 @@ def compare(first: str | Path | Result, second: str | Path | Result) -> CompareR
         kind, left = type(one).__name__, []
         parts = {"": (one, two)}
         made_by = (one.provenance, two.provenance)
-        differs = _differing(*made_by)
+        differs = differences(*map(jsonable, made_by))
         called = tuple(str(x) if isinstance(x, (str, Path)) else "" for x in (first, second))
     else:
         told = ["a run" if isinstance(x, RunDirectory) else "a result" for x in (one, two)]
@@ -152,7 +152,7 @@ def _of_runs(
                 parts[f"{several}{name}"] = (had[0][name], had[1][name])
             else:
                 left.append(f"{several}{name}")
-    return one.command, parts, _differing(*asked), left
+    return one.command, parts, differences(*map(jsonable, asked)), left
 
 
 def _models(one: RunDirectory, two: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -221,18 +221,6 @@ def _where(frame: pd.DataFrame, keys: list[str]) -> "pd.Series[str]":
     for number, key in enumerate(keys):
         told = f"{key} " if frame[key].dtype.kind in "iub" else ""
         found = found + (_APART if number else "") + told + frame[key].astype(str)
-    return found
-
-
-def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
-    """Pairs of values by name, those of rooms as `lape.top`."""
-    found: dict[str, Any] = {}
-    for key in dict.fromkeys([*one, *two]):
-        a, b = jsonable(one.get(key)), jsonable(two.get(key))
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= {f"{key}.{name}": pair for name, pair in _differing(a, b).items()}
-        elif a != b:
-            found[key] = [a, b]
     return found
 
 

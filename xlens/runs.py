@@ -40,6 +40,7 @@ __all__ = [
     "RunDirectory",
     "check_writable",
     "describe_run",
+    "differences",
 ]
 __dir__ = listed(__all__)
 
@@ -174,7 +175,7 @@ class RunDirectory:
                 "directory: give a new or an empty folder."
             )
         goes_on = marked and not overwrite and self.config_file.is_file()
-        changed = _differences(self.config, config) if goes_on else []
+        changed = sorted(differences(self.config, config)) if goes_on else []
         if changed := [name for name in changed if name not in free]:
             raise ValueError(
                 f"{shown!r} holds a run with another config: it differs in "
@@ -421,15 +422,16 @@ def _continued(first: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     return {**first, "resumed": history} if history else first
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of the options that differ, those of a command as `lens.n_items`."""
-    found: list[str] = []
-    for key in sorted({*one, *other}):
+@typed
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Pairs of what differs in two sets of plain values, by name: `lens.n_items`, of a command."""
+    found: dict[str, list[Any]] = {}
+    for key in dict.fromkeys([*one, *other]):
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += [f"{key}.{name}" for name in _differences(a, b)]
+            found |= {f"{key}.{name}": pair for name, pair in differences(a, b).items()}
         elif a != b:
-            found.append(key)
+            found[key] = [a, b]
     return found
 
 

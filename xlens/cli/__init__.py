@@ -98,9 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nxlens: stopped. The same command goes on where it was.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if "--debug" in given or not is_meant(error):
+        meant = is_meant(error)
+        if "--debug" in given or not meant:
             traceback.print_exc()
-        if not is_meant(error):
+        if not meant:
             print(f"\nxlens: {_BUG}", file=sys.stderr)
             sys.exit(1)
         said = " ".join(str(error).split())
