@@ -59,10 +59,12 @@ def test_the_largest_difference_is_named_with_its_place():
     assert found.loc["first", "difference"] == pytest.approx(0.0)
 
 
-def test_names_that_are_cut_alike_give_way():
+def test_names_that_are_cut_alike_give_way(tmp_path):
     long = "m" * 80
-    found = xlens.compare(twins(model=f"{long} one"), twins(model=f"{long} two"))
-    assert found.names == ("first", "second")
+    pair = [twins(model=f"{long} {name}") for name in ("one", "two")]
+    assert xlens.compare(*pair).names == ("first", "second")
+    places = [result.save(tmp_path / name) for result, name in zip(pair, "ab", strict=True)]
+    assert xlens.compare(*places).names == tuple(map(str, places))
 
 
 def test_rows_that_nothing_names_are_not_matched():
