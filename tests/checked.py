@@ -23,10 +23,9 @@ def jaxtyped(thing: Any = None, *, typechecker: Any) -> Any:
     """
     if thing is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
-    if not inspect.isfunction(thing) or "jaxtyping." in repr(thing.__annotations__):
+    inside = "<locals>" in getattr(thing, "__qualname__", "")  # `checked` says how it serves these
+    if inside or not inspect.isfunction(thing) or "jaxtyping." in repr(thing.__annotations__):
         return _shaped(thing, typechecker=typechecker)
-    if "<locals>" in thing.__qualname__ or not thing.__annotations__:
-        return thing  # made, and analysed anew, each time that the function around it is called
     hints = dict(thing.__annotations__)
     try:
         guarded = checked(thing)
