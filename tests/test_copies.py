@@ -4,6 +4,7 @@ CUDA's part is played by a lane that fills its buffers only when it is waited fo
 """
 
 from collections import Counter
+from importlib import import_module
 
 import kit
 import pytest
@@ -140,3 +141,15 @@ def test_tallies_too(family_dir, log):
         patch.setattr(copies, "lane_of", lambda _: None)
         wanted = tally(model, parallel(), token_budget=60, progress=False)
     assert (got.counts == wanted.counts).all() and (got.sums == wanted.sums).all()
+
+
+@pytest.mark.parametrize("least", [0, 10**9])
+def test_rows_side_by_side_are_added_as_rows_by_index_are(least, family_dir, monkeypatch):
+    """0: a run may be as short as it likes. A milliard: none is long enough."""
+    model = kit.model(family_dir("llama"))
+    asked = {"slots": SLOTS, "token_budget": 60, "progress": False}
+    wanted = harvest(model, parallel(), **asked)
+    monkeypatch.setattr(import_module("xlens.engine.states"), "RUN", least)
+    got = harvest(model, parallel(), **asked)
+    for slot in SLOTS:
+        assert torch.equal(got.slot(slot).values, wanted.slot(slot).values), slot

@@ -1,6 +1,6 @@
 """States of prompts at points and slots: what every verb that reads states goes through."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -26,6 +26,7 @@ from xlens.store import Parts
 # Of prompts with one beginning, so many passes are kept at a time: else a kill would lose them all.
 # Each run of them computes the beginning again.
 KEPT_PASSES = 8
+RUN = 2**15  # numbers that torch gives to one thread
 
 
 def prepare(
@@ -100,6 +101,7 @@ def states(
             device: {name: chosen.to(device) for name, chosen in found.items()}
             for device in model.devices
         }
+        add = {name: _adder(chosen.rows, out[name].shape[-1]) for name, chosen in found.items()}
         change = edits.prepare(seats, prompts_of) if edits else None
 
         def keep(layer: Point, resid: Tensor) -> Tensor | None:
@@ -111,8 +113,7 @@ def states(
                 picked = chosen(here)
                 # Narrowed before it leaves the device, widened on the host.
                 narrow = dtype if dtype.itemsize < picked.dtype.itemsize else picked.dtype
-                into = partial(_added, out[name][index[layer]], chosen.rows)
-                copies.take(picked.to(narrow), into)
+                copies.take(picked.to(narrow), partial(add[name], out[name][index[layer]]))
             return changed
 
         return keep
@@ -162,15 +163,24 @@ def states(
     return out
 
 
-def _added(into: Tensor, rows: Tensor, host: Tensor) -> None:
-    """Add states to rows: a mean over a span that a shared prefix cuts comes in two parts."""
+def _adder(rows: Tensor, width: int) -> Callable[[Tensor, Tensor], None]:
+    """What adds a pass's states to these rows, at each layer.
+
+    It adds: a mean over a span that a shared prefix cuts comes in two parts.
+    """
     cuts = [0, *((rows.diff() != 1).nonzero().squeeze(-1) + 1).tolist(), len(rows)]
-    if 4 * len(cuts) > len(rows):
+    runs = [*zip(rows[cuts[:-1]].tolist(), pairwise(cuts), strict=True)]
+
+    def by_index(into: Tensor, host: Tensor) -> None:
         into.index_add_(0, rows, host.to(into.dtype))
-        return
-    for a, b in pairwise(cuts):  # of `all`, a prompt's rows lie side by side: no index, no copy
-        first = int(rows[a])
-        into[first : first + b - a] += host[a:b]
+
+    def in_runs(into: Tensor, host: Tensor) -> None:
+        for first, (a, b) in runs:
+            into[first : first + b - a] += host[a:b]
+
+    # Of `all`, a prompt's rows lie side by side: long runs are added by several threads and widened
+    # on the way; short ones cost more than their index.
+    return in_runs if len(rows) * width >= RUN * len(runs) else by_index
 
 
 def prompt_table(tokens: Sequence[TokenizedPrompt]) -> pd.DataFrame:
