@@ -103,14 +103,17 @@ def keep(root: Path, seen: Mapping[str, Seen], added: int) -> None:
     """Write down what a list saw, in which the first `added` bytes of what is new are taken up."""
     # Many entries are of one model and one set of prompts, which is told, and read, once.
     numbers: dict[str, int] = {}
+    number_of: dict[int, int] = {}  # what was read already shares it
     rows: dict[str, Any] = {}
     for name, (stamp, about, *rest) in seen.items():
-        number = numbers.setdefault(json.dumps(about, separators=(",", ":")), len(numbers))
-        rows[name] = [stamp, number, *rest]
+        if id(about) not in number_of:
+            text = json.dumps(about, separators=(",", ":"))
+            number_of[id(about)] = numbers.setdefault(text, len(numbers))
+        rows[name] = [stamp, number_of[id(about)], *rest]
     with suppress(OSError):
         told = json.dumps(rows, separators=(",", ":"))
-        text = f"[[{','.join(numbers)}],{told}]".encode()
-        files.write(root / _INDEX, _digest(text) + b"\n" + text)
+        whole = f"[[{','.join(numbers)}],{told}]".encode()
+        files.write(root / _INDEX, _digest(whole) + b"\n" + whole)
         if added and os.stat(root / _NEW).st_size == added:  # else it is read once more
             os.unlink(root / _NEW)
 
