@@ -354,8 +354,6 @@ def _joined(pieces: Sequence[_Rows], room: int) -> _Rows:
 
 def _keep(rows: _Rows, some: list[int]) -> None:
     """Let the other rows go, with their keys and values."""
-    if len(some) == len(rows.members):
-        return
     index = torch.tensor(some)
     rows.cache.batch_select_indices(index)
     rows.members = [rows.members[b] for b in some]
