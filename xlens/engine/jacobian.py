@@ -289,13 +289,12 @@ def _add_rows(
             found = torch.autograd.grad(
                 top, sources, towards, retain_graph=True, is_grads_batched=True
             )
-            shares = {gradient.device: share.to(gradient.device) for gradient in found}
             means = [
-                torch.einsum("rbpd,bp->rbd", gradient.float(), shares[gradient.device])
-                for gradient in found
+                torch.einsum("rbpd,bp->rbd", here.float(), share.to(here.device)).to(top.device)
+                for here in found
             ]
             # All points in one copy: the device need not be waited for at each.
-            for j, of_rows in enumerate(torch.stack([m.to(top.device) for m in means]).cpu()):
+            for j, of_rows in enumerate(torch.stack(means).cpu()):
                 for b, mine in enumerate(now):
                     into[j, mine] += of_rows[: len(mine), b]
             yield at + each
