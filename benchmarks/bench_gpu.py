@@ -33,6 +33,7 @@ from torch import nn
 from xlens.engine import generate, harvest, harvest_to_store, relevance, stream
 from xlens.engine.backoff import TOKEN_BUDGET
 from xlens.engine.graphs import traced, weights_constant
+from xlens.engine.room import kv_bytes
 from xlens.models import HookedModel, Readout
 from xlens.store import Store
 
@@ -220,14 +221,14 @@ def texts(run: Run, model: HookedModel, shape: str) -> None:
     }
     if find_spec("vllm") and run.device.startswith("cuda"):
         methods["vLLM (weights of its own)"] = _vllm(model, sequences, new)
-    kv = 2 * model.n_layers * 8 * (model.d_model // 32) * model.dtype.itemsize
+    held = n * (length + new / 2) * kv_bytes(model)
     read = model.size.n_params * model.dtype.itemsize + model.d_vocab * model.d_model * 2
     run.compare(
         "generate",
         f"{shape}, {n} × {new}",
         methods,
         target="≥ 1",
-        floor=new * run.peak.floor(operations=0, read=read + n * (length + new / 2) * kv)
+        floor=new * run.peak.floor(operations=0, read=read + held)
         + run.peak.floor(operations=2 * model.size.n_params * n * length, read=0),
     )
 

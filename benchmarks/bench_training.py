@@ -5,13 +5,21 @@ writes no checkpoint and logs nothing. xlens's time holds its rows' tokens, its 
 digests and its result. Rows have the lengths of translated questions of XQuAD.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
 
-from common import draw_ids, interleaved, make_model, ratios, scratch_folder, settings, text_of
+from common import (
+    draw_ids,
+    interleaved,
+    make_model,
+    ratios,
+    scratch_folder,
+    settings,
+    text_of,
+    twin_of,
+)
 from tables import Row, write
 
 from xlens.models import HookedModel
@@ -97,10 +105,9 @@ def plain(model: HookedModel, rows: Rows, recipe: Recipe, folder: Path) -> Calla
         remove_unused_columns=False,
         seed=recipe.seed,
     )
-    shared = {id(weight): weight for weight in model.hf_model.parameters()}
 
     def loop() -> object:
-        wrapper = peft.get_peft_model(copy.deepcopy(model.hf_model, dict(shared)), config)
+        wrapper = peft.get_peft_model(twin_of(model), config)
         trainer = Trainer(
             wrapper, arguments, train_dataset=rows, data_collator=partial(collate, pad=0)
         )
