@@ -43,10 +43,18 @@ class Page(HTMLParser):
     def all(self, tag):
         return [attrs for name, attrs in self.elements if name == tag]
 
+    def hangs_together(self) -> bool:
+        """No two things have one id (a figure would be drawn in another's place), links lead on."""
+        ids = [attrs["id"] for _, attrs in self.elements if "id" in attrs]
+        links = [attrs.get("href", "") for attrs in self.all("a")]
+        lost = [at for at in links if at.startswith("#") and at[1:] not in ids]
+        return len(set(ids)) == len(ids) and not lost
+
 
 def same_sentences(path: Path, told: str) -> None:
     """The terminal has every sentence of the page, and the page every one of the terminal."""
     page = Page(path.read_text(encoding="utf-8"))
+    assert page.hangs_together()
     lines = {" ".join(line.split()) for line in told.splitlines()}
     said = {" ".join(text.split()) for text in page.said}
     assert said and said <= lines, said - lines

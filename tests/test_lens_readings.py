@@ -5,13 +5,17 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Page
 
 import tiny
 import xlens
 from xlens import Prompt, Prompts, harvest
+from xlens.figures import language_shares_curves
 from xlens.lens import LOGIT, JacobianLens, agreement, read_texts_through, require_agreement
+from xlens.report import write_report
 from xlens.report.lens import _between_lenses
-from xlens.studies import FitLensStudy
+from xlens.runs import ACROSS, RunDirectory
+from xlens.studies import FitLensStudy, LensStudy, Loading
 from xlens.studies.steps.lens_fits import parted
 from xlens.tasks.running_text import passages, read_texts
 
@@ -159,11 +163,34 @@ def test_a_page_says_under_which_lens_the_pivot_shows(monkeypatch):
         monkeypatch.setattr(
             page, "pivot_shows", lambda conditions: shows[conditions["translation"].lens]
         )
-        (section,) = _between_lenses(pairs, names)
+        (section,) = _between_lenses(pairs, names, {})
         return " ".join(finding.text for finding in section.blocks[0].items)
 
     assert "than in the controls under the logit lens, and not under the tuned" in said(True, False)
     assert "agree. English words are more probable" in said(True, True)
     assert "agree. English words are not more probable" in said(False, False)
     assert "of the tuned lens nothing can be told" in said(True, None)
-    assert _between_lenses({"fr_de": pairs["fr_de"]}, names) == []
+    assert _between_lenses({"fr_de": pairs["fr_de"]}, names, {}) == []
+    # Two checkpoints of a model, which call it alike, are two.
+    both = {f"{whose}-{pair}": part for whose in ("a@1", "a@2") for pair, part in pairs.items()}
+    (section,) = _between_lenses(both, names, {key: key[:3] for key in both})
+    told = [finding.text for finding in section.blocks[0].items]
+    assert len(section.blocks[1].rows) == 4 and "French → German, a@2: the lenses agree" in told[2]
+
+
+def test_checkpoints_are_told_apart_on_the_page(tmp_path):
+    study = LensStudy(pairs=("de:ru",), kinds=("weekday",), n_items=3, controls=(), draws=20)
+    both = Loading(revision=("step512", "step2048"))
+    xlens.run(study, "atlas", loading=both, out=tmp_path / "two", progress=False)
+    run = RunDirectory.open(tmp_path / "two")
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    ids = {attrs.get("id") for _, attrs in page.elements}
+    assert {"leaderboard", "language-shares", "all-pairs"} <= ids and page.hangs_together()
+    for step in ("step512", "step2048"):
+        told = f"atlas@{step}"
+        assert page.text.count(f"German → Russian, {told}") >= 3  # what was found, shares, section
+        for file in ("language-shares", "all-pairs"):
+            assert told in (run.figures / f"{file}.html").read_text(encoding="utf-8")
+    shares = run.parts(ACROSS)["language-shares"]
+    titles = [note.text for note in language_shares_curves(shares).layout.annotations[:2]]
+    assert titles == list(dict.fromkeys(shares.table["name"]))

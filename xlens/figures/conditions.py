@@ -24,6 +24,7 @@ def pairs_overview(
     summaries: Mapping[str, LensSummary],
     *,
     chances: Mapping[str, LensSummary] | None = None,
+    titles: Mapping[str, str] | None = None,
     colors: Mapping[str, str] | None = None,
     columns: int = 2,
 ) -> go.Figure:
@@ -33,6 +34,8 @@ def pairs_overview(
         summaries: By the pair's name; drawn in this order.
         chances: By the pair's name, where there is one: the same states read for other prompts'
             words, as thin dotted lines.
+        titles: By the pair's name, where languages, lens and the model's name don't tell pairs
+            apart, as of checkpoints.
         colors: As in `language_curves`, for all pairs together.
         columns: Plots beside each other.
 
@@ -41,11 +44,12 @@ def pairs_overview(
     """
     models = [str(s.provenance.get("model", "")) for s in summaries.values()]
     whose = [f", {model}" if len(set(models)) > 1 else "" for model in models]
-    titles = [
+    usual = [
         f"{s.source} → {s.target}{'' if s.lens == 'logit' else f', {lens_title(s.lens)}'}{model}"
         for s, model in zip(summaries.values(), whose, strict=True)
     ]
-    fig, names = _grid(summaries, titles, colors, columns, chances or {})
+    called = [theme.plain(titles[name]) for name in summaries] if titles else usual
+    fig, names = _grid(summaries, called, colors, columns, chances or {})
     return theme.finish(
         fig,
         title="All language pairs",

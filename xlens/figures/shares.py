@@ -1,5 +1,7 @@
 """Whose words are read at which relative depth, model beside model."""
 
+from collections.abc import Mapping
+
 import plotly.graph_objects as go
 
 from xlens.checks import typed
@@ -10,22 +12,22 @@ _ROW = 210
 
 
 @typed
-def language_shares_curves(result: LanguageShares, *, columns: int = 2) -> go.Figure:
+def language_shares_curves(
+    result: LanguageShares, *, titles: Mapping[str, str] | None = None, columns: int = 2
+) -> go.Figure:
     """Share of each language's words by relative depth, a plot for each model, pair and lens.
 
     Args:
         result: From `language_shares`.
+        titles: What each name is called; the name itself where there is none.
         columns: Plots beside each other.
     """
     table = result.table.dropna(subset=["depth"]).rename(columns={"share": "mean"})
     table = table.assign(layer=table["depth"])
     names = list(dict.fromkeys(table["name"]))
-    colors = theme.language_colors(dict.fromkeys(table["language"]), pivot=result.pivot)
-    titles: list[str] = []
-    for name in names:
-        one = table[table["name"] == name].iloc[0]
-        titles.append(f"{one['model']}: {one['source']} → {one['target']}, {one['lens']} lens")
-    fig, places = theme.small_plots(titles, columns=columns, height=_ROW)
+    colors = theme.language_colors(table["language"].unique(), pivot=result.pivot)
+    called = [theme.plain((titles or {}).get(name, name)) for name in names]
+    fig, places = theme.small_plots(called, columns=columns, height=_ROW)
     known: list[str] = []
     for name, place in zip(names, places, strict=True):
         mine = table[table["name"] == name]
@@ -51,7 +53,7 @@ def language_shares_curves(result: LanguageShares, *, columns: int = 2) -> go.Fi
     return theme.finish(
         fig,
         title="Whose words are read, by relative depth",
-        notes=["0 the embedding, 1 the output · shaded: interval over prompts"],
+        notes=[f"0 the embedding, 1 the output · {bands.shaded(result.confidence)}"],
         height=_ROW * -(-len(names) // columns),
         legend=known,
         subtitles=True,

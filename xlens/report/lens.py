@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens.figures import Figure, language_shares_curves, pairs_overview, report_colors
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.lens.result import LensSummary, lens_title
 from xlens.lens.share import LanguageShares
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
@@ -64,12 +64,12 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         key: title + (f", {found[key].model}" if several else "")
         for key, title in _titles(pairs, names).items()
     }
-    figures = _figures(pairs, names)
+    figures = _figures(pairs, names, titles if several else None)
     everything = {name: fig for part in figures.values() for name, fig in part.items()}
     sections = [
         _found(pairs, counts, names, titles),
-        *_between_lenses(pairs, names),
-        *_shares(run, everything),
+        *_between_lenses(pairs, names, {k: found[k].model for k in pairs} if several else {}),
+        *_shares(run, {f"{found[k].model} {found[k].name}": titles[k] for k in pairs}, everything),
         *_causal(run, everything),
         *_overview(titles, figures),
         *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
@@ -117,13 +117,15 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     found = _found(pairs, counts, names, _titles(pairs, names))
     return [
         found,
-        *_between_lenses(pairs, names),
+        *_between_lenses(pairs, names, {}),
         *causal_sections(parts),
         *_left_out(parts),
     ]
 
 
-def _shares(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:
+def _shares(
+    run: RunDirectory, titles: Mapping[str, str], figures: dict[str, Figure]
+) -> list[Section]:
     """Models side by side: one number each, and whose words are read at which depth."""
     found = run.parts(ACROSS).get(SHARES) if ACROSS in run.results() else None
     if not isinstance(found, LanguageShares):
@@ -134,21 +136,18 @@ def _shares(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:
     of_pivot = inside[inside["language"] == found.pivot].sort_values("share", ascending=False)
     for name in dict.fromkeys([*of_pivot["name"], *inside["name"]]):
         mine = inside[inside["name"] == name].set_index("language").to_dict("index")
-        one = next(iter(mine.values()))
         cells = [interval(mine[tag], "share") if tag in mine else "–" for tag in tags]
-        rows.append([f"{one['model']}: {one['source']} → {one['target']}", one["lens"], *cells])
-    figures[SHARES] = language_shares_curves(found)
+        rows.append([titles.get(name, name), *cells])
+    fig = figures[SHARES] = language_shares_curves(found, titles=titles)
     caption = (
         "Of all probability that is read of an item's words in these languages between a tenth and "
         "nine tenths of the depth, each language's share; the highest share of the pivot first."
     )
-    table = Table(caption, ["Model and pair", "lens", *map(english_name, tags)], rows)
-    return [Section(SHARES, "Leaderboard: whose words are inside", (table, _drawn(figures)))]
-
-
-def _drawn(figures: Mapping[str, Figure]) -> Drawing:
-    caption = "Each language's share of what is read of an item's words, by relative depth."
-    return Drawing.of(figures[SHARES], SHARES, caption)
+    names = english_names(tags)
+    table = Table(caption, ["Pair and model", *(names[tag] for tag in tags)], rows)
+    drawn = "Each language's share of what is read of an item's words, by relative depth."
+    blocks = (table, Drawing.of(fig, SHARES, drawn))
+    return [Section("leaderboard", "Leaderboard: whose words are inside", blocks)]
 
 
 def _causal(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:
@@ -184,22 +183,31 @@ def _found(
     return Section("findings", "What was found", (findings,))
 
 
-def _between_lenses(pairs: Pairs, names: Mapping[str, str]) -> list[Section]:
-    """The same words under each lens: what each reads of the pivot, and whether they agree."""
+def _between_lenses(
+    pairs: Pairs, names: Mapping[str, str], models: Mapping[str, str]
+) -> list[Section]:
+    """The same words under each lens: what each reads of the pivot, and whether they agree.
+
+    Args:
+        pairs: Conditions by pair.
+        names: English names of languages.
+        models: Whose each pair is, where there are several.
+    """
     beside: dict[tuple[str, ...], dict[str, Mapping[str, LensSummary]]] = {}
-    for conditions in pairs.values():
+    for pair, conditions in pairs.items():
         one = next(iter(conditions.values()))
-        key = (one.source, one.target, one.task, str(one.provenance.get("model")))
+        key = (one.source, one.target, one.task, models.get(pair, ""))
         beside.setdefault(key, {})[one.lens] = conditions
     several = {key: found for key, found in beside.items() if len(found) > 1}
     if not several:
         return []
     rows: list[list[str]] = []
     said: list[str] = []
-    for found in several.values():
+    for (*_, model), found in several.items():
         shown = {lens: pivot_shows(conditions) for lens, conditions in found.items()}
         one = next(iter(next(iter(found.values())).values()))
-        title, pivot = languages_title(one, names), names[one.pivot]
+        title = ", ".join(filter(None, (languages_title(one, names), model)))
+        pivot = names[one.pivot]
         yes, no, unknown = (
             [f"the {lens_title(lens)}" for lens, value in shown.items() if value is wanted]
             for wanted in (True, False, None)
@@ -246,14 +254,16 @@ def _counts(parts: Mapping[str, Result]) -> dict[str, int]:
     return {str(r): int(n) for r, n in zip(table["reason"], table["n"], strict=True)}
 
 
-def _figures(pairs: Pairs, names: Mapping[str, str]) -> dict[str, dict[str, Figure]]:
+def _figures(
+    pairs: Pairs, names: Mapping[str, str], titles: Mapping[str, str] | None
+) -> dict[str, dict[str, Figure]]:
     """Figures by pair and file name; those of all pairs under the empty name."""
     colors = report_colors(s for conditions in pairs.values() for s in conditions.values())
     figures = {pair: pair_figures(pair, pairs[pair], colors, names) for pair in pairs}
     if len(pairs) > 1:
         mains = {pair: next(iter(conditions.values())) for pair, conditions in pairs.items()}
         chances = {pair: c["shuffled"] for pair, c in pairs.items() if "shuffled" in c}
-        overview = pairs_overview(mains, chances=chances, colors=colors)
+        overview = pairs_overview(mains, chances=chances, titles=titles, colors=colors)
         figures = {"": {_OVERVIEW: overview}, **figures}
     return figures
 
