@@ -1,5 +1,6 @@
 """The causal test against worlds in which it is known what does the work."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -218,8 +219,13 @@ def test_the_page_says_the_verdict_and_draws_what_was_done():
     (section,) = causal_sections(parts, figures=drawn)
     (finding,) = section.blocks[0].items
     assert finding.verdict == "Carried in the pivot." and "points 3, 5" in finding.text
+    assert finding.anchor == "de_ar-causal"  # a link to its drawing
     assert len(section.blocks[1].rows) == 1 and list(drawn) == ["de_ar-causal"]
     titles = [note.text for note in drawn["de_ar-causal"].layout.annotations]
     assert "Exchanged at the last position" in titles and len(drawn["de_ar-causal"].data) == 16
     assert causal_sections({"verdicts": causal_verdicts({})}) == []
     assert len(causal_sections(parts)[0].blocks) == 2  # a terminal draws nothing
+    # Names that would read alike are told apart, as on the rest of the page.
+    parts["de_ar.causal/causal-summary"] = replace(summary, others=("zh-Hans", "zh-Hant"))
+    text = causal_sections(parts)[0].blocks[0].items[0].text
+    assert "words in Simplified Chinese, Traditional Chinese." in text

@@ -1,10 +1,12 @@
 """What exchanging and taking away what is read does to the answer, by layer."""
 
+from collections.abc import Mapping
+
 import plotly.graph_objects as go
 
 from xlens.checks import typed
 from xlens.figures import bands, theme
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.lens.verdict import CausalSummary
 from xlens.wording import number_of
 
@@ -23,15 +25,17 @@ _PLOTS = {
 
 
 @typed
-def causal_curves(summary: CausalSummary) -> go.Figure:
+def causal_curves(summary: CausalSummary, *, names: Mapping[str, str] | None = None) -> go.Figure:
     """Change of the donor's against the own word's log-odds, by layer, a plot for each way.
 
     Args:
         summary: From `causal_summary`.
+        names: English names of the languages of the whole report (`english_names`).
     """
-    names = {
+    names = names or english_names([summary.pivot, summary.target])
+    said = {
         "concept": "what languages share",
-        "pivot": f"{english_name(summary.pivot)} alone",
+        "pivot": f"{names[summary.pivot]} alone",
         "other": "another language alone",
         "random": "random direction",
     }
@@ -40,7 +44,7 @@ def causal_curves(summary: CausalSummary) -> go.Figure:
     fig, places = theme.small_plots(list(there.values()), columns=len(there), height=_ROW)
     for n, ((way, where), place) in enumerate(zip(there, places, strict=True)):
         mine = summary.curves[(summary.curves["way"] == way) & (summary.curves["where"] == where)]
-        for what, name in names.items():
+        for what, name in said.items():
             rows = mine[mine["what"] == what]
             bands.add_band(fig, rows, _COLORS[what], name=name, legend=n == 0, **place)
         bands.layer_axis(fig, summary.n_layers, ticks=6, **place)
@@ -49,11 +53,11 @@ def causal_curves(summary: CausalSummary) -> go.Figure:
         fig,
         title="What an exchange of what is read does to the answer",
         notes=[
-            f"Donor's against own word in {english_name(summary.target)} at the output · "
-            f"{number_of(summary.n_items, 'item')} · shaded: interval over items",
+            f"Donor's against own word in {names[summary.target]} at the output · "
+            f"{number_of(summary.n_items, 'item')} · {bands.shaded(summary.confidence)}",
             "All changes of a prompt at a point are equally long",
         ],
         height=_ROW,
-        legend=list(names.values()),
+        legend=list(said.values()),
         subtitles=True,
     )

@@ -15,7 +15,7 @@ class Finding:
     Attributes:
         text: The sentences.
         title: Of what it is said, where several things are spoken of.
-        anchor: Id of that one's section.
+        anchor: Id of that one's section or figure.
         verdict: The sentence that comes first.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.figures import Figure, causal_curves
-from xlens.languages import english_name
+from xlens.languages import english_names
 from xlens.lens.result import lens_title
 from xlens.lens.verdict import (
     NEUTRAL,
@@ -19,6 +19,7 @@ from xlens.lens.verdict import (
 )
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table
 from xlens.report.cells import interval
+from xlens.report.pair import anchor
 from xlens.results import Result
 from xlens.studies.lens import CAUSAL, CAUSAL_SUMMARY, VERDICTS
 from xlens.wording import number_of
@@ -56,28 +57,32 @@ def causal_sections(
         for name, part in parts.items()
         if isinstance(part, CausalSummary)
     }
-    rows = judged.table.to_dict("records")
-    told = Findings(tuple(_finding(row, found[str(row["name"])]) for row in rows))
-    cells = [_cells(row, found[str(row["name"])]) for row in rows]
+    names = english_names(
+        tag for s in found.values() for tag in (s.source, s.target, s.pivot, *s.others)
+    )
+    links = {name: anchor("-".join(filter(None, (key, name, "causal")))) for name in found}
+    rows = [(str(row["name"]), row) for row in judged.table.to_dict("records")]
+    told = Findings(tuple(_finding(row, found[name], names, links[name]) for name, row in rows))
+    cells = [_cells(row, found[name], names) for name, row in rows]
     head = ("Pair, lens and place", "Shared", "Pivot alone", "Other alone", "Random")
     head = (*head, "p shared", "p pivot")
     blocks: list[Any] = [told, Table(_TABLE, head, cells)]
-    for name, summary in found.items() if figures is not None else ():
-        at = "-".join(filter(None, (key, name, "causal")))
-        assert figures is not None
-        figures[at] = causal_curves(summary)
-        blocks.append(Drawing.of(figures[at], at, f"{_pair(summary)}. {_CAPTION}"))
+    if figures is not None:
+        for name, summary in found.items():
+            fig = figures[links[name]] = causal_curves(summary, names=names)
+            blocks.append(Drawing.of(fig, links[name], f"{_pair(summary, names)}. {_CAPTION}"))
     title = TITLE if not key else f"{TITLE} {key}"
-    return [Section("-".join(filter(None, (key, "causal"))), title, tuple(blocks))]
+    return [Section(anchor("-".join(filter(None, (key, "causal")))), title, tuple(blocks))]
 
 
-def _pair(summary: CausalSummary) -> str:
-    source, target = english_name(summary.source), english_name(summary.target)
-    return f"{source} → {target}, {lens_title(summary.lens)}"
+def _pair(summary: CausalSummary, names: Mapping[str, str]) -> str:
+    return f"{names[summary.source]} → {names[summary.target]}, {lens_title(summary.lens)}"
 
 
-def _finding(row: Mapping[Any, Any], summary: CausalSummary) -> Finding:
-    pivot, where = english_name(summary.pivot), _WHERE[str(row["where"])]
+def _finding(
+    row: Mapping[Any, Any], summary: CausalSummary, names: Mapping[str, str], link: str
+) -> Finding:
+    pivot, where = names[summary.pivot], _WHERE[str(row["where"])]
     layers = str(row["layers"])
     at = f" (points {layers})" if layers else ""
     said = {
@@ -89,26 +94,26 @@ def _finding(row: Mapping[Any, Any], summary: CausalSummary) -> Finding:
         "not told from random directions.",
         UNREAD: f"the {pivot} word is not told from other items' at any point, and exchanging it "
         "does nothing that random directions don't.",
-        UNDONE: f"at the output the right {english_name(summary.target)} word is not told from "
+        UNDONE: f"at the output the right {names[summary.target]} word is not told from "
         "other items' words: there is nothing to be explained.",
     }
     verdict = str(row["verdict"])
     text = (
         f"Changed at {where}: {said[verdict]} {number_of(summary.n_items, 'item')}; besides "
-        f"source, target and pivot, words in {', '.join(map(english_name, summary.others))}."
+        f"source, target and pivot, words in {', '.join(names[tag] for tag in summary.others)}."
     )
     capital = f"{verdict[0].upper()}{verdict[1:]}."
-    return Finding(text, title=_pair(summary), verdict=capital)
+    return Finding(text, title=_pair(summary, names), anchor=link, verdict=capital)
 
 
-def _cells(row: Mapping[Any, Any], summary: CausalSummary) -> list[str]:
+def _cells(row: Mapping[Any, Any], summary: CausalSummary, names: Mapping[str, str]) -> list[str]:
     where = str(row["where"])
     table = summary.curves[
         (summary.curves["way"] == "exchange") & (summary.curves["where"] == where)
     ]
     most = [_largest(table[table["what"] == what]) for what in _WHAT]
     p = [f"{float(row[name]):.3f}" for name in ("p_concept", "p_pivot")]
-    return [f"{_pair(summary)}, {_WHERE[where]}", *most, *p]
+    return [f"{_pair(summary, names)}, {_WHERE[where]}", *most, *p]
 
 
 def _largest(rows: pd.DataFrame) -> str:
