@@ -121,7 +121,7 @@ def causal_test(
     languages = _columns(targets, pivot, task)
     points = lens.readable([n for n in model.layers(layers) if n < model.n_layers], model)
     design = _Design.of(asked, targets, languages, n_donors, seed)
-    directions = word_directions(model, lens, points, targets)[:, design.order]
+    directions = word_directions(model, lens, points, targets)
     kept = states.slot("last").values.float()
     moves = {
         point: _moves(design, directions[n], kept[states.layer_index(point)])
@@ -155,7 +155,6 @@ def causal_test(
         for point, way, where, what in [_parsed(name)]
     ]
     how = {"n_donors": n_donors, "seed": seed, **through(lens)}
-    others = tuple(tag for tag in languages[3:])
     return CausalResult(
         provenance=analysed(states.provenance, "causal", how),
         rows=pd.concat(rows, ignore_index=True),
@@ -164,14 +163,14 @@ def causal_test(
         source=task["source"],
         target=task["target"],
         pivot=pivot,
-        others=others,
+        others=tuple(languages[3:]),
         lens=lens.kind,
     )
 
 
 @typed
 def for_causal_test(targets: TargetSets, ids: Sequence[str]) -> TargetSets:
-    """Those of some items that have a set in every language.
+    """Those of some items that have a set in every language, in the items' order.
 
     Raises:
         TooFewItems: fewer than eight.
@@ -212,7 +211,6 @@ class _Design:
     ids: list[str]
     own: list[int]
     donor: list[int]
-    order: list[int]
     columns: dict[str, int]
     languages: list[str]
     other: Int[Tensor, " row"]
@@ -240,12 +238,10 @@ class _Design:
             )
         columns = {tag: targets.all_languages.index(tag) for tag in languages}
         rest = [columns[tag] for tag in languages[3:]]
-        known = {id: n for n, id in enumerate(targets.ids)}
         return cls(
             ids,
             [i for i, _ in pairs],
             [j for _, j in pairs],
-            [known[id] for id in ids],
             columns,
             list(languages),
             torch.from_numpy(draw.choice(rest, len(pairs))),

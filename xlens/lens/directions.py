@@ -8,6 +8,7 @@ what is left is that language's *remainder*.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -58,12 +59,12 @@ class Words:
     words: Float[Tensor, "item language d_model"]
     own: tuple[int, ...]
 
-    @property
+    @cached_property
     def concepts(self) -> Float[Tensor, "item d_model"]:
         """Means over the languages."""
         return self.words.mean(1)
 
-    @property
+    @cached_property
     def remainders(self) -> Float[Tensor, "item language d_model"]:
         """What each language has besides."""
         return self.words - self.concepts[:, None]
@@ -85,8 +86,7 @@ class Words:
         A direction that all words share would be taken off one item's word and off the other's, and
         come back as the difference of these; a mean that held the two would bring them along.
         """
-        sums = self.words.mean(1).sum(0)
-        left = sums - torch.stack([self.concepts[at] for at in without]).sum(0)
+        left = self.concepts.sum(0) - torch.stack([self.concepts[at] for at in without]).sum(0)
         return (left / max(1, len(self.words) - len(without)))[:, None]
 
     def _bare(self, words: Float[Tensor, "row language d_model"]) -> Rows:

@@ -107,7 +107,7 @@ def causal_summary(result: CausalResult, *, resampling: Resampling = Resampling(
     curves: list[pd.DataFrame] = []
     tests: list[pd.DataFrame] = []
     for (way, where), rows in result.rows.groupby(["way", "where"], sort=False):
-        wide = _wide(rows)
+        wide = _wide(rows, ["what", "layer"], "effect")
         found = pair_bootstrap(wide.to_numpy(), *_pairs(wide), resampling=resampling)
         low, high = found.interval()
         names = wide.columns.to_frame(index=False)
@@ -122,12 +122,11 @@ def causal_summary(result: CausalResult, *, resampling: Resampling = Resampling(
         low, high = apart.interval()
         names = less.columns.to_frame(index=False)
         tests.append(names.assign(**at, mean=apart.mean, low=low, high=high, p=apart.above()))
-    plain = result.plain.assign(output=result.plain["output"].astype(float))
     return CausalSummary(
         provenance=analysed(result.provenance, "summary", resampling.provenance()),
         curves=pd.concat(curves, ignore_index=True),
         tests=pd.concat(tests, ignore_index=True),
-        plain=_plain(plain, resampling),
+        plain=_plain(result.plain, resampling),
         n_items=int(result.rows["id"].nunique()),
         n_rows=len(result.plain) // result.plain["layer"].nunique(),
         n_layers=result.n_layers,
@@ -165,11 +164,10 @@ def causal_verdicts(
     )
 
 
-def _wide(rows: pd.DataFrame) -> pd.DataFrame:
-    """Item with donor × what and layer."""
-    index = ["id", "donor", "draw"]
-    told = rows.assign(draw=rows.groupby(["id", "donor", "what", "layer"]).cumcount())
-    return told.pivot(index=index, columns=["what", "layer"], values="effect")
+def _wide(rows: pd.DataFrame, columns: list[str], values: str) -> pd.DataFrame:
+    """Item with donor, which several derangements can bring together, × columns."""
+    told = rows.assign(draw=rows.groupby(["id", "donor", *columns]).cumcount())
+    return told.pivot(index=["id", "donor", "draw"], columns=columns, values=values)
 
 
 def _pairs(wide: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -177,15 +175,14 @@ def _pairs(wide: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def _plain(plain: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
-    told = plain.assign(draw=plain.groupby(["id", "donor", "layer"]).cumcount())
     tables: list[pd.DataFrame] = []
     for what in ("readable", "output"):
-        wide = told.pivot(index=["id", "donor", "draw"], columns="layer", values=what)
+        wide = _wide(plain, ["layer"], what)
         if what == "output":
             wide = wide.iloc[:, :1]
         found = pair_bootstrap(wide.to_numpy(float), *_pairs(wide), resampling=resampling)
         low, high = found.interval()
-        row = {"what": what, "layer": wide.columns.to_numpy(), "mean": found.mean}
+        row = {"what": what, "layer": wide.columns.get_level_values("layer"), "mean": found.mean}
         tables.append(pd.DataFrame({**row, "low": low, "high": high, "p": found.above()}))
     return pd.concat(tables, ignore_index=True)
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from xlens.checks import typed
 from xlens.stats.intervals import FEWEST, interval
-from xlens.stats.resampling import Resampling
+from xlens.stats.resampling import Resampling, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,13 @@ class PairBootstrap:
     resampling: Resampling
 
     @cached_property
+    def _rows(self) -> Rows:
+        return self.resampling.rows(self.n_things)
+
+    @cached_property
     def _means(self) -> Float[np.ndarray, "row column"]:
         """Of the sample, of its resamples, and without each thing in turn."""
-        weights = self.resampling.rows(self.n_things).weights
+        weights = self._rows.weights
         of_pairs = weights[:, self.first] * weights[:, self.second]
         there = np.isfinite(self.values)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -52,11 +56,11 @@ class PairBootstrap:
     @property
     def draws(self) -> Float[np.ndarray, "draw column"]:
         """Means of the resamples."""
-        return self._means[1 : 1 + self.resampling.draws]
+        return self._means[self._rows.drawn]
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Of every column's mean; NaN for fewer than four things."""
-        left_out = self._means[1 + self.resampling.draws :]
+        left_out = self._means[self._rows.drawn.stop :]
         return interval(
             self.mean,
             self.draws,

@@ -1,8 +1,7 @@
 """`xlens lens`: which language's word is the model about to say, layer by layer?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -31,6 +30,7 @@ CAUSAL, EFFECTS, CAUSAL_SUMMARY, VERDICTS = ".causal", "effects", "causal-summar
 # Of the causal test, where none are named: languages that the built-in words and the atlas have.
 _OTHERS = ("es", "ru", "zh-Hans", "ar", "hi", "de", "fr")
 _N_OTHERS = 4
+_OF_CAUSAL = ("others", "n_causal", "donors", "points")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +146,8 @@ class LensStudy(Study):
         check_least(self, n_causal=8, donors=1)
         object.__setattr__(self, "others", tuple(map(standardize, self.others)))
         if not self.causal:
-            usual = {"others": (), "n_causal": 32, "donors": 2, "points": ()}
-            if given := [name for name, value in usual.items() if getattr(self, name) != value]:
+            own = [field for field in fields(self) if field.name in _OF_CAUSAL]
+            if given := [f.name for f in own if getattr(self, f.name) != f.default]:
                 shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
                 raise ValueError(f"{shown}: of the causal test, which isn't asked for (--causal).")
             return
@@ -346,8 +346,8 @@ class LensStudy(Study):
             if isinstance(part, LensResult) and name.rpartition("/")[2] == self.task
         }
         if len(models) > 1 and found:
-            made = partial(language_shares, found, resampling=self.resampling)
-            yield Step.one(SHARES, LanguageShares, lambda _: made())
+            how = self.resampling
+            yield Step.one(SHARES, LanguageShares, lambda _: language_shares(found, resampling=how))
 
     def taken(self, data: Any) -> "WordList":
         """As `Study.taken`."""
