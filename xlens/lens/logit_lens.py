@@ -1,6 +1,7 @@
 """`logit_lens`: cached activations and target sets in, a `LensResult` out; through any lens."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -119,19 +120,16 @@ def logit_lenses(
     wanted = {name: sets.tensor(ids) for name, sets in targets.items()}
     size = max(w.shape[-1] for w in wanted.values())
     together = torch.cat([pad(w, (0, size - w.shape[-1]), value=-1) for w in wanted.values()], 1)
-    layers, values = readable_states(activations, model, lens, kept.values)
-    carry = lens.over(layers)
-    read = stream(
-        model.readout,
-        values,
-        layers=layers,
+    read = read_rows(
+        activations,
+        model,
+        kept.values,
+        lens,
+        list(languages),
         targets=together,
         top_k=top_k,
-        carry=carry,
         progress=progress,
     )
-    energy = token_energy(model.readout, values, carry).numpy()
-    states, top = shared_tables(layers, ids, model, read, energy, list(languages))
     results: dict[str, LensResult] = {}
     first = 0
     for name, sets in targets.items():
@@ -148,9 +146,9 @@ def logit_lenses(
                     "targets": sets.survival().set_index("reason")["n"].to_dict(),
                 },
             ),
-            rows=_word_rows(layers, ids, read, columns, sets, together),
-            states=states,
-            top=top,
+            rows=_word_rows(read.layers, ids, read.streamed, columns, sets, together),
+            states=read.states,
+            top=read.top,
             n_layers=model.n_layers,
             pivot=pivot,
             reading=sets.reading,
@@ -178,29 +176,67 @@ def _tokens(
     """What is read of states where no words are looked for."""
     activations.require(model.fingerprint, what="Readout")
     kept = _one_row_each(activations, slot)
-    layers, values = readable_states(activations, model, lens, kept.values)
+    languages = [tag for tag in activations.languages if tag != UNDETERMINED]
+    read = read_rows(
+        activations, model, kept.values, lens, languages, top_k=top_k, progress=progress
+    )
+    how = {"slot": slot or next(iter(activations.slots)), "top_k": top_k, **through(lens)}
+    return LensTokens(
+        provenance=analysed(activations.provenance, "lens", how),
+        states=read.states,
+        top=read.top,
+        n_layers=model.n_layers,
+        lens=lens.kind,
+    )
+
+
+@dataclass(frozen=True)
+class RowsRead:
+    """What a lens reads of one row per prompt: statistics, and the tables that all results have."""
+
+    layers: tuple[int, ...]
+    streamed: Streamed
+    states: pd.DataFrame
+    top: pd.DataFrame
+
+
+def read_rows(
+    activations: Activations,
+    model: HookedModel,
+    values: Float[Tensor, "layer row d_model"],
+    lens: Lens,
+    languages: Sequence[str],
+    *,
+    targets: Int[Tensor, "row set size"] | None = None,
+    top_k: int,
+    progress: bool,
+) -> RowsRead:
+    """Read states, one row per prompt, at the layers that a lens can.
+
+    Args:
+        activations: What the states are of.
+        model: Of the readout.
+        values: The states, at all layers of the activations.
+        lens: Through which they are read.
+        languages: That tokens are told to be of.
+        targets: Token ids of each row's target sets, whose ranks are told.
+        top_k: Most probable tokens kept.
+        progress: Show a bar.
+    """
+    layers, values = readable_states(activations, model, lens, values)
     carry = lens.over(layers)
     read = stream(
         model.readout,
         values,
         layers=layers,
+        targets=targets,
         top_k=top_k,
-        statistics=("entropy", "kl"),
         carry=carry,
         progress=progress,
     )
     energy = token_energy(model.readout, values, carry).numpy()
-    languages = [tag for tag in activations.languages if tag != UNDETERMINED]
     ids = list(activations.meta["id"])
-    states, top = shared_tables(layers, ids, model, read, energy, languages)
-    how = {"slot": slot or next(iter(activations.slots)), "top_k": top_k, **through(lens)}
-    return LensTokens(
-        provenance=analysed(activations.provenance, "lens", how),
-        states=states,
-        top=top,
-        n_layers=model.n_layers,
-        lens=lens.kind,
-    )
+    return RowsRead(layers, read, *_tables(layers, ids, model, read, energy, languages))
 
 
 def readable_states(
@@ -286,7 +322,7 @@ def grid(layers: Sequence[int], ids: Sequence[str], **last: Sequence[Any]) -> pd
     return frame
 
 
-def shared_tables(
+def _tables(
     layers: Sequence[int],
     ids: Sequence[str],
     model: HookedModel,

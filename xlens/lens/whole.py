@@ -8,17 +8,8 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
-from xlens.engine.stream import stream
-from xlens.lens.energy import token_energy
 from xlens.lens.lenses import LOGIT, Lens
-from xlens.lens.logit_lens import (
-    grid,
-    one_task,
-    readable_states,
-    require_pivot,
-    shared_tables,
-    through,
-)
+from xlens.lens.logit_lens import grid, one_task, read_rows, require_pivot, through
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -72,26 +63,14 @@ def whole_word_lens(
             "words.dropna().index])."
         )
     own = harvest(model, prompts, slots="last", progress=progress)
-    layers, values = readable_states(own, model, lens, own.slot("last").values)
-    carry = lens.over(layers)
-    read = stream(
-        model.readout,
-        values,
-        layers=layers,
-        top_k=top_k,
-        statistics=("entropy", "kl"),
-        carry=carry,
-        progress=progress,
-    )
-    energy = token_energy(model.readout, values, carry).numpy()
-    ids = list(own.meta["id"])
-    states, top = shared_tables(layers, ids, model, read, energy, languages)
+    last = own.slot("last").values
+    read = read_rows(own, model, last, lens, languages, top_k=top_k, progress=progress)
     scored = [
         _scores(model, prompts, [form(w) for w in asked[lang]], lens, progress)
         for lang in languages
     ]
     logprob = np.stack([s for s, _ in scored], axis=-1)
-    rows = grid(layers, ids, language=languages)
+    rows = grid(read.layers, list(own.meta["id"]), language=languages)
     rows["prob"] = np.exp(logprob).ravel()
     rows["logprob"] = logprob.ravel()
     rows["rank"] = np.nan
@@ -102,8 +81,8 @@ def whole_word_lens(
             own.provenance, "lens", {"slot": _SLOT, "top_k": top_k, **through(lens)}
         ),
         rows=rows,
-        states=states,
-        top=top,
+        states=read.states,
+        top=read.top,
         n_layers=model.n_layers,
         pivot=pivot,
         reading="whole",
