@@ -5,15 +5,20 @@ from collections.abc import Sequence
 import torch
 
 from xlens.testbed.planted.blueprint import (
-    LOGIT,
     Block,
     Spaces,
     check_layers,
     check_sizes,
     write_model,
 )
-from xlens.testbed.planted.lexicon import BOS, lexicon, word_tokenizer
-from xlens.testbed.planted.pivot import PivotTruth, aim_word, known_language, pivot_questions
+from xlens.testbed.planted.lexicon import lexicon, word_tokenizer
+from xlens.testbed.planted.pivot import (
+    PivotTruth,
+    aim_word,
+    known_language,
+    pivot_questions,
+    word_ends,
+)
 from xlens.testbed.planted.planted import Planted, Questions
 
 
@@ -83,20 +88,12 @@ def bound_pivot(
     own = {tag: spaces["word"][k * n_words : (k + 1) * n_words] for k, tag in enumerate(tags)}
     tokenizer = word_tokenizer([*map(aim_word, tags), *words.words])
     ids: dict[str, int] = tokenizer.get_vocab()
-    embed = torch.zeros(len(ids), spaces.d_model, dtype=torch.float64)
-    unembed = torch.zeros_like(embed) - LOGIT * spaces.sole("one")
-    aims = [aim_word(tag) for tag in tags]
-    marks = [w for w in sorted(ids, key=ids.__getitem__) if w not in {BOS, *aims, *words.words}]
-    for mark, code in zip(marks, spaces["mark"], strict=True):
-        embed[ids[mark]] = spaces.state(code)
-    embed[ids[BOS]] = spaces.state(spaces.sole("bos"))
-    for k, tag in enumerate(tags):
-        embed[ids[aims[k]]] = spaces.state(spaces.sole("kind", 0), spaces["aim"][k])
-        for c, concept in enumerate(words.concepts):
-            at, shared = ids[words.word(concept, tag)], [spaces["concept"][c]] if used else []
-            embed[at] = spaces.state(spaces.sole("kind", 1), own[tag][c], *shared)
-            # A word that is there has a logit of 2 LOGIT in either case.
-            unembed[at] = LOGIT * sum([own[tag][c], *(shared or [own[tag][c]])])
+    codes = {
+        words.word(concept, tag): (own[tag][c], *([spaces["concept"][c]] if used else []))
+        for tag in tags
+        for c, concept in enumerate(words.concepts)
+    }
+    embed, unembed = word_ends(spaces, ids, words, codes)
     shown, between, last = own[source], own[pivot], own[target]
     if used:
         first = Block(reads=shown, writes=between - shown)

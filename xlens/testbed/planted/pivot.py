@@ -118,7 +118,12 @@ def latent_pivot(
     )
     tokenizer = word_tokenizer([*map(aim_word, words.languages), *words.words])
     ids: dict[str, int] = tokenizer.get_vocab()
-    embed, unembed = _ends(spaces, ids, words)
+    codes = {
+        words.word(concept, tag): (spaces["concept"][c], spaces["language"][k])
+        for k, tag in enumerate(words.languages)
+        for c, concept in enumerate(words.concepts)
+    }
+    embed, unembed = word_ends(spaces, ids, words, codes)
     model = write_model(
         spaces,
         tokenizer,
@@ -214,10 +219,20 @@ def known_language(words: Lexicon, what: str, language: str) -> str:
     return tag
 
 
-def _ends(
-    spaces: Spaces, ids: Mapping[str, int], words: Lexicon
+def word_ends(
+    spaces: Spaces,
+    ids: Mapping[str, int],
+    words: Lexicon,
+    codes: Mapping[str, Sequence[Float[Tensor, " d_model"]]],
 ) -> tuple[Float[Tensor, "d_vocab d_model"], Float[Tensor, "d_vocab d_model"]]:
-    """Embedding and unembedding: words by concept and language, the rest by kind."""
+    """Embedding and unembedding: words by their codes, the rest by kind.
+
+    Args:
+        spaces: With `aim`, `kind` and `mark` among them.
+        ids: Of all tokens.
+        words: Of all languages.
+        codes: Of each word, one or two.
+    """
     kind = spaces["kind"]
     embed = torch.zeros(len(ids), spaces.d_model, dtype=torch.float64)
     # Nothing that isn't a word is ever the answer.
@@ -227,12 +242,12 @@ def _ends(
     for word, code in zip(marks, spaces["mark"], strict=True):
         embed[ids[word]] = spaces.state(code)
     embed[ids[BOS]] = spaces.state(spaces.sole("bos"))
-    for n, language in enumerate(words.languages):
-        embed[ids[aims[n]]] = spaces.state(kind[0], spaces["aim"][n])
-        for c, concept in enumerate(words.concepts):
-            at = ids[words.word(concept, language)]
-            embed[at] = spaces.state(kind[1], spaces["concept"][c], spaces["language"][n])
-            unembed[at] = LOGIT * (spaces["concept"][c] + spaces["language"][n])
+    for aim, code in zip(aims, spaces["aim"], strict=True):
+        embed[ids[aim]] = spaces.state(kind[0], code)
+    for word, own in codes.items():
+        embed[ids[word]] = spaces.state(kind[1], *own)
+        # A word that is there has a logit of 2 LOGIT however many codes it has.
+        unembed[ids[word]] = LOGIT * 2 / len(own) * torch.stack([*own]).sum(0)
     return embed, unembed
 
 
