@@ -166,6 +166,8 @@ def test_what_cannot_be_tested_is_refused():
 
 
 def test_words_of_too_few_languages_are_refused():
+    with pytest.raises(ValueError, match="a third to show words of"):
+        planted.bound_pivot(languages=2)
     model, prompts, _ = world("bound", 0)
     bed = planted.bound_pivot(seed=0, **NOISE)
     few = target_sets(model, bed.answers, languages=["ar", "en"], extra=["de"], reading="first")

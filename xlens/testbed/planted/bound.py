@@ -73,12 +73,11 @@ def bound_pivot(
     tags = words.languages
     pivot = known_language(words, "pivot", pivot or tags[0])
     target = known_language(words, "target", target or [x for x in tags if x != pivot][-1])
-    source = known_language(
-        words, "source", source or next(x for x in tags if x not in (pivot, target))
-    )
+    every = pivot_questions(words, pivot=pivot, target=target)
+    source = known_language(words, "source", source or every["asked"].prompts.languages[0])
     questions = {
         name: Questions(prompts=each.prompts.select(languages=[source]), answers=each.answers)
-        for name, each in pivot_questions(words, pivot=pivot, target=target).items()
+        for name, each in every.items()
     }
     asked = questions.pop("asked")
     n = len(tags)
