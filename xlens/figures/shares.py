@@ -26,7 +26,7 @@ def language_shares_curves(
     table = table.assign(layer=table["depth"])
     names = list(dict.fromkeys(table["name"]))
     colors = theme.language_colors(table["language"].unique(), pivot=result.pivot)
-    called = [theme.plain((titles or {}).get(name, name)) for name in names]
+    called = [theme.plain(titles[name] if titles and name in titles else name) for name in names]
     fig, places = theme.small_plots(called, columns=columns, height=_ROW)
     known: list[str] = []
     for name, place in zip(names, places, strict=True):
