@@ -6,6 +6,7 @@ no questions and no answers.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
@@ -100,10 +101,12 @@ class SubspaceStudy(Study):
 
     def asked(self, data: "Sentences") -> "tuple[Sentences, dict[str, str]]":
         """The sentences that are asked about with their twins; why others can't be had."""
-        from xlens.tasks.sentences import with_twins
+        return _with_twins(data, self.n_items, self.twins, self.n_twins, self.seed)
 
-        found = data.sample(min(self.n_items, len(data)), seed=self.seed)
-        return with_twins(found, self.twins, most=self.n_twins, seed=self.seed)
+    def documents(self, data: "Sentences") -> int:
+        """Of the sentences that are asked about, how many there are: what is drawn whole."""
+        asked = _drawn(data, self.n_items, self.seed)
+        return len(asked) if self.clusters == "id" else asked.frame["document"].nunique()
 
     def points(self, n_layers: int) -> tuple[int, ...]:
         """The residual points of a model with so many layers."""
@@ -113,7 +116,7 @@ class SubspaceStudy(Study):
         """As `Study.parts`."""
         from xlens.subspace.script_probe import squares_of
 
-        probed = squares_of(data.languages) and documents(data, self) > 1
+        probed = squares_of(data.languages) and self.documents(data) > 1
         return (SCRIPTS, SIMILARITY, MAP, *([PROBE] if probed else []))
 
     def work(self, data: "Sentences", model: "Outline | HookedModel") -> dict[str, Work]:
@@ -157,7 +160,16 @@ class SubspaceStudy(Study):
         return data
 
 
-def documents(data: "Sentences", study: SubspaceStudy) -> int:
-    """How many there are of the sentences that are asked about: what is drawn whole."""
-    asked = data.sample(min(study.n_items, len(data)), seed=study.seed)
-    return len(asked) if study.clusters == "id" else asked.frame["document"].nunique()
+# A run asks for these four times over: with sixty varieties, many seconds each.
+@lru_cache(maxsize=4)
+def _drawn(data: "Sentences", n: int, seed: int) -> "Sentences":
+    return data.sample(min(n, len(data)), seed=seed)
+
+
+@lru_cache(maxsize=4)
+def _with_twins(
+    data: "Sentences", n: int, kinds: tuple[Twin, ...], most: int, seed: int
+) -> "tuple[Sentences, dict[str, str]]":
+    from xlens.tasks.sentences import with_twins
+
+    return with_twins(_drawn(data, n, seed), kinds, most=most, seed=seed)

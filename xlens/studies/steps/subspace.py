@@ -8,7 +8,7 @@ from xlens.engine import harvest
 from xlens.models import HookedModel
 from xlens.results import Result
 from xlens.studies.study import Kept, Parts, Step
-from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY, SubspaceStudy, documents
+from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY, SubspaceStudy
 from xlens.subspace import (
     LanguageMap,
     LanguagePairs,
@@ -60,7 +60,7 @@ def subspace_steps(
         return script_probe(
             published(),
             pooling=study.pooling,
-            n_splits=min(5, documents(data, study)),
+            n_splits=min(5, study.documents(data)),
             resampling=study.resampling,
         )
 
