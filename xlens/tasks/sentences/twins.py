@@ -56,10 +56,14 @@ def with_twins(
     tags = sentences.languages if languages is None else sentences.require(languages)
     made, without = [sentences.frame], dict[str, str]()
     counts = dict.fromkeys(kinds, 0)
-    for tag in (tag for tag in tags if tag not in sentences.made):
+    twins = sentences.made
+    for tag in (tag for tag in tags if tag not in twins):
+        wanted = [kind for kind in kinds if most is None or counts[kind] < most]
+        if not wanted:
+            break
         mine = sentences.frame[sentences.frame["language"] == tag]
         texts = mine["text"].tolist()
-        for kind in (kind for kind in kinds if most is None or counts[kind] < most):
+        for kind in wanted:
             if kind == SCRIPT:
                 if script(tag) == to:
                     continue
