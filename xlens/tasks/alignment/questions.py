@@ -11,7 +11,7 @@ from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices import Choices
 from xlens.tasks.facts import Facts
-from xlens.tasks.items import item_id, item_text
+from xlens.tasks.items import item_id, item_text, refuse_twice
 from xlens.tasks.parallel import (
     DROPPED,
     Fault,
@@ -254,12 +254,7 @@ def _tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             "group": [group or id for group, id in zip(groups, ids, strict=True)],
         }
     )
-    if (twice := out.duplicated(["id", "language"])).any():
-        row = out[twice].iloc[0]
-        raise ValueError(
-            f"Question {row['id']!r} occurs twice in {row['language']} in {source} "
-            f"({int(twice.sum())} such rows); give every question of a language an id of its own."
-        )
+    refuse_twice(out, source, "question")
     return out
 
 

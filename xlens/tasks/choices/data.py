@@ -10,7 +10,7 @@ import pandas as pd
 from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
 from xlens.tasks.choices.text import folded
-from xlens.tasks.items import item_id, item_text
+from xlens.tasks.items import item_id, item_text, item_texts, refuse_twice
 from xlens.tasks.parallel import (
     DROPPED,
     Fault,
@@ -296,24 +296,19 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         {
             "id": [item_id(id, source) for id in frame["id"]],
             "language": frame["language"].astype(str).map(tags),
-            "question": _texts(frame, "question", source),
+            "question": item_texts(frame, "question", source, "item"),
             "options": [
                 _options(value, source, id)
                 for value, id in zip(frame["options"], frame["id"], strict=True)
             ],
             "gold": [_whole(g, source) for g in frame["gold"]],
             **{
-                name: _texts(frame, name, source) if name in frame.columns else default
+                name: item_texts(frame, name, source, "item") if name in frame.columns else default
                 for name, default in OPTIONAL.items()
             },
         }
     ).reset_index(drop=True)
-    if (twice := out.duplicated(["id", "language"])).any():
-        row = out[twice].iloc[0]
-        raise ValueError(
-            f"Item {row['id']!r} occurs twice in {row['language']} in {source} "
-            f"({int(twice.sum())} such rows); give every item of a language an id of its own."
-        )
+    refuse_twice(out, source, "item")
     return out
 
 
@@ -359,11 +354,6 @@ def _nothing_left(source: str, left_out: pd.DataFrame) -> str:
         f"{', …' if len(reasons) > 6 else ''}; the first, {one}. Leave that language out, or ask "
         "for other kinds or items."
     )
-
-
-def _texts(frame: pd.DataFrame, name: str, source: str) -> list[str]:
-    rows = zip(frame[name], frame["id"], strict=True)
-    return [item_text(value, f"{source}: {name} of item {id!r}") for value, id in rows]
 
 
 def _options(value: Any, source: str, id: Any) -> tuple[str, ...]:

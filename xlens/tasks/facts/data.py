@@ -13,7 +13,7 @@ from xlens.languages import standardize
 from xlens.tasks.choices.text import folded
 from xlens.tasks.facts.frequencies import Frequencies
 from xlens.tasks.facts.template import MASK, SUBJECT, Asked, asked_as
-from xlens.tasks.items import item_id, item_text
+from xlens.tasks.items import item_id, item_text, item_texts, refuse_twice
 from xlens.tasks.parallel import DROPPED, Fault, Parallel, first_faults, nothing_dropped, refusal
 
 REQUIRED = ("id", "language", "relation", "subject", "objects", "template")
@@ -301,13 +301,13 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     columns: dict[str, Any] = {
         "id": [item_id(id, source) for id in frame["id"]],
         "language": frame["language"].astype(str).map(tags).to_list(),
-        "relation": _texts(frame, "relation", source),
-        "subject": _texts(frame, "subject", source),
+        "relation": item_texts(frame, "relation", source, "fact"),
+        "subject": item_texts(frame, "subject", source, "fact"),
         "objects": [
             _objects(value, source, id)
             for value, id in zip(frame["objects"], frame["id"], strict=True)
         ],
-        "template": _texts(frame, "template", source),
+        "template": item_texts(frame, "template", source, "fact"),
     }
     if "frequency" in frame.columns:
         columns["frequency"] = [
@@ -317,15 +317,9 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     if "approx" in frame.columns:
         columns["approx"] = frame["approx"].astype(bool).to_list()
     if "group" in frame.columns:
-        columns["group"] = _texts(frame, "group", source)
+        columns["group"] = item_texts(frame, "group", source, "fact")
     out = pd.DataFrame(columns)
-    if (twice := out.duplicated(["id", "language"])).any():
-        row = out[twice].iloc[0]
-        raise ValueError(
-            f"Fact {row['id']!r} occurs twice in {row['language']} in {source} "
-            f"({int(twice.sum())} such rows); give every fact of a language an id of its own, and "
-            "several right objects as one list."
-        )
+    refuse_twice(out, source, "fact", also=", and several right objects as one list")
     return out
 
 
@@ -365,11 +359,6 @@ def _duplicates(frame: pd.DataFrame) -> list[Fault]:
         if first != fact.id:
             faults.append((fact.id, tag, "duplicate", f"of {first}"))
     return faults
-
-
-def _texts(frame: pd.DataFrame, name: str, source: str) -> list[str]:
-    rows = zip(frame[name], frame["id"], strict=True)
-    return [item_text(value, f"{source}: {name} of fact {id!r}") for value, id in rows]
 
 
 def _objects(value: Any, source: str, id: Any) -> tuple[str, ...]:

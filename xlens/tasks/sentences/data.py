@@ -9,7 +9,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts
-from xlens.tasks.items import item_id, item_text
+from xlens.tasks.items import item_id, item_texts, refuse_twice
 from xlens.tasks.parallel import (
     DROPPED,
     Fault,
@@ -145,25 +145,16 @@ def _tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         {
             "id": ids,
             "language": frame["language"].astype(str).map(tags).to_numpy(),
-            "text": _texts(frame, "text", source),
-            **{name: _texts(frame, name, source) for name in OPTIONAL},
+            "text": item_texts(frame, "text", source, "sentence"),
+            **{
+                name: item_texts(frame, name, source, "sentence") if name in frame else ""
+                for name in OPTIONAL
+            },
         }
     )
     out["document"] = out["document"].where(out["document"] != "", out["id"])
-    if (twice := out.duplicated(["id", "language"])).any():
-        row = out[twice].iloc[0]
-        raise ValueError(
-            f"Sentence {row['id']!r} occurs twice in {row['language']} in {source} "
-            f"({int(twice.sum())} such rows); give every sentence of a variety an id of its own."
-        )
+    refuse_twice(out, source, "sentence", of="variety")
     return out
-
-
-def _texts(frame: pd.DataFrame, name: str, source: str) -> list[str]:
-    if name not in frame:
-        return [""] * len(frame)
-    rows = zip(frame[name], frame["id"], strict=True)
-    return [item_text(value, f"{source}: {name} of sentence {id!r}") for value, id in rows]
 
 
 def _faults(frame: pd.DataFrame) -> list[Fault]:

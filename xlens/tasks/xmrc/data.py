@@ -10,7 +10,7 @@ import pandas as pd
 from xlens.checks import typed, wrong_type
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
-from xlens.tasks.items import item_id, item_text
+from xlens.tasks.items import item_id, item_text, refuse_twice
 from xlens.tasks.parallel import (
     DROPPED,
     MISSING,
@@ -272,12 +272,7 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             f"{source}: question {row['id']!r} ({row['language']}) has {len(row['answers'])} "
             f"answers but {len(row['starts'])} starts; give the place of each answer."
         )
-    if (twice := out.duplicated(["id", "language"])).any():
-        row = out[twice].iloc[0]
-        raise ValueError(
-            f"Question {row['id']!r} occurs twice in {row['language']} in {source} "
-            f"({int(twice.sum())} such rows); give every question of a language an id of its own."
-        )
+    refuse_twice(out, source, "question")
     return out
 
 
