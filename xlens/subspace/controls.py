@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from xlens.activations import Activations
+from xlens.subspace.states import Parallel
+
 
 def mismatch(n: int, rng: np.random.Generator) -> Int[np.ndarray, " item"]:
     """A partner for every item that is not the item itself."""
@@ -57,3 +60,36 @@ def without(
     left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
     rounding = np.linalg.norm(left, axis=0) <= 1e-10 * np.linalg.norm(values, axis=0)
     return np.where(rounding, 0.0, left)
+
+
+def nuisance(activations: Activations, states: Parallel) -> Float[np.ndarray, "variety item term"]:
+    """Log and inverse of the length, and tokens a character where the prompts say how many."""
+    terms = [length_terms(lengths) for lengths in states.n_tokens]
+    if "characters" in activations.meta:
+        columns = (activations.meta[name] for name in ("language", "id", "characters"))
+        count = {(tag, str(id)): float(n) for tag, id, n in zip(*columns, strict=True)}
+        for n, tag in enumerate(states.languages):
+            own = np.array([count[tag, id] for id in states.ids])
+            terms[n] = np.column_stack([terms[n], np.log(states.n_tokens[n] / own)])
+    return np.stack(terms)
+
+
+def adjusted(
+    states: Float[np.ndarray, "variety item d_model"],
+    terms: Float[np.ndarray, "variety item term"],
+) -> Float[np.ndarray, "variety item d_model"]:
+    """States at equal length and fertility: what these explain within a variety is taken out.
+
+    Means are moved to a common length, by how states of one item change with the log of its length
+    from variety to variety: so what an item says is not taken for its length.
+    """
+    log = terms[..., 0]
+    both = log - log.mean(1, keepdims=True) - log.mean(0) + log.mean()
+    square = float((both**2).sum())
+    means = states.mean(1, keepdims=True)
+    if square > 1e-12:
+        slope = np.tensordot(both, states, axes=2) / square
+        away = log.mean(1) - log.mean()
+        means = means - away[:, None, None] * slope
+    own = [without(x - x.mean(0), t) for x, t in zip(states, terms, strict=True)]
+    return means + np.stack(own)

@@ -17,8 +17,8 @@ from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.results import Result
 from xlens.stats import Resampling, bootstrap, generator
+from xlens.subspace.controls import adjusted, nuisance
 from xlens.subspace.relations import Variety
-from xlens.subspace.scripts import adjusted, nuisance
 from xlens.subspace.states import origin, parallel
 
 CROSSED, OWN = "crossed", "own"

@@ -21,11 +21,11 @@ from xlens.checks import typed
 from xlens.results import Result
 from xlens.stats import Bootstrap, Resampling, bootstrap
 from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka
-from xlens.subspace.controls import length_terms, without
+from xlens.subspace.controls import adjusted, nuisance
 from xlens.subspace.folds import Folds, jackknifed, products
 from xlens.subspace.pairs import LanguagePairs, language_pairs
 from xlens.subspace.relations import PUBLISHED, Pair, Variety, chosen_pairs
-from xlens.subspace.states import Parallel, origin, parallel
+from xlens.subspace.states import origin, parallel
 
 KERNEL, DISTANCE, DIRECTION = "cka_unbiased", "distance", "direction"
 BY_ITEM = ("cosine_centred", "retrieval_centred", "mexa_centred", "cosine", "mexa")
@@ -190,39 +190,6 @@ def script_control(
         confidence=resampling.confidence,
         pooling=pooling,
     )
-
-
-def nuisance(activations: Activations, states: Parallel) -> Float[np.ndarray, "variety item term"]:
-    """Log and inverse of the length, and tokens a character where the prompts say how many."""
-    terms = [length_terms(lengths) for lengths in states.n_tokens]
-    if "characters" in activations.meta:
-        columns = (activations.meta[name] for name in ("language", "id", "characters"))
-        count = {(tag, str(id)): float(n) for tag, id, n in zip(*columns, strict=True)}
-        for n, tag in enumerate(states.languages):
-            own = np.array([count[tag, id] for id in states.ids])
-            terms[n] = np.column_stack([terms[n], np.log(states.n_tokens[n] / own)])
-    return np.stack(terms)
-
-
-def adjusted(
-    states: Float[np.ndarray, "variety item d_model"],
-    terms: Float[np.ndarray, "variety item term"],
-) -> Float[np.ndarray, "variety item d_model"]:
-    """States at equal length and fertility: what these explain within a variety is taken out.
-
-    Means are moved to a common length, by how states of one item change with the log of its length
-    from variety to variety: so what an item says is not taken for its length.
-    """
-    log = terms[..., 0]
-    both = log - log.mean(1, keepdims=True) - log.mean(0) + log.mean()
-    square = float((both**2).sum())
-    means = states.mean(1, keepdims=True)
-    if square > 1e-12:
-        slope = np.tensordot(both, states, axes=2) / square
-        away = log.mean(1) - log.mean()
-        means = means - away[:, None, None] * slope
-    own = [without(x - x.mean(0), t) for x, t in zip(states, terms, strict=True)]
-    return means + np.stack(own)
 
 
 @dataclass(frozen=True)
