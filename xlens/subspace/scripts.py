@@ -8,6 +8,7 @@ sharing a script gains, is the share of "language" that survives a change of scr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +26,7 @@ from xlens.subspace.controls import adjusted, nuisance
 from xlens.subspace.folds import Folds, jackknifed, products
 from xlens.subspace.pairs import LanguagePairs, language_pairs
 from xlens.subspace.relations import PUBLISHED, Pair, Variety, chosen_pairs
+from xlens.subspace.similarity import matches, unit
 from xlens.subspace.states import origin, parallel
 
 KERNEL, DISTANCE, DIRECTION = "cka_unbiased", "distance", "direction"
@@ -209,6 +211,22 @@ class _Work:
     clusters: np.ndarray
     resampling: Resampling
 
+    @cached_property
+    def there(self) -> list[str]:
+        """Relations that have a pair."""
+        return [name for name, pairs in self.related.items() if pairs]
+
+    @cached_property
+    def columns(self) -> list[int]:
+        """Of `there`, what a share is made of; empty where one of them is lacking."""
+        known = all(name in self.there for name in PUBLISHED)
+        return [self.there.index(name) for name in PUBLISHED] if known else []
+
+    @cached_property
+    def needed(self) -> list[Pair]:
+        """Every pair of a relation, once."""
+        return sorted({pair for pairs in self.related.values() for pair in pairs})
+
     def measured(self, states: np.ndarray, *, centred_only: bool) -> dict[str, _Found]:
         found: dict[str, _Found] = {}
         if KERNEL in self.measures:
@@ -228,11 +246,9 @@ class _Work:
     ) -> dict[str, _Found]:
         """Cosines once, for all that is read from them; single precision is enough to rank."""
         x = states - states.mean(1, keepdims=True) if centred else states
-        size = np.linalg.norm(x, axis=2, keepdims=True)
-        x = (x / np.where(size > 1e-12 * np.abs(size).max(), size, np.nan)).astype(np.float32)
-        there = [name for name, pairs in self.related.items() if pairs]
-        sums = {m: np.empty((x.shape[1], len(there))) for m in wanted}
-        for column, name in enumerate(there):
+        x = np.stack([unit(own) for own in x]).astype(np.float32)
+        sums = {m: np.empty((x.shape[1], len(self.there))) for m in wanted}
+        for column, name in enumerate(self.there):
             each = [_each(x[a] @ x[b].T) for a, b in self.related[name]]
             for measure in wanted:
                 part = measure.removesuffix("_centred")
@@ -243,99 +259,72 @@ class _Work:
             boot = bootstrap(
                 table, clusters=self.clusters, resampling=self.resampling, bounds=(least, 1.0)
             )
-            ends = zip(boot.mean, *boot.interval(), strict=True)
-            known = {
-                name: (float(m), float(a), float(b))
-                for name, (m, a, b) in zip(there, ends, strict=True)
-            }
-            columns = [there.index(name) for name in PUBLISHED if name in there]
-            found[measure] = _Found(self._rows(known), _boot_share(boot, columns))
+            rows = self._rows(boot.mean, *boot.interval())
+            found[measure] = _Found(rows, _boot_share(boot, self.columns))
         return found
 
     def _kernels(self, states: np.ndarray) -> _Found:
         kernels = [Kernel.of(x, unbiased=True) for x in states]
-        n = len(kernels)
         flat = np.stack([kernel.centred.ravel() for kernel in kernels])
         matrix = flat @ flat.T
         size = np.sqrt(np.diag(matrix))
         with np.errstate(divide="ignore", invalid="ignore"):
             matrix = matrix / np.outer(size, size)
-        needed = sorted({pair for pairs in self.related.values() for pair in pairs})
-        rows: list[np.ndarray] = [np.array([matrix[pair] for pair in needed])]
+        rows = [np.array([matrix[pair] for pair in self.needed])]
+        used = {i for pair in self.needed for i in pair}
         for rest in self.folds.rest():
-            used = {i for pair in needed for i in pair}
-            few = {i: kernels[i].only(rest) for i in range(n) if i in used}
-            rows.append(np.array([cka(few[a], few[b]) for a, b in needed]))
-        return self._jackknifed(np.stack(rows), needed, matrix)
+            few = {i: kernels[i].only(rest) for i in used}
+            rows.append(np.array([cka(few[a], few[b]) for a, b in self.needed]))
+        return self._jackknifed(np.stack(rows), matrix)
 
     def _means(self, states: np.ndarray) -> dict[str, _Found]:
-        centred = states - states.mean((0, 1))  # large common parts would only cost precision
-        sums, sizes = self.folds.sums(centred), self.folds.sizes
-        needed = sorted({pair for pairs in self.related.values() for pair in pairs})
-        found: dict[str, _Found] = {}
         if self.folds.n < 2:
-            return found
-        inner = products(sums, sizes)
+            return {}
+        centred = states - states.mean((0, 1))  # large common parts would only cost precision
+        inner = products(self.folds.sums(centred), self.folds.sizes)
         spread = float(states.var(1).sum(-1).mean())
         own = np.diagonal(inner, axis1=1, axis2=2)
         squared = (own[:, :, None] + own[:, None, :] - 2 * inner) / spread
+        found: dict[str, _Found] = {}
         for measure, all_rows in ((DISTANCE, squared), (DIRECTION, _cosines(inner))):
             if measure in self.measures:
-                rows = np.stack([all_rows[:, a, b] for a, b in needed], axis=1)
+                rows = np.stack([all_rows[:, a, b] for a, b in self.needed], axis=1)
                 distance = measure == DISTANCE
                 matrix = all_rows[0] if distance else None
-                found[measure] = self._jackknifed(rows, needed, matrix, distance=distance)
+                found[measure] = self._jackknifed(rows, matrix, distance=distance)
         return found
 
     def _jackknifed(
-        self,
-        rows: np.ndarray,
-        needed: Sequence[Pair],
-        matrix: np.ndarray | None,
-        *,
-        distance: bool = False,
+        self, rows: np.ndarray, matrix: np.ndarray | None, *, distance: bool = False
     ) -> _Found:
         """Means over pairs, from the numbers of every pair: all folds first, then without each."""
-        at = {pair: n for n, pair in enumerate(needed)}
-        there = [name for name, pairs in self.related.items() if pairs]
+        at = {pair: n for n, pair in enumerate(self.needed)}
         means = np.column_stack(
-            [rows[:, [at[pair] for pair in self.related[name]]].mean(1) for name in there]
+            [rows[:, [at[pair] for pair in self.related[name]]].mean(1) for name in self.there]
         )
         confidence = self.resampling.confidence
         low, high = jackknifed(means[0], means[1:], confidence)
-        ends = zip(means[0], low, high if distance else np.minimum(high, 1.0), strict=True)
-        known = {
-            name: (float(m), float(a), float(b))
-            for name, (m, a, b) in zip(there, ends, strict=True)
-        }
-        columns = [there.index(name) for name in PUBLISHED if name in there]
-        if len(columns) < len(PUBLISHED):
-            return _Found(self._rows(known), _NO_SHARE, matrix)
-        share = _share(means[:, columns], distance=distance)
-        low, high = jackknifed(share[:1], share[1:, None], confidence)
-        said = {"share": float(share[0]), "low": float(low[0]), "high": float(high[0])}
-        return _Found(self._rows(known), said, matrix)
+        said = self._rows(means[0], low, high if distance else np.minimum(high, 1.0))
+        if not self.columns:
+            return _Found(said, _NO_SHARE, matrix)
+        share = _share(means[:, self.columns], distance=distance)
+        (low,), (high,) = jackknifed(share[:1], share[1:, None], confidence)
+        ends = {"share": float(share[0]), "low": float(low), "high": float(high)}
+        return _Found(said, ends, matrix)
 
-    def _rows(self, known: Mapping[str, tuple[float, float, float]]) -> list[dict[str, Any]]:
+    def _rows(self, mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[dict[str, Any]]:
+        """A row for every relation; NaN where it has no pair."""
+        known = dict(zip(self.there, zip(mean, low, high, strict=True), strict=True))
         rows: list[dict[str, Any]] = []
         for name, pairs in self.related.items():
-            mean, low, high = known.get(name, (np.nan,) * 3)
-            numbers = {"mean": mean, "low": low, "high": high, "n_pairs": len(pairs)}
-            rows.append({"relation": name, **numbers})
+            ends = zip(("mean", "low", "high"), known.get(name, (np.nan,) * 3), strict=True)
+            numbers = {end: float(number) for end, number in ends}
+            rows.append({"relation": name, **numbers, "n_pairs": len(pairs)})
         return rows
 
 
 def _each(cosines: Float[np.ndarray, "item item"]) -> dict[str, Float[np.ndarray, " item"]]:
-    own = np.diag(cosines).astype(np.float64)
-    others = np.nan_to_num(cosines, nan=-np.inf)
-    np.fill_diagonal(others, -np.inf)
-    forth, back = own > others.max(1), own > others.max(0)
-    nothing = np.isnan(own)
-    return {
-        "cosine": own,
-        "retrieval": np.where(nothing, np.nan, (forth + back.astype(float)) / 2),
-        "mexa": np.where(nothing, np.nan, (forth & back).astype(float)),
-    }
+    return {"cosine": np.diag(cosines).astype(np.float64), **matches(cosines)}
 
 
 def _cosines(inner: Float[np.ndarray, "row variety variety"]) -> np.ndarray:
@@ -367,7 +356,7 @@ def _share(
 
 
 def _boot_share(boot: Bootstrap, columns: Sequence[int]) -> dict[str, float]:
-    if len(columns) < len(PUBLISHED):
+    if not columns:
         return _NO_SHARE
     share = float(_share(boot.mean[list(columns)]))
     if share != share:

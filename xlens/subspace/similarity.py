@@ -141,10 +141,7 @@ class _Compare:
             return Kernel.of(states, unbiased=self.measure == "cka_unbiased")
         if self.centred:
             states = states - states.mean(0)
-        size = np.linalg.norm(states, axis=1, keepdims=True)
-        # What rounding leaves of a state that is its language's mean has no direction.
-        nothing = size <= 1e-12 * np.abs(size).max()
-        return states / np.where(nothing, np.nan, size)
+        return unit(states)
 
     def values(
         self, sides: Sequence[Any], pairs: Sequence[tuple[int, int]]
@@ -175,14 +172,25 @@ class _Compare:
 
     def _each(self, cosines: Float[np.ndarray, "item item"]) -> Float[np.ndarray, " item"]:
         """What every item contributes to the mean."""
-        own = np.diag(cosines).copy()
         if self.measure.startswith("cosine"):
-            return own
-        others = cosines.copy()
-        np.fill_diagonal(others, -np.inf)
-        others = np.where(np.isnan(others), -np.inf, others)
-        forth, back = own > others.max(1), own > others.max(0)
-        found = (
-            (forth & back) if self.measure.startswith("mexa") else (forth + back.astype(float)) / 2
-        )
-        return np.where(np.isnan(own), np.nan, found.astype(float))
+            return np.diag(cosines)
+        name = "mexa" if self.measure.startswith("mexa") else "retrieval"
+        return matches(cosines)[name]
+
+
+def unit(states: Float[np.ndarray, "item d_model"]) -> Float[np.ndarray, "item d_model"]:
+    """States of length 1; NaN where there is no direction."""
+    size = np.linalg.norm(states, axis=1, keepdims=True)
+    # What rounding leaves of a state that is its language's mean has no direction.
+    nothing = size <= 1e-12 * np.abs(size).max()
+    return states / np.where(nothing, np.nan, size)
+
+
+def matches(cosines: Float[np.ndarray, "item item"]) -> dict[str, Float[np.ndarray, " item"]]:
+    """What every item contributes to `retrieval` and to `mexa`; a tie is no match."""
+    own = np.diag(cosines)
+    others = np.where(np.isnan(cosines), -np.inf, cosines)
+    np.fill_diagonal(others, -np.inf)
+    forth, back = own > others.max(1), own > others.max(0)
+    found = {"retrieval": (forth + back.astype(float)) / 2, "mexa": (forth & back).astype(float)}
+    return {name: np.where(np.isnan(own), np.nan, each) for name, each in found.items()}
