@@ -109,7 +109,7 @@ def script_probe_curves(probe: ScriptProbe) -> go.Figure:
         )
         names.append(words)
     fig.add_hline(y=0.5, line={"color": theme.NEUTRAL, "width": 1})
-    bands.layer_axis(fig, int(probe.table["layer"].max()), title=False, **place)
+    bands.layer_axis(fig, max(probe.layers), title=False, **place)
     fig.update_xaxes(title_text=_POINTS, **place)
     fig.update_yaxes(title_text="accuracy", range=[-0.02, 1.02], **place)
     level = percent(probe.confidence, whole=False)

@@ -1,7 +1,7 @@
 """The page of a run of `xlens subspace`: is it language or is it script?"""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,10 @@ def write_subspace_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
     figures: dict[str, Figure] = {}
     sections: list[Section] = []
     for model, parts in models.items():
-        drawn = {f"{model}-{name}": fig for name, fig in _figures(parts).items()}
-        figures |= drawn
-        blocks = [
-            Drawing.of(fig, key, _CAPTIONS[key.removeprefix(f"{model}-")])
-            for key, fig in drawn.items()
-        ]
+        blocks: list[Drawing] = []
+        for name, fig in _figures(parts).items():
+            figures[f"{model}-{name}"] = fig
+            blocks.append(Drawing.of(fig, f"{model}-{name}", _CAPTIONS[name]))
         sections += [
             section.more([*_tables(parts[SCRIPTS]), *blocks]) for section in told(model, parts)
         ]
@@ -96,14 +94,13 @@ def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
     return [Section(model, title, (Findings.of(said),))]
 
 
-def _middle(control: ScriptControl | ScriptProbe) -> int:
-    layers = sorted(map(int, control.table["layer"].unique()))
+def _middle(layers: Sequence[int]) -> int:
     return layers[len(layers) // 2]
 
 
 def _columns(control: ScriptControl) -> Iterator[str]:
     """What pairs have in common by what they share, at the middle layer."""
-    layer = _middle(control)
+    layer = _middle(control.layers)
     for measure in _SAID:
         rows = _rows(control, measure, layer)
         cells = [
@@ -123,7 +120,7 @@ def _rows(control: ScriptControl, measure: str, layer: int) -> dict[str, Any]:
 
 def _shares(control: ScriptControl) -> Iterator[str]:
     """Which share of language survives a change of script."""
-    layer, table = _middle(control), control.share
+    layer, table = _middle(control.layers), control.share
     for measure in _SAID:
         mine = table[(table["measure"] == measure) & (table["kind"] == "value")].dropna(
             subset=["share"]
@@ -158,7 +155,7 @@ def _shares(control: ScriptControl) -> Iterator[str]:
 def _probe(probe: Result | None) -> Iterator[str]:
     if not isinstance(probe, ScriptProbe):
         return
-    layer = _middle(probe)
+    layer = _middle(probe.layers)
     table = probe.table[(probe.table["layer"] == layer) & (probe.table["kind"] == "value")]
     rows: dict[str, Any] = {str(row["asked"]): row for row in table.to_dict("records")}
     crossed = rows["crossed"]
@@ -184,7 +181,7 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
             drawn[SCRIPTS] = script_columns(part, [m for m in _SHOWN if m in there])
             drawn["scripts-length"] = script_columns(part, kind="length_controlled")
         elif isinstance(part, LanguagePairs):
-            drawn[SIMILARITY] = pair_matrix(part, "cka_unbiased", layers=[_mid(part.layers)])
+            drawn[SIMILARITY] = pair_matrix(part, "cka_unbiased", layers=[_middle(part.layers)])
         elif isinstance(part, LanguageMap):
             drawn[name] = language_map_animation(part)
         elif isinstance(part, ScriptProbe):
@@ -192,14 +189,10 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
-def _mid(layers: tuple[int, ...]) -> int:
-    return layers[len(layers) // 2]
-
-
 def _tables(control: Result) -> Iterator[Table]:
     """Every measure at the middle layer, by what two varieties share."""
     assert isinstance(control, ScriptControl)
-    layer = _middle(control)
+    layer = _middle(control.layers)
     rows: list[list[str]] = []
     for measure in _SHOWN:
         found = _rows(control, measure, layer)

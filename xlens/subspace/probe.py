@@ -91,17 +91,13 @@ def language_probe(
     Raises:
         ValueError: fewer items than folds, or what `parallel` and the estimator refuse.
     """
-    from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     check_options(resampling.confidence, n_controls)
     confidence, seed = resampling.confidence, resampling.seed
     if n_splits < 2:
         raise ValueError(f"n_splits is {n_splits}; give 2 or more.")
-    if classifier is None:
-        classifier = make_pipeline(StandardScaler(), RidgeClassifier())
+    classifier = ridge_classifier() if classifier is None else classifier
     states = parallel(activations, pooling, at_least=n_splits)
     n = len(states.ids)
     clusters = resampling.codes(states.meta)
@@ -157,6 +153,15 @@ def language_probe(
         confidence=confidence,
         pooling=pooling,
     )
+
+
+def ridge_classifier() -> Any:
+    """What a probe is where nothing else is asked for."""
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), RidgeClassifier())
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,9 @@ def by_relation(pairs: pd.DataFrame, value: str = "mean") -> pd.DataFrame:
     """
     by = [name for name in ("layer", "measure", "kind") if name in pairs]
     one, other = ("a", "b") if "a" in pairs else ("first", "second")
-    table = pairs.assign(
-        relation=[relation(str(a), str(b)) for a, b in zip(pairs[one], pairs[other], strict=True)]
-    )
+    tags = list(zip(pairs[one].astype(str), pairs[other].astype(str), strict=True))
+    known = {pair: relation(*pair) for pair in set(tags)}  # of layers and measures, many rows
+    table = pairs.assign(relation=[known[pair] for pair in tags])
     table = table[table["relation"] != ""]
     grouped = table.groupby([*by, "relation"], sort=False)[value]
     return grouped.agg(mean="mean", least="min", most="max", n="count").reset_index()

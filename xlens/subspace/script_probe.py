@@ -18,6 +18,7 @@ from xlens.checks import typed
 from xlens.results import Result
 from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.controls import adjusted, nuisance
+from xlens.subspace.probe import ridge_classifier
 from xlens.subspace.relations import Variety
 from xlens.subspace.states import origin, parallel
 
@@ -47,6 +48,11 @@ class ScriptProbe(Result):
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
         return self.table
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Residual points, ascending."""
+        return tuple(sorted(map(int, self.table["layer"].unique())))
 
 
 def squares_of(languages: Sequence[str]) -> list[Square]:
@@ -89,13 +95,9 @@ def script_probe(
         ValueError: no two languages are there in the same two scripts, too few documents, or what
             `parallel` refuses.
     """
-    from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    if classifier is None:
-        classifier = make_pipeline(StandardScaler(), RidgeClassifier())
+    classifier = ridge_classifier() if classifier is None else classifier
     states = parallel(activations, pooling, at_least=n_splits)
     squares = squares_of(states.languages)
     if not squares:
