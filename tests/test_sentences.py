@@ -127,6 +127,12 @@ def test_a_folder_that_is_not_aligned_is_refused(tmp_path, files, said):
         read_sentences(write(tmp_path, files), layout="aligned")
 
 
+def test_of_two_files_with_one_tag_the_one_that_is_named_is_read(tmp_path):
+    folder = write(tmp_path, {"de.txt": ["a"], "deu.txt": ["b"], "fr.txt": ["c"]})
+    found = read_sentences(folder, layout="aligned", languages={"de": "deu", "fr": "fr"})
+    assert found.texts("de") == {"1": "b"}
+
+
 def test_empty_lines_are_left_out_when_asked(tmp_path):
     folder = write(tmp_path, {"de.txt": ["a", "", "c"], "zh-Hant.txt": ["x", "y", "z"]})
     found = read_sentences(folder, incomplete="drop")

@@ -130,7 +130,8 @@ def _folder(root: Path, form: Layout, layout: str, languages: Languages) -> pd.D
     if form.by_line and (several := {n: f for n, f in files.items() if len(f) > 1}):
         name, mine = next(iter(several.items()))
         raise ValueError(f"{mine[0].name!r} and {mine[1].name!r} are both {name!r}: keep one.")
-    _refuse_one_tag(files, root)
+    if not isinstance(languages, Mapping):  # which says what is meant
+        _refuse_one_tag(files, root)
     chosen = choose(tagged(files), languages, str(root))
     rows = {tag: [row for file in mine for row in form.rows(file)] for tag, mine in chosen.items()}
     if form.by_line and len({len(mine) for mine in rows.values()}) > 1:
