@@ -110,9 +110,7 @@ def language_map_animation(
             {
                 "steps": steps,
                 "currentvalue": {"prefix": "residual point ", "font": {"size": 12}},
-                "pad": {"t": 40},
-                "len": 0.82,
-                "x": 0.18,
+                "pad": {"t": 40, "l": 96},  # the buttons' width, whatever the page's
             }
         ],
         updatemenus=[

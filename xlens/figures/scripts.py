@@ -1,5 +1,6 @@
 """Language or script: every measure by what two varieties share, layer by layer."""
 
+import textwrap
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -13,6 +14,7 @@ from xlens.subspace.scripts import ScriptControl
 from xlens.wording import percent
 
 _ROW = 220
+_LETTERS = 33  # above one of two plots, at 420 pixels
 _COLORS = {
     "language": theme.PIVOT,
     "script": theme.PALETTE[0],
@@ -51,7 +53,8 @@ def script_columns(
     if (odd := sorted({*measures} - {*table["measure"]})) or not measures:
         held = sorted(set(control.table["measure"]))
         raise ValueError(f"No {odd or kind} of kind {kind!r} here; there are {held}.")
-    fig, places = theme.small_plots([measure_name(m) for m in measures], columns=2, height=_ROW)
+    titles = ["<br>".join(textwrap.wrap(measure_name(m), _LETTERS)) for m in measures]
+    fig, places = theme.small_plots(titles, columns=2, height=_ROW)
     names: list[str] = []
     for i, (measure, place) in enumerate(zip(measures, places, strict=True)):
         mine = table[table["measure"] == measure]

@@ -207,7 +207,7 @@ def small_plots(
     """Plots in rows, each with its title, and the place (`row`, `col`) of each.
 
     Args:
-        titles: One for each plot.
+        titles: One for each plot; lines are apart by `<br>`.
         columns: Most plots in a row.
         height: Of a plot with its title, in pixels.
         apart: Space between columns, as a share of the width.
@@ -215,12 +215,13 @@ def small_plots(
     """
     columns = max(1, min(columns, len(titles)))
     rows = -(-len(titles) // columns)
+    lines = max(title.count("<br>") + 1 for title in titles)
     fig = make_subplots(
         rows=rows,
         cols=columns,
         subplot_titles=list(titles),
         horizontal_spacing=apart,
-        vertical_spacing=52 / (height * rows),
+        vertical_spacing=(36 + 16 * lines) / (height * rows),
         **options,
     )
     fig.update_annotations(font_size=12)
