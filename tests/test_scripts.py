@@ -1,16 +1,21 @@
 """Language or script: planted directions of both are told apart, by every measure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from xlens import subspace
+from xlens import figures, subspace
 from xlens.activations import Activations, SlotValues
+from xlens.report.subspace import told
 from xlens.stats import Resampling
 from xlens.subspace import by_relation, missing_relations, relation
 from xlens.subspace.folds import Folds, products
 from xlens.subspace.relations import chosen_pairs
+from xlens.subspace.scripts import _share, _together
+from xlens.wording import percent
 
 TAGS = ("ace-Arab", "ace-Latn", "bjn-Arab", "bjn-Latn", "ar", "ar-Latn", "de", "fa")
 TWINS = ("de-x-words", "de-x-letters", "ar-Latn-x-arab")
@@ -181,3 +186,82 @@ def test_any_table_of_pairs_has_the_columns():
     found = by_relation(pairs).set_index("relation")
     assert found.loc["script", "mean"] == pytest.approx(0.6) and found.loc["script", "n"] == 2
     assert found.loc["language", "mean"] == 0.3 and found.loc["neither", "mean"] == 0.1
+
+
+def said_by_the_page(parts):
+    """Findings on columns, on shares, and on the probe."""
+    (section,) = told("m", parts)
+    texts = [finding.plain for finding in section.blocks[0].items]
+    kinds = [text.split()[0] for text in texts]
+    assert kinds == sorted(kinds, key=["At", "By", "A"].index)
+    return [[t for t in texts if t.startswith(f"{kind} ")] for kind in ("At", "By", "A")]
+
+
+@pytest.mark.parametrize(
+    ("language", "script", "reads"),
+    [
+        (6.0, 0.0, "it reads the language more than the script"),
+        (0.0, 6.0, "it reads the script more than the language"),
+        (3.0, 3.0 / 2**0.5, "that it reads the one more than the other can't be told"),
+    ],
+)
+def test_the_page_says_which_is_read(language, script, reads):
+    acts = planted(language, script, noise=0.3)
+    control = subspace.script_control(acts, resampling=FEW)
+    probe = subspace.script_probe(acts, resampling=FEW)
+    columns, shares, probed = said_by_the_page({"scripts": control, "script-probe": probe})
+    assert columns[0].startswith("At layer 0, MEXA, centred (share): same language, other script ")
+    share = control.share.query("measure == 'distance' and kind == 'value'").iloc[0]["share"]
+    assert f", {percent(share)} [" in shares[-1] and "survives a change of script" in shares[-1]
+    assert probed[0].endswith(f"with the scripts swapped: {reads}.")
+
+
+def test_where_sharing_a_script_makes_nothing_more_alike_no_share_is_said():
+    found = subspace.script_control(planted(), resampling=FEW)
+    none = replace(found, share=found.share.assign(share=np.nan))
+    columns, shares, _ = said_by_the_page({"scripts": none})
+    assert len(columns) == len(shares) == 3
+    assert all("no share is the language's or the script's at layer 0" in text for text in shares)
+    one = subspace.script_control(planted(tags=("de", "fr", "ru")), resampling=FEW)
+    columns, shares, _ = said_by_the_page({"scripts": one})
+    assert len(columns) == 3 and not shares, "there is none to miss"
+
+
+def test_a_share_needs_both_to_make_something_more_alike():
+    # by language, script and neither: of similarities, then of distances
+    means = np.array([[0.5, 0.3, 0.1], [0.4, 0.1, 0.25], [0.1, 0.4, 0.25], [0.2, 0.2, 0.2]])
+    assert _share(means)[0] == pytest.approx(0.4 / 0.6) and np.isnan(_share(means)[1:]).all()
+    away = np.array([[1.0, 3.0, 4.0], [-0.1, 3.0, 3.0], [1.0, -0.1, 1.0]])
+    assert _share(away, distance=True) == pytest.approx([0.75, 1.0, 0.0])
+
+
+def test_figures_have_a_line_for_every_relation():
+    acts = planted(tags=(*TAGS, *TWINS))
+    control = subspace.script_control(acts, measures=["cka_unbiased", "distance"], resampling=FEW)
+    fig = figures.script_columns(control)
+    named = [trace.name for trace in fig.data if trace.showlegend]
+    assert named == list(subspace.relations.RELATIONS.values())
+    drawn = {(trace.name, trace.xaxis) for trace in fig.data}
+    assert {(name, axis) for name in named for axis in ("x", "x2")} <= drawn
+    assert fig.layout.annotations[1].text == "squared distance of means<br>(variances)"
+    with pytest.raises(ValueError, match="No \\['cka'\\] of kind 'value' here"):
+        figures.script_columns(control, ["cka"])
+    probe = subspace.script_probe(acts, resampling=FEW)
+    fig = figures.script_probe_curves(probe)
+    lines = {trace.name: trace.y[0] for trace in fig.data if trace.showlegend}
+    table = probe.table[probe.table["kind"] == "value"].set_index("asked")["mean"]
+    assert lines == {"scripts as trained": table["own"], "scripts swapped": table["crossed"]}
+
+
+def test_varieties_stand_by_script_and_by_what_lies_together():
+    found = subspace.script_control(planted(tags=TAGS), measures=["cka_unbiased"], resampling=FEW)
+    tags = [tag for tag in found.languages if tag not in TWINS]
+    scripts = [subspace.relations.Variety.of(tag).script for tag in found.similarity().languages]
+    assert sorted(found.similarity().languages) == sorted(tags)
+    assert scripts == sorted(scripts), "each script in one piece"
+    order = _together(
+        ["a", "b", "c", "d"],
+        pd.Series({("a", "b"): 0.1, ("a", "c"): 0.9, ("a", "d"): 0.1, ("b", "c"): 0.1,
+                   ("b", "d"): 0.8, ("c", "d"): 0.1}),
+    )  # fmt: skip
+    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset("ac"), frozenset("bd")}
