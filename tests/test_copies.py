@@ -12,9 +12,10 @@ import torch
 from test_shared import SLOTS, parallel
 
 import xlens
-from xlens.engine import copies, harvest, tally
+from xlens.engine import attention, copies, harvest, harvest_variants, interventions, tally
 from xlens.engine.copies import HostCopies, Lane
 from xlens.prompts import Prompt
+from xlens.store import parts
 
 
 class LateLane(Lane):
@@ -153,3 +154,63 @@ def test_rows_side_by_side_are_added_as_rows_by_index_are(least, family_dir, mon
     got = harvest(model, parallel(), **asked)
     for slot in SLOTS:
         assert torch.equal(got.slot(slot).values, wanted.slot(slot).values), slot
+
+
+def test_what_is_kept_of_a_killed_run_has_landed(family_dir, log, tmp_path, monkeypatch):
+    """A batch is told as done when its states are there, and not when it ran."""
+    model = kit.model(family_dir("llama"))
+    asked = {"slots": SLOTS, "token_budget": 40, "share_prefixes": False, "progress": False}
+    with kit.passes(model) as passes:
+        wanted = harvest(model, parallel(), **asked)
+    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
+    with kit.passes(model, stop=len(passes) - 1), pytest.raises(KeyboardInterrupt):
+        harvest(model, parallel(), **asked, store=tmp_path)
+    with kit.passes(model) as rest:
+        got = harvest(model, parallel(), **asked, store=tmp_path)
+    assert len(rest) < len(passes) / 2
+    for slot in SLOTS:
+        assert torch.equal(got.slot(slot).values, wanted.slot(slot).values), slot
+
+
+def variants(model):
+    pushed = interventions.add(torch.ones(model.d_model), layers=1, slot="last")
+    asked = {"plain": (), "pushed": pushed}
+    found = harvest_variants(model, parallel(), asked, token_budget=60, progress=False)
+    return [found[name].slot("last").values for name in asked]
+
+
+def masses(model):
+    found = attention(model, parallel(), ["context"], token_budget=60, progress=False)
+    return [torch.from_numpy(x) for x in (found.mass, found.top, found.rest, found.sink)]
+
+
+@pytest.mark.parametrize("verb", [variants, masses])
+def test_the_last_batch_lands_in_every_verb(verb, family_dir, log):
+    model = kit.model(family_dir("llama"))
+    got = verb(model)
+    assert log["copies"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copies, "lane_of", lambda _: None)
+        wanted = verb(model)
+    for here, there in zip(got, wanted, strict=True):
+        assert torch.equal(here, there)
+
+
+def test_memory_of_a_batch_is_used_again_when_it_landed_or_failed_and_not_before():
+    log, found, zero = Counter(), [], torch.zeros(100)
+    mine = HostCopies()
+    mine._lanes[torch.device("cpu")] = LateLane(log)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copies, "STAGE_BYTES", 1)  # each tensor leaves at once
+        for _ in range(3):
+            mine.take(zero, found.append)
+            mine.discard()
+        assert (log["copies"], log["allocations"]) == (3, 1)
+        mine.take(zero, lambda host: found.append(host.clone()))
+        mine.commit()  # and lands late: meanwhile its memory is its own
+        mine.discard()
+        mine.take(zero + 1, lambda host: found.append(host.clone()))
+        assert log["allocations"] == 2
+        mine.commit()
+        mine.finish()
+    assert [float(x.sum()) for x in found] == [0.0, 100.0]

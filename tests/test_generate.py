@@ -154,6 +154,27 @@ def test_it_makes_no_difference_when_what_is_done_leaves(leaving, family_dir, mo
     assert run(model, prompts(), stop=stop, max_new_tokens=12).table.equals(wanted)
 
 
+def test_what_follows_an_end_may_be_anything(family_dir, monkeypatch):
+    """A sequence that is done stays a row of each step; its state need no longer be finite."""
+    model, asked = kit.model(family_dir("llama")), prompts()[:3]
+    first = run(model, asked, max_new_tokens=12).table["text"][0][:1]
+    stop = {(p.id, p.language): [first] if p is asked[0] else [] for p in asked}
+    wanted = run(model, asked, stop=stop, max_new_tokens=12).table
+    assert wanted["n_tokens"][0] < wanted["n_tokens"].max()
+    monkeypatch.setattr(decode, "LEAVING", 1)
+    step, ended = decode._step, []
+
+    def stepped(job, rows, tokens, readers):
+        if len(ended) >= wanted["n_tokens"][0]:
+            tokens[rows.members.index(0)] = -1
+        ended.append(len(rows.members))
+        step(job, rows, tokens, readers)
+
+    monkeypatch.setattr(decode, "_step", stepped)
+    assert run(model, asked, stop=stop, max_new_tokens=12).table.equals(wanted)
+    assert set(ended) == {3}
+
+
 def test_keys_and_values_stay_where_they_are():
     first, more = torch.randn(2, 3, 2, 5, 4), torch.randn(6, 2, 3, 2, 1, 4)
     grown = DynamicLayer()

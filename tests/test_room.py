@@ -4,7 +4,7 @@ import kit
 import pytest
 import torch
 
-from xlens.engine import room, variants
+from xlens.engine import backoff, decode, generate, harvest, room, variants
 from xlens.engine.interventions import check
 from xlens.engine.plan import KV_BUDGETS, plan
 from xlens.models import HookedModel
@@ -52,3 +52,36 @@ def test_what_variants_hold_counts_the_beginnings_too(family_dir, monkeypatch):
     edits = {"plain": check((), model, tokens)}
     bounds = variants._bounds(model, range(100), lengths, edits, (model.n_layers,))
     assert bounds[1] == 21  # the first that is over
+
+
+def test_what_runs_keeps_to_these_places(family_dir, monkeypatch):
+    model, asked = kit.model(family_dir("llama")), []
+    prompts = [Prompt("the king and " + tail, "en", tail) for tail in ("a", "b", "c d")]
+    for module in (backoff, decode):
+        monkeypatch.setattr(module, "kv_places", lambda *_: 23)
+
+        def watched(*args, places=None, **options):
+            asked.append(places)
+            return plan(*args, places=places, **options)
+
+        monkeypatch.setattr(module, "plan", watched)
+    harvest(model, prompts, progress=False)
+    assert asked == [23]
+    generate(model, prompts, max_new_tokens=2, progress=False)
+    assert asked == [23, 23]
+
+
+def test_the_fullest_of_several_devices_tells(family_dir, monkeypatch):
+    model = kit.model(family_dir("llama"))
+    one, devices = room.kv_bytes(model) * room.SHARE, [torch.device("cuda", n) for n in range(2)]
+    monkeypatch.setattr(HookedModel, "device", devices[0])
+    monkeypatch.setattr(HookedModel, "devices", tuple(devices))
+    monkeypatch.setattr(room, "_free", lambda device: one * (300, 150)[device.index])
+    assert room.kv_places(model, 100) == 256  # each holds the keys and values of its blocks
+
+
+def test_labels_keep_to_the_places_too():
+    head = tuple(range(60))
+    sequences = [(*head, 100 + i, i) for i in range(40)]
+    batches = plan(sequences, 100, apart=[0] * 40, places=200)
+    assert max(len(rows) for batch in batches for rows in batch.passes) * 62 <= 200
