@@ -7,8 +7,15 @@ import pytest
 
 import tiny
 import xlens
+from xlens import figures
 from xlens.engine import Tally
-from xlens.neurons import language_neurons, neuron_edits, neuron_overlap, random_neurons
+from xlens.neurons import (
+    language_neurons,
+    neuron_edits,
+    neuron_effects,
+    neuron_overlap,
+    random_neurons,
+)
 from xlens.neurons.lape import entropies
 from xlens.prompts import Prompt, Prompts
 from xlens.studies import NeuronsStudy
@@ -147,7 +154,8 @@ def test_the_study_and_what_is_switched_off(tmp_path):
     ).slot("all").values  # fmt: skip
     for layer, own in units.items():
         assert (states[layer][:, list(own)] == 0).all()
-    assert set(effects.table["kind"]) == {"neurons", "random"}
+    assert set(effects.table["kind"]) == {"neurons", "random", "beyond"}
+    assert effects.languages == ("en", "de")
     assert len(effects.own()) == sum(bool(found.units(t)) for t in found.languages)
 
 
@@ -177,3 +185,40 @@ def test_what_is_not_meant_is_refused_before_anything_is_counted(tmp_path):
     for name in ("top", "filter_rate"):
         with pytest.raises(ValueError, match=f"{name} is nan"):
             NeuronsStudy(**{name: float("nan")})
+
+
+def test_a_language_s_own_loss_is_told_from_that_of_random_units(monkeypatch):
+    """Planted: 1 nat with its own units off, .2 in any text with any units off."""
+    found = language_neurons(counted(drawn()), top=0.1, filter_rate=0.5)
+    texts = Prompts(Prompt(f"{tag} {k}", tag, str(k)) for tag in TAGS for k in range(12))
+    own = {
+        tuple(str(edit) for edit in neuron_edits(found, tag)): tag
+        for tag in TAGS
+        if found.units(tag)
+    }
+
+    def loss(model, asked, edits, options):
+        noise = np.random.default_rng(0).normal(scale=0.01, size=len(asked))
+        whose = own.get(tuple(str(edit) for edit in edits))
+        lost = [0.2 + (text.language == whose) * 0.8 if edits else 0.0 for text in asked]
+        return 3.0 + noise * (1 + bool(edits)) + lost
+
+    monkeypatch.setattr("xlens.neurons.effects._loss", loss)
+    model = xlens.load(tiny.model("llama"), tiny.tokenizer("llama"))
+    effects = neuron_effects(model, texts, found, seed=1)
+    assert set(effects.own()["neurons"]) == {*own.values()} and len(own) > 1
+    assert effects.own()["difference"].to_numpy() == pytest.approx(1.0, abs=0.02)
+    assert effects.of("random")["difference"].to_numpy() == pytest.approx(0.2, abs=0.02)
+    beyond = effects.own("beyond")
+    assert beyond["difference"].to_numpy() == pytest.approx(0.8, abs=1e-6)
+    assert (beyond["p"] < 0.01).all() and effects.of("neurons")["p"].isna().all()
+    other = effects.of("beyond").query("neurons != language")
+    assert (other["p"] > 0.5).all() and other["difference"].abs().max() < 1e-6
+    assert effects.others("beyond")["difference"].abs().max() < 1e-6
+    with pytest.raises(ValueError, match="accepted are neurons, random, beyond"):
+        effects.of("boost")
+    page = figures.neuron_losses(effects)
+    assert page.data[0].z[0][0] == pytest.approx(beyond["difference"].iloc[0])
+    assert page.data[0].text[0][0].endswith("•") and not page.data[0].text[0][1].endswith("•")
+    places = figures.neuron_places(found).data[0]
+    assert np.asarray(places.z).sum() == len(found.table)

@@ -107,6 +107,7 @@ OPENINGS = {
     "alignment": {"percent": EVIL},
     "fit_lens": {"percent": EVIL},
     "facts": {"percent": EVIL, "rule": EVIL},
+    "neurons": {"percent": EVIL},
     "subspace": {"percent": EVIL},
     "reading": dict.fromkeys(("tag", "pivot", "percent"), EVIL)
     | {"exchanged": True, "unasked": True},

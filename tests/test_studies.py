@@ -125,8 +125,9 @@ OTHERS = {
     "top": 0.2, "filter_rate": 0.5, "least_tokens": 9, "how": "boost", "effects": False,
     "rank": 2, "alpha": 3.0, "targets": ("v_proj",), "dropout": 0.1, "learning_rate": 1e-3,
     "schedule": "linear", "warmup": 0.2, "epochs": 2, "batch": 2, "accumulate": 2, "cutoff": 99,
-    "precision": "bfloat16", "save_every": 1, "question_layout": "tsv", "direction": "both",
-    "n_pairs": 3, "templates": {"en": "{source} {target}"}, "held_out": 0.4, "calibrated": True,
+    "precision": "bfloat16", "save_every": 1, "question_layout": "tsv",
+    "sentence_layout": "tsv", "direction": "both", "n_pairs": 3, "held_out": 0.4,
+    "templates": {"en": "{source} {target}"}, "calibrated": True,
     "runs": 2, "bound": 0.1, "inside": True, "n_inside": 8,
     "sentences": "others.jsonl", "twins": ("words",), "n_twins": 3, "most_pairs": 2,
     "phase_languages": ("de",), "phase_layers": (1,), "relevance_rule": "gradient",
@@ -141,9 +142,11 @@ SPECIAL = {
     ("phases", "layout"): "mlqa",
     ("phases", "kinds"): ("readable",),
     ("neurons", "questions"): None,  # instead of text
+    ("neurons", "sentences"): None,  # instead of text
     ("neurons", "text"): ("en=en.txt",),
     ("neurons", "languages"): None,  # of questions
     ("neurons", "layout"): "squad",
+    ("neurons", "sentence_layout"): None,  # of what is read
     ("align", "source"): ("fr",),
     ("align", "target"): "fr",
     ("align", "questions"): "others.jsonl",

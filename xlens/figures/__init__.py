@@ -19,6 +19,7 @@ from xlens.figures.lens import composition_bars, language_curves, state_curves
 from xlens.figures.lens_readings import lens_readings
 from xlens.figures.likeness import likeness_by_layer, likeness_over_training
 from xlens.figures.maps import language_map_animation, language_maps
+from xlens.figures.neurons import neuron_losses, neuron_places
 from xlens.figures.page import figure_block, page
 from xlens.figures.phase_depth import depth_by_language, segment_relevance, stability_scatter
 from xlens.figures.phases import (
@@ -68,6 +69,8 @@ __all__ = [
     "likeness_by_layer",
     "likeness_over_training",
     "loss_curve",
+    "neuron_losses",
+    "neuron_places",
     "page",
     "pair_curves",
     "pair_matrix",

@@ -25,6 +25,7 @@ from xlens.figures.lens import language_curves
 from xlens.figures.lens_readings import lens_readings
 from xlens.figures.likeness import likeness_by_layer, likeness_over_training
 from xlens.figures.maps import language_maps
+from xlens.figures.neurons import neuron_losses, neuron_places
 from xlens.figures.phase_depth import segment_relevance, stability_scatter
 from xlens.figures.phases import paired_curves, paired_effects, phase_boundaries, phase_curves
 from xlens.figures.reading import reading_bars
@@ -41,6 +42,7 @@ from xlens.lens import (
     LensSummary,
     TraceResult,
 )
+from xlens.neurons import LanguageNeurons, NeuronEffects
 from xlens.phases import (
     Curves,
     CurveSummary,
@@ -75,12 +77,14 @@ OWN: dict[type[Result], Callable[..., go.Figure]] = {
     FrequencyResponse: frequency_curves,
     Gain: gain_bars,
     LanguageMap: language_maps,
+    LanguageNeurons: neuron_places,
     LanguagePairs: pair_curves,
     LanguageProbe: probe_curves,
     LatentSummary: latent_share,
     LanguageShares: language_shares_curves,
     LensReadings: lens_readings,
     LensSummary: language_curves,
+    NeuronEffects: neuron_losses,
     PairedCurves: paired_curves,
     PairedEffects: paired_effects,
     PhaseResult: phase_boundaries,

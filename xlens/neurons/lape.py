@@ -56,6 +56,11 @@ class LanguageNeurons(Result):
         """`table`."""
         return self.table
 
+    def sizes(self) -> dict[str, int]:
+        """How many units each language has, by tag; 0 too."""
+        totals = self.counts.groupby("language")["n"].sum()
+        return {tag: int(totals[tag]) for tag in self.languages}
+
     def units(self, language: str) -> dict[int, tuple[int, ...]]:
         """A language's units by layer.
 

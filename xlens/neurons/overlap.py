@@ -27,6 +27,10 @@ class NeuronOverlap(Result):
         """`table`."""
         return self.table
 
+    def closest(self, n: int = 10) -> pd.DataFrame:
+        """The `n` rows with most of their units in common."""
+        return self.table.sort_values("jaccard", ascending=False, kind="stable").head(n)
+
 
 @typed
 def neuron_overlap(first: LanguageNeurons, second: LanguageNeurons | None = None) -> NeuronOverlap:

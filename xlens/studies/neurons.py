@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TALLY, NEURONS, OVERLAP, EFFECTS = "tally", "neurons", "overlap", "effects"
 Layout = Literal["jsonl", "squad", "mgsm", "xcopa", "belebele", "global-mmlu", "m-mmlu"]
+SentenceLayout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class NeuronsStudy(Study):
 
     ```
     xlens neurons gemma-3-270m --text en=english.txt de=german.txt sw=swahili.txt
+    xlens neurons gemma-3-270m --sentences data/sib200 --sentence-layout sib200
     xlens neurons gemma-3-270m --questions data/xquad --layout squad --languages en de zh
     xlens neurons atlas --languages en de hi --least-tokens 300
     ```
@@ -34,9 +36,12 @@ class NeuronsStudy(Study):
 
     Attributes:
         text: Files, a text a line, with their languages: de=FILE, or named by it (wiki.de.txt).
+        sentences: Parallel sentences instead: a folder, or a file for the layout tsv.
+        sentence_layout: sib200, ntrex, pud, aligned (a text file per variety, by line) or tsv.
         questions: Parallel questions instead: a file, or a folder in the --layout.
         layout: Of --questions.
-        languages: Of the texts or questions, default all; with neither, of questions from CLDR.
+        languages: Of texts, sentences or questions, default all; without these, of questions from
+            CLDR.
         top: Share of all units that are kept.
         filter_rate: Quantile of all probabilities above which a unit is active often enough.
         least_tokens: Of each language.
@@ -48,6 +53,8 @@ class NeuronsStudy(Study):
     COMMAND: ClassVar[str] = "neurons"
 
     text: tuple[str, ...] = ()
+    sentences: str | None = None
+    sentence_layout: SentenceLayout = "aligned"
     questions: str | None = None
     layout: Layout = "jsonl"
     languages: tuple[str, ...] = ()
@@ -66,8 +73,9 @@ class NeuronsStudy(Study):
         for name in ("top", "filter_rate"):
             if not 0 < (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}; accepted is a share between 0 and 1.")
-        if self.text and self.questions:
-            raise ValueError("--text and --questions: give one of the two.")
+        given = {"--text": self.text, "--sentences": self.sentences, "--questions": self.questions}
+        if len(named := [name for name, value in given.items() if value]) > 1:
+            raise ValueError(f"{' and '.join(named)}: give one of them.")
 
     def read(self) -> "Prompts":
         """Texts in several languages."""
@@ -93,9 +101,9 @@ class NeuronsStudy(Study):
 
     def work(self, data: "Prompts", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""
-        from xlens.studies.work import passes
+        from xlens.studies.steps.neurons import neuron_work
 
-        return {TALLY: passes(model.tokenizer, list(data))}
+        return neuron_work(self, data, model.tokenizer)
 
     def digest(self, data: "Prompts") -> dict[str, Any]:
         """As `Study.digest`: every text."""

@@ -1,0 +1,177 @@
+"""The page of a run of `xlens neurons`: which units belong to a language, and what do they do?"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xlens.figures import Figure, neuron_losses, neuron_places
+from xlens.languages import english_names
+from xlens.neurons import LanguageNeurons, NeuronEffects, NeuronOverlap
+from xlens.neurons.effects import BEYOND
+from xlens.neurons.effects import NEURONS as OWN
+from xlens.report.blocks import Drawing, Findings, Section, Table
+from xlens.report.cells import interval, number
+from xlens.report.written import write_page
+from xlens.results import Result
+from xlens.runs import RunDirectory
+from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP
+from xlens.wording import number_of, percent
+
+_DONE = {"off": "switched off", "mean": "at their mean in it", "boost": "boosted"}
+_CAPTIONS = {
+    NEURONS: "How many units belong to each language in each block; several may share one.",
+    EFFECTS: "What text of every language loses with the units of each changed: first beyond as "
+    "many random units in the same blocks, then with these alone. A language's own text is the "
+    "diagonal.",
+}
+
+
+def write_neurons_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
+    """Draw the figures of a run of `xlens neurons` and write `report.html`.
+
+    Args:
+        run: With the parts of a `NeuronsStudy`.
+        static: Pictures to draw as well; after the report is written.
+
+    Raises:
+        ValueError: no results yet.
+        StaticExportError: the pictures can't be drawn here; the report is written.
+    """
+    models = {model: parts for model in run.models if NEURONS in (parts := run.parts(model))}
+    if not models:
+        raise ValueError(f"{str(run.path)!r} has no neurons yet: the same command goes on.")
+    figures: dict[str, Figure] = {}
+    sections: list[Section] = []
+    for model, parts in models.items():
+        drawn: list[Drawing] = []
+        for name, fig in _figures(parts).items():
+            figures[f"{model}-{name}"] = fig
+            drawn.append(Drawing.of(fig, f"{model}-{name}", _CAPTIONS[name]))
+        sections += [s.more([*_tables(parts), *drawn]) for s in told(model, parts)]
+    return write_page(
+        run,
+        "Which units belong to a language?",
+        sections,
+        [parts[NEURONS].provenance for parts in models.values()],
+        figures,
+        static,
+        offered=offered(run.provenance),
+        template="neurons",
+        percent=run.resampling.percent,
+    )
+
+
+def offered(known: Mapping[str, Any]) -> list[str]:
+    """How much text there is."""
+    texts: Mapping[str, int] = known.get("texts", {})
+    if not texts:
+        return []
+    names = english_names(texts)  # by tag: a run's file and the run itself order them differently
+    return [f"Texts: {', '.join(f'{names[tag]} {texts[tag]}' for tag in sorted(texts))}."]
+
+
+def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
+    """What the page and the terminal say of a model's parts."""
+    found = parts[NEURONS]
+    assert isinstance(found, LanguageNeurons)
+    said = [*_kept(found), *_effects(parts.get(EFFECTS))]
+    return [Section(model, str(found.provenance.get("model", model)), (Findings.of(said),))]
+
+
+def _kept(found: LanguageNeurons) -> Iterator[str]:
+    names = english_names(found.languages)
+    sizes = found.sizes()
+    each = ", ".join(f"{names[tag]} {sizes[tag]}" for tag in found.languages)
+    every = found.width * len(found.layers)
+    yield (
+        f"{number_of(found.kept, 'unit')} of {every} are kept ({percent(found.kept / every)}); to "
+        f"a language belong: {each}."
+    )
+
+
+def _effects(effects: Result | None) -> Iterator[str]:
+    """Of how many languages the text is harmed beyond random units, and whether only that."""
+    if not isinstance(effects, NeuronEffects) or effects.table.empty:
+        return
+    own, level = effects.own(BEYOND), 1 - effects.confidence
+    names = english_names(effects.languages)
+    worse = own[(own["p"] < level) & (own["difference"] > 0)]
+    better = own[(own["p"] < level) & (own["difference"] < 0)]
+    done = _DONE[effects.how]
+    yield (
+        f"With its own units {done}, text is predicted worse than with as many random units "
+        f"{done} in {len(worse)} of {number_of(len(own), 'language')}"
+        f"{_list(names, worse['neurons'])}, and better in {len(better)}"
+        f"{_list(names, better['neurons'])} (p < {level:.2g}, adjusted for every cell below)."
+    )
+    everywhere = effects.of(BEYOND)
+    other = everywhere[everywhere["neurons"] != everywhere["language"]]
+    harmed = other[(other["p"] < level) & (other["difference"] > 0)]
+    yield (
+        f"In text of another language it is predicted worse in {len(harmed)} of "
+        f"{number_of(len(other), 'pair')}."
+    )
+
+
+def _list(names: Mapping[str, str], tags: Any) -> str:
+    told = ", ".join(names[str(tag)] for tag in tags)
+    return f" ({told})" if told else ""
+
+
+def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    if isinstance(found := parts.get(NEURONS), LanguageNeurons):
+        drawn[NEURONS] = neuron_places(found)
+    effects = parts.get(EFFECTS)
+    if isinstance(effects, NeuronEffects) and len(effects.table):
+        drawn[EFFECTS] = neuron_losses(effects)
+    return drawn
+
+
+def _tables(parts: Mapping[str, Result]) -> Iterator[Table]:
+    """By language: its units, and what its own and other text loses without them; shared units."""
+    found, effects, overlap = (parts.get(name) for name in (NEURONS, EFFECTS, OVERLAP))
+    assert isinstance(found, LanguageNeurons)
+    names = english_names(found.languages)
+    sizes = found.sizes()
+    cells = {tag: [str(found.tokens[tag]), str(sizes[tag])] for tag in found.languages}
+    head = ["", "Tokens", "Units"]
+    if isinstance(effects, NeuronEffects) and len(effects.table):
+        head += ["Own text", "Beyond random", "p", "Other text"]
+        own, beyond, others = (
+            {str(row["neurons"]): row for row in table.to_dict("records")}
+            for table in (effects.own(OWN), effects.own(BEYOND), effects.others(BEYOND))
+        )
+        for tag, row in cells.items():
+            if tag not in own:
+                row += ["–"] * 4
+                continue
+            row += [
+                interval(own[tag], "difference"),
+                interval(beyond[tag], "difference"),
+                number(beyond[tag]["p"]),
+                number(others[tag]["difference"]) if tag in others else "–",
+            ]
+    rows = [[names[tag], *row] for tag, row in cells.items()]
+    yield Table(
+        "Loss in nats a token with a language's units changed, less that of the model as it is; "
+        "other text: the mean over the other languages, beyond random units.",
+        head,
+        rows,
+    )
+    if isinstance(overlap, NeuronOverlap):
+        table = overlap.closest()
+        pairs = [
+            [
+                f"{names[str(row['first'])]}, {names[str(row['second'])]}",
+                str(row["shared"]),
+                f"{row['by_chance']:.1f}",
+                number(row["jaccard"]),
+            ]
+            for row in table.to_dict("records")
+        ]
+        yield Table(
+            "The pairs that share most of their units; by chance: of as many drawn in each block.",
+            ["", "Shared", "By chance", "Jaccard"],
+            pairs,
+        )
