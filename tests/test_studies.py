@@ -102,8 +102,8 @@ SMALL["demo"] = SMALL["lens"]
 # Another value of every field there is: a new one is to be added here.
 OTHERS = {
     "draws": 50, "confidence": 0.8, "clusters": "id", "seed": 1, "n_items": 7, "shots": 2,
-    "by": "char_logprob", "kinds": ("x",), "languages": ("en", "de"), "split": "val",
-    "items": ("others.jsonl",), "layout": "xcopa", "identical": "drop",
+    "by": "char_logprob", "labels": "english", "kinds": ("x",), "languages": ("en", "de"),
+    "split": "val", "items": ("others.jsonl",), "layout": "xcopa", "identical": "drop",
     "pairs": ("ru:de",), "words": Path("others.jsonl"), "columns": ("en", "de"),
     "repeats": "first", "missing": "keep", "pivot": "de", "task": "repetition",
     "reading": "first", "n_controls": 3, "controls": ("shuffled",), "top_k": 3,

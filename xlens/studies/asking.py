@@ -26,6 +26,10 @@ Layout = Literal[
     "classes",
 ]
 CLDR = "cldr"
+TWO_WAY, YES_NO = "cldr-two-way", "cldr-yes-no"
+MADE = (CLDR, TWO_WAY, YES_NO)
+"""Questions that are made, by name: four options, two, or yes and no."""
+ENGLISH = "english"
 OWN = "items"
 """What the caller's own questions are called, where they come without a name."""
 
@@ -36,14 +40,17 @@ class ItemsStudy(Study):
 
     Attributes:
         languages: Of the questions; default all that --items have. CLDR's are to be named.
-        items: Questions of your own: a file, or a folder of them, or LAYOUT:PATH; or `cldr`, facts
-            from CLDR, which is the default. Several are reported beside each other.
+        items: Questions of your own: a file, or a folder of them, or LAYOUT:PATH; or facts from
+            CLDR: `cldr` (the default; four options), cldr-two-way, cldr-yes-no. Several are
+            reported beside each other.
         layout: Of --items that don't name theirs.
         split: Read files with this in their name (val); default test where there are splits.
         incomplete: Items that some language lacks, or that differ between languages (some of
             XCOPA's do): an error, or left out.
         identical: Items with an option that is the same string in two languages: keep or drop;
-            default keep for --items, drop for facts from CLDR.
+            default drop for facts from CLDR with options, else keep.
+        labels: Words of classes (topics; yes and no): a table `language label word`, or english
+            for English ones everywhere. Default the items' own.
         kinds: Kinds of items; default all.
         shots: Demonstrations before each question.
         by: Options are compared by their summed log-probability (lm-eval: acc), or by that per
@@ -58,6 +65,7 @@ class ItemsStudy(Study):
     split: str | None = None
     incomplete: Literal["error", "drop"] = "error"
     identical: Literal["keep", "drop"] | None = None
+    labels: str | None = None
     kinds: tuple[str, ...] = ()
     shots: int = 2
     by: By = "logprob"
@@ -78,7 +86,7 @@ class ItemsStudy(Study):
             ValueError: two of one name, options that would be ignored, or what the readers refuse.
         """
         sources = self.items or (CLDR,)
-        files = [source for source in sources if source != CLDR]
+        files = [source for source in sources if source not in MADE]
         given = {name: getattr(self, name) for name in self.FILES_ONLY}
         if not files and given != {**self.FILES_ONLY}:
             shown = " and ".join(f"{name}={value!r}" for name, value in given.items())
@@ -95,15 +103,10 @@ class ItemsStudy(Study):
         return found
 
     def _read(self, source: str) -> "tuple[str, Choices]":
-        from xlens.tasks.choices import FACTS, cldr_choices, read_choices
+        from xlens.tasks.choices import read_choices
 
-        if source == CLDR:
-            if not self.languages:
-                raise ValueError("Name two languages or more: --languages en de sw.")
-            identical = self.identical or "drop"
-            kinds = self.kinds or FACTS
-            tags = list(self.languages)
-            return CLDR, cldr_choices(tags, kinds, seed=self.seed, identical=identical)
+        if source in MADE:
+            return source, self._labelled(self._made(source))
         layout, colon, place = source.partition(":")
         if not colon or Path(source).exists():
             layout, place = self.layout, source
@@ -116,7 +119,32 @@ class ItemsStudy(Study):
             identical=self.identical or "keep",
         )
         name = layout if layout != "jsonl" else Path(place).stem
-        return name, found.select(kinds=self.kinds) if self.kinds else found
+        return name, self._labelled(found.select(kinds=self.kinds) if self.kinds else found)
+
+    def _made(self, source: str) -> "Choices":
+        """Items from CLDR."""
+        from xlens.tasks.choices import FACTS, cldr_choices, cldr_statements
+
+        if not self.languages:
+            raise ValueError("Name two languages or more: --languages en de sw.")
+        tags, kinds = list(self.languages), self.kinds or FACTS
+        if source == YES_NO:  # a name is the same string in two languages: no answer shows it
+            same = self.identical or "keep"
+            return cldr_statements(tags, kinds, seed=self.seed, identical=same)
+        n = 2 if source == TWO_WAY else 4
+        same = self.identical or "drop"
+        return cldr_choices(tags, kinds, n_options=n, seed=self.seed, identical=same)
+
+    def _labelled(self, choices: "Choices") -> "Choices":
+        """With other words for the classes, where they are asked for."""
+        from xlens.tasks.choices.labels import read_labels
+
+        if self.labels is None:
+            return choices
+        if self.labels == ENGLISH:
+            return choices.with_labels(choices.labels_of("en"))
+        words = read_labels(self.labels)
+        return choices.with_labels({t: w for t, w in words.items() if t in choices.languages})
 
 
 @dataclass(frozen=True, kw_only=True)

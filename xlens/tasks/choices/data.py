@@ -117,6 +117,15 @@ class Choices(Parallel):
         """Kind of each item, by id."""
         return dict(zip(self.frame["id"], self.frame["kind"], strict=True))
 
+    def classes(self) -> frozenset[str]:
+        """Kinds whose options are classes: the same in each of several items, in one order."""
+        options: dict[str, set[tuple[str, ...]]] = {}
+        mine = self.frame[self.frame["language"] == self.languages[0]]
+        for kind, own in zip(mine["kind"], mine["options"], strict=True):
+            options.setdefault(kind, set()).add(tuple(own))
+        counts = Counter(mine["kind"])
+        return frozenset(kind for kind, own in options.items() if len(own) == 1 < counts[kind])
+
     def items(self, language: str) -> dict[str, Choice]:
         """The items in one language, by id.
 
@@ -208,6 +217,27 @@ class Choices(Parallel):
             tuple(given[tag][name] for name in own) if tag in given else own for tag, own in rows
         ]
         return type(self)(self.frame.assign(options=options), self.source, self.dropped)
+
+    def labels_of(self, language: str) -> dict[str, dict[str, str]]:
+        """For `with_labels`: the words that this language has for the classes, in every language.
+
+        Raises:
+            ValueError: a language that isn't here, or options that aren't classes: an item's own.
+        """
+        (tag,) = self.require([language])
+        mine = self.items(tag)
+        found: dict[str, dict[str, str]] = {}
+        for other in self.languages:
+            words = found.setdefault(other, {})
+            for id, item in self.items(other).items():
+                for name, word in zip(item.options, mine[id].options, strict=True):
+                    if words.setdefault(name, word) != word:
+                        raise ValueError(
+                            f"Options of {self.source} aren't classes: {name!r} ({other}) is "
+                            f"{words[name]!r} in one item and {word!r} in another. Only the words "
+                            "of classes that items share can be exchanged (labels, --labels)."
+                        )
+        return found
 
     def _classes(self, language: str) -> tuple[str, ...]:
         """Every option of a language once, in order of first appearance."""

@@ -1,6 +1,7 @@
 """Prompts of multiple-choice items, and the options as texts to score after them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from xlens.checks import typed
@@ -40,7 +41,9 @@ def choice_prompts(
     Demonstrations are the same items in every language, chosen by id and seed alone (among at most
     64 of a kind), of the query's kind, or of any where these are too few. None holds the query's
     question or right answer in any language of `choices`, or has its context. So build all
-    languages of a study from one `Choices`.
+    languages of a study from one `Choices`. Where options are classes (every item of the kind has
+    the same ones: topics, yes and no), classes are shown in turn instead, in an order that is drawn
+    without regard to the right one: kept to the rule, no demonstration would ever be of its class.
 
     Spans: `question`; `query` (the question with its mark, and the options where shown); `context`,
     `options` and `demonstrations` where there are any. Meta: task, kind, gold, paragraph
@@ -132,16 +135,25 @@ def demonstrations(
         for id, versions in _versions(pool, offered).items()
     }
     chosen: dict[str, tuple[str, ...]] = {}
+    golds, classes = pool.gold, pool.classes()
     for id, versions in _versions(choices, set(choices.ids)).items():
+        kind = versions[0].kind
         secrets = {
             folded(text)
             for item in versions
-            for text in (item.question, item.options[item.gold], item.context)
+            for text in (
+                item.question,
+                "" if kind in classes else item.options[item.gold],
+                item.context,
+            )
             if text
         }
-        own = nearest.get(versions[0].kind, [])
+        own = nearest.get(kind, [])
+        order = _in_order(id, own, lines, seed)
+        if kind in classes:
+            order = _in_turn(id, own, golds, seed)
         found: list[str] = []
-        for other in _in_order(id, own, lines, seed):
+        for other in order:
             same = pool is choices and other == id
             if not same and not any(secret in lines[other] for secret in secrets):
                 found.append(other)
@@ -165,6 +177,17 @@ def _in_order(id: str, own: Sequence[str], every: Iterable[str], seed: int) -> I
 
     yield from sorted(own, key=rank)
     yield from sorted(set(every) - set(own), key=rank)
+
+
+def _in_turn(id: str, own: Sequence[str], golds: Mapping[str, int], seed: int) -> Iterable[str]:
+    """Items of the query's kind, one of each class and again."""
+    of_class: dict[int, list[str]] = {}
+    for other in sorted(own, key=lambda other: seeded_rank(id, other, seed=seed)):
+        if other != id:
+            of_class.setdefault(golds[other], []).append(other)
+    order = sorted(of_class, key=lambda gold: seeded_rank(id, str(gold), seed=seed))
+    turns = zip_longest(*(of_class[gold] for gold in order))
+    return (other for turn in turns for other in turn if other is not None)
 
 
 def _versions(choices: Choices, ids: set[str]) -> dict[str, list[Choice]]:
