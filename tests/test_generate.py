@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer
 import tiny
 import xlens
 from xlens import Prompt, Prompts, harvest
-from xlens.engine import decode, plan
+from xlens.engine import decode, greedy, plan
 from xlens.engine.generate import Generations, generate
 from xlens.engine.interventions import add, intervene, patch, project_out
 from xlens.engine.roomy import roomy
@@ -154,6 +154,33 @@ def test_it_makes_no_difference_when_what_is_done_leaves(leaving, family_dir, mo
     assert run(model, prompts(), stop=stop, max_new_tokens=12).table.equals(wanted)
 
 
+@pytest.mark.parametrize("family", ["gemma2", "bloom"])
+def test_new_prompts_take_the_places_of_those_that_are_done(family, monkeypatch):
+    model, asked, new = endless(family), prompts(), 12
+    full = run(model, asked, max_new_tokens=new).table["tokens"]
+    # The first few end at once, the others later: each at a token that it has not said before.
+    stop: dict[tuple[str, str], list[str]] = {}
+    for n, (p, ids) in enumerate(zip(asked, full, strict=True)):
+        at = next((k for k in range(n % 5, new) if ids[k] not in ids[:k]), 0)
+        text = model.tokenizer.decode([ids[at]])
+        stop[p.id, p.language] = [text] if text and "\ufffd" not in text else []
+    wanted = run(model, asked, stop=stop, max_new_tokens=new).table
+    assert wanted["n_tokens"].nunique() > 2
+    longest = max(len(t) for t in model.tokenize(asked)) + new
+    monkeypatch.setattr(decode, "kv_places", lambda model, budget: 5 * longest)
+    joined, real = [], decode._joined
+
+    def counted(pieces, room):
+        joined.append([tuple(p.members) for p in pieces])
+        return real(pieces, room)
+
+    monkeypatch.setattr(decode, "_joined", counted)
+    monkeypatch.setattr(decode, "LEAVING", 1)
+    assert run(model, asked, stop=stop, max_new_tokens=new, token_budget=400).table.equals(wanted)
+    met = [i for pieces in joined for members in pieces for i in members]
+    assert len(set(met)) < len(met) and len(joined) > 2  # some stayed while others came
+
+
 def test_what_follows_an_end_may_be_anything(family_dir, monkeypatch):
     """A sequence that is done stays a row of each step; its state need no longer be finite."""
     model, asked = kit.model(family_dir("llama")), prompts()[:3]
@@ -179,7 +206,7 @@ def test_keys_and_values_stay_where_they_are():
     first, more = torch.randn(2, 3, 2, 5, 4), torch.randn(6, 2, 3, 2, 1, 4)
     grown = DynamicLayer()
     grown.update(first[0], first[1])
-    layer = roomy(grown, 6)
+    layer = roomy([grown], [0], 5, 6)
     places = layer.keys.data_ptr(), layer.values.data_ptr()
     for n, (keys, values) in enumerate(more):
         held = layer.update(keys, values)
@@ -224,8 +251,8 @@ def test_greedy_across_tiles(family_dir, monkeypatch):
     wanted = model.readout.logits(states).argmax(-1)
     wanted[3] = -1
     for tile in (16_384, 100, 7):
-        monkeypatch.setattr(decode, "VOCAB_TILE", tile)
-        assert torch.equal(decode.greedy(model.readout, states), wanted)
+        monkeypatch.setattr(greedy, "VOCAB_TILE", tile)
+        assert torch.equal(greedy.Greedy(model.readout)(states), wanted)
 
 
 # --- where it ends ---
@@ -602,11 +629,11 @@ def test_two_shared_prefixes_of_unlike_length_side_by_side(family_dir):
 
 @pytest.mark.parametrize("tile", [3, 7, 10_000])
 def test_of_equally_probable_tokens_the_first_is_taken(tile, family_dir, monkeypatch):
-    monkeypatch.setattr(decode, "VOCAB_TILE", tile)
+    monkeypatch.setattr(greedy, "VOCAB_TILE", tile)
     model = kit.fresh("gpt2")
     draw = torch.Generator().manual_seed(0)
     table = torch.randint(4, (40, model.d_vocab), generator=draw).float()  # ties without end
     table[0] = 0
     monkeypatch.setattr(model.readout, "tile", lambda _normed, a, b: table[:, a:b])
     first = [int((row == row.max()).nonzero()[0]) for row in table]
-    assert decode.greedy(model.readout, torch.zeros(40, model.d_model)).tolist() == first
+    assert greedy.Greedy(model.readout)(torch.zeros(40, model.d_model)).tolist() == first

@@ -3,11 +3,13 @@
 Prompts run as everywhere in the core, padded on the right and after their shared prefix. Then
 keys and values are moved to the right edge, once, and decoding appends to them: real tokens stand
 side by side, so sliding windows and ALiBi see what they would see alone. They have room for what
-follows: a step writes its own and copies nothing. Finished sequences leave when they are many.
+follows: a step writes its own and copies nothing. Finished sequences leave when they are many, or
+when others can take their places.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,16 +26,17 @@ from xlens.engine.forward import (
     run_batch,
 )
 from xlens.engine.gather import Seats
+from xlens.engine.greedy import Greedy
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import fresh, labels
 from xlens.engine.room import kv_places
 from xlens.engine.roomy import roomy
-from xlens.models import HookedModel, Readout
+from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, visiting
 
-VOCAB_TILE = 16_384
 LEAVING = 8  # sequences that are done leave when they are one in so many
+REFILLS = 4  # prompts that are to join run in such parts of all places, so that few need be free
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Job:
     def points(self) -> tuple[Point, ...]:
         """Residual points that a pass visits: what is edited, and the last, which is read."""
         return self.edits.visiting((self.model.n_layers,))
+
+    @cached_property
+    def best(self) -> Greedy:
+        """What gives the next tokens."""
+        return Greedy(self.model.readout)
 
     def part(self, some: Sequence[int]) -> "Job":
         """Some of the sequences."""
@@ -131,12 +139,26 @@ def decode(job: Job, budget: int) -> Generator[list[int]]:
     Yields:
         Sequences that are done.
     """
+    limit = kv_places(job.model, budget)
+    coming = _pieces(job, budget, limit)
+    waiting = next(coming, None)
+    going: list[_Rows] = []
+    while waiting or going:
+        while waiting and (not going or _places([*going, waiting], job.room) <= limit):
+            going.append(waiting)
+            waiting = next(coming, None)
+        rows = _joined(going, job.room)
+        done = _onward(job, rows, waiting, limit)
+        going = [rows] if rows.members else []
+        yield done
+
+
+def _pieces(job: Job, budget: int, limit: int) -> Generator[_Rows]:
+    """Run the prompts; what can be continued, some at a time."""
     from transformers import DynamicCache
 
     # The last token stands alone: every sequence has something left to run after its prefix.
     ends = [(*codes[:-1], 2**50 + i) for i, codes in enumerate(job.codes)]
-    waiting: list[_Rows] = []
-    limit = kv_places(job.model, budget)
     for batch in plan(ends, budget, places=limit):
         shared = DynamicCache()
         if batch.prefix_tokens:
@@ -147,14 +169,9 @@ def decode(job: Job, budget: int) -> Generator[list[int]]:
             shared = prefix_pass(job.model, batch, job.sequences, job.points, watch)
         for rows in batch.passes:
             longest = max(len(job.sequences[i]) for i in batch.members)
-            step = max(1, limit // (longest + job.room))
+            step = max(1, limit // (REFILLS * (longest + job.room)))
             for start in range(0, len(rows), step):
-                piece = _prompts(job, batch, rows[start : start + step], shared)
-                if waiting and _places([*waiting, piece], job.room) > limit:
-                    yield _to_the_end(job, waiting)
-                waiting.append(piece)
-    if waiting:
-        yield _to_the_end(job, waiting)
+                yield _prompts(job, batch, rows[start : start + step], shared)
 
 
 def decode_alone(job: Job, _budget: int) -> Generator[list[int]]:
@@ -178,7 +195,7 @@ def decode_alone(job: Job, _budget: int) -> Generator[list[int]]:
                 left = torch.tensor([grown[held:]])
                 forward(job.model, left, mask, positions, job.points, read, cache)
                 held = len(grown)
-                token = int(greedy(job.model.readout, read.states))
+                token = int(job.best(read.states))
                 if not job.take(i, token):
                     break
                 grown.append(token)
@@ -207,7 +224,7 @@ def decode_uncached(job: Job, budget: int) -> Generator[list[int]]:
         states = {
             k: row for some, read in readers for k, row in zip(some, read.states, strict=True)
         }
-        chosen = greedy(job.model.readout, torch.stack([states[k] for k in range(len(alive))]))
+        chosen = job.best(torch.stack([states[k] for k in range(len(alive))]))
         for i, token in zip(alive, chosen.tolist(), strict=True):
             grown[i].append(token)
         done = [i for i in alive if not job.take(i, grown[i][-1])]
@@ -231,22 +248,6 @@ def _reads_anew(model: HookedModel, ids: Sequence[int], cache: Any) -> bool:
         use_cache=True,
     )
     return prepared.get("past_key_values") is not cache
-
-
-def greedy(readout: Readout, states: Float[Tensor, "row d_model"]) -> Int[Tensor, " row"]:
-    """The most probable token of each row, of equals the first; -1 where a state is not finite.
-
-    The vocabulary is visited in tiles: no `[row, d_vocab]` is held.
-    """
-    normed = readout.normed(states)
-    best = torch.full((len(normed),), -torch.inf, device=normed.device)
-    ids = torch.full_like(best, -1, dtype=torch.long)
-    for start in range(0, readout.d_vocab, VOCAB_TILE):
-        logits = readout.tile(normed, start, min(start + VOCAB_TILE, readout.d_vocab))
-        here, at = logits.max(-1)
-        better = here > best
-        best, ids = torch.where(better, here, best), torch.where(better, at + start, ids)
-    return ids
 
 
 class _Reader:
@@ -302,11 +303,13 @@ def _places(pieces: Sequence[_Rows], room: int) -> int:
     return sum(len(p.members) for p in pieces) * (max(p.mask.shape[1] for p in pieces) + room)
 
 
-def _to_the_end(job: Job, waiting: list[_Rows]) -> list[int]:
-    """Decode what waits, side by side, until every sequence is done; nothing waits then."""
-    rows = _joined(waiting, job.room)
-    members = rows.members  # all of them
-    waiting.clear()
+def _onward(job: Job, rows: _Rows, waiting: _Rows | None, limit: int) -> list[int]:
+    """Decode side by side until all are done, or until what waits can take the places of some.
+
+    Returns:
+        Those that are done; the others are left in `rows`.
+    """
+    members = rows.members
     going = list(range(len(members)))
     readers: list[_Reader] = []
 
@@ -316,9 +319,10 @@ def _to_the_end(job: Job, waiting: list[_Rows]) -> list[int]:
     # Hooked once: what lies above the last point is no more than a norm.
     with visiting(job.model, job.points, read, stop=False):
         while True:
-            tokens = greedy(job.model.readout, rows.states).tolist()
+            tokens = job.best(rows.states).tolist()
             going = [b for b in going if job.take(rows.members[b], tokens[b])]
             if not going:
+                rows.members = []
                 return members
             # To leave costs a copy of all keys and values, to stay a row of each step.
             if LEAVING * (len(rows.members) - len(going)) >= len(rows.members):
@@ -326,28 +330,29 @@ def _to_the_end(job: Job, waiting: list[_Rows]) -> list[int]:
                 _keep(rows, going)
                 going = list(range(len(going)))
             _step(job, rows, tokens, readers)
+            if waiting and len(going) < len(members):
+                width = max(rows.mask.shape[1], waiting.mask.shape[1]) + job.room
+                if (len(going) + len(waiting.members)) * width <= limit:
+                    _keep(rows, going)
+                    return [i for i in members if i not in rows.members]
 
 
 def _joined(pieces: Sequence[_Rows], room: int) -> _Rows:
-    """Pieces as one, padded on the left, with room for what follows."""
-    from transformers.cache_utils import DynamicLayer
-
-    width = max(p.mask.shape[1] for p in pieces)
+    """Pieces as one, padded on the left, with room for what follows; they hold nothing any more."""
+    held = [int(p.mask.any(0).long().argmax()) for p in pieces]  # where the first token stands
+    masks = [p.mask[:, first:] for p, first in zip(pieces, held, strict=True)]
+    width = max(mask.shape[1] for mask in masks)
     cache = pieces[0].cache
-    for n, layer in enumerate(cache.layers):
-        if not layer.is_initialized:
-            continue
-        for name in ("keys", "values") if len(pieces) > 1 else ():
-            parts = [getattr(p.cache.layers[n], name) for p in pieces]
-            parts = [pad(part, (0, 0, width - part.shape[2], 0)) for part in parts]
-            setattr(layer, name, torch.cat(parts))
-        if type(layer) is DynamicLayer:
-            cache.layers[n] = roomy(layer, room)
+    # Layer by layer: keys and values lie there twice of one alone.
+    for _ in range(len(cache.layers)):
+        parts = [p.cache.layers.pop(0) for p in pieces]
+        first = parts[0]
+        cache.layers.append(roomy(parts, held, width, room) if first.is_initialized else first)
     return _Rows(
         [i for p in pieces for i in p.members],
         torch.cat([p.states for p in pieces]),
         torch.cat([p.positions for p in pieces]),
-        torch.cat([pad(p.mask, (width - p.mask.shape[1], 0)) for p in pieces]),
+        torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks]),
         cache,
     )
 
@@ -357,6 +362,7 @@ def _keep(rows: _Rows, some: list[int]) -> None:
     index = torch.tensor(some)
     rows.cache.batch_select_indices(index)
     rows.members = [rows.members[b] for b in some]
+    rows.states = rows.states[index.to(rows.states.device)]
     rows.positions, rows.mask = rows.positions[index], rows.mask[index]
 
 

@@ -10,6 +10,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -164,7 +165,9 @@ def body(model: HookedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache
     moved: Mapping[str, Any] = {
         name: tensor.to(model.device, non_blocking=True) for name, tensor in inputs.items()
     }
-    model.body(**moved, past_key_values=cache, use_cache=cache is not None)
+    fast = model.compiled.inside() if model.compiled and cache is None else nullcontext()
+    with fast:
+        model.body(**moved, past_key_values=cache, use_cache=cache is not None)
 
 
 @functools.cache

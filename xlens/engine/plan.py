@@ -5,9 +5,8 @@ many questions, one question with many candidates. Sequences that begin alike fo
 common prefix runs once; identical sequences run once altogether.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from xlens.checks import typed
 
@@ -18,8 +17,6 @@ Tokens = tuple[int, ...]
 MIN_SAVED = 48
 # Keys and values of a batch may take as many token places as this many budgets.
 KV_BUDGETS = 8
-# Levels of the trie that are looked at; deeper ones (each sequence a prefix of the next) run whole.
-DEEPEST = 200
 
 
 @dataclass(frozen=True)
@@ -162,42 +159,73 @@ def _apart(
 def shared_prefixes(sequences: Sequence[Tokens]) -> list[Group]:
     """Groups of sequences whose common prefix is worth running once.
 
-    The trie over the token ids is walked through the sorted sequences: a node is a run of
-    neighbours, its depth their common length. A node becomes a group where that saves more tokens
-    than the best groups below it.
+    A node of the trie over the token ids is a run of neighbours among the sorted sequences, its
+    depth their common length. A node becomes a group where that saves more tokens than the best
+    groups below it. Nodes are met as they end, from left to right: time grows with the tokens.
     """
     order = sorted(range(len(sequences)), key=lambda i: sequences[i])
-    common = [_common(sequences[a], sequences[b]) for a, b in pairwise(order)]
     groups: list[Group] = []
-    _best(order, common, 0, len(order), groups)
+    open_nodes: list[_Node] = []
+
+    def close(node: _Node, stop: int) -> int:
+        """End a node before `stop`; what it saves."""
+        here = (stop - node.start - 1) * node.depth
+        if here < max(node.saved, MIN_SAVED):
+            return node.saved
+        del groups[node.first :]  # the best groups below it
+        groups.append(Group(node.depth, tuple(sorted(order[node.start : stop]))))
+        return here
+
+    common = 0
+    for at in range(1, len(order) + 1):
+        before = common
+        common = (
+            _common(sequences[order[at - 1]], sequences[order[at]], before)
+            if at < len(order)
+            else 0
+        )
+        start, first, saved = at - 1, len(groups), 0
+        while open_nodes and open_nodes[-1].depth > common:
+            node = open_nodes.pop()
+            start, first, saved = node.start, node.first, close(node, at)
+            if open_nodes and open_nodes[-1].depth >= common:
+                open_nodes[-1].saved += saved
+                saved = 0
+        if common and not (open_nodes and open_nodes[-1].depth == common):
+            open_nodes.append(_Node(common, start, first, saved))
     return groups
 
 
-def _best(
-    order: list[int], common: list[int], lo: int, hi: int, found: list[Group], level: int = 0
-) -> int:
-    """Tokens saved by the best grouping of `order[lo:hi]`; the groups go to `found`."""
-    if hi - lo < 2 or level == DEEPEST:
-        return 0
-    depth = min(common[lo : hi - 1])
-    here = (hi - lo - 1) * depth
-    below: list[Group] = []
-    cuts = [lo, *(k + 1 for k in range(lo, hi - 1) if common[k] == depth), hi]
-    saved = sum(_best(order, common, a, b, below, level + 1) for a, b in pairwise(cuts))
-    if here >= max(saved, MIN_SAVED):
-        found.append(Group(depth, tuple(sorted(order[lo:hi]))))
-        return here
-    found.extend(below)
-    return saved
+@dataclass
+class _Node:
+    """A node of the trie that has begun.
+
+    Attributes:
+        depth: Length of what its sequences have in common.
+        start: Its first sequence, among the sorted ones.
+        first: How many groups there were before it.
+        saved: By the best groups below it.
+    """
+
+    depth: int
+    start: int
+    first: int
+    saved: int
 
 
-def _common(a: Tokens, b: Tokens) -> int:
+def _common(a: Tokens, b: Tokens, likely: int) -> int:
     n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
+    # Neighbours often have in common what the two before had: compared at once.
+    start = likely if likely <= n and a[:likely] == b[:likely] else 0
+    return next((i for i in range(start, n) if a[i] != b[i]), n)
 
 
 def _rows(
-    members: Sequence[int], lengths: Sequence[int], budget: int, ahead: int = 0, places: int = 0
+    members: Sequence[int],
+    lengths: Sequence[int] | Mapping[int, int],
+    budget: int,
+    ahead: int = 0,
+    places: int = 0,
 ) -> list[tuple[int, ...]]:
     """Cut into passes by length, longest first; `ahead` tokens of prefix stand before each row.
 
@@ -226,7 +254,6 @@ def _whole(rows: tuple[int, ...], lengths: Sequence[int]) -> Batch:
 def _shared(groups: Sequence[Group], lengths: Sequence[int], budget: int, places: int) -> Batch:
     rest = {m: lengths[m] - g.prefix for g in groups for m in g.members}
     going_on = [m for m, n in rest.items() if n > 0]
-    after = [rest.get(i, 0) for i in range(len(lengths))]
-    passes = tuple(_rows(going_on, after, budget, ahead=groups[0].prefix, places=places))
-    sizes = tuple(len(p) * after[p[0]] for p in passes)
+    passes = tuple(_rows(going_on, rest, budget, ahead=groups[0].prefix, places=places))
+    sizes = tuple(len(p) * rest[p[0]] for p in passes)
     return Batch(tuple(groups), passes, len(groups) * groups[0].prefix, sizes)

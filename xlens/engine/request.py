@@ -139,6 +139,7 @@ class Request(ABC):
                 "kind": self.kind,
                 "epoch": self.subject.epoch,
                 **{name: known.get(name) for name in ("fingerprint", "dtype", "attention")},
+                **({"compiled": known["compiled"]} if "compiled" in known else {}),
                 "tokens": digest([list(t.ids) for t in self.tokens]),
                 "prompts": digest([[t.prompt.id, t.prompt.language] for t in self.tokens]),
                 "computation": self.subject.computation,

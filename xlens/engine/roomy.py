@@ -1,23 +1,25 @@
 """Keys and values with room for what follows: a step writes its own, and copies nothing."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
-def roomy(layer: Any, room: int) -> Any:
-    """A layer of a cache with free places behind what it holds.
+def roomy(layers: Sequence[Any], firsts: Sequence[int], width: int, room: int) -> Any:
+    """Layers of caches as one, their ends side by side, with free places behind what they hold.
 
     The cache that transformers grows copies all of it at every token; its static one computes over
     all places that will ever be. This one shows what is held of memory that was taken once.
 
     Args:
-        layer: A `DynamicLayer`.
+        layers: Of the kind `DynamicLayer`, one after another in the batch.
+        firsts: Of each, the places before which are not taken over.
+        width: Places that are held; zeros before what is taken over.
         room: Places to be free.
     """
-    return _kind()(layer, room)
+    return _kind()(layers, firsts, width, room)
 
 
 @cache
@@ -25,14 +27,15 @@ def _kind() -> type[Any]:
     from transformers.cache_utils import DynamicLayer
 
     class Roomy(DynamicLayer):
-        def __init__(self, layer: Any, room: int) -> None:
+        def __init__(
+            self, layers: Sequence[Any], firsts: Sequence[int], width: int, room: int
+        ) -> None:
             super().__init__()
-            self.lazy_initialization(layer.keys, layer.values)
-            self.places = tuple(
-                torch.cat([kept, kept.new_zeros(*kept.shape[:2], room, kept.shape[3])], dim=2)
-                for kept in (layer.keys, layer.values)
-            )
-            self.show(layer.keys.shape[2])
+            self.lazy_initialization(layers[0].keys, layers[0].values)
+            keys = [layer.keys[:, :, a:] for layer, a in zip(layers, firsts, strict=True)]
+            values = [layer.values[:, :, a:] for layer, a in zip(layers, firsts, strict=True)]
+            self.places = tuple(_side_by_side(parts, width, room) for parts in (keys, values))
+            self.show(width)
 
         def update(
             self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -52,3 +55,13 @@ def _kind() -> type[Any]:
             return self.keys, self.values
 
     return Roomy
+
+
+def _side_by_side(parts: Sequence[Tensor], width: int, room: int) -> Tensor:
+    rows = sum(map(len, parts))
+    _, heads, _, size = parts[0].shape
+    places, first = parts[0].new_zeros(rows, heads, width + room, size), 0
+    for part in parts:
+        places[first : first + len(part), :, width - part.shape[2] : width] = part
+        first += len(part)
+    return places

@@ -13,6 +13,7 @@ from torch import nn
 from xlens.checks import check_seed
 from xlens.models.adapters import summary
 from xlens.models.attention import ensure_complete
+from xlens.models.compiled import Compiled
 from xlens.models.computation import around, attention_of, precision
 from xlens.models.fingerprint import Fingerprint, TokenizerHash
 from xlens.models.foreign import foreign
@@ -45,9 +46,11 @@ class HookedModel:
         blocks: The transformer blocks, in order.
         loading: What `xlens.load` was asked for, so that another process can load it too; None for
             a model object.
+        compiled: Its blocks' compiled forwards, where they were asked for.
     """
 
     loading: dict[str, Any] | None = None
+    compiled: Compiled | None = None
 
     def __init__(
         self,
@@ -258,6 +261,7 @@ class HookedModel:
             "device": self.device.type,
             "attention": attention_of(self.hf_model),
             "precision": precision(),
+            **({"compiled": self.compiled.backend} if self.compiled else {}),
             **({"around": inside} if (inside := around(self.hf_model)) else {}),
             **({"changed_by": others} if (others := foreign(self.hf_model)) else {}),
             **self.origin,

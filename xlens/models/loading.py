@@ -10,6 +10,7 @@ from torch import nn
 from xlens.checks import typed
 from xlens.models import adapters
 from xlens.models.attention import how_to_set, warn_of_known_faults
+from xlens.models.compiled import BACKEND, checked
 from xlens.models.hf import AUTO, checked_device, checked_dtype
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
@@ -33,6 +34,7 @@ def load(
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
+    compile: bool | str = False,
     adapter: str | Path | None = None,
     merge: bool = False,
 ) -> HookedModel:
@@ -56,6 +58,9 @@ def load(
             `flash_attention_2`). None: its default, or `eager` where that would leave out a
             soft-cap, a sink, a bias or a window. What was asked for and leaves something out is
             refused.
+        compile: Let `torch.compile` compile the blocks, by its default backend or the one named:
+            minutes at first, for long runs. Passes after shared beginnings, decoding, gradients,
+            and passes in whose blocks something is read, changed or hooked run as without.
         adapter: A LoRA or another adapter of peft that changes modules: its folder or hub id. Put
             into the loaded model by `transformers`, whose class and paths stay;
             `hf_model.disable_adapters()` switches it off. Needs the extra `adapters`.
@@ -68,6 +73,7 @@ def load(
             another; a model that sees what follows; or a family whose final norm, soft-cap or
             residual layout xlens does not understand: the readout of the last residual point must
             equal the model's own logits; an attention implementation that leaves something out;
+            blocks that can't be compiled, or then compute something else;
             weights that are nowhere (meta, or offloaded).
     """
     dtype = checked_dtype(dtype) if dtype != AUTO else dtype
@@ -156,6 +162,7 @@ def load(
             "device_map": device_map,
             "trust_remote_code": trust_remote_code,
             "attention": attention,
+            "compile": compile,
             "adapter": None if adapter is None else _absolute(adapter),
             "merge": merge,
         }
@@ -163,6 +170,14 @@ def load(
     model.ensure_attention(asked=attention is not None or isinstance(source, nn.Module))
     check_readout(model)
     check_causal(model)
+    if compile:
+        model.compiled = checked(
+            model.hf_model,
+            model.blocks,
+            BACKEND if compile is True else compile,
+            high=min(model.d_vocab, len(model.tokenizer)),
+            tolerance=_TOLERANCE.get(model.dtype, _HALF_TOLERANCE),
+        )
     return model
 
 

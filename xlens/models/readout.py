@@ -133,6 +133,20 @@ class Readout:
         return self.onto(ids)(normed)
 
     @torch.inference_mode()
+    @full_precision()
+    def exactly(
+        self, normed: Float[Tensor, "pair d_model"], ids: Int[Tensor, " pair"]
+    ) -> Float[Tensor, " pair"]:
+        """The logit of one item for each of already normed rows, summed in fp64.
+
+        It is the same whatever stands beside it, and equal weights give equal logits.
+        """
+        logits = (normed.double() * self._weight[ids].detach().double()).sum(-1)
+        if self._bias is not None:
+            logits = logits + self._bias[ids].detach().double()
+        return self._transform(logits.float())
+
+    @torch.inference_mode()
     def onto(
         self, items: slice | Int[Tensor, " items"]
     ) -> Callable[[Float[Tensor, "rows d_model"]], Float[Tensor, "rows items"]]:

@@ -37,6 +37,7 @@ class Loading:
             disk; default all. The next one is fetched while one runs.
         trust_remote_code: Run code that comes with the checkpoint.
         attention: What computes attention: eager, sdpa, …; default what suits the model.
+        compile: Let torch.compile compile the blocks: minutes at first, for long runs.
         adapter: A LoRA or another adapter of peft on the model: its folder or hub id.
         merge: Fold the adapter into the weights.
         executor: Where it runs: local; ray (a cluster that RAY_ADDRESS names, else this machine) or
@@ -52,6 +53,7 @@ class Loading:
     keep_weights: int | None = None
     trust_remote_code: Annotated[bool, Switch] = False
     attention: str | None = None
+    compile: Annotated[bool, Switch] = False
     adapter: str | None = None
     merge: Annotated[bool, Switch] = False
     executor: str = "local"
@@ -115,6 +117,7 @@ class Loading:
                 revision=self.only_revision,
                 trust_remote_code=self.trust_remote_code,
                 attention=self.attention,
+                compile=self.compile,
                 adapter=self.adapter,
                 merge=self.merge,
             )

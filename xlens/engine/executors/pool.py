@@ -235,7 +235,8 @@ class Pool:
 
 
 def _name(subject: Subject) -> Any:
-    return subject.fingerprint, subject.provenance["attention"], subject.computation
+    known = subject.provenance
+    return subject.fingerprint, known["attention"], known.get("compiled"), subject.computation
 
 
 def _room(ray: Any, how: Actors) -> tuple[int, float, int]:

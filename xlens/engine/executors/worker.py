@@ -120,9 +120,9 @@ def differences(model: HookedModel, subject: Subject) -> list[str]:
     has = model.provenance()
     found = [] if subject.epoch == EPOCH else [f"its xlens counts another epoch, {EPOCH}"]
     found += [
-        f"{name} is {has[name]}, not {subject.provenance[name]}"
-        for name in ("fingerprint", "dtype", "attention", "tokenizer")
-        if has[name] != subject.provenance[name]
+        f"{name} is {has.get(name)}, not {subject.provenance.get(name)}"
+        for name in ("fingerprint", "dtype", "attention", "tokenizer", "compiled")
+        if has.get(name) != subject.provenance.get(name)
     ]
     for name in ("precision", "code"):
         changed = sorted(
