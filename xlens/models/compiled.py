@@ -45,7 +45,7 @@ class Compiled:
     @contextmanager
     def inside(self) -> Generator[None]:
         """Blocks run compiled, if nobody would see less for it."""
-        if not self._usable():
+        if not self.usable():
             yield
             return
         with ExitStack() as stack:
@@ -54,7 +54,8 @@ class Compiled:
                 stack.enter_context(instead(block, _always(forward)))
             yield
 
-    def _usable(self) -> bool:
+    def usable(self) -> bool:
+        """Whether nothing is hooked or replaced inside the blocks, and no gradients are asked."""
         return (
             not torch.is_grad_enabled()
             and _kernel(self._hf_model) == self._attention
@@ -93,7 +94,7 @@ def checked(
         return kept[0].float()
 
     with evaluating(hf_model), torch.no_grad():
-        if not found._usable():
+        if not found.usable():
             raise ValueError(
                 f"compile={backend!r}: blocks of {type(hf_model).__name__} have hooks or other "
                 "forwards inside (accelerate's, of a device_map?), which compiled blocks would "
