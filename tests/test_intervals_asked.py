@@ -28,6 +28,7 @@ COMMANDS = {
     "fit-lens": ["m", "--languages", "en", "de"],
     "neurons": ["m", "--languages", "en", "de"],
     "subspace": ["m", "--sentences", "folder"],
+    "twins": ["m", "n", "--languages", "en", "de"],
 }
 
 
@@ -40,7 +41,7 @@ def test_every_command_that_draws_takes_them(command):
 
 def test_every_study_has_them():
     asked = studies.find_studies()
-    assert len(asked) == 12
+    assert len(asked) == 13
     for kind in asked.values():
         assert kind(**ASKED).resampling == Resampling(**ASKED)
         for name, value, said in (

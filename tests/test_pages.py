@@ -109,6 +109,7 @@ OPENINGS = {
     "facts": {"percent": EVIL, "rule": EVIL},
     "neurons": {"percent": EVIL},
     "subspace": {"percent": EVIL},
+    "twins": {"percent": EVIL},
     "reading": dict.fromkeys(("tag", "pivot", "percent"), EVIL)
     | {"exchanged": True, "unasked": True},
 }

@@ -98,6 +98,7 @@ SMALL["neurons"] = {"text": ("en=en.txt", "de=de.txt"), "least_tokens": 10, "n_t
 SMALL["neurons"] |= {"top": 0.1}
 SMALL["subspace"] = {"sentences": "sentences.jsonl", "layout": "tsv", "n_items": 12, "draws": 60}
 SMALL["subspace"] |= {"n_twins": 1}
+SMALL["twins"] = {"items": ("items.jsonl",), "n_items": 8, "shots": 1}
 SMALL["demo"] = SMALL["lens"]
 # Another value of every field there is: a new one is to be added here.
 OTHERS = {
@@ -242,7 +243,7 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
     [
         pytest.param(c, marks=pytest.mark.slow) if c not in ("lens", "choices") else c
         for c in STUDIES
-        if c != "demo"
+        if c not in ("demo", "twins")  # of two models: see test_twins_study.py
     ],
 )
 def test_python_and_command_line_are_one(command, folder, capsys):
@@ -471,7 +472,7 @@ def test_a_model_is_needed_and_one_that_fits(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in STUDIES if c != "demo"])
+@pytest.mark.parametrize("command", [c for c in STUDIES if c not in ("demo", "twins")])
 def test_a_killed_study_goes_on_to_the_same_end(command, folder):
     """kill -9 as soon as the first, the second, ... part is there; then the same command again."""
     asked = {command: {"model": str(folder), **small(command).options()}}

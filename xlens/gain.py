@@ -75,7 +75,7 @@ def gain(
         before: `id language value`, and what clusters are named by (`paragraph`): one row per item
             and language.
         after: The same by condition, a table for each training run.
-        trained: Languages in training.
+        trained: Languages in training; none: there are no means over those seen and unseen.
         bound: Of equivalence, in the units of `value`.
         controls: Conditions that the first one is compared with as well: same compute, nothing to
             learn.
@@ -155,7 +155,9 @@ def _compared(
 ) -> pd.DataFrame:
     """A row per language, and for the means over those seen, unseen and all."""
     seen = np.array([tag in trained for tag in tags])
-    groups = {ALL: np.ones(len(tags), bool), SEEN: seen, UNSEEN: ~seen}
+    groups = {ALL: np.ones(len(tags), bool)}
+    if seen.any():  # else all are unseen
+        groups |= {SEEN: seen, UNSEEN: ~seen}
     groups = {name: which for name, which in groups.items() if which.any()}
     one, two = (
         np.column_stack([v, *(v[:, which].mean(axis=1) for which in groups.values())])

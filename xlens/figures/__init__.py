@@ -4,7 +4,13 @@ from plotly.graph_objects import Figure
 
 from xlens._lazy import listed
 from xlens.figures.agreement import agreement_matrix
-from xlens.figures.alignment import gain_bars, training_loss, twin_maps, twin_similarity
+from xlens.figures.alignment import (
+    gain_bars,
+    training_loss,
+    twin_entropies,
+    twin_maps,
+    twin_similarity,
+)
 from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.bands import report_colors
 from xlens.figures.causal import causal_curves
@@ -95,6 +101,7 @@ __all__ = [
     "trace_table",
     "trace_text",
     "training_loss",
+    "twin_entropies",
     "twin_maps",
     "twin_similarity",
     "write_figure",

@@ -7,11 +7,13 @@ import plotly.graph_objects as go
 from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
+from xlens.lens import TwinCurves
 from xlens.subspace import TwinStates
 from xlens.training.fit import Training
 from xlens.wording import number_of, percent
 
 MEANS = {ALL: "all languages", SEEN: "languages in training", UNSEEN: "languages never seen"}
+_ROW = 200
 _MOST = 400
 """Points of a language that a map draws; centroids are of all."""
 
@@ -64,7 +66,7 @@ def gain_bars(result: Gain) -> go.Figure:
     notes = [
         f"{number_of(int(table['n'].iloc[0]), 'item')} · bars: "
         f"{percent(result.confidence, whole=False)} intervals · shaded: no difference",
-        "filled: in training · open: never seen",
+        *(["filled: in training · open: never seen"] if result.trained else []),
     ]
     return theme.finish(
         fig,
@@ -202,3 +204,46 @@ def _languages(result: Gain) -> list[str]:
     table = table.drop_duplicates("language")
     order = table.sort_values(["seen", "difference"], ascending=[False, False], kind="stable")
     return order["language"].tolist()
+
+
+@typed
+def twin_entropies(curves: TwinCurves, quantity: str = "entropy") -> go.Figure:
+    """How sure each layer of two models is, a plot for each language.
+
+    Args:
+        curves: From `xlens.lens.twin_curves`.
+        quantity: `entropy`, or `kl` (divergence from the model's own output).
+
+    Raises:
+        ValueError: another quantity.
+    """
+    labels = [theme.language_label(tag) for tag in curves.languages]
+    fig, places = theme.small_plots(labels, columns=2, height=_ROW)
+    for n, (tag, place) in enumerate(zip(curves.languages, places, strict=True)):
+        for k, (name, color) in enumerate(
+            zip(curves.names, (theme.NEUTRAL, theme.PIVOT), strict=True)
+        ):
+            rows = curves.of(quantity, name)
+            bands.add_band(
+                fig,
+                rows[rows["language"] == tag],
+                color,
+                name=name,
+                symbol=("square", "circle")[k],
+                legend=n == 0,
+                group=name,
+                **place,
+            )
+        lowest = n + 2 >= len(places)
+        bands.layer_axis(fig, curves.n_layers, title=lowest, ticks=5, **place)
+        fig.update_yaxes(nticks=5, rangemode="tozero", **place)
+    level = percent(curves.confidence, whole=False)
+    said = {"entropy": "entropy of what is read, in bits", "kl": "bits from the model's own output"}
+    return theme.finish(
+        fig,
+        title="How sure each layer is, in both models",
+        notes=[said[quantity], f"last position of each prompt · shaded: {level} interval"],
+        height=_ROW * places[-1]["row"],
+        legend=curves.names,
+        subtitles=True,
+    )

@@ -13,7 +13,7 @@ from xlens.comparison import CompareResult
 from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.figures import theme
 from xlens.figures.agreement import agreement_matrix
-from xlens.figures.alignment import gain_bars, training_loss, twin_similarity
+from xlens.figures.alignment import gain_bars, training_loss, twin_entropies, twin_similarity
 from xlens.figures.atlas import dose_response, loss_curve
 from xlens.figures.causal import causal_curves
 from xlens.figures.choices import latent_share
@@ -41,6 +41,7 @@ from xlens.lens import (
     LensResult,
     LensSummary,
     TraceResult,
+    TwinCurves,
 )
 from xlens.neurons import LanguageNeurons, NeuronEffects
 from xlens.phases import (
@@ -95,6 +96,7 @@ OWN: dict[type[Result], Callable[..., go.Figure]] = {
     TrainingCurves: loss_curve,
     Transfer: likeness_by_layer,
     TransferCurves: likeness_over_training,
+    TwinCurves: twin_entropies,
     TwinStates: twin_similarity,
 }
 """The figure of each kind, from the result alone or with options that the figure names."""

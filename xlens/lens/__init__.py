@@ -27,6 +27,7 @@ from xlens.lens.share import LanguageShares, language_shares
 from xlens.lens.targets import TargetSets, target_sets
 from xlens.lens.trace import trace
 from xlens.lens.tuned import fit_tuned_lens, read_tuned_lens
+from xlens.lens.twin_curves import TwinCurves, twin_curves
 from xlens.lens.verdict import CausalSummary, CausalVerdicts, causal_summary, causal_verdicts
 from xlens.lens.whole import whole_word_lens
 from xlens.lens.yardstick import LensItems, LensYardstick, lens_yardstick, read_lens_items
@@ -50,6 +51,7 @@ __all__ = [
     "TargetSets",
     "TraceResult",
     "TunedLens",
+    "TwinCurves",
     "agreement",
     "causal_summary",
     "causal_test",
@@ -72,6 +74,7 @@ __all__ = [
     "shuffled_pairs",
     "target_sets",
     "trace",
+    "twin_curves",
     "whole_word_lens",
     "write_jacobian_lens",
 ]

@@ -9,11 +9,13 @@ from xlens.figures import (
     gain_bars,
     latent_share,
     training_loss,
+    twin_entropies,
     twin_maps,
     twin_similarity,
 )
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
 from xlens.languages import english_names
+from xlens.lens import TwinCurves
 from xlens.report.blocks import Block, Drawing, Findings, Section, Table
 from xlens.report.cells import interval, number
 from xlens.report.choices import listed_models
@@ -132,7 +134,7 @@ def _mean(result: Gain, condition: str, where: str) -> str:
     before, after = (100 * row[name] for name in ("before", "after"))
     return (
         f"{_word(row).capitalize()} {_SAID[where]}: {before:.1f} % right before, {after:.1f} % "
-        f"after, {_change(row)}."
+        f"after, {change(row)}."
     )
 
 
@@ -145,7 +147,7 @@ def _word(row: Row) -> str:
     }[row["verdict"]]
 
 
-def _change(row: Row) -> str:
+def change(row: Row) -> str:
     """`+2.1 points [0.4, 3.8], p 0.03`."""
     low, high = (100 * row[name] for name in ("low", "high"))
     return f"{100 * row['difference']:+.1f} points [{low:.1f}, {high:.1f}], p {_p(row['p'])}"
@@ -181,8 +183,8 @@ def _control(result: Gain) -> str:
         "undecided": "whether the alignment did more isn't shown",
     }[beside["verdict"]]
     return (
-        f"Training as long on shuffled pairs, which teach no translation: {_change(control)}; "
-        f"{left} (aligned less shuffled: {_change(beside)})."
+        f"Training as long on shuffled pairs, which teach no translation: {change(control)}; "
+        f"{left} (aligned less shuffled: {change(beside)})."
     )
 
 
@@ -215,9 +217,9 @@ def _sections(
         f"{title}Before and after",
         (
             *_drawn(drawn, {"gain": "What changed by language, of the alignment and its control."}),
-            _table(result, names, ALIGNED, BEFORE),
+            gain_table(result, names, ALIGNED, BEFORE),
             *(
-                [_table(result, names, ALIGNED, SHUFFLED)]
+                [gain_table(result, names, ALIGNED, SHUFFLED)]
                 if len(result.of(ALIGNED, SHUFFLED))
                 else []
             ),
@@ -230,7 +232,7 @@ def _sections(
     )
     inside = {name.partition("/")[2]: p for name, p in parts.items() if name.startswith(INSIDE)}
     if inside:
-        yield _inside(inside, names, start, title, figures)
+        yield inside_section(inside, start, title, figures)
 
 
 def _drawn(figures: Mapping[str, Figure], captions: Mapping[str, str]) -> list[Drawing]:
@@ -242,7 +244,12 @@ def _drawn(figures: Mapping[str, Figure], captions: Mapping[str, str]) -> list[D
     return found
 
 
-def _table(result: Gain, names: Names, condition: str, against: str) -> Table:
+def gain_table(
+    result: Gain, names: Names, condition: str, against: str, *, called: str | None = None
+) -> Table:
+    """A comparison, a row per language and mean; what it is against may be `called` otherwise."""
+    called = called or against
+    head = ["", "in training", called, condition, "difference", "p", "McNemar", "verdict"]
     rows = [
         [
             _MEANS.get(tag) or names[tag],
@@ -256,39 +263,53 @@ def _table(result: Gain, names: Names, condition: str, against: str) -> Table:
         ]
         for tag, row in _rows(result, condition, against).items()
     ]
+    if not result.trained:
+        head, rows = head[:1] + head[2:], [row[:1] + row[2:] for row in rows]
     n = result.of(condition, against)["n"].iloc[0]
-    head = ["", "in training", against, condition, "difference", "p", "McNemar", "verdict"]
     return Table(
-        f"{condition.capitalize()} against {against}, {number_of(int(n), 'item')}. p is adjusted "
-        f"for all languages; McNemar's is not. The same: within ±{result.bound:g}.",
+        f"{condition[:1].upper()}{condition[1:]} against {called}, {number_of(int(n), 'item')}. p "
+        f"is adjusted for all languages; McNemar's is not. The same: within ±{result.bound:g}.",
         head,
         rows,
     )
 
 
-def _inside(
-    inside: Mapping[str, Result], names: Names, start: str, title: str, figures: dict[str, Figure]
+def inside_section(
+    inside: Mapping[str, Result], start: str, title: str, figures: dict[str, Figure]
 ) -> Section:
+    """Two models' insides: states, maps, how sure each layer is, options, and means by layer.
+
+    Args:
+        inside: Parts of `twin_parts`.
+        start: Of the ids on the page.
+        title: Before the section's own.
+        figures: What is drawn is added to these.
+    """
     blocks: list[Block] = []
     states = inside.get("states")
     if isinstance(states, TwinStates):
         drawn = {f"{start}states": twin_similarity(states), f"{start}map": twin_maps(states)}
         figures |= drawn
         captions = {
-            "states": "Linear CKA (unbiased) of base and aligned model: 1 is the same geometry.",
-            "map": "The same items before and after, on the base's own axes.",
+            "states": "Linear CKA (unbiased) of the two models: 1 is the same geometry.",
+            "map": "The same items in both models, on the first one's own axes.",
         }
         blocks += _drawn(drawn, captions)
-    for part, said in (("latent-first", "before"), ("latent-second", "after")):
+    curves = inside.get("curves")
+    if isinstance(curves, TwinCurves):
+        name = f"{start}entropy"
+        figures[name] = twin_entropies(curves)
+        blocks.append(Drawing.of(figures[name], name, "How sure each layer is of what comes next."))
+    for part, said in (("latent-first", "first"), ("latent-second", "second")):
         found = inside.get(part)
         if isinstance(found, LatentSummary):
             name = f"{start}latent-{said}"
             figures[name] = latent_share(found)
-            blocks.append(Drawing.of(figures[name], name, f"Options inside, {said} training."))
+            blocks.append(Drawing.of(figures[name], name, f"Options inside the {said} model."))
     summary = inside.get("summary")
     if isinstance(summary, TwinSummary):
         blocks += _means(summary)
-    return Section(f"{start}inside", f"{title}Inside, before and after", tuple(blocks))
+    return Section(f"{start}inside", f"{title}Inside", tuple(blocks))
 
 
 _MEASURES = {

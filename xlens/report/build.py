@@ -18,6 +18,7 @@ from xlens.report import (
     process,
     reading,
     subspace,
+    twins,
 )
 from xlens.report.blocks import Section
 from xlens.results import Result
@@ -57,6 +58,7 @@ PAGES = {
     "neurons": Page(neurons.write_neurons_report, neurons.offered, neurons.told),
     "phases": Page(phases.write_phases_report, phases.offered, phases.told),
     "subspace": Page(subspace.write_subspace_report, subspace.offered, subspace.told),
+    "twins": Page(twins.write_twins_report, twins.offered, across=twins.told),
     "xmrc": Page(reading.write_reading_report, phases.offered, reading.told, reading.ranked),
 }
 PLAIN = Page(plain.write_plain_report)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xlens.studies.study import Kept as Kept
     from xlens.studies.study import Step as Step
     from xlens.studies.subspace import SubspaceStudy as SubspaceStudy
+    from xlens.studies.twins import TwinsStudy as TwinsStudy
     from xlens.studies.watch import Watch as Watch
     from xlens.studies.work import Plan as Plan
     from xlens.studies.work import Work as Work
@@ -54,6 +55,7 @@ _PUBLIC = {
     "Step": "study",
     "Study": "study",
     "SubspaceStudy": "subspace",
+    "TwinsStudy": "twins",
     "Watch": "watch",
     "Work": "work",
     "forecast": "running.forecast",

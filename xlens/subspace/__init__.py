@@ -10,6 +10,7 @@ from xlens.subspace.distances import subspace_distances
 from xlens.subspace.layers import LayerWise
 from xlens.subspace.maps import LanguageMap, language_map
 from xlens.subspace.pairs import LanguagePairs
+from xlens.subspace.pooled import PooledStates, pooled_states
 from xlens.subspace.probe import LanguageProbe, language_probe
 from xlens.subspace.relations import by_relation, missing_relations, relation
 from xlens.subspace.script_probe import ScriptProbe, script_probe
@@ -30,6 +31,7 @@ __all__ = [
     "LayerWise",
     "MeanDifference",
     "PooledPCA",
+    "PooledStates",
     "ScoreCorrelation",
     "ScriptControl",
     "ScriptProbe",
@@ -42,6 +44,7 @@ __all__ = [
     "linear_cka",
     "missing_relations",
     "pool",
+    "pooled_states",
     "relation",
     "score_correlation",
     "script_control",

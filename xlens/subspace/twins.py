@@ -58,6 +58,10 @@ class TwinStates(Result):
         """Residual points, ascending."""
         return tuple(sorted(map(int, self.similarity["layer"].unique())))
 
+    def least_alike(self) -> dict[str, Any]:
+        """The row of `similarity` with the lowest CKA: the lowest of many, so rather too low."""
+        return dict(self.similarity.loc[self.similarity["cka"].idxmin()])
+
 
 @typed
 def twin_states(

@@ -25,7 +25,7 @@ from xlens.studies.align import (
     TRAINING,
     AlignStudy,
 )
-from xlens.studies.steps.twins import TWIN_PARTS, twin_parts
+from xlens.studies.steps.twins import TWIN_PARTS, TWIN_RUNS, own_parts, twin_parts
 from xlens.studies.study import Kept, Parts, Step
 from xlens.studies.work import BACKWARD, Work, passes, scored
 from xlens.tasks.alignment import (
@@ -210,18 +210,25 @@ def alignment_steps(
     if wanted := inside_parts(study, data):
         kinds = {f"{INSIDE}/{part}": TWIN_PARTS[part] for part in TWIN_PARTS}
 
-        def look(_: Parts) -> Parts:
-            found = twin_parts(
+        def own(model: HookedModel) -> dict[str, Result]:
+            return own_parts(
                 model,
-                twin(f"{ALIGNED}-1"),
                 asked_inside(study, data),
-                names=("base", "aligned"),
                 pivot=study.target,
                 choices=_inside(study, data) if isinstance(data.items, Choices) else None,
                 how={"shots": study.shots, "seed": study.seed, "pool": data.pool},
                 pooling=study.pooling,
                 resampling=study.resampling,
                 kept=kept,
+            )
+
+        def look(_: Parts) -> Parts:
+            found = twin_parts(
+                own(model),
+                own(twin(f"{ALIGNED}-1")),
+                names=("base", "aligned"),
+                pooling=study.pooling,
+                resampling=study.resampling,
             )
             return {f"{INSIDE}/{part}": result for part, result in found.items()}
 
@@ -338,5 +345,5 @@ def alignment_work(
     for name in study.trainings():
         work |= {f"{name}/{TRAINING}": learned, f"{name}/{ANSWERS}": asked}
     if wanted := inside_parts(study, data):
-        work[wanted[0]] = passes(model.tokenizer, asked_inside(study, data), [1.0, 1.0])
+        work[wanted[0]] = passes(model.tokenizer, asked_inside(study, data), 2 * TWIN_RUNS)
     return work
