@@ -4,10 +4,10 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test test-all families lint format bench clean
+.PHONY: help install smollm2 demo test test-all families lint format docs docs-serve bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PYTHON=python3.12 picks the Python, TESTS='-k lens' narrows the tests"
 
 install: .venv/.installed ## fill .venv with xlens, its demo model and the tools (once)
@@ -45,6 +45,18 @@ lint: .venv/.installed ## style, types and the floors of the house
 format: .venv/.installed ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: .venv/.docs ## the site, into build/docs: no warning, no dead link inside, no network
+	@$(BIN)/sphinx-build -q -W --keep-going -b html -c docs/site . build/docs
+	@echo "build/docs/index.html"
+
+docs-serve: docs ## the site at http://localhost:8765
+	@$(BIN)/python -m http.server 8765 --bind localhost --directory build/docs
+
+.venv/.docs: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 bench: .venv/.installed ## every benchmark, one after the other
 	@for file in $(wildcard benchmarks/bench_*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

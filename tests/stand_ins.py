@@ -31,8 +31,10 @@ SKIPPED: dict[tuple[str, int], str] = {
 ON_A_HUB = (
     *("gemma-3-270m", "google/gemma-3-270m", "google/gemma-3-1b-pt", "org/base"),
     "path/to/post-trained",
+    "Qwen/Qwen3-8B",
 )
 FEW_LAYERS = ("docs/phases.md", "docs/subspace.md", "docs/process.md", "docs/xmrc.md")
+FEW_LAYERS += ("docs/recipes/checkpoints.md", "docs/recipes/neurons.md")
 """Where every layer takes its time."""
 ADAPTERS = ("path/to/lora", "org/lora")
 CITIES = ("Rom", "Oslo", "Lima", "Bonn", "Kiew", "Bern")

@@ -17,7 +17,8 @@ from xlens.cli import app, commands, corpus, store
 from xlens.studies import find_studies
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "docs" / "recipes").glob("*.md"))
 PAGES += sorted((ROOT / "experiments").glob("*/*.md"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 # The paired file is checked elsewhere (test_notebooks).

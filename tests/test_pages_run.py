@@ -16,8 +16,11 @@ def test_hardly_any_is_left_out():
     assert len(SKIPPED) <= len(PYTHON) / 20 and all(SKIPPED.values())
 
 
-LONG_PAGES = ("choices", "facts", "phases", "process", "steering", "xmrc")
+LONG_PAGES = ("choices", "facts", "phases", "process", "start", "steering", "xmrc")
 LONG = tuple(f"docs/{name}.md" for name in LONG_PAGES)
+LONG += tuple(
+    f"docs/recipes/{name}.md" for name in ("checkpoints", "heads", "neurons", "own_vector")
+)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ import pytest
 import readings
 
 from xlens.segments import word_spans
-from xlens.tasks.xmrc import ReadingSet, download_reading, mismatched, read_reading, sentences
+from xlens.tasks.xmrc import (
+    ReadingSet,
+    cldr_reading,
+    download_reading,
+    mismatched,
+    read_reading,
+    sentences,
+)
 from xlens.tasks.xmrc import readers as readers_module
 from xlens.tasks.xmrc.data import whole_readings
 from xlens.tasks.xmrc.segments import holding
@@ -423,3 +430,17 @@ def test_whole_paragraphs_can_be_drawn():
     assert set(every.sample(2, per_paragraph=2).ids) <= set(two.ids)
     with pytest.raises(ValueError, match="per_paragraph=0"):
         every.sample(2, per_paragraph=0)
+
+
+def test_lists_from_cldr_are_the_same_questions_in_sixteen_languages():
+    """What `--data cldr` reads: nothing is fetched, and answers stand where they are said to."""
+    whole = cldr_reading()
+    assert len(whole.languages) == 16 and len(whole) >= 100
+    for tag in whole.languages:
+        for id, item in whole.items(tag).items():
+            (start,), (answer,) = item.starts, item.answers
+            assert item.context[start:].startswith(answer), id
+    some = cldr_reading(["zh-Hans", "en"])
+    assert some.ids == whole.ids and len(some.languages) == 2
+    with pytest.raises(ValueError, match="sw"):
+        cldr_reading(["en", "sw"])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from xlens.tasks.xmrc import ReadingSet
 
 READING_SETTINGS = ("en-en", "en-x", "x-en", "x-x", "full")
+CLDR = "cldr"
 HUB = ("xquad", "mlqa", "tydiqa")
 
 
@@ -22,7 +23,8 @@ class TextStudy(Study):
     Either `settings`, or languages of texts and questions; languages also as `en,de`.
 
     Attributes:
-        data: xquad, mlqa or tydiqa from the hub, or a file or folder in the --layout.
+        data: cldr (small, made here, in 16 languages), xquad, mlqa or tydiqa from the hub, or a
+            file or folder in the --layout.
         layout: Of a file or folder.
         incomplete: Questions that some language lacks: an error, or left out.
         faulty: Questions whose answer isn't in its place: an error, or left out.
@@ -110,9 +112,9 @@ class TextStudy(Study):
         return self.chat != "no"
 
     def read(self) -> "ReadingSet":
-        """Questions of a file or a folder, or else of the hub."""
+        """Questions of a file or a folder, those made here, or else the hub's."""
         from xlens.studies.steps.reading_prompts import combinations
-        from xlens.tasks.xmrc import download_reading, read_reading
+        from xlens.tasks.xmrc import cldr_reading, download_reading, read_reading
 
         policies: dict[str, Any] = {"incomplete": self.incomplete, "faulty": self.faulty}
         tags: list[str] | None = None  # all there are
@@ -120,7 +122,9 @@ class TextStudy(Study):
             tags = list(dict.fromkeys(tag for each in combinations(self) for tag in each))
         if Path(self.data).exists():
             return read_reading(self.data, layout=self.layout, languages=tags, **policies)
-        folder = "Give a file or a folder of them: --data FOLDER"
+        if self.data == CLDR:
+            return cldr_reading() if tags is None else cldr_reading(tags)
+        folder = f"Give a file or a folder of them: --data FOLDER; or --data {CLDR}, made here"
         if self.data not in HUB:
             raise ValueError(
                 f"No file or folder {self.data!r}. {folder}; or one of {', '.join(HUB)}, from the "

@@ -149,6 +149,21 @@ def wording(language: str, relation: str) -> str:
     Raises:
         ValueError: a language without templates.
     """
+    said = _said(language)
+    space = "" if said[-1].endswith("：") else " "
+    return space.join((question(language, relation), said[-1], MASK))
+
+
+def question(language: str, relation: str) -> str:
+    """The question alone, with `<subject>` in it.
+
+    Raises:
+        ValueError: a language without templates.
+    """
+    return _said(language)[RELATIONS.index(relation)]
+
+
+def _said(language: str) -> tuple[str, str, str, str, str, str]:
     said = _ASKED.get(written(language))
     if said is None:
         raise ValueError(
@@ -156,5 +171,4 @@ def wording(language: str, relation: str) -> str:
             f"{', '.join(LANGUAGES)} (zh: simplified). Leave it out, or give facts with templates "
             "of your own (a file)."
         )
-    space = "" if said[-1].endswith("：") else " "
-    return space.join((said[RELATIONS.index(relation)], said[-1], MASK))
+    return said

@@ -2,6 +2,7 @@
 
 from xlens._lazy import listed
 from xlens.tasks.xmrc.answers import Predictions, answer_questions, predictions_of
+from xlens.tasks.xmrc.cldr import cldr_reading
 from xlens.tasks.xmrc.controls import baseline_predictions, mismatched
 from xlens.tasks.xmrc.data import Reading, ReadingSet
 from xlens.tasks.xmrc.errors import ERRORS, Verdict, classify
@@ -31,6 +32,7 @@ __all__ = [
     "answer_scores",
     "baseline_predictions",
     "classify",
+    "cldr_reading",
     "download_reading",
     "gold_targets",
     "mismatched",
