@@ -19,7 +19,7 @@ def test_hardly_any_is_left_out():
 LONG_PAGES = ("choices", "facts", "phases", "process", "start", "steering", "xmrc")
 LONG = tuple(f"docs/{name}.md" for name in LONG_PAGES)
 LONG += tuple(
-    f"docs/recipes/{name}.md" for name in ("checkpoints", "heads", "neurons", "own_vector")
+    f"docs/recipes/{name}.md" for name in ("checkpoints", "heads", "neurons", "own_vector", "pca")
 )
 
 

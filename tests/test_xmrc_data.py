@@ -432,6 +432,7 @@ def test_whole_paragraphs_can_be_drawn():
         every.sample(2, per_paragraph=0)
 
 
+@pytest.mark.slow
 def test_lists_from_cldr_are_the_same_questions_in_sixteen_languages():
     """What `--data cldr` reads: nothing is fetched, and answers stand where they are said to."""
     whole = cldr_reading()

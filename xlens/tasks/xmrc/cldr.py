@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.languages import standardize_all, written
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.facts import cldr_facts
 from xlens.tasks.facts.data import Facts
@@ -38,11 +39,13 @@ def cldr_reading(languages: Iterable[str] = LANGUAGES, *, seed: int = 0) -> Read
     Raises:
         ValueError: a language that isn't among them.
     """
-    facts = cldr_facts(LANGUAGES, _RELATIONS)
+    asked = standardize_all(languages)
+    as_asked = {written(tag): tag for tag in asked}  # zh-Hans is the zh of the templates
+    facts = cldr_facts([as_asked.get(written(tag), tag) for tag in LANGUAGES], _RELATIONS)
     rows = [row for tag in facts.languages for row in _rows(facts, tag, seed)]
     columns = ["id", "language", "question", "context", "answers", "starts", "paragraph"]
     whole = ReadingSet(pd.DataFrame(rows, columns=columns), f"lists from {facts.source}")
-    return whole.select(languages=whole.require(languages))
+    return whole.select(languages=asked)
 
 
 def _rows(facts: Facts, tag: str, seed: int) -> list[tuple[object, ...]]:
