@@ -162,6 +162,7 @@ SPECIAL = {
     ("process", "incomplete"): "error",
     ("subspace", "layout"): None,  # of what is read
     ("subspace", "pooling"): "last",
+    ("twins", "n_items"): 9,
     ("lens", "task"): "repetition",
     **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "points")]),
     # of the causal test, and refused without it

@@ -36,9 +36,9 @@ class TwinsStudy(SampledStudy):
     component); how sure each layer is; and which language's options it favours.
 
     Attributes:
-        pivot: The language suspected inside.
-        pooling: How a prompt becomes one state.
-        bound: Differences of accuracy below it are none: of the test of equivalence.
+        pivot: Whose options are looked for inside.
+        pooling: How each prompt becomes one state of a layer.
+        bound: Differences in right answers that count as none: of the test of equivalence.
     """
 
     COMMAND: ClassVar[str] = "twins"
