@@ -26,7 +26,7 @@ class Fingerprint:
 
     The weights are hashed again only when a tensor was replaced or written to. PyTorch counts
     writes, but not those through `.data` or in inference mode; a sum over the bits shows them too
-    (0.03 s per GB where the hash takes a second), unless numbers only change places among
+    (about 0.1 s per GB where the hash takes a second), unless numbers only change places among
     neighbours, within half a kilobyte.
     """
 
