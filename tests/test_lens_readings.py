@@ -138,6 +138,21 @@ def test_texts_of_files(tmp_path):
         read_texts([f"{tmp_path}/b.txt"])
 
 
+def test_languages_that_texts_or_words_lack_are_refused_before_a_model_is_loaded(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "The cat sat on the mat.", "language": "en"}\n', "utf-8")
+    with pytest.raises(ValueError, match=r"No text in de; there is text in en"):
+        FitLensStudy(text=(str(file),), languages=("en", "de")).read()
+    words = tmp_path / "words.tsv"
+    words.write_text("fr\nchat\nchien\n", "utf-8")
+    for study in (
+        LensStudy(pairs=("fr:ru",), words=words),
+        LensStudy(pairs=("fr:ru",), words=words, causal=True),
+    ):
+        with pytest.raises(ValueError, match="ru"):
+            study.read()
+
+
 def test_a_page_says_under_which_lens_the_pivot_shows(monkeypatch):
     """From what each lens found, not the other way round."""
     from xlens.lens.result import LensSummary
