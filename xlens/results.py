@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from xlens import files
+from xlens import files, strict
 from xlens._lazy import listed
 from xlens.html import render
 
@@ -219,7 +219,7 @@ def load(path: str | Path, *, verify: bool = True) -> Result:
     """
     header = Path(path) / HEADER
     try:
-        said: Any = json.loads(header.read_bytes())
+        said: Any = json.loads(strict.read_bytes(header), object_pairs_hook=strict.once)
         name, module = str(said["type"]), str(said.get("module", ""))
     except FileNotFoundError:
         return Result.load(path)  # which says what was expected

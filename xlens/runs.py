@@ -27,7 +27,7 @@ from typing import Any, Self
 
 import yaml
 
-from xlens import files
+from xlens import files, strict
 from xlens._lazy import listed
 from xlens.checks import typed
 from xlens.records.plain_yaml import read_dumped
@@ -361,7 +361,7 @@ def _read_mark(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "provenance.json"
     try:
-        raw = path.read_bytes()
+        raw = strict.read_bytes(path)
     except OSError:
         if _configured(folder):
             raise files.damaged(path, "it is missing", _again(folder)) from None

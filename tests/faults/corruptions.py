@@ -160,13 +160,20 @@ def run_directory(name: str, ground: Ground, folder: Path, times: int) -> Iterat
 def training(whole: Path, times: int) -> Row:
     """Adapters and the checkpoints on the way to them, as loading one checks them."""
     from xlens.models.adapters import CONFIG, SEAL, check_sealed
+    from xlens.models.series import find_series
     from xlens.training.fit import Training
 
+    # Who goes on, or reads a series, knows the places: none is missed because its header is gone.
+    results = sorted(path.parent.relative_to(whole) for path in whole.rglob("result.json"))
+    series = sorted({path.parents[1].relative_to(whole) for path in whole.rglob(CONFIG)})
+
     def read(where: Path) -> Any:
+        for place in series:
+            find_series(str(where / place), ["all"])
         sealed = sorted({p.parent for name in (CONFIG, SEAL) for p in where.rglob(name)})
         for folder in sealed:
             check_sealed(folder)
-        found = [Training.load(path.parent) for path in sorted(where.rglob("result.json"))]
+        found = [Training.load(where / place) for place in results]
         kept = [p for folder in sealed for p in sorted(folder.iterdir()) if p.name != SEAL]
         return [p.read_bytes() for p in kept], [plain(vars(each)) for each in found]
 

@@ -136,7 +136,7 @@ def _readable(arguments: Sequence[str]) -> list[str]:
     for number, argument in enumerate(arguments, 1):
         if surrogate(argument) is not None:
             raise ValueError(
-                f"argument {number}, {os.fsencode(argument)!r}, is not valid UTF-8; write it in "
+                f"argument {number}, {_bytes(argument)}, is not valid UTF-8; write it in "
                 "UTF-8, or rename the file."
             )
     _, apps, left = app.parse_commands(arguments)
@@ -144,6 +144,14 @@ def _readable(arguments: Sequence[str]) -> list[str]:
         # With a help flag, the help of the level above would be printed as if all were well.
         return [a for a in arguments if a not in ("--help", "-h")]
     return list(arguments)
+
+
+def _bytes(argument: str) -> str:
+    """An argument that is no text, as the bytes that it was on the command line."""
+    try:
+        return repr(os.fsencode(argument))
+    except UnicodeEncodeError:  # from a program's own list of arguments
+        return ascii(argument)
 
 
 def _options(path: Path, tokens: Sequence[str]) -> Dict:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from xlens import strict
 from xlens.files.disk import digest, is_draft, replacing, settle, write
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def unsealed(
     """
     path = folder / header
     for _ in range(_READS - 1):
-        before, raw = _written(path), path.read_bytes()
+        before, raw = _written(path), strict.read_bytes(path)
         try:
             found = _read(folder, header, raw, read, known, again, verify)
         except DamagedError:
@@ -145,7 +146,7 @@ def unsealed(
         else:
             if _same(path, before):
                 return found
-    return _read(folder, header, path.read_bytes(), read, known, again, verify)
+    return _read(folder, header, strict.read_bytes(path), read, known, again, verify)
 
 
 def _same(path: Path, before: tuple[int, int] | None) -> bool:
@@ -231,7 +232,10 @@ def unsealed_json(path: Path, raw: bytes, again: str, *, verify: bool = True) ->
         DamagedError: it is not what was written.
     """
     try:
-        fields = cast(dict[str, Any], json.loads(raw.decode("utf-8", "surrogatepass")))
+        fields = cast(
+            dict[str, Any],
+            json.loads(raw.decode("utf-8", "surrogatepass"), object_pairs_hook=strict.once),
+        )
         own = fields.pop(_OWN, None)
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise damaged(path, f"it is no JSON of ours ({error})", again) from None
@@ -263,7 +267,7 @@ def unsealed_text(path: Path, again: str) -> str:
     Raises:
         DamagedError: it is not what was written.
     """
-    raw = path.read_bytes()
+    raw = strict.read_bytes(path)
     body, mark, own = raw.rpartition(_LINE)
     try:
         if not mark and b"sha256" not in raw:

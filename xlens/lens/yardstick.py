@@ -7,7 +7,6 @@ position, is k or better at some layer below the output (their pass@k). The test
 one token.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 import torch
 from langcodes import find
 
+from xlens import strict
 from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.stream import stream
@@ -71,12 +71,12 @@ def read_lens_items(path: str | Path) -> LensItems:
         ValueError: no such file, no such items, or a name twice.
     """
     try:
-        said: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        said: Any = strict.loads(strict.read_bytes(Path(path)).decode())
         items = [
             (str(x["name"]), str(x["prompt"]), tuple(map(str, x["intermediates"])))
             for x in said["items"]
         ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ValueError(
             f"{str(path)!r} holds no items for lenses: expected an object with `items`, each with "
             f"name, prompt and intermediates ({type(problem).__name__}: {problem})."

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from xlens import files
+from xlens import files, strict
 from xlens.models import hub
 
 CONFIG = "adapter_config.json"
@@ -128,7 +128,7 @@ def check_sealed(folder: Path, names: Iterable[str] | None = None, again: str = 
     header = folder / SEAL
     if not header.is_file():
         return
-    listed: Any = files.unsealed_json(header, header.read_bytes(), again).get("files", {})
+    listed: Any = files.unsealed_json(header, strict.read_bytes(header), again).get("files", {})
     for name, entry in listed.items():
         if names is None or name in names:
             files.check_file(folder / name, entry, again)
@@ -160,7 +160,7 @@ def _stated_base(folder: Path) -> str | None:
     """
     path = folder / CONFIG
     try:
-        said: Any = json.loads(path.read_text("utf-8"))
+        said: Any = json.loads(strict.read_bytes(path), object_pairs_hook=strict.once)
         stated = said.get("base_model_name_or_path")
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(

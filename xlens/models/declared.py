@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from xlens import strict
+
 # Larger than any model by far; a config beyond is broken, or means harm.
 MOST_LAYERS = 10_000
 _MOST_PARTS = 1_000_000  # layers times experts
@@ -76,13 +78,35 @@ def check_ends(folder: Path) -> None:
     """
     path = folder / "generation_config.json"
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found: Any = _object(path) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
     if not isinstance(found, dict):
         raise ValueError(
             f"{str(path)!r} is no generation config ({found!s:.200}). Copy or download it again."
         )
+
+
+def check_files(folder: Path) -> None:
+    """Refuse files of a checkpoint that may never end, or of which two readers read two things.
+
+    Raises:
+        ValueError: a pipe, a socket or a device; a config that says one thing twice.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists():  # a link may lead nowhere
+            strict.require_regular(path)
+        if path.suffix == ".json" and "config" in path.name and path.is_file():
+            try:
+                _object(path)
+            except strict.UnclearError as error:
+                raise ValueError(f"{str(path)!r}: {error}") from None
+            except (OSError, ValueError, RecursionError):
+                continue  # who reads it tells
+
+
+def _object(path: Path) -> Any:
+    return json.loads(strict.read_bytes(path), object_pairs_hook=strict.once)
 
 
 def check_indices(folder: Path) -> None:
@@ -93,7 +117,7 @@ def check_indices(folder: Path) -> None:
     """
     for path in sorted(folder.glob("*.index.json")):
         try:
-            names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+            names = set(_object(path)["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{str(path)!r} is no index of weights ({type(error).__name__}: {error}). Copy or "

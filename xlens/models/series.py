@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xlens.checks import typed
 from xlens.models import hub
-from xlens.models.adapters import CONFIG, base_of
+from xlens.models.adapters import CONFIG, SEAL, base_of
 from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions
 from xlens.records import DELIMITERS, JSON, Record, read_records
 
@@ -130,11 +130,27 @@ def _there(model: str) -> tuple[Checkpoint, ...]:
     if Path(model).is_dir():
         inside = (Path(model).glob(f"*/{name}") for name in _CONFIGS)
         folders = sorted({path.parent for found in inside for path in found})
+        _require_configs(Path(model), folders)
         return in_order(map(Checkpoint.lying, folders))
     name = model.casefold()
     if name in shipped_names():
         return _shipped(name)
     return in_order(Checkpoint.named(model, each) for each in hub.revisions(model))
+
+
+def _require_configs(series: Path, whole: Sequence[Path]) -> None:
+    """Refuse a checkpoint whose config is gone: the series would have one fewer, without a word.
+
+    Raises:
+        ValueError: a folder that has weights, or what xlens keeps of its adapter, and no config.
+    """
+    parts = (SEAL, "*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+    with_parts = {path.parent for part in parts for path in series.glob(f"*/{part}")}
+    if torn := sorted(with_parts - set(whole)):
+        raise ValueError(
+            f"{str(torn[0])!r} has weights of a checkpoint, and neither {' nor '.join(_CONFIGS)}: "
+            "copy or train it again, or take the folder out of the series."
+        )
 
 
 def _shipped(name: str) -> tuple[Checkpoint, ...]:

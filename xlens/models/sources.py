@@ -19,7 +19,7 @@ from torch import nn
 from xlens.models import gguf, hub, wheels
 from xlens.models.checked import check_shipped, remember
 from xlens.models.converted import convert, find_converted, is_converted
-from xlens.models.declared import check_ends, check_indices
+from xlens.models.declared import check_ends, check_files, check_indices
 from xlens.models.hf import context_length, load_config, load_model, load_tokenizer
 from xlens.models.shipped import Shipped, find_shipped
 from xlens.models.size import Size
@@ -218,6 +218,7 @@ def _options(source: Source, trust_remote_code: bool) -> dict[str, Any]:
 def _from_folder(path: Path) -> Source:
     if not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         raise ValueError(_not_a_checkpoint(path))
+    check_files(path)
     check_indices(path)
     check_ends(path)
     absolute = path.resolve()

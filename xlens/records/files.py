@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from xlens import strict
 from xlens.records.record import Record, shown
 
 JSON = (".jsonl", ".ndjson", ".json")
@@ -37,7 +38,7 @@ def decode(
             f"{', '.join(suffixes)}. Rename the file."
         )
     try:
-        data = file.read_bytes()
+        data = strict.read_bytes(file)
     except OSError as error:
         raise ValueError(
             f"Can't read {str(file)!r}: {error.strerror or error}. Give the path of {what}."
@@ -106,14 +107,14 @@ def json_document(text: str, source: str) -> Any:
         ValueError: neither, with the line.
     """
     try:
-        return _loaded(text)
+        return strict.loads(text)
     except json.JSONDecodeError as error:
         if "Extra data" in error.msg:
             return [dict(row) for row in json_lines(text, source)]
         raise ValueError(
             f"{source!r}, line {error.lineno} isn't JSON: {error.msg}. Mend that line."
         ) from None
-    except _Unclear as error:
+    except strict.UnclearError as error:
         raise ValueError(f"{source!r}: {error}") from None
 
 
@@ -128,13 +129,13 @@ def json_lines(text: str, source: str) -> list[Record]:
         if not line.strip():
             continue
         try:
-            row = _loaded(line)
+            row = strict.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{source!r}, line {number} isn't JSON: {error.msg}. Each line is an object of "
                 "its own."
             ) from None
-        except _Unclear as error:
+        except strict.UnclearError as error:
             raise ValueError(f"{source!r}, line {number}: {error}") from None
         found.append(record_of(row, source, f"line {number}"))
     return found
@@ -228,6 +229,8 @@ def _parquet(file: Path) -> list[Record]:
     import pandas as pd
     import pyarrow.parquet
 
+    if file.exists():
+        strict.require_regular(file)
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except (OSError, ValueError, pd.errors.ParserError) as error:
@@ -273,44 +276,3 @@ def by_language(
                 f"({', '.join(f.name for f in mine[:4])}); put the others beside them."
             )
     return {code: tuple(mine) for code, mine in found.items()}
-
-
-# --- JSON that says one thing --------------------------------------------------------------------
-
-
-class _Unclear(ValueError):
-    """JSON that Python would read, dropping or inventing something."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Unclear(f'"{twice}" occurs twice in one object; keep one.')
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _Unclear(f"{name} is no JSON; write a number, or null.")
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise _Unclear(f"a number of {len(digits)} digits; accepted are {_MOST_DIGITS} at most.")
-    return int(digits)
-
-
-_MOST_DIGITS = 300  # more than any number that a table can hold
-_STRICT: dict[str, Any] = {
-    "object_pairs_hook": _once,
-    "parse_constant": _no_constant,
-    "parse_int": _whole,
-}
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.loads(text, **_STRICT)
-    except RecursionError:
-        raise _Unclear("objects or lists lie in each other too deep to be data.") from None

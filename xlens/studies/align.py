@@ -28,6 +28,10 @@ BEFORE, TRAINING, ANSWERS, GAIN = "before", "training", "answers", "gain"
 INSIDE = "inside"
 
 
+# More than anybody trains; each is listed before the first begins.
+MOST_RUNS = 1_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlignStudy(ItemsStudy, Recipe):
     """Train a model to translate questions; do its answers get better, and in which languages?
@@ -108,6 +112,10 @@ class AlignStudy(ItemsStudy, Recipe):
                 f"language. Leave it out of --from {','.join(self.source)}."
             )
         check_least(self, n_items=1, n_pairs=2, runs=1, n_inside=8)
+        if self.runs > MOST_RUNS:
+            raise ValueError(
+                f"runs is {self.runs}; accepted are 1 to {MOST_RUNS:,} trainings of each kind."
+            )
         if unknown := sorted(set(self.controls) - set(self.CONTROLS)):
             raise ValueError(f"Unknown controls {unknown}; accepted are {list(self.CONTROLS)}.")
         if not 0 < self.bound < 1:

@@ -1,11 +1,11 @@
 """How models behind endpoints are asked: options of the command line, light until they are used."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from xlens import strict
 from xlens.checks import check_fields, check_least
 
 FREE = ("api_key_env", "concurrency", "price_in", "price_out", "refused")
@@ -84,8 +84,8 @@ class Serving:
 
 def _fields(text: str | None) -> dict[str, Any]:
     try:
-        found: Any = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
+        found: Any = strict.loads(text or "{}")
+    except ValueError as error:
         raise ValueError(f"--extra-body is no JSON: {error!s:.200}. {_EXAMPLE}") from None
     if not isinstance(found, dict):
         raise ValueError(f"--extra-body is JSON, but no object of names and values. {_EXAMPLE}")
