@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test test-all families lint format docs docs-serve bench clean
+.PHONY: help install smollm2 demo test test-all families lint format docs docs-serve dist bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,20 @@ docs-serve: docs ## the site at http://localhost:8765
 .venv/.docs: .venv/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+dist: .venv/.dist ## wheel and sdist into dist/, checked; the wheel tried alone (a few minutes)
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/twine check --strict dist/*
+	@$(PYTHON) -m venv --clear build/alone
+	@build/alone/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt dist/*.whl
+	@cd build && alone/bin/python ../tests/wheel_alone.py
+
+.venv/.dist: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[release]'
 	@touch $@
 
 bench: .venv/.installed ## every benchmark, one after the other

@@ -5,6 +5,8 @@ import importlib
 import inspect
 import re
 import shlex
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,3 +171,20 @@ def test_the_files_that_docs_show_are_read(tmp_path):
     (tmp_path / "words.tsv").write_text(blocks["id"], encoding="utf-8")
     words = xlens.read_words(tmp_path / "words.tsv")
     assert words.languages == ("en", "de", "zh-Hans") and words.ids == ("dog", "day")
+
+
+def test_the_tree_stays_small():
+    """It travels to a lent GPU whole, beside its wheels: 60 MB together, the wheel of it not half."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("what is tracked is only known in a checkout, with git")
+    told = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    files = [ROOT / name for name in told.stdout.decode().split("\0") if name]
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 50_000_000
+
+
+def test_the_version_is_the_same_everywhere():
+    """Written once in code; the citation repeats it, and the changelog knows it or what is next."""
+    (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    heads = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert cited == xlens.__version__
+    assert heads[0] in ("Unreleased", xlens.__version__)

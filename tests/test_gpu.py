@@ -352,3 +352,12 @@ def test_a_device_map_puts_it_where_it_says(family_dir, on_device):
 def test_results_say_where_and_how_exactly(on_device):
     told = harvest(on_device("gpt2"), parallel()).provenance
     assert told["device"] == DEVICE.type and told["precision"]["float32_matmul"] == "highest"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_compiled_blocks_are_the_blocks(family, dtype, on_device, family_dir):
+    plain = on_device(family, dtype)
+    backend = True if DEVICE.type == "cuda" else "eager"  # the default one needs a C++ compiler
+    net = xlens.load(family_dir(family), dtype=dtype, device=DEVICE, compile=backend)
+    close(rows(harvest(net, kit.mixed())), rows(harvest(plain, kit.mixed())), dtype)
