@@ -174,7 +174,7 @@ def test_the_files_that_docs_show_are_read(tmp_path):
 
 
 def test_the_tree_stays_small():
-    """It travels to a lent GPU whole, beside its wheels: 60 MB together, the wheel of it not half."""
+    """It travels to a lent GPU whole, beside its wheels: 60 MB together."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("what is tracked is only known in a checkout, with git")
     told = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
