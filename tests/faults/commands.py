@@ -15,6 +15,7 @@ import tiny
 
 FEW = ["--kinds", "weekday", "--n-items", "3", "--n-controls", "2", "--draws", "20"]
 ASKED = ["--languages", "en", "de", "fr", "sw", "--n-items", "6", "--shots", "1", "--draws", "20"]
+ASKED_8 = ["8" if word == "6" else word for word in ASKED]
 STEERED = ["--steer", "mean_difference", "--layers", "1-2", "--strengths", "1"]
 STEERED += ["--n-estimate", "6", "--n-dev", "3", "--n-test", "3"]
 COUNTED = ["--cut", "line", "--window", "4", "--workers", "1", "--facts"]
@@ -28,6 +29,9 @@ FACTS += ["--shots", "1", "--n-candidates", "3", "--draws", "20"]
 LEARNED = ["--from", "de", "--languages", "en", "de", "fr", "--kinds", "next-weekday", "next-month"]
 LEARNED += ["--n-items", "6", "--no-inside", "--shots", "0", "--n-pairs", "4", "--epochs", "1"]
 LEARNED += ["--batch", "2", "--accumulate", "1", "--learning-rate", "1e-2", "--draws", "20"]
+SEEN_INSIDE = [word for word in LEARNED if word != "--no-inside"] + ["--n-inside", "8"]
+SEEN_INSIDE[SEEN_INSIDE.index("--n-items") + 1] = "8"
+LIKE = ["--layout", "aligned", "--draws", "20", "--twins", "words", "--n-twins", "1"]
 UNITS = ["--least-tokens", "20", "--top", "0.05", "--filter-rate", "0.6", "--n-texts", "4"]
 FITTED = ["--n-texts", "6", "--n-held", "2", "--max-tokens", "10", "--skip", "2", "--rotation", "2"]
 FITTED += ["--n-steps", "5", "--positions", "2", "--draws", "20"]
@@ -48,6 +52,10 @@ def corpus(folder: Path) -> Path:
     for n, tag in enumerate(("en", "de")):
         sentences = "; ".join(list(tiny.TEXT.values())[n::2]).split("; ")
         (folder / f"{tag}.txt").write_text("\n".join(sentences), encoding="utf-8")
+    (folder / "parallel").mkdir()
+    for tag in ("en", "de", "fr"):
+        lines = [f"{tag} {n} {tiny.TEXT[tag][n : n + 30]}" for n in range(12)]
+        (folder / "parallel" / f"{tag}.txt").write_text("\n".join(lines), encoding="utf-8")
     (folder / "facts.tsv").write_text("\n".join(map("\t".join, rows)), encoding="utf-8")
     return folder
 
@@ -118,6 +126,9 @@ class Ground:
             "series": ["lens", str(self.series), "--revision", "all", *pair, *FEW],
             "count": ["count", str(self.texts / "texts"), *COUNTED, str(self.texts / "facts.tsv")],
             "align": ["align", model, *LEARNED],
+            "aligned": ["align", model, *SEEN_INSIDE],
+            "twins": ["twins", *(str(self.series / f"step{n}") for n in (0, 1)), *ASKED_8],
+            "subspace": ["subspace", model, "--sentences", str(self.texts / "parallel"), *LIKE],
             "neurons": ["neurons", model, *texts, *UNITS, "--draws", "20"],
             "fit-lens": ["fit-lens", model, *texts, *FITTED],
             "steer": ["steer", model, "--languages", "en", "de", *STEERED],
