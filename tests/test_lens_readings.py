@@ -209,3 +209,5 @@ def test_checkpoints_are_told_apart_on_the_page(tmp_path):
     shares = run.parts(ACROSS)["language-shares"]
     titles = [note.text for note in language_shares_curves(shares).layout.annotations[:2]]
     assert titles == list(dict.fromkeys(shares.table["name"]))
+    below = language_shares_curves(shares, columns=1).layout
+    assert below.xaxis.title.text is None and below.xaxis2.title.text == "relative depth"

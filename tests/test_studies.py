@@ -278,13 +278,15 @@ def test_python_and_command_line_are_one(command, folder, capsys):
 
 
 @pytest.mark.slow
-def test_several_models_and_revisions_have_parts_of_their_own(folder, tmp_path):
+def test_several_models_and_revisions_have_parts_of_their_own(folder, tmp_path, capsys):
     other = tiny.make("gpt2", tmp_path / "other", n_positions=512, seed=1)
     study = replace(small("lens"), n_items=3)
     with pytest.raises(SystemExit) as end:
         main(["lens", str(folder), str(other), *("--pairs", "de:ru", "--words", "words.jsonl"),
               *("--n-items", "3", "--controls", "--out", "both")])  # fmt: skip
     assert not end.value.code
+    short = capsys.readouterr().out.partition("In short:")[2]
+    assert "tiny-gpt2: German → Russian: " in short and "other: German → Russian: " in short
     run = RunDirectory.open("both")
     assert run.models == ("other", "tiny-gpt2")
     mine, theirs = (run.parts(name)["de_ru/translation"] for name in run.models)

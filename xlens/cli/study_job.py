@@ -22,11 +22,13 @@ class _Telling(Watch):
     def __init__(self, page: Page) -> None:
         self.page = page
         self.short: list[str] = []
+        self.alone = True
 
     def described(self, known: Mapping[str, Any]) -> None:
         _print(self.page.offered(known))
 
     def model(self, name: str, number: int, of: int) -> None:
+        self.alone = of == 1
         _print([f"[{number}/{of}] {name}"])
 
     def planned(self, plan: Callable[[], Plan]) -> None:
@@ -42,7 +44,9 @@ class _Telling(Watch):
     def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
         sections = list(self.page.model(folder, parts))
         show(sections)
-        self.short += verdicts(sections)
+        # Two models' sentences about one thing would else be told apart by nothing.
+        start = "" if self.alone else f"{folder}: "
+        self.short += [f"{start}{said}" for said in verdicts(sections)]
 
 
 def study_job(

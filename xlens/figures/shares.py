@@ -29,7 +29,7 @@ def language_shares_curves(
     called = [theme.plain(titles[name] if titles and name in titles else name) for name in names]
     fig, places = theme.small_plots(called, columns=columns, height=_ROW)
     known: list[str] = []
-    for name, place in zip(names, places, strict=True):
+    for number, (name, place) in enumerate(zip(names, places, strict=True)):
         mine = table[table["name"] == name]
         for tag in bands.in_order(set(mine["language"]), colors):
             label = theme.language_label(tag)
@@ -44,7 +44,11 @@ def language_shares_curves(
                 **place,
             )
             known += [] if label in known else [label]
-        fig.update_xaxes(title_text="relative depth", range=[-0.02, 1.02], **place)
+        # Between two rows there is no room for it beside the lower plot's title.
+        lowest = number + columns >= len(names)
+        fig.update_xaxes(
+            title_text="relative depth" if lowest else None, range=[-0.02, 1.02], **place
+        )
         fig.update_yaxes(
             title_text="share of what is read" if place["col"] == 1 else None,
             range=[0, 1.02],
