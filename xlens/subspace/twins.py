@@ -60,7 +60,8 @@ class TwinStates(Result):
 
     def least_alike(self) -> dict[str, Any]:
         """The row of `similarity` with the lowest CKA: the lowest of many, so rather too low."""
-        return dict(self.similarity.loc[self.similarity["cka"].idxmin()])
+        row = min(self.similarity.to_dict("records"), key=lambda row: float(row["cka"]))
+        return {str(name): value for name, value in row.items()}
 
 
 @typed
