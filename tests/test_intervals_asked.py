@@ -40,8 +40,9 @@ def test_every_command_that_draws_takes_them(command):
 
 
 def test_every_study_has_them():
-    asked = studies.find_studies()
-    assert len(asked) == 13
+    # A page of the docs writes one of its own, which is there once it has run.
+    asked = {n: k for n, k in studies.find_studies().items() if k.__module__.startswith("xlens.")}
+    assert asked.keys() == {*COMMANDS, "demo"}
     for kind in asked.values():
         assert kind(**ASKED).resampling == Resampling(**ASKED)
         for name, value, said in (
