@@ -1,12 +1,15 @@
 """The command line's manners: whose fault an error is, bars, and what is said at the end."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from xlens.cli import app, is_meant, main
+import xlens
+from xlens.cli import app, main
 from xlens.cli.study_job import verdicts
 from xlens.errors import DataError, InputError, ModelError, StoreError, XlensError
 from xlens.report.blocks import Finding, Findings, Section
@@ -34,7 +37,7 @@ def test_what_is_meant_is_one_line(kind, monkeypatch, capsys):
     assert said.startswith("Traceback") and said.endswith("xlens: error: do this\n")
 
 
-@pytest.mark.parametrize("error", [None, KeyError("a"), ValueError("of another library")])
+@pytest.mark.parametrize("error", [None, KeyError("a"), OSError("b"), ValueError("of a library")])
 def test_a_slip_of_ours_shows_where_it_was(error, monkeypatch, capsys):
     monkeypatch.setattr("xlens.cli.models_table.show_models", failing(error))
     with pytest.raises(SystemExit) as left:
@@ -59,13 +62,29 @@ def test_the_first_finding_is_said_once_more():
     assert verdicts(sections) == [said[0].items[0].plain] and verdicts(sections[:1]) == []
 
 
-def test_what_the_system_says_is_no_bug():
-    assert is_meant(PermissionError(13, "no right")) and is_meant(MemoryError("too long"))
-    assert not is_meant(OSError("words")) and not is_meant(RuntimeError("words"))
-    try:
-        int("a")
-    except ValueError as error:
-        assert not is_meant(error)
+@pytest.mark.parametrize("error", [PermissionError(13, "no right"), MemoryError("too long")])
+def test_what_the_system_says_is_no_bug(error, monkeypatch, capsys):
+    monkeypatch.setattr("xlens.cli.models_table.show_models", failing(error))
+    with pytest.raises(SystemExit) as left:
+        main(["models"])
+    assert left.value.code == 2 and capsys.readouterr().err.startswith("xlens: error: ")
+
+
+def plain_errors(code):
+    """Errors of Python's own that a module raises or makes."""
+    kinds = {"ValueError", "RuntimeError", "Exception"}
+    calls = (node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
+    return {f.id for f in calls if isinstance(f, ast.Name)} & kinds
+
+
+def test_every_error_says_whose_fault_it_is():
+    """A plain one would be printed as a bug of xlens: raise one of `xlens.errors`."""
+    internal = {"models/hf.py"}  # caught where it is raised
+    package = Path(xlens.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).as_posix() not in internal:
+            assert not plain_errors(path.read_text(encoding="utf-8")), path
+    assert plain_errors("raise ValueError('a')") == {"ValueError"}
 
 
 def test_no_bars_into_pipes_and_none_when_quiet(monkeypatch):

@@ -54,7 +54,7 @@ def check_seed(seed: object) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise wrong_type("seed", seed, "a whole number")
     if not 0 <= seed < _SEEDS:
-        raise ValueError(f"seed is {seed!r:.30}; accepted are whole numbers from 0 to 2**63 - 1.")
+        raise InputError(f"seed is {seed!r:.30}; accepted are whole numbers from 0 to 2**63 - 1.")
 
 
 def check_least(instance: object, **least: int) -> None:
@@ -66,7 +66,7 @@ def check_least(instance: object, **least: int) -> None:
     for name, n in least.items():
         given = getattr(instance, name)
         if given is not None and given < n:
-            raise ValueError(f"{name} is {given}; accepted are whole numbers, at least {n}.")
+            raise InputError(f"{name} is {given}; accepted are whole numbers, at least {n}.")
 
 
 def check_shape(what: str, given: Any, axes: str, **sizes: int) -> None:
@@ -87,7 +87,7 @@ def check_shape(what: str, given: Any, axes: str, **sizes: int) -> None:
         size is not None and size != here for here, size in zip(shape, wanted, strict=True)
     ):
         known = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-        raise ValueError(
+        raise InputError(
             f"{what} has the shape {shape}; accepted is [{', '.join(names)}]"
             f"{known and f' with {known}'}."
         )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from xlens.errors import InputError
+
 INSTALL = "pip install 'xlens-interp[ray]'"
 REACH_SECONDS = 10.0
 _NAME = re.compile(r"ray(?P<address>://[^?/]+:[0-9]+)?(\?(?P<options>.+))?")
@@ -27,7 +29,7 @@ def named(text: str, kinds: Mapping[str, Any]) -> tuple[str | None, dict[str, An
     Raises:
         ValueError: anything else.
     """
-    wrong = ValueError(
+    wrong = InputError(
         f"Unknown executor {text!r}; accepted are 'local', 'ray' and 'ray://HOST:PORT', the "
         f"latter two also with ?{'&'.join(f'{name}={_SHOWN[kinds[name]]}' for name in kinds)}."
     )
@@ -65,14 +67,14 @@ def connect(address: str | None) -> Any:
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"executor='ray' needs Ray, which is not installed: {INSTALL}, here and on every "
             "machine of the cluster."
         ) from error
     named = address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         if address is not None and address != _connected.get("to"):
-            raise ValueError(
+            raise InputError(
                 f"This process is connected to a Ray cluster already "
                 f"({_connected.get('to') or 'this machine, or by a ray.init(...) of yours'}), and "
                 f"can't ask {address} as well: call ray.shutdown() first, or leave the address out."
@@ -86,9 +88,9 @@ def connect(address: str | None) -> Any:
             _require_answer(named)
             ray.init(address=named, **quiet)
     except ImportError as error:  # its client is a part that is installed by name
-        raise ValueError(f"Ray is not installed whole ({error}): {INSTALL}.") from error
+        raise InputError(f"Ray is not installed whole ({error}): {INSTALL}.") from error
     except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"No Ray cluster can be reached at {named or 'this machine'} ({error}). Start one "
             "(`ray start --head` there; its client server listens on port 10001), mend the "
             "address, or leave it out for this machine alone. A cluster that asks for a token "

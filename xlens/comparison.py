@@ -14,6 +14,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import HEADER, Result, jsonable, load
 from xlens.runs import ACROSS, RunDirectory, differences
 
@@ -88,7 +89,7 @@ def compare(first: str | Path | Result, second: str | Path | Result) -> CompareR
         called = (one.path.name, two.path.name)
     elif isinstance(one, Result) and isinstance(two, Result):
         if type(one) is not type(two):
-            raise ValueError(
+            raise InputError(
                 f"A {type(one).__name__} and a {type(two).__name__}: only results of one kind can "
                 "be compared. Give two of the same."
             )
@@ -99,7 +100,7 @@ def compare(first: str | Path | Result, second: str | Path | Result) -> CompareR
         called = tuple(str(x) if isinstance(x, (str, Path)) else "" for x in (first, second))
     else:
         told = ["a run" if isinstance(x, RunDirectory) else "a result" for x in (one, two)]
-        raise ValueError(f"{told[0]} and {told[1]} can't be compared: give two of the same.")
+        raise InputError(f"{told[0]} and {told[1]} can't be compared: give two of the same.")
     frames: list[pd.DataFrame] = []
     for name, pair in parts.items():
         found = _matched(*pair)
@@ -108,7 +109,7 @@ def compare(first: str | Path | Result, second: str | Path | Result) -> CompareR
         else:
             frames.append(found.assign(part=name))
     if not frames:
-        raise ValueError(
+        raise InputError(
             f"Nothing to compare: the two have no rows in common. {_left(left)}Give runs with the "
             "same languages and parts."
         )
@@ -134,7 +135,7 @@ def _of_runs(
 ) -> tuple[str, dict[str, tuple[Result, Result]], dict[str, Any], list[str]]:
     """Command, pairs of parts, options that differ, and parts that one of them lacks."""
     if one.command != two.command:
-        raise ValueError(
+        raise InputError(
             f"{str(one.path)!r} is a run of {one.command}, {str(two.path)!r} one of "
             f"{two.command}: only runs of one study can be compared."
         )

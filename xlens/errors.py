@@ -1,11 +1,11 @@
 """Errors that xlens raises on purpose, by whose fault they are; any other exception is a bug.
 
-Each is a `ValueError`, a `TypeError` or an `OSError` too, so that `except ValueError` holds.
+Each is a `ValueError`, a `RuntimeError` or an `OSError` too, so that `except ValueError` holds.
 """
 
 from xlens._lazy import listed
 
-__all__ = ["DataError", "InputError", "ModelError", "StoreError", "XlensError"]
+__all__ = ["DataError", "InputError", "MachineError", "ModelError", "StoreError", "XlensError"]
 __dir__ = listed(__all__)
 
 
@@ -23,6 +23,10 @@ class DataError(XlensError, ValueError):
 
 class ModelError(XlensError, ValueError):
     """A model is one that xlens can't read, or gives numbers that aren't finite."""
+
+
+class MachineError(XlensError, RuntimeError):
+    """A worker, a service or a browser that is needed failed; what was asked for may be right."""
 
 
 class StoreError(XlensError, OSError):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.stats import binomtest
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling, adjusted_flips, bootstrap, random_signs
 
@@ -86,7 +87,7 @@ def gain(
         ValueError: no condition, a bound that isn't above 0, or tables of other items.
     """
     if not after or not bound > 0:
-        raise ValueError(f"{len(after)} conditions and a bound of {bound}: give some, above 0.")
+        raise InputError(f"{len(after)} conditions and a bound of {bound}: give some, above 0.")
     first = _wide(before)
     wide = {name: [_wide(table, first) for table in runs] for name, runs in after.items()}
     means = {name: np.mean([t.to_numpy() for t in runs], axis=0) for name, runs in wide.items()}
@@ -133,14 +134,14 @@ def _wide(table: pd.DataFrame, like: pd.DataFrame | None = None) -> pd.DataFrame
     if like is None:
         wide = wide.loc[list(dict.fromkeys(table["id"])), list(dict.fromkeys(table["language"]))]
     elif set(wide.index) != set(like.index) or set(wide.columns) != set(like.columns):
-        raise ValueError(
+        raise InputError(
             f"Before are {len(like)} items in {', '.join(like.columns)}, after {len(wide)} in "
             f"{', '.join(wide.columns)}: pairs need the same ones."
         )
     else:
         wide = wide.loc[like.index, like.columns]
     if wide.isna().to_numpy().any():
-        raise ValueError("An item has no answer in some language: pairs need all of them.")
+        raise InputError("An item has no answer in some language: pairs need all of them.")
     return wide
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from xlens.errors import InputError
+
 HIDDEN = "***"
 # Servers without keys are given words such as "EMPTY" or "x". These are no secrets, and blotting
 # them out would change what a model wrote.
@@ -48,7 +50,7 @@ class Mask:
             return
         for name, value in written.items():
             if self.text(text := json.dumps(value)) != text:
-                raise ValueError(
+                raise InputError(
                     f"The key stands in {name!r}, which is written into results. Leave it out "
                     "there: it is sent from the environment variable alone."
                 )

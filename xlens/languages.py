@@ -14,6 +14,7 @@ from langcodes import Language, standardize_tag
 
 from xlens._lazy import listed
 from xlens.checks import wrong_type
+from xlens.errors import InputError
 
 __all__ = [
     "by_tag",
@@ -63,7 +64,7 @@ def standardize(tag: str) -> str:
     if tag.isprintable():
         near = ", ".join(f"{code!r} ({name})" for code, name in _near_matches(tag))
     hint = f" Did you mean {near}?" if near else ""
-    raise ValueError(f"Unknown language tag {tag!r}. {_ACCEPTED}.{hint}")
+    raise InputError(f"Unknown language tag {tag!r}. {_ACCEPTED}.{hint}")
 
 
 def standardize_all(tags: Iterable[str]) -> tuple[str, ...]:
@@ -73,13 +74,13 @@ def standardize_all(tags: Iterable[str]) -> tuple[str, ...]:
         ValueError: a bare string, no tag at all, an unknown tag, or the same language twice.
     """
     if isinstance(tags, str):
-        raise ValueError(f"Expected a sequence of language tags, got {tags!r}; write [{tags!r}].")
+        raise InputError(f"Expected a sequence of language tags, got {tags!r}; write [{tags!r}].")
     given = tuple(tags)
     if not given:
-        raise ValueError(f"No language given. {_ACCEPTED}, at least one.")
+        raise InputError(f"No language given. {_ACCEPTED}, at least one.")
     standard = tuple(standardize(tag) for tag in given)
     if twice := sorted({tag for tag in standard if standard.count(tag) > 1}):
-        raise ValueError(
+        raise InputError(
             f"Language {', '.join(map(repr, twice))} is given more than once in {list(given)}; "
             "name each language once (different spellings of a tag count as the same)."
         )
@@ -95,7 +96,7 @@ def by_tag(given: Mapping[str, T], what: str) -> dict[str, T]:
     tags = standardize_all(given) if given else ()
     found = dict(zip(tags, given.values(), strict=True))
     if empty := [tag for tag, value in found.items() if not value]:
-        raise ValueError(
+        raise InputError(
             f"{what} of {', '.join(empty)}: nothing given. Give some, or leave it out."
         )
     return found
@@ -118,7 +119,7 @@ def cldr_locale(tag: str) -> Locale:
         what += f" in that script ({script(standard)})"
     except (UnknownLocaleError, ValueError):
         pass
-    raise ValueError(
+    raise InputError(
         f"CLDR (as babel ships it) has no data for {what}, so neither its own name nor its words "
         "are known. Use a language that it covers, or give the names (names=, --names.TAG) and "
         "words yourself."
@@ -142,7 +143,7 @@ def endonym(tag: str, *, variant: bool = False) -> str:
     locale = cldr_locale(tag)
     name = _name(locale, tag, variant=variant) or locale.languages.get(locale.language)
     if not name:
-        raise ValueError(
+        raise InputError(
             f"CLDR doesn't say what language {standardize(tag)!r} is called in itself; give the "
             "name yourself (names=, --names.TAG)."
         )

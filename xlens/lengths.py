@@ -8,6 +8,8 @@ otherwise. In the words of lm-evaluation-harness (its issue 3278), `logprob` is 
 
 from typing import TYPE_CHECKING, Literal, get_args
 
+from xlens.errors import DataError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -44,7 +46,7 @@ def compared(table: "pd.DataFrame", by: str) -> "pd.Series":
     if by in table:
         return table[by]
     if lacking := [by] if by not in WAYS else _lacking(table, by):
-        raise ValueError(
+        raise DataError(
             f"scores lacks the columns {lacking}; give what xlens.score returns, and by one of "
             f"{', '.join(WAYS)}."
         )

@@ -22,6 +22,7 @@ import pandas as pd
 
 from xlens import files, strict
 from xlens._lazy import listed
+from xlens.errors import DataError
 from xlens.html import render
 
 __all__ = [
@@ -166,20 +167,20 @@ class Result:
         """
         folder = Path(path)
         if not files.present(folder, HEADER):
-            raise ValueError(
+            raise DataError(
                 f"No saved result at {str(folder)!r}: expected a folder with result.json, "
                 f"as {cls.__name__}.save(path) writes it."
             )
 
         def known(header: dict[str, Any]) -> None:
             if header.get("type") != cls.__name__ or header.get("format") != FORMAT:
-                raise ValueError(
+                raise DataError(
                     f"{str(folder)!r} holds a {header.get('type')} (format "
                     f"{header.get('format')}), not a {cls.__name__} (format {FORMAT}); load it "
                     "with its own class, or make it anew."
                 )
             if other := sorted(set(header["fields"]) - {field.name for field in fields(cls)}):
-                raise ValueError(
+                raise DataError(
                     f"{str(folder)!r} was saved by another version of xlens: this one knows no "
                     f"{', '.join(other)} of a {cls.__name__}. {_AGAIN}"
                 )
@@ -234,7 +235,7 @@ def load(path: str | Path, *, verify: bool = True) -> Result:
         # A module of ours may have moved since, and results of an older xlens name none.
         found = [kind for (_, called), kind in Result.KINDS.items() if called == name]
     if len(found) != 1:
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} holds a {name}, a kind of result that isn't known: import the module "
             f"that defines it first{module and f' ({module})'}."
         )
@@ -271,7 +272,7 @@ def analysed(origin: Mapping[str, Any], analysis: str, how: Mapping[str, Any]) -
         ValueError: the origin holds that analysis already.
     """
     if analysis in origin:
-        raise ValueError(f"The provenance holds {analysis!r} already; name the analysis otherwise.")
+        raise DataError(f"The provenance holds {analysis!r} already; name the analysis otherwise.")
     return {**origin, analysis: {**how, "versions": versions()}}
 
 

@@ -30,6 +30,7 @@ import yaml
 from xlens import files, strict
 from xlens._lazy import listed
 from xlens.checks import typed
+from xlens.errors import DataError, StoreError
 from xlens.records.plain_yaml import read_dumped
 from xlens.results import HEADER, Result, jsonable, load, versions
 from xlens.stats import Resampling
@@ -61,7 +62,7 @@ _OWN = (
 _DRAFT = ".xlens-"
 
 
-class OldRunError(ValueError):
+class OldRunError(DataError):
     """A run directory of an older form."""
 
 
@@ -170,14 +171,14 @@ class RunDirectory:
                 raise
             return {}  # of a run, which is to be deleted
         if others and marked is None:
-            raise ValueError(
+            raise DataError(
                 f"{shown!r} holds other files ({', '.join(others[:4])}) and is no run "
                 "directory: give a new or an empty folder."
             )
         goes_on = marked and not overwrite and self.config_file.is_file()
         changed = sorted(differences(self.config, config)) if goes_on else []
         if changed := [name for name in changed if name not in free]:
-            raise ValueError(
+            raise DataError(
                 f"{shown!r} holds a run with another config: it differs in "
                 f"{', '.join(changed)}. Give another folder, the same config to go on with "
                 "that run, or delete it first: --overwrite, in Python overwrite=True."
@@ -197,7 +198,7 @@ class RunDirectory:
             found = (
                 "no such folder" if not run.path.is_dir() else "it lacks config.yaml or its mark"
             )
-            raise ValueError(
+            raise DataError(
                 f"{str(path)!r} is no run directory ({found}). Give the folder that a run was "
                 "written to: it holds config.yaml and provenance.json."
             )
@@ -343,11 +344,11 @@ def check_writable(folder: Path, *, for_: Path | None = None) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=_DRAFT):
             pass
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(
+        raise DataError(
             f"{shown!r} is, or lies below, a file: give the name of a folder."
         ) from None
     except OSError as error:
-        raise ValueError(
+        raise DataError(
             f"Can't write to {shown!r} ({error.strerror}): give a folder that you may "
             "write to, on a disk with space left."
         ) from None
@@ -405,7 +406,7 @@ def _explained(folder: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(
+        raise StoreError(
             f"The run's files can't be written to {str(folder)!r}: {error}. Make room, or give a "
             "folder that you may write to, and run the command again."
         ) from error

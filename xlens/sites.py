@@ -15,6 +15,8 @@ Where a family has them is in its record, `xlens.models.families`; `xlens.models
 from dataclasses import dataclass
 from typing import Literal
 
+from xlens.errors import InputError
+
 RESID = "resid"
 
 
@@ -84,7 +86,7 @@ def known_site(site: str) -> str:
         ValueError: there is none of that name.
     """
     if site not in SITES:
-        raise ValueError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
+        raise InputError(f"Unknown site {site!r}; sites are {', '.join(SITES)}.")
     return site
 
 
@@ -98,7 +100,7 @@ def hook_name(site: str, layer: int) -> str:
         return "blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"
     if (hook := INSIDE[known_site(site)].hook) is None:
         has = ", ".join([RESID, *(name for name, each in INSIDE.items() if each.hook)])
-        raise ValueError(
+        raise InputError(
             f"TransformerLens has no hook for site {site!r}; it has {has}. Its mlp.hook_pre is the "
             "gate before the activation function."
         )

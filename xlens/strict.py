@@ -9,10 +9,12 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
+from xlens.errors import DataError
+
 _MOST_DIGITS = 300  # more than any number that a table can hold
 
 
-class UnclearError(ValueError):
+class UnclearError(DataError):
     """JSON that Python would read, dropping or inventing something."""
 
 
@@ -26,7 +28,7 @@ def require_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file: "
             "what comes from it can't be read twice, and may never come. Save it to a file, and "
             "give that."

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import Resampling, generator, middle
 
 MEASURES = ("auc", "spearman", "pearson", "pearson_bins")
@@ -181,12 +182,12 @@ def same(frequency: np.ndarray, right: np.ndarray) -> None:
         ValueError: there aren't, or none, or a count below 0.
     """
     if len(frequency) != len(right) or not len(right):
-        raise ValueError(
+        raise InputError(
             f"{len(frequency)} frequencies and {len(right)} answers: give both of the same facts, "
             "at least one."
         )
     if frequency.min() < 0:
-        raise ValueError("A frequency is negative; leave out the facts that were not counted.")
+        raise InputError("A frequency is negative; leave out the facts that were not counted.")
 
 
 def _measured(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from xlens.acquisition.recall import ALL
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, versions
 from xlens.stats import Bootstrap, Resampling, bootstrap
 
@@ -66,7 +67,7 @@ def pathway(
     """
     for name, table in (("whole", whole), ("without", without)):
         if lacking := sorted({"id", "language", "group", rule} - set(table.columns)):
-            raise ValueError(f"The answers {name!r} lack the columns {lacking}; give those of "
+            raise InputError(f"The answers {name!r} lack the columns {lacking}; give those of "
                              "FactAnswers.table, of facts that have groups.")  # fmt: skip
     keys = ["id", "language", "group"]
     both = whole[[*keys, rule]].merge(
@@ -74,14 +75,14 @@ def pathway(
     )
     if (alone := both.isna().any(axis=1)).any():
         row = both[alone].iloc[0]
-        raise ValueError(
+        raise InputError(
             f"{int(alone.sum())} facts were answered by one of the two models only, or are of "
             f"another group there, first {row['id']!r} ({row['language']}): ask both the same."
         )
     abroad = both[both["language"] != pivot]
     for group in (HIDDEN, CONTROL):
         if not (abroad["group"] == group).any():
-            raise ValueError(f"No fact of the group {group!r}; there are {set(abroad['group'])}.")
+            raise InputError(f"No fact of the group {group!r}; there are {set(abroad['group'])}.")
     columns = [f"{rule}_whole", f"{rule}_without"]
     rows: list[dict[str, Any]] = []
     for (group, tag), some in _by_language(both, pivot):

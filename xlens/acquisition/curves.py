@@ -9,6 +9,7 @@ import pandas as pd
 
 from xlens.acquisition.recall import FactRecall
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models.series import Checkpoint
 from xlens.results import Result, versions
 
@@ -57,10 +58,10 @@ def curves(
         ValueError: none, or by different rules, pivots or languages.
     """
     if not recalls:
-        raise ValueError("No recall is given; there is nothing to draw over.")
+        raise InputError("No recall is given; there is nothing to draw over.")
     kinds = {(r.rule, r.pivot, tuple(r.accuracy["language"])) for r in recalls.values()}
     if len(kinds) > 1:
-        raise ValueError(
+        raise InputError(
             f"These recalls differ in rule, pivot or languages: {sorted(map(str, kinds))}. Ask the "
             "same of every model."
         )

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from xlens.acquisition.association import Counts, Right, bin_of, same
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import Resampling, bootstrap
 
 N_EDGES = 30
@@ -26,7 +27,7 @@ def edges(most: int, *, n: int = N_EDGES) -> Float[np.ndarray, " edge"]:
         ValueError: a largest count below 1, or fewer than two edges.
     """
     if most < 1 or n < 2:
-        raise ValueError(
+        raise InputError(
             f"most is {most} and n {n}: bins take counts of 1 and more, and two edges or more."
         )
     return np.logspace(0, np.log10(most + 1), n)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 
 MEASURES = ("cosine", "cosine_centred")
@@ -85,7 +86,7 @@ def fact_likeness(
             )
         )
     if not cells:
-        raise ValueError(f"There is no language beside {pivot!r}; facts are compared across two.")
+        raise InputError(f"There is no language beside {pivot!r}; facts are compared across two.")
     return FactLikeness(
         provenance=analysed(home.provenance, "likeness", {"pivot": pivot}),
         cells=pd.concat(cells, ignore_index=True),
@@ -102,7 +103,7 @@ def _states(
     """The states of these facts, in their order."""
     at = {str(id): n for n, id in enumerate(activations.meta["id"])}
     if lacking := [id for id in ids if id not in at]:
-        raise ValueError(
+        raise InputError(
             f"{len(lacking)} facts have no states in {', '.join(activations.languages)}, first "
             f"{lacking[0]!r}: harvest the same facts in every language."
         )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from xlens.checks import typed
+from xlens.errors import InputError
 
 Measure = Callable[[Any, Any, Any], np.ndarray]
 """Of shares, one or many at once."""
@@ -59,6 +60,6 @@ def overlap(pivot: Bool[np.ndarray, " fact"], other: Bool[np.ndarray, " fact"]) 
         ValueError: unequal numbers of facts, or none.
     """
     if len(pivot) != len(other) or not len(pivot):
-        raise ValueError(f"{len(pivot)} facts and {len(other)}: give the same ones, at least one.")
+        raise InputError(f"{len(pivot)} facts and {len(other)}: give the same ones, at least one.")
     a, b, both = (x.mean() for x in (pivot, other, pivot & other))
     return {name: float(of(a, b, both)) for name, (_, of, _) in MEASURES.items()}

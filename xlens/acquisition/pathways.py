@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 
 FREQUENCY, PIVOT, SIMILARITY, BOTH = "log frequency", "right in the pivot", "similarity", "both"
 TERMS = (FREQUENCY, PIVOT, SIMILARITY)
@@ -48,9 +49,9 @@ def pathways(cells: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
 
     lacking = {"id", "language", "relation", "right", "frequency", "pivot_right", "similarity"}
     if lacking := sorted(lacking - set(cells.columns)):
-        raise ValueError(f"The cells lack the columns {lacking}.")
+        raise InputError(f"The cells lack the columns {lacking}.")
     if (cells["frequency"] < 0).any():
-        raise ValueError("A frequency is negative; leave out the facts that were not counted.")
+        raise InputError("A frequency is negative; leave out the facts that were not counted.")
     rows = _varying(cells)
     known = {"n": len(rows), "facts": rows["id"].nunique(), "left_out": len(cells) - len(rows)}
     reach = float(ndtri((1 + confidence) / 2))

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from xlens.acquisition.overlap import MEASURES
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, versions
 from xlens.stats import Bootstrap, Resampling, bootstrap, generator, middle
 
@@ -65,7 +66,7 @@ class FactRecall(Result):
         """
         rows = self.pairs[self.pairs["metric"] == metric]
         if rows.empty:
-            raise ValueError(f"There is no measure {metric!r}; there are {', '.join(MEASURES)}.")
+            raise InputError(f"There is no measure {metric!r}; there are {', '.join(MEASURES)}.")
         return dict(zip(rows["language"], rows["value"], strict=True))
 
     @property
@@ -109,14 +110,14 @@ def recall(
         ValueError: a missing column, an unknown pivot or rule, a fact that lacks a language.
     """
     if lacking := sorted({*COLUMNS, *rules} - set(answers.columns)):
-        raise ValueError(f"The answers lack the columns {lacking}; give FactAnswers.table.")
+        raise InputError(f"The answers lack the columns {lacking}; give FactAnswers.table.")
     if rule not in rules:
-        raise ValueError(f"rule={rule!r}: accepted are {', '.join(rules)}.")
+        raise InputError(f"rule={rule!r}: accepted are {', '.join(rules)}.")
     tags = list(dict.fromkeys(answers["language"]))
     if pivot not in tags:
-        raise ValueError(f"The pivot {pivot!r} isn't among the languages {', '.join(tags)}.")
+        raise InputError(f"The pivot {pivot!r} isn't among the languages {', '.join(tags)}.")
     if n_permutations < 1:
-        raise ValueError(f"n_permutations is {n_permutations}; it must be at least 1.")
+        raise InputError(f"n_permutations is {n_permutations}; it must be at least 1.")
     home = answers[answers["language"] == pivot]
     ids = list(home["id"])
     right = {name: _table(answers, name, ids, tags) for name in rules}
@@ -195,7 +196,7 @@ def _table(
     wide = answers.pivot(index="language", columns="id", values=column).reindex(list(tags))
     lacking = sorted(set(ids) ^ set(wide.columns)) or sorted(wide.columns[wide.isna().any()])
     if lacking and column != "dealt":
-        raise ValueError(
+        raise InputError(
             f"{len(lacking)} facts aren't answered in every language, first {lacking[0]!r}: "
             "answers are compared fact by fact."
         )

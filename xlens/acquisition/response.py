@@ -12,6 +12,7 @@ from xlens.acquisition.frequency import binned, edges, isotonic, logistic
 from xlens.acquisition.recall import ALL
 from xlens.acquisition.threshold import carried_over, four_groups, threshold
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, versions
 from xlens.stats import Resampling
 
@@ -84,11 +85,11 @@ def frequency_response(
         ValueError: a missing column, no fact that was counted in the pivot or at all.
     """
     if lacking := sorted({"id", "language", "relation", "frequency", rule} - set(answers.columns)):
-        raise ValueError(f"The answers lack the columns {lacking}; give FactAnswers.table.")
+        raise InputError(f"The answers lack the columns {lacking}; give FactAnswers.table.")
     counted = answers[answers["frequency"] >= 0]
     most = int(counted["frequency"].max()) if len(counted) else 0
     if most < 1 or pivot not in set(answers["language"]):
-        raise ValueError(
+        raise InputError(
             f"Nothing can be said of frequency: {len(counted)} facts were counted, the most "
             f"frequent {most} times, and there must be answers in the pivot {pivot!r}."
         )

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from xlens.acquisition.association import Counts, Right, Totals
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import Resampling, bootstrap, generator, jumping
 
 FOLDS, PARTITIONS = 5, 10
@@ -73,7 +74,7 @@ def best_threshold(frequency: Counts, right: Right, *, wrong: bool = False) -> t
         ValueError: unequal numbers of facts, or none.
     """
     if len(frequency) != len(right) or not len(right):
-        raise ValueError(f"{len(frequency)} frequencies and {len(right)} answers: give as many.")
+        raise InputError(f"{len(frequency)} frequencies and {len(right)} answers: give as many.")
     tried, at = np.unique(frequency, return_inverse=True)
     n = np.bincount(at, minlength=len(tried))
     yes = np.bincount(at, weights=right, minlength=len(tried))
@@ -180,7 +181,7 @@ def carried_over(
         ValueError: unequal numbers of facts.
     """
     if not len(frequency) == len(right) == len(right_in_pivot):
-        raise ValueError("Frequencies and answers are of unequal numbers of facts; give as many.")
+        raise InputError("Frequencies and answers are of unequal numbers of facts; give as many.")
     rare = frequency < theta
     codes = np.arange(len(right)) if clusters is None else clusters
     mine, others = rare & right_in_pivot, rare & ~right_in_pivot

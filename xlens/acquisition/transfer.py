@@ -14,6 +14,7 @@ from xlens.acquisition.pathways import COLUMNS, pathways
 from xlens.acquisition.recall import ALL
 from xlens.acquisition.threshold import GROUPS
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models.series import Checkpoint
 from xlens.results import Result, versions
 from xlens.stats import Resampling, bootstrap
@@ -118,7 +119,7 @@ def transfer(
         ValueError: a missing column, or facts without an answer.
     """
     if lacking := sorted({"id", "language", "relation", rule} - set(answers.columns)):
-        raise ValueError(f"The answers lack the columns {lacking}; give FactAnswers.table.")
+        raise InputError(f"The answers lack the columns {lacking}; give FactAnswers.table.")
     cells = _answered(likeness, answers, rule)
     groups = _groups(cells, named, frequent)
     n = len(likeness.layers)
@@ -161,7 +162,7 @@ def transfer_curves(
         ValueError: no model.
     """
     if not likeness:
-        raise ValueError("No similarity is given; there is nothing to draw over.")
+        raise InputError("No similarity is given; there is nothing to draw over.")
     tables: list[pd.DataFrame] = []
     for name, each in likeness.items():
         point = (series or {}).get(name)
@@ -260,7 +261,7 @@ def _answered(likeness: FactLikeness, answers: pd.DataFrame, rule: str) -> pd.Da
     found["pivot_right"] = found["id"].map(home)
     if (lacking := found[["right", "pivot_right"]].isna().any(axis=1)).any():
         row = found[lacking].iloc[0]
-        raise ValueError(
+        raise InputError(
             f"{int(lacking.sum())} facts have states but no answer, first {row['id']!r} "
             f"({row['language']}): give the answers to the same facts."
         )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xlens.activations.slots import SlotValues
+from xlens.errors import InputError
 from xlens.sites import has_heads, hook_name
 
 _MOST_LAYERS = 1_000  # more than any model has
@@ -45,13 +46,13 @@ def uncached(
     names = {hook_name(site, layer): layer for layer in range(_MOST_LAYERS)}
     layers = tuple(sorted(names[name] for name in cache if name in names))
     if not layers:
-        raise ValueError(f"The cache holds nothing of site {site!r}: {sorted(cache)[:5]} ...")
+        raise InputError(f"The cache holds nothing of site {site!r}: {sorted(cache)[:5]} ...")
     states = torch.stack([cache[hook_name(site, layer)] for layer in layers])
     n_heads = states.shape[3] if has_heads(site) else None
     if n_heads is not None:
         states = rearrange(states, "l b pos head d -> l b pos (head d)")
     if states.shape[1] != len(lengths) or max(lengths) > states.shape[2]:
-        raise ValueError(
+        raise InputError(
             f"The cache holds {states.shape[1]} prompts of {states.shape[2]} places; meta has "
             f"{len(lengths)} of up to {max(lengths)} tokens."
         )

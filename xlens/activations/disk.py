@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xlens import files
 from xlens.activations.slots import SlotValues
+from xlens.errors import InputError
 from xlens.sites import RESID
 
 HEADER = "activations.json"
@@ -77,14 +78,14 @@ def read(folder: Path, *, layers: Sequence[int] | None, verify: bool) -> dict[st
         DamagedError: a file is not what was written; says which. A `ValueError` too.
     """
     if not files.present(folder, HEADER):
-        raise ValueError(
+        raise InputError(
             f"No activations at {str(folder)!r}: expected a folder with activations.json, as "
             "Activations.save(path) or `xlens harvest` writes it."
         )
 
     def known(header: dict[str, Any]) -> None:
         if header.get("format") not in (FORMAT, 2):
-            raise ValueError(
+            raise InputError(
                 f"{str(folder)!r} has format {header.get('format')}; this xlens reads 1 and 2."
                 " Read it with the xlens that wrote it, or harvest again."
             )
@@ -100,7 +101,7 @@ def _read(folder: Path, header: dict[str, Any], layers: Sequence[int] | None) ->
 
     points = tuple(header["layers"]) if layers is None else tuple(layers)
     if missing := sorted(set(points) - set(header["layers"])):
-        raise ValueError(f"Layers {missing} are not in {str(folder)!r}: {header['layers']}.")
+        raise InputError(f"Layers {missing} are not in {str(folder)!r}: {header['layers']}.")
     slots: dict[str, SlotValues] = {}
     with safe_open(folder / _STATES, framework="pt") as file:
         for name in header["slots"]:

@@ -16,6 +16,7 @@ from xlens.activations import disk
 from xlens.activations.cache import cached, uncached
 from xlens.activations.slots import SlotValues
 from xlens.checks import refuse_text
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.sites import RESID
 
@@ -70,7 +71,7 @@ class Activations:
             ValueError: another site, or an unknown slot.
         """
         if self.n_heads is None:
-            raise ValueError(f"Heads lie side by side at site 'z'; this is {self.site!r}.")
+            raise InputError(f"Heads lie side by side at site 'z'; this is {self.site!r}.")
         values = self.slot(slot).values
         return rearrange(values, "layer row (head d) -> layer row head d", head=self.n_heads)
 
@@ -88,7 +89,7 @@ class Activations:
         if name is None and len(self.slots) == 1:
             name = next(iter(self.slots))
         if name is None or name not in self.slots:
-            raise ValueError(
+            raise InputError(
                 f"No slot {name!r} in these activations; they hold {list(self.slots)}. "
                 "Name one of them, or harvest again with the slot you need."
             )
@@ -106,7 +107,7 @@ class Activations:
         """
         kept = self.slot(slot)
         if not kept.dense:
-            raise ValueError(
+            raise InputError(
                 f"Slot {slot!r} has several rows per prompt; use rows(slot, prompt) or "
                 "slot(name).values with its offsets."
             )
@@ -133,7 +134,7 @@ class Activations:
             ValueError: it was not kept.
         """
         if layer not in self.layers:
-            raise ValueError(
+            raise InputError(
                 f"Layer {layer} is not in these activations; they hold {list(self.layers)}."
             )
         return self.layers.index(layer)
@@ -160,7 +161,7 @@ class Activations:
                 continue
             asked = list(values)
             if missing := sorted(set(asked) - set(self.meta[column])):
-                raise ValueError(f"No prompt with {column} {missing} in these activations.")
+                raise InputError(f"No prompt with {column} {missing} in these activations.")
             keep &= self.meta[column].isin(asked).to_numpy()
         return self.take(np.flatnonzero(keep), layers=layers, slots=slots)
 
@@ -199,7 +200,7 @@ class Activations:
         there = set(b.meta["id"])
         shared = [i for i in a.meta["id"] if i in there]
         if not shared:
-            raise ValueError(f"No parallel id is shared by {first!r} and {second!r}.")
+            raise InputError(f"No parallel id is shared by {first!r} and {second!r}.")
 
         def in_order(part: Self) -> Self:
             where = {i: n for n, i in enumerate(part.meta["id"])}
@@ -214,7 +215,7 @@ class Activations:
             ValueError: the fingerprints differ.
         """
         if fingerprint != self.fingerprint:
-            raise ValueError(
+            raise InputError(
                 f"{what} belongs to another model (fingerprint {fingerprint[:12]}…) than these "
                 f"activations ({self.fingerprint[:12]}…, {self.provenance.get('model')}). Harvest "
                 f"again with that model, or use the {what.lower()} of this one."

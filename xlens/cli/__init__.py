@@ -16,7 +16,7 @@ from xlens import __version__
 from xlens.cli import commands, corpus, store
 from xlens.cli.options import DEFAULT
 from xlens.cli.studies import command_of
-from xlens.errors import XlensError
+from xlens.errors import DataError, InputError, XlensError
 from xlens.records import surrogate
 from xlens.studies import find_studies
 from xlens.studies.study import Switch
@@ -50,6 +50,7 @@ _BUG = (
     "this is a bug in xlens, not in what you asked. Please report it with the lines above and the "
     "command (see SECURITY.md where it concerns data of others)."
 )
+_MEANT = (XlensError, CycloptsError, MemoryError)
 # Errors come to `main`, which prints them in one line.
 _OURS: dict[str, Any] = {"exit_on_error": False, "print_error": False}
 
@@ -98,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nxlens: stopped. The same command goes on where it was.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        meant = is_meant(error)
+        # The last: what the system says of a file, such as that there is no right to read it.
+        meant = isinstance(error, _MEANT) or (isinstance(error, OSError) and bool(error.errno))
         if "--debug" in given or not meant:
             traceback.print_exc()
         if not meant:
@@ -110,23 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def is_meant(error: Exception) -> bool:
-    """Whether an error is one whose message tells what to do, and no bug.
-
-    Those are xlens's own, what the system says of files and memory, and what our own code raises.
-    """
-    if isinstance(error, XlensError | CycloptsError | MemoryError):
-        return True
-    if isinstance(error, OSError) and error.errno is not None:
-        return True
-    if not isinstance(error, ValueError | OSError | RuntimeError) or error.__traceback__ is None:
-        return False
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    # What torch or Python raise inside our code is a slip of ours, and so is their ValueError.
-    own = Path(last.filename).is_relative_to(Path(__file__).parent.parent)
-    return own and (last.line or "").startswith("raise ")
-
-
 def _readable(arguments: Sequence[str]) -> list[str]:
     """The arguments, of which those that ask help for a command that isn't there no longer do.
 
@@ -135,7 +120,7 @@ def _readable(arguments: Sequence[str]) -> list[str]:
     """
     for number, argument in enumerate(arguments, 1):
         if surrogate(argument) is not None:
-            raise ValueError(
+            raise InputError(
                 f"argument {number}, {_bytes(argument)}, is not valid UTF-8; write it in "
                 "UTF-8, or rename the file."
             )
@@ -161,11 +146,11 @@ def _options(path: Path, tokens: Sequence[str]) -> Dict:
     from xlens.records.plain_yaml import read_yaml
 
     if not path.is_file():
-        raise ValueError(f"No file {str(path)!r}: --config takes a YAML file of options.")
+        raise DataError(f"No file {str(path)!r}: --config takes a YAML file of options.")
     try:
         found: Any = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} is no YAML in UTF-8: {str(error)[:_LONGEST]}. Mend the file."
         ) from None
     commands = [name for name in app if not name.startswith("-")]
@@ -173,12 +158,12 @@ def _options(path: Path, tokens: Sequence[str]) -> Dict:
     unknown = sorted(set(keys) - set(commands))
     if unknown or not keys:
         found = ", ".join(map(repr, unknown[:5])) or "no options"
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} has {found}: options stand under their command's name, as in "
             f"'lens: {{n_items: 40}}'; commands are {', '.join(commands)}."
         )
     if tokens and tokens[0] in commands and tokens[0] not in keys:
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} has options for {', '.join(keys)}, none for {tokens[0]!r}: name the "
             "command that the file is for, or leave out --config."
         )

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from xlens.cli.options import MODELS, Flat
+from xlens.errors import InputError
 from xlens.studies.loading import Loading
 
 LOADING = Loading()
@@ -40,7 +41,7 @@ def trace(
 
     prompt = Prompt(text, UNDETERMINED, "trace")
     if last < 1:
-        raise ValueError(f"--last is {last}; give the number of positions to print, 1 or more.")
+        raise InputError(f"--last is {last}; give the number of positions to print, 1 or more.")
     if out is not None:
         check_writable(out)
     result = read(loading.load(model), prompt)

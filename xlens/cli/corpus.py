@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from xlens.errors import InputError
+
 
 def count(
     corpora: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
@@ -61,7 +63,7 @@ def count(
     from xlens.runs import check_writable
 
     if bool(corpora) == (index is not None):
-        raise ValueError("Give the files of a corpus, or --index KIND:NAME@URL, one of the two.")
+        raise InputError("Give the files of a corpus, or --index KIND:NAME@URL, one of the two.")
     if index is None:
         _refuse("of an index", max_diff_tokens=max_diff_tokens != 1000, api_key_env=api_key_env)
         reading = Reading(field=field, cut=cut)
@@ -99,4 +101,4 @@ def count(
 def _refuse(of: str, **given: object) -> None:
     """Refuse options that would do nothing."""
     if wrong := [f"--{name.replace('_', '-')}" for name, there in given.items() if there]:
-        raise ValueError(f"{', '.join(wrong)}: {of} only; leave out.")
+        raise InputError(f"{', '.join(wrong)}: {of} only; leave out.")

@@ -2,6 +2,7 @@
 
 import textwrap
 
+from xlens.errors import InputError
 from xlens.models.families import FAMILIES
 from xlens.terminal import show_table
 
@@ -27,7 +28,7 @@ def verify_models() -> None:
     for name, wrong in found.items():
         print(f"{name}: {wrong or 'whole'}")
     if damaged := [name for name, wrong in found.items() if wrong]:
-        raise ValueError(f"Damaged: {', '.join(damaged)}. What to do stands above.")
+        raise InputError(f"Damaged: {', '.join(damaged)}. What to do stands above.")
 
 
 def show_models() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from cyclopts import Group, Parameter, Token, convert
 
+from xlens.errors import InputError
+
 
 def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]]) -> Any:
     """A value as cyclopts reads it, but that a whole number is written as one: 12.7 is none.
@@ -24,11 +26,11 @@ def strictly(hint: Any, tokens: Sequence[Token] | Mapping[str, Sequence[Token]])
     lists = list(tokens.values() if isinstance(tokens, Mapping) else [tokens])
     written = [token.value for token in itertools.chain(*lists)]
     if "Path" in said and "" in written:
-        raise ValueError("an empty text is the name of no file or folder")
+        raise InputError("an empty text is the name of no file or folder")
     if hint is int or ("int" in said and "float" not in said and "str" not in said):
         for value in filter(None, written):
             if re.fullmatch(r"[-+]?[0-9]*\.[0-9]*", value):
-                raise ValueError(f"{value!r} is no whole number")
+                raise InputError(f"{value!r} is no whole number")
     return convert(hint, tokens)  # pyright: ignore[reportArgumentType] (it says less than it takes)
 
 

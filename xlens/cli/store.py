@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App
 
+from xlens.errors import InputError
 from xlens.studies.study import Switch
 from xlens.terminal import show_table
 from xlens.wording import number_of
@@ -78,9 +79,9 @@ def verify(
     shards, entries = number_of(found.shards, "shard"), number_of(found.entries, "entry", "entries")
     print(f"{shards} in {entries}: {state}")
     if any(d.repairable and not d.repaired for d in found.damage):
-        raise ValueError(f"Damage: {command(store.root, 'verify --repair')} drops what is damaged.")
+        raise InputError(f"Damage: {command(store.root, 'verify --repair')} drops what is damaged.")
     if not found.ok:
-        raise ValueError("What is wrong can't be mended here; the lines above say what helps.")
+        raise InputError("What is wrong can't be mended here; the lines above say what helps.")
 
 
 @app.command
@@ -133,7 +134,7 @@ def _store(root: Path | None) -> "Store":
     from xlens.store import Store
 
     if root is not None and not root.is_dir():
-        raise ValueError(f"No folder {str(root)!r}: --root takes that of a store, or leave it out.")
+        raise InputError(f"No folder {str(root)!r}: --root takes that of a store, or leave it out.")
     return Store(root)
 
 
@@ -182,7 +183,7 @@ def _number(text: str, units: dict[str, float] | dict[str, int]) -> float:
     try:
         return float(text[:-1]) * units[unit]
     except (KeyError, ValueError):
-        raise ValueError(
+        raise InputError(
             f"{text!r} is no amount; write a number and one of {', '.join(units)}, as in "
             f"'30{next(iter(units))}'."
         ) from None

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from xlens.checks import typed
 from xlens.consistency.panel import METRICS, ConsistencyResult
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 from xlens.stats import generator, middle
 
@@ -135,12 +136,12 @@ def dissociation(
         ValueError: fewer than four common languages, a missing column or metric.
     """
     if lacking := sorted({"layer", "a", "b", "measure", "mean"} - set(similarity.columns)):
-        raise ValueError(
+        raise InputError(
             f"similarity lacks the columns {lacking}; give language_similarity(...).to_frame()."
         )
     there = set(panel.pairs["metric"])
     if (unknown := [m for m in metrics if m not in there]) or not metrics:
-        raise ValueError(
+        raise InputError(
             f"metrics={unknown or metrics!r}; the panel has {sorted(there)} of {list(METRICS)}."
         )
     if "kind" in similarity:
@@ -148,7 +149,7 @@ def dissociation(
     inside = {*similarity["a"], *similarity["b"]}
     tags = [tag for tag in panel.languages["language"] if tag in inside]
     if len(tags) < FEWEST:
-        raise ValueError(
+        raise InputError(
             f"{len(tags)} languages are in both ({tags}); a correlation over pairs of languages "
             f"needs at least {FEWEST}."
         )

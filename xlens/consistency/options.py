@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from xlens.checks import typed
 from xlens.engine import Scores
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize_all
 from xlens.lengths import By, compared, known_ways
 
@@ -42,40 +43,40 @@ class OptionScores:
         object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         shape = (len(self.languages), len(self.ids))
         if self.values.ndim != 3 or self.values.shape[:2] != shape or self.values.shape[2] < 2:
-            raise ValueError(
+            raise InputError(
                 f"values has the shape {self.values.shape}; expected [language, item, option] = "
                 f"{(*shape, '2 or more')}."
             )
         if len(self.languages) < 2 or len(set(self.ids)) < len(self.ids) or not self.ids:
-            raise ValueError(
+            raise InputError(
                 f"{len(self.languages)} languages and {len(self.ids)} items ({len(set(self.ids))} "
                 "distinct ids): agreement needs two languages, and items with ids of their own."
             )
         if self.paragraphs and len(self.paragraphs) != len(self.ids):
-            raise ValueError(
+            raise InputError(
                 f"{len(self.paragraphs)} paragraphs for {len(self.ids)} items; give each its own."
             )
         if np.isinf(self.values).any():
-            raise ValueError("A score is infinite; give log-probabilities or other finite scores.")
+            raise InputError("A score is infinite; give log-probabilities or other finite scores.")
         there = ~np.isnan(self.values)
         if (np.diff(there.astype(int), axis=2) > 0).any():
-            raise ValueError("NaN stands before a score; it may only follow an item's last option.")
+            raise InputError("NaN stands before a score; it may only follow an item's last option.")
         counts = there.sum(2)
         if (uneven := np.flatnonzero((counts != counts[0]).any(0))).size:
             n = {t: int(counts[k, uneven[0]]) for k, t in enumerate(self.languages)}
-            raise ValueError(
+            raise InputError(
                 f"{len(uneven)} items have unequal numbers of options across languages, first "
                 f"{self.ids[uneven[0]]!r}: {n}. Leave them out, or score the same options."
             )
         if (few := np.flatnonzero(counts[0] < 2)).size:
-            raise ValueError(
+            raise InputError(
                 f"Item {self.ids[few[0]]!r} has {counts[0, few[0]]} options; expected 2 or more."
             )
         if self.gold is not None:
             bad = np.flatnonzero((self.gold < 0) | (self.gold >= counts[0]))
             if len(self.gold) != len(self.ids) or bad.size:
                 where = f"item {self.ids[bad[0]]!r}" if bad.size else f"{len(self.gold)} items"
-                raise ValueError(
+                raise DataError(
                     f"gold doesn't fit ({where}): one number from 0 to an item's last option each."
                 )
 
@@ -117,23 +118,23 @@ def option_scores(
     """
     table = scores if isinstance(scores, pd.DataFrame) else scores.to_frame()
     if lacking := sorted({"id", "language", "candidate"} - set(table.columns)):
-        raise ValueError(f"scores lacks the columns {lacking}; give what xlens.score returns.")
+        raise InputError(f"scores lacks the columns {lacking}; give what xlens.score returns.")
     if "layer" in table:
         layers = sorted(set(table["layer"]))
         if layer is None and len(layers) > 1:
-            raise ValueError(f"scores holds the layers {layers}; choose one with layer=.")
+            raise InputError(f"scores holds the layers {layers}; choose one with layer=.")
         chosen = layers[0] if layer is None else layer
         if chosen not in layers:
-            raise ValueError(f"layer {layer} was not scored; there are {layers}.")
+            raise InputError(f"layer {layer} was not scored; there are {layers}.")
         table = table[table["layer"] == chosen]
     there = list(dict.fromkeys(table["language"]))
     tags = there if languages is None else list(standardize_all(languages))
     if missing := [tag for tag in tags if tag not in there]:
-        raise ValueError(f"No scores in {', '.join(missing)}; there are {', '.join(there)}.")
+        raise InputError(f"No scores in {', '.join(missing)}; there are {', '.join(there)}.")
     table = table[table["language"].isin(tags)]
     if (twice := table.duplicated(["id", "language", "candidate"])).any():
         row = table[twice].iloc[0]
-        raise ValueError(
+        raise InputError(
             f"Candidate {row['candidate']} of item {row['id']!r} occurs twice in "
             f"{row['language']}; give the items of each language ids of their own."
         )
@@ -141,12 +142,12 @@ def option_scores(
     for tag in tags:
         own = set(table.loc[table["language"] == tag, "id"])
         if absent := [id for id in ids if id not in own]:
-            raise ValueError(
+            raise InputError(
                 f"{len(absent)} items have no scores in {tag}, first {absent[0]!r}: pairing is by "
                 "id, so every language must answer the same items."
             )
     if gold is not None and (without := [id for id in ids if id not in gold]):
-        raise ValueError(f"gold has nothing for {len(without)} items, first {without[0]!r}.")
+        raise InputError(f"gold has nothing for {len(without)} items, first {without[0]!r}.")
     right = None if gold is None else np.array([gold[id] for id in ids], dtype=np.int64)
     ways = {way: _values(table, way, tags, ids) for way in dict.fromkeys([by, *known_ways(table)])}
     paragraphs: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from xlens.checks import typed
 from xlens.consistency.options import OptionScores
 from xlens.consistency.per_item import Weights, option_ranks, rank_c, unit_ranks
 from xlens.consistency.ways import unsettled, ways_table
+from xlens.errors import InputError
 from xlens.results import Result, versions
 from xlens.stats import Bootstrap, Resampling, bootstrap, generator, holm, middle
 
@@ -75,7 +76,7 @@ class ConsistencyResult(Result):
         """
         there = list(dict.fromkeys(self.pairs["metric"]))
         if metric not in there:
-            raise ValueError(f"There is no measure {metric!r} here; there are {', '.join(there)}.")
+            raise InputError(f"There is no measure {metric!r} here; there are {', '.join(there)}.")
         found = self.pairs[self.pairs["metric"] == metric]
         order = list(self.languages["language"])
         table = found.pivot(index="source", columns="target", values=column)
@@ -131,7 +132,7 @@ def consistency(
         ValueError: a number of permutations below 1.
     """
     if n_permutations < 1:
-        raise ValueError(f"n_permutations is {n_permutations}; it must be at least 1.")
+        raise InputError(f"n_permutations is {n_permutations}; it must be at least 1.")
     answers = _answers(scores)
     names = list(_WITHOUT_GOLD if scores.gold is None else METRICS)
     drawn = [name for name in names if name not in ("lift", "jaccard_lift")]

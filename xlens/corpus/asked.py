@@ -18,6 +18,7 @@ from xlens.checks import typed
 from xlens.corpus.index import Found, Index
 from xlens.corpus.table import check_facts
 from xlens.corpus.wire import IndexFailure
+from xlens.errors import DataError
 from xlens.results import Result
 from xlens.wording import number_of
 
@@ -81,7 +82,7 @@ def count_in_index(
     """
     table = check_facts(facts)
     if concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency}; accepted are 1 or more questions.")
+        raise DataError(f"concurrency is {concurrency}; accepted are 1 or more questions.")
     about = dict(index.about())
     pairs = list(dict.fromkeys(zip(table["subject"], table["object"], strict=True)))
     _check_pairs(index, pairs)
@@ -137,7 +138,7 @@ def _check_pairs(index: Index, pairs: Sequence[Pair]) -> None:
             refused[pair] = error
     if refused:
         shown = ", ".join(f"{a!r} with {b!r}" for a, b in [*refused][:_SHOWN])
-        raise ValueError(
+        raise DataError(
             f"{len(refused)} of {len(pairs)} pairs can't be asked for: {shown}"
             f"{', …' * (len(refused) > _SHOWN)}. The first: {next(iter(refused.values()))}"
         )
@@ -172,7 +173,7 @@ def _answers(kept: Path, about: Mapping[str, Any]) -> dict[Pair, Found]:
         if row["index"] == about:
             found[row["subject"], row["object"]] = Found(row["n"], row["approx"])
     if damaged and not ours:
-        raise ValueError(
+        raise DataError(
             f"{str(kept)!r}, line {damaged[0]} is no answer of an index: give a file that "
             "count_in_index wrote, or a new one."
         )

@@ -22,6 +22,7 @@ from xlens.corpus.pairs import Pairs
 from xlens.corpus.result import FactCounts
 from xlens.corpus.sources import Reading, check_source, corpus_files
 from xlens.corpus.table import check_facts
+from xlens.errors import DataError
 
 EPOCH = 2
 """Of what is counted: states of another one are not gone on with."""
@@ -61,10 +62,10 @@ def count_facts(
     """
     table = check_facts(facts)
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; accepted is the number of processes, 1 or more.")
+        raise DataError(f"workers is {workers}; accepted is the number of processes, 1 or more.")
     cluster = None if executor == "local" else Cluster.of(executor)
     if cluster is not None and workers not in (1, None):
-        raise ValueError(
+        raise DataError(
             f"workers={workers} are processes of this machine; on a Ray cluster write "
             f"'ray?workers={workers}'."
         )
@@ -107,7 +108,7 @@ def _kept(out: Path | None) -> Generator[Path | None]:
         with files.Lock(folder / "lock", f"a count into {str(out)!r}", 1.0):
             yield folder
     except Timeout:
-        raise ValueError(
+        raise DataError(
             f"Another process counts into {str(out)!r}: wait for it, or give another folder."
         ) from None
 

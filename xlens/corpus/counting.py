@@ -12,6 +12,7 @@ import numpy as np
 from xlens import files
 from xlens.corpus.pairs import COLUMNS, Pairs
 from xlens.corpus.sources import Block, Problem, Reading, blocks, documents
+from xlens.errors import DataError
 
 SAVE_SECONDS = 10.0
 _AGAIN = "Delete it, and run the same command again: its file is counted anew."
@@ -131,7 +132,7 @@ class Job:
             return State(np.zeros((len(COLUMNS), n), dtype=np.int64))
         known = files.unsealed_json(kept, kept.read_bytes(), _AGAIN)
         if {name: known["key"].get(name) for name in self.key} != self.key:
-            raise ValueError(
+            raise DataError(
                 f"{str(kept.parent.parent)!r} holds a count of other facts, or with other options: "
                 "give another folder (out=, --out), or the facts and options of that count."
             )
@@ -150,7 +151,7 @@ class Job:
 
 
 def _changed(path: Path, kept: Path | None) -> ValueError:
-    return ValueError(
+    return DataError(
         f"{str(path)!r} has changed since its count in {str(kept)!r} began. Delete that file to "
         "count it anew, or give another folder (out=, --out)."
     )

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from xlens.checks import check_fields, typed
 from xlens.corpus.wire import Bounds, IndexFailure, post
+from xlens.errors import DataError
 from xlens.keys import Mask
 
 USUAL = Bounds()
@@ -57,10 +58,10 @@ class Index(Protocol):
 def _check_address(url: str) -> None:
     address = urlsplit(url)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"url is {url!r}; accepted is an address as http://HOST:PORT.")
+        raise DataError(f"url is {url!r}; accepted is an address as http://HOST:PORT.")
     if "@" in address.netloc or address.query or address.fragment:
         # Not echoed: it may hold a key.
-        raise ValueError(
+        raise DataError(
             "url has a user, a password, a '?' or a '#' in it; it is written into results. A key "
             "belongs in an environment variable (api_key_env)."
         )
@@ -100,7 +101,7 @@ class InfiniGram:
         """
         for phrase in (subject, object):
             if _JOINED.search(phrase):
-                raise ValueError(
+                raise DataError(
                     f"infini-gram can't be asked for {phrase!r}: AND and OR are its operators. "
                     "Leave the fact out."
                 )
@@ -172,7 +173,7 @@ class Elasticsearch:
     def _key(self) -> str | None:
         key = None if self.api_key_env is None else os.environ.get(self.api_key_env, "")
         if key == "":
-            raise ValueError(f"The environment variable {self.api_key_env} holds no key.")
+            raise DataError(f"The environment variable {self.api_key_env} holds no key.")
         return key
 
     def count(self, subject: str, object: str) -> Found:
@@ -237,16 +238,16 @@ def index_of(
     kind, _, rest = text.partition(":")
     name, _, url = rest.partition("@")
     if kind not in INDEXES or not name or (kind == "elasticsearch" and not url):
-        raise ValueError(
+        raise DataError(
             f"{text!r:.80} names no index; accepted are infini-gram:NAME, infini-gram:NAME@URL and "
             "elasticsearch:NAME@URL, with an address as http://HOST:PORT."
         )
     if kind == "elasticsearch":
         if max_diff_tokens != InfiniGram.max_diff_tokens:
-            raise ValueError("max_diff_tokens is an option of infini-gram; leave it out.")
+            raise DataError("max_diff_tokens is an option of infini-gram; leave it out.")
         return Elasticsearch(name, url, text_field=field, api_key_env=api_key_env, bounds=bounds)
     if field != Elasticsearch.text_field or api_key_env is not None:
-        raise ValueError("field and api_key_env are options of Elasticsearch; leave them out.")
+        raise DataError("field and api_key_env are options of Elasticsearch; leave them out.")
     where = url or InfiniGram.url
     return InfiniGram(name, where, max_diff_tokens=max_diff_tokens, bounds=bounds)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from xlens.cluster import connect, named, truth
 from xlens.corpus.counting import Job, State
+from xlens.errors import DataError, MachineError
 
 Files = Sequence[tuple[Path, Path | None]]
 """Files, and where the state of each is kept."""
@@ -64,7 +65,7 @@ class Cluster:
         address, options = named(text, {"workers": int, "cpus": int, "shared": truth})
         for name, given in options.items():
             if name != "shared" and given < 1:
-                raise ValueError(f"{name} is {given} in {text!r}; at least 1 is needed.")
+                raise DataError(f"{name} is {given} in {text!r}; at least 1 is needed.")
         return cls(address=address, **options)
 
     def check(self) -> None:
@@ -111,14 +112,14 @@ def _got(ray: Any, done: Any, path: Path) -> State:
         return ray.get(done)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, FileNotFoundError):
-            raise ValueError(
+            raise DataError(
                 f"A machine of the Ray cluster does not see {str(error.cause.filename)!r}: give a "
                 "corpus (and with shared=yes an --out) on a disk that all machines have in the "
                 "same place."
             ) from None
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        raise RuntimeError(
+        raise MachineError(
             f"Workers were lost over {str(path)!r} ({str(error).splitlines()[0]}). Is its largest "
             "document too large for their memory? The same call goes on with what is done."
         ) from None

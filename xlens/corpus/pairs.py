@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from xlens.checks import typed
 from xlens.corpus.spelling import between, is_boundary, is_enough, spelled, words
+from xlens.errors import DataError
 
 COLUMNS = ("documents", "apart", "windowed")
 """What is counted of a pair: documents that hold both phrases, documents in which they stand at
@@ -53,12 +54,12 @@ class Pairs:
                 in the one spelling, or a window below 0.
         """
         if len(subjects) != len(objects):
-            raise ValueError(
+            raise DataError(
                 f"There are {len(subjects)} subjects and {len(objects)} objects; give one of each "
                 "for every pair."
             )
         if window is not None and window < 0:
-            raise ValueError(
+            raise DataError(
                 f"window is {window}; accepted is the most words that may stand between subject "
                 "and object, 0 or more."
             )
@@ -72,12 +73,12 @@ class Pairs:
             for text, line in zip(texts, lines.split(b"\n"), strict=True):
                 phrase = line.strip()
                 if not phrase:
-                    raise ValueError(
+                    raise DataError(
                         f"{text!r} is no phrase to look for: it holds nothing that is seen. Write "
                         "the subject or object, or leave the fact out."
                     )
                 if len(phrase) > _LONGEST:
-                    raise ValueError(
+                    raise DataError(
                         f"{text!r:.40} … is no phrase to look for: it has {len(phrase):,} bytes, "
                         f"and at most {_LONGEST:,} can be. Leave the fact out."
                     )
@@ -93,7 +94,7 @@ class Pairs:
         try:
             import hyperscan
         except ImportError:
-            raise ValueError(
+            raise DataError(
                 "Counting needs the package hyperscan: pip install 'xlens-interp[corpus]'."
             ) from None
         found, n = hyperscan.Database(), len(self.phrases)

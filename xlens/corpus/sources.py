@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from xlens.checks import check_fields, typed
+from xlens.errors import DataError
 
 Cut = Literal["line", "blank line", "file"]
 PACKED = (".gz", ".zst", ".bz2", ".xz")
@@ -49,7 +50,7 @@ class Reading:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.cut not in get_args(Cut):
-            raise ValueError(f"cut is {self.cut!r}; accepted are {', '.join(get_args(Cut))}.")
+            raise DataError(f"cut is {self.cut!r}; accepted are {', '.join(get_args(Cut))}.")
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,19 @@ def corpus_files(corpora: Sequence[Path]) -> list[Path]:
         if corpus.is_dir():
             inside = sorted(p for p in corpus.rglob("*") if p.is_file() and _layout(p))
             if not inside:
-                raise ValueError(f"{str(corpus)!r} holds no corpus file: {_accepted()}.")
+                raise DataError(f"{str(corpus)!r} holds no corpus file: {_accepted()}.")
             found += inside
         elif not corpus.is_file():
-            raise ValueError(f"No file or folder {str(corpus)!r}; give those of the corpus.")
+            raise DataError(f"No file or folder {str(corpus)!r}; give those of the corpus.")
         elif not _layout(corpus):
-            raise ValueError(f"Can't tell the format of {str(corpus)!r}: {_accepted()}.")
+            raise DataError(f"Can't tell the format of {str(corpus)!r}: {_accepted()}.")
         else:
             found.append(corpus)
     if not found:
-        raise ValueError("No corpus is given; give at least one file or folder.")
+        raise DataError("No corpus is given; give at least one file or folder.")
     places = [path.resolve() for path in found]
     if twice := sorted({str(p) for p in places if places.count(p) > 1}):
-        raise ValueError(f"{twice[0]!r} is given twice; its documents would be counted twice.")
+        raise DataError(f"{twice[0]!r} is given twice; its documents would be counted twice.")
     return found
 
 
@@ -145,11 +146,11 @@ def check_source(path: Path, how: Reading) -> None:
         return
     first = next(blocks(path, how, size=_PEEK), None)
     if first is None:
-        raise ValueError(f"{str(path)!r} is empty; leave it out.")
+        raise DataError(f"{str(path)!r} is empty; leave it out.")
     content = first.content
     assert isinstance(content, bytes)
     if b"\0" in content[:_PEEK]:
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} is no text in UTF-8: it holds zero bytes. Is it packed, or UTF-16? "
             "Name it by what it is, or save it as UTF-8."
         )
@@ -160,7 +161,7 @@ def check_source(path: Path, how: Reading) -> None:
 
 
 def _no_field(path: Path, field: str, there: Sequence[str]) -> ValueError:
-    return ValueError(
+    return DataError(
         f"{str(path)!r} has no text in the field {field!r}; there are {', '.join(there)}. Name the "
         "one that holds the text (field=, --field)."
     )

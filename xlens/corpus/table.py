@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError
 from xlens.languages import standardize
 from xlens.records import DELIMITERS, JSON, Record, read_records
 
@@ -49,15 +50,15 @@ def check_facts(facts: pd.DataFrame) -> pd.DataFrame:
         ValueError: a column is missing, a cell is no text, or there is no row.
     """
     if lacking := [name for name in FACT if name not in facts]:
-        raise ValueError(
+        raise DataError(
             f"The table of facts lacks {', '.join(lacking)}; it has "
             f"{', '.join(map(str, facts.columns)) or 'no column'}."
         )
     if facts.empty:
-        raise ValueError("The table of facts has no row; give at least one fact.")
+        raise DataError("The table of facts has no row; give at least one fact.")
     found = facts[list(FACT)].reset_index(drop=True)
     for name in FACT:
         wrong: Any = next((v for v in found[name].tolist() if not isinstance(v, str)), None)
         if wrong is not None:
-            raise ValueError(f"{name} is {wrong!r:.40} in the table of facts; write it as a text.")
+            raise DataError(f"{name} is {wrong!r:.40} in the table of facts; write it as a text.")
     return found

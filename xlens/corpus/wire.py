@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from xlens.checks import check_fields
+from xlens.errors import DataError, MachineError
 from xlens.keys import Mask
 
 MAX_BYTES = 1 << 20
@@ -22,7 +23,7 @@ _LONGEST_PAUSE = 60.0
 _SHOWN = 300
 
 
-class IndexFailure(RuntimeError):
+class IndexFailure(MachineError):
     """An index gave no count; the message says which, why, and what was kept."""
 
 
@@ -55,7 +56,7 @@ class Bounds:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.tries < 1 or not self.timeout > 0 or not self.pause >= 0:
-            raise ValueError(f"{self}: accepted are 1 try or more, and seconds from 0 on.")
+            raise DataError(f"{self}: accepted are 1 try or more, and seconds from 0 on.")
 
 
 class _Stays(HTTPRedirectHandler):

@@ -27,6 +27,7 @@ from xlens.engine.states import prompt_table
 from xlens.engine.stored import answered, made_by, tensors_of
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.hooks import instead, zeroed
 from xlens.models.kernels import Given, NotTheseWeights, showing
@@ -113,11 +114,11 @@ def attention(
     names = (spans,) if isinstance(spans, str) else tuple(spans)
     at = parse_slot(slot)
     if not at.single:
-        raise ValueError(
+        raise InputError(
             f"slot={slot!r} is not one position; take 'last', 'NAME:first' or ':last'."
         )
     if not names:
-        raise ValueError("At least one span is needed.")
+        raise InputError("At least one span is needed.")
     blocks = _blocks(model, layers)
     items = list(Prompts.of(prompts))
     named = frozenset(names) | frozenset([at.span] if at.span else [])
@@ -289,13 +290,13 @@ def _put(out: Tensor, prompts: Tensor, number: int, found: Tensor) -> None:
 def _blocks(model: HookedModel, layers: str | int | Sequence[int]) -> tuple[int, ...]:
     have = [*model.family.attentions(model.blocks)]
     if not have:
-        raise ValueError(f"{model.name} ({model.family.name}) has no attention that xlens knows.")
+        raise InputError(f"{model.name} ({model.family.name}) has no attention that xlens knows.")
     if layers == "all":
         return tuple(have)
     asked = (layers,) if isinstance(layers, int) else layers
     n = model.n_layers
     if isinstance(asked, str) or any(not -n <= x < n or x % n not in have for x in asked):
-        raise ValueError(f"Unknown block in {layers!r}: {model.name} has attention in {have}.")
+        raise InputError(f"Unknown block in {layers!r}: {model.name} has attention in {have}.")
     return tuple(sorted({x % n for x in asked}))
 
 
@@ -330,11 +331,11 @@ class _Watched:
         """The kernel was called."""
         self.kernels += 1
         if self.kernels > 1:
-            raise ValueError(f"{self.name} is made of several: it has no one weight per token.")
+            raise InputError(f"{self.name} is made of several: it has no one weight per token.")
         try:
             self.see(given.n_keys, given.weights)
         except NotTheseWeights as problem:
-            raise ValueError(f"{self.name} can't be told: {problem}.") from None
+            raise InputError(f"{self.name} can't be told: {problem}.") from None
 
     def forward(self, usual: Callable[..., Any]) -> Callable[..., Any]:
         """The module's forward, which may go another way than by a kernel."""
@@ -357,7 +358,7 @@ class _Watched:
         if found:
             self.see(found[0].shape[-1], partial(_picked, found[0]))
             return
-        raise ValueError(
+        raise InputError(
             f"{self.name} gives no weights. If the model was loaded for flash attention, load it "
             "with attention='eager'."
         )

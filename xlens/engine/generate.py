@@ -20,6 +20,7 @@ from xlens.engine.progress import token_bar
 from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
+from xlens.errors import InputError
 from xlens.models import HookedModel, Vocabulary
 from xlens.prompts import Prompt, Prompts, PromptsLike, TokenizedPrompt
 from xlens.results import Result, analysed
@@ -97,7 +98,7 @@ def generate(
         MemoryError: a single prompt doesn't fit in memory.
     """
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
+        raise InputError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
     items = list(Prompts.of(prompts))
     stops = [_stops(prompt, stop) for prompt in items]
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=spans(interventions))
@@ -225,7 +226,7 @@ class _Text:
     def take(self, token: int) -> bool:
         """Append a token; whether there is more to come."""
         if token < 0:
-            raise ValueError(
+            raise InputError(
                 f"After {len(self.ids)} tokens the last state of prompt {self.prompt.id!r} "
                 f"({self.prompt.language}) is not finite: {self.model.name} in {self.model.dtype} "
                 "overflowed, or an intervention is too strong. fp16 overflows at 65,504 (Gemma's "
@@ -349,13 +350,13 @@ def _stops(
         table: Mapping[Any, Stop] = stop
         given = table.get((prompt.id, prompt.language), table.get(prompt.id))
         if given is None:
-            raise ValueError(
+            raise InputError(
                 f"stop has nothing for prompt {prompt.id!r} ({prompt.language}): map its id, or "
                 "(id, language), to its stop strings; [] for none."
             )
     strings = (given,) if isinstance(given, str) else tuple(given or ())
     if not all(strings):
-        raise ValueError(f"stop is {stop!r:.200}; an empty string would stop before any token.")
+        raise InputError(f"stop is {stop!r:.200}; an empty string would stop before any token.")
     return strings
 
 
@@ -363,7 +364,7 @@ def _require_room(model: HookedModel, tokens: Sequence[TokenizedPrompt], room: i
     for t in tokens:
         # The last token that is generated is not read again.
         if model.n_ctx is not None and len(t) + room - 1 > model.n_ctx:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {t.prompt.id!r} ({t.prompt.language}) has {len(t)} tokens, and "
                 f"max_new_tokens={room} could pass the {model.n_ctx} that {model.name} reads. "
                 "Shorten the prompt or generate fewer tokens."

@@ -10,6 +10,7 @@ from torch import Tensor
 from xlens.engine.forward import takes_positions
 from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import labels
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.hooks import residual
 
@@ -67,7 +68,7 @@ def traced(
     with torch.enable_grad(), residual(model.blocks, sorted({*points, model.n_layers}), caught):
         body_pass(model, sequences, first=first, cache=cache)
     if missing := [p for p in (*points, model.n_layers) if p not in states]:
-        raise ValueError(
+        raise InputError(
             f"The forward pass of {model.name} never came by the residual points {missing}: "
             "something replaced it (torch.compile, fused kernels?). Load it without."
         )

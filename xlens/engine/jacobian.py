@@ -31,6 +31,7 @@ from xlens.engine.positions import fresh
 from xlens.engine.request import Execution, Request, Shard, Subject
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trust import shares_prefixes
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, PromptsLike, TokenizedPrompt, tokenize
 from xlens.stats import generator
@@ -70,9 +71,9 @@ def dealt(d_model: int, rotation: int, n: int, seed: int) -> list[tuple[int, ...
         ValueError: `n` is no multiple of `rotation`: some rows would rest on more prompts.
     """
     if not 1 <= rotation <= d_model:
-        raise ValueError(f"rotation is {rotation} with {d_model} rows; accepted is 1 to {d_model}.")
+        raise InputError(f"rotation is {rotation} with {d_model} rows; accepted is 1 to {d_model}.")
     if n % rotation:
-        raise ValueError(
+        raise InputError(
             f"{n} prompts, each with 1/{rotation} of the rows, can't give all equally often: give "
             f"{n - n % rotation or rotation} or {n - n % rotation + rotation} of them, or another "
             "rotation."
@@ -124,19 +125,19 @@ def jacobians(
     every = range(model.n_layers)
     points = tuple(every) if layers == "all" else model.layers(layers)
     if not points or points[-1] >= model.n_layers:
-        raise ValueError(
+        raise InputError(
             f"layers is {layers!r}: what the last point follows lies at points 0 to "
             f"{model.n_layers - 1}; the last, {model.n_layers}, follows itself."
         )
     if skip < 0 or max_tokens < skip + 2:
-        raise ValueError(
+        raise InputError(
             f"skip is {skip} and max_tokens {max_tokens}; accepted are 0 or more positions, and at "
             "least two tokens after them."
         )
     items = list(Prompts.of(prompts))
     tokens = _heads(model, items, max_tokens)
     if short := [t for t in tokens if len(t.ids) < skip + 2]:
-        raise ValueError(
+        raise InputError(
             f"{len(short)} of {len(tokens)} prompts have fewer than {skip + 2} tokens, first "
             f"{short[0].prompt.id!r} with {len(short[0].ids)}: the first {skip} are skipped and "
             "the last has nothing to predict. Join short texts, leave them out, or lower skip."
@@ -244,7 +245,7 @@ class JacobianRequest(Request):
                 advice="Lower max_tokens, ask for deeper layers only, or use a smaller dtype.",
             )
         if not sums.isfinite().all():
-            raise ValueError(
+            raise InputError(
                 f"Jacobians of {model.name} are not finite in {model.dtype}: load it in float32 "
                 "or bfloat16."
             )
@@ -313,7 +314,7 @@ def _graph(
             body_pass(model, [p[:skip] for p in prompts], cache=cache)
     states = traced(model, [p[first:] for p in prompts], points, first=first, cache=cache)
     if not states[model.n_layers].requires_grad:
-        raise ValueError(
+        raise InputError(
             f"{model.name} passes no gradient through its blocks (quantised weights?); load it in "
             "float32 or bfloat16."
         )
@@ -323,10 +324,10 @@ def _graph(
 def _heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[TokenizedPrompt]:
     """The first tokens of each text, which may be longer than the model's context."""
     if model.n_ctx is not None and most > model.n_ctx:
-        raise ValueError(f"max_tokens is {most}, but {model.name} reads at most {model.n_ctx}.")
+        raise InputError(f"max_tokens is {most}, but {model.name} reads at most {model.n_ctx}.")
     found = tokenize(model.tokenizer, items, spans=frozenset())
     if foreign := [t for t in found if max(t.ids) >= model.d_vocab]:
-        raise ValueError(
+        raise InputError(
             f"Prompt {foreign[0].prompt.id!r} has the token id {max(foreign[0].ids)}, but "
             f"{model.name} has {model.d_vocab}: the tokenizer is another model's."
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xlens.checks import typed
+from xlens.errors import InputError
 
 Tokens = tuple[int, ...]
 
@@ -119,9 +120,9 @@ def plan(
     if apart is not None:
         return _apart(sequences, token_budget, share, apart, places)
     if token_budget < 1:
-        raise ValueError(f"token_budget is {token_budget}; it must be at least 1 token.")
+        raise InputError(f"token_budget is {token_budget}; it must be at least 1 token.")
     if not all(sequences):
-        raise ValueError("Every prompt must have at least one token.")
+        raise InputError("Every prompt must have at least one token.")
     most = KV_BUDGETS * token_budget if places is None else places
     groups = shared_prefixes(sequences) if share else []
     grouped = {m for group in groups for m in group.members}

@@ -23,6 +23,7 @@ from xlens.engine.request import Execution, Request, Shard, Subject, split
 from xlens.engine.rules import Rule, Scalar, check, find_rule, relevance_pass
 from xlens.engine.states import prompt_table
 from xlens.engine.stored import answered, made_by, tensors_of
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompts, PromptsLike, Slot, TokenizedPrompt, parse_slot
 from xlens.results import analysed
@@ -93,7 +94,7 @@ def relevance(
     parts = [parse_slot(s) for s in dict.fromkeys([slots] if isinstance(slots, str) else slots)]
     read = _position(at)
     if not points or not parts:
-        raise ValueError("relevance needs at least one layer and one slot.")
+        raise InputError("relevance needs at least one layer and one slot.")
     items = list(Prompts.of(prompts))
     ids = _target_ids(model, targets, len(items))
     named = (slot.span for slot in (read, *parts))
@@ -272,7 +273,7 @@ def _position(at: str) -> Slot:
     slot = parse_slot(at)
     if slot.single:
         return slot
-    raise ValueError(
+    raise InputError(
         f"at={at!r} is not one position; accepted are 'last', 'NAME:first' and 'NAME:last'."
     )
 
@@ -281,7 +282,7 @@ def _target_ids(
     model: HookedModel, targets: Sequence[int] | Sequence[str], n_prompts: int
 ) -> list[int]:
     if len(targets) != n_prompts:
-        raise ValueError(
+        raise InputError(
             f"relevance needs one target per prompt, in their order: got {len(targets)} targets "
             f"for {n_prompts} prompts. Give a list of token ids or of texts."
         )
@@ -292,7 +293,7 @@ def _target_ids(
         elif 0 <= target < model.d_vocab:
             ids.append(int(target))
         else:
-            raise ValueError(
+            raise InputError(
                 f"Target {target} is no token id of {model.name}; ids are 0 to {model.d_vocab - 1}."
             )
     return ids
@@ -301,7 +302,7 @@ def _target_ids(
 def _first_token(model: HookedModel, text: str) -> int:
     cut = model.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     if not cut or max(cut) >= model.d_vocab:
-        raise ValueError(
+        raise InputError(
             f"Target {text!r} has no token that {model.name} could predict; give a longer text or "
             "a token id."
         )
@@ -338,7 +339,7 @@ def _require_finite(
     for found, t in zip(scores, tokens, strict=True):
         if (bad := ~found.isfinite()).any():
             layer, pos = bad.nonzero()[0].tolist()
-            raise ValueError(
+            raise InputError(
                 f"Relevance is not finite, first at layer {layers[layer]}, token {pos} of prompt "
                 f"{t.prompt.id!r} ({t.prompt.language}) in {model.dtype}. fp16 overflows at "
                 "65,504: load the model in float32 or bfloat16."

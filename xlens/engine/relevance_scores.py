@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result
 
 
@@ -55,7 +56,7 @@ class RelevanceScores(Result):
         """
         here = (self.rows["slot"] == name).to_numpy()
         if not here.any():
-            raise ValueError(
+            raise InputError(
                 f"No slot {name!r} in these relevance scores; they hold "
                 f"{list(self.rows['slot'].unique())}. Name one, or ask relevance() for it."
             )
@@ -72,7 +73,7 @@ class RelevanceScores(Result):
         """
         values = self.slot(slot)
         if list(self.rows.loc[self.rows["slot"] == slot, "prompt"]) != list(range(len(self.meta))):
-            raise ValueError(
+            raise InputError(
                 f"Slot {slot!r} has several rows per prompt; use slot({slot!r}, prompt), or ask "
                 "relevance() for a mean or a sum."
             )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xlens.engine.interventions import Edits
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.computation import computation
 from xlens.models.sites import Place, Point
@@ -211,7 +212,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:
-            raise ValueError(f"token_budget is {self.token_budget}; it must be at least 1 token.")
+            raise InputError(f"token_budget is {self.token_budget}; it must be at least 1 token.")
 
 
 def split(n: int, step: int) -> tuple[int, ...]:

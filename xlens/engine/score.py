@@ -23,6 +23,7 @@ from xlens.engine.states import prepare
 from xlens.engine.stored import answered
 from xlens.engine.stream import stream
 from xlens.engine.transport import Transport
+from xlens.errors import InputError
 from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
 from xlens.models.sites import Point
@@ -63,7 +64,7 @@ class Scores(Result):
             ValueError: another column.
         """
         if by not in WAYS:
-            raise ValueError(f"by is {by!r}; accepted are {', '.join(map(repr, WAYS))}.")
+            raise InputError(f"by is {by!r}; accepted are {', '.join(map(repr, WAYS))}.")
         cells = [self.table[name] for name in ("id", "language", "layer")]
         where = compared(self.table, by).groupby(cells, sort=False).idxmax()
         return self.table.loc[where].reset_index(drop=True)
@@ -266,7 +267,7 @@ def _read_by(
     asked = model.layers(layers)
     found = lens.readable(asked, model)
     if layers != "all" and (lacking := sorted(set(asked) - set(found))):
-        raise ValueError(f"The lens has no matrix for layers {lacking}; it can read {list(found)}.")
+        raise InputError(f"The lens has no matrix for layers {lacking}; it can read {list(found)}.")
     return found
 
 
@@ -348,20 +349,20 @@ def _per_prompt(
 ) -> list[list[str]]:
     if isinstance(candidates, Mapping):
         if missing := [p.id for p in prompts if p.id not in candidates]:
-            raise ValueError(f"{len(missing)} prompts have no candidates, first {missing[0]!r}.")
+            raise InputError(f"{len(missing)} prompts have no candidates, first {missing[0]!r}.")
         offered = [list(candidates[p.id]) for p in prompts]
     elif all(isinstance(c, str) for c in candidates):
         offered = [[str(c) for c in candidates]] * len(prompts)
     elif len(candidates) == len(prompts):
         offered = [list(c) for c in candidates]
     else:
-        raise ValueError(
+        raise InputError(
             f"{len(candidates)} sequences of candidates for {len(prompts)} prompts; give one per "
             "prompt, a mapping by prompt id, or one sequence of texts for all."
         )
     for prompt, mine in zip(prompts, offered, strict=True):
         if not mine or not all(mine) or len(set(mine)) < len(mine):
-            raise ValueError(
+            raise InputError(
                 f"Prompt {prompt.id!r} has candidates {mine!r}; at least one is needed, each a "
                 "non-empty text that occurs once."
             )

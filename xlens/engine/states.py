@@ -17,6 +17,7 @@ from xlens.engine.plan import Batch
 from xlens.engine.progress import token_bar
 from xlens.engine.trunk import Distinct, Trunk
 from xlens.engine.trust import shares_prefixes
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, places, width_at
 from xlens.prompts import Prompts, PromptsLike, TokenizedPrompt, parse_slot
@@ -48,7 +49,7 @@ def prepare(
         width_at(model, points)
     parsed = {str(s): s for s in map(parse_slot, [slots] if isinstance(slots, str) else slots)}
     if not points or not parsed:
-        raise ValueError("At least one layer and one slot are needed.")
+        raise InputError("At least one layer and one slot are needed.")
     items = list(Prompts.of(prompts))
     named = frozenset(s.span for s in parsed.values() if s.span is not None)
     tokens = model.tokenize(items, prepend_bos=prepend_bos, spans=named | further_spans)
@@ -216,7 +217,7 @@ def require_finite(
         return
     layer, row = (~finite).nonzero()[0].tolist()
     prompt = tokens[int(torch.searchsorted(offsets, row, right=True)) - 1].prompt
-    raise ValueError(
+    raise InputError(
         f"{int((~finite).sum())} states are not finite; the first is layer {layers[layer]}, slot "
         f"{slot!r}, prompt {prompt.id!r} ({prompt.language}), kept as {dtype}. fp16 overflows at "
         "65,504 (Gemma's residual passes it at position 0): load the model in float32 or bfloat16."

@@ -16,6 +16,7 @@ from xlens.activations import Activations, SlotValues
 from xlens.engine import executors
 from xlens.engine.gather import SlotLayout, layout
 from xlens.engine.request import Execution, Request
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.foreign import foreign
 from xlens.prompts import TokenizedPrompt, parse_slot
@@ -81,7 +82,7 @@ class StoredActivations:
         names = self.slots if slots is None else tuple(slots)
         for kind, asked, there in (("layers", points, self.layers), ("slots", names, self.slots)):
             if missing := [x for x in asked if x not in there]:
-                raise ValueError(f"{kind} {missing} were not harvested; there are {list(there)}.")
+                raise InputError(f"{kind} {missing} were not harvested; there are {list(there)}.")
         first, last = self.bounds[shards.start], self.bounds[shards.stop]
         tokens = self.tokens[first:last]
         values: dict[str, SlotValues] = {}
@@ -173,7 +174,7 @@ def require_named(model: HookedModel, what: str, instead: str) -> None:
         ValueError: it can't be told what it computes.
     """
     if others := foreign(model.hf_model):
-        raise ValueError(
+        raise InputError(
             f"{model.name} can't be {what}: {_told(others)}, so that what it computes can't be "
             f"told from what it computes without. Take that off first; {instead}."
         )

@@ -18,6 +18,7 @@ from xlens.activations import Activations
 from xlens.bars import tqdm
 from xlens.checks import check_shape, typed
 from xlens.engine.transport import Carry
+from xlens.errors import InputError
 from xlens.models import Readout
 from xlens.models.passes import full_precision, widest
 from xlens.sites import RESID
@@ -120,13 +121,13 @@ def stream(
     if targets is not None:
         check_shape("targets", targets, "row set size", row=n_rows)
     if targets is not None and targets.numel() and int(targets.max()) >= readout.d_vocab:
-        raise ValueError(
+        raise InputError(
             f"Target id {int(targets.max())} lies outside the vocabulary of {readout.d_vocab}."
         )
     if not 0 <= top_k <= readout.d_vocab:
-        raise ValueError(f"top_k is {top_k}; accepted are 0 to d_vocab = {readout.d_vocab}.")
+        raise InputError(f"top_k is {top_k}; accepted are 0 to d_vocab = {readout.d_vocab}.")
     if unknown := sorted(set(statistics) - set(get_args(Statistic))):
-        raise ValueError(f"Unknown statistics {unknown}; accepted are {get_args(Statistic)}.")
+        raise InputError(f"Unknown statistics {unknown}; accepted are {get_args(Statistic)}.")
     tiles = TILES.get(readout.device.type, TILES["cuda"])
     step = max(1, (row_tile or tiles.rows) // n_layers)
     group = step * max(1, tiles.held // (step * n_layers))
@@ -164,7 +165,7 @@ def require_residual(activations: Activations) -> None:
         ValueError: they are of another site.
     """
     if activations.site != RESID:
-        raise ValueError(
+        raise InputError(
             f"A lens reads the residual stream; these activations are of {activations.site!r}."
         )
 
@@ -188,7 +189,7 @@ def check_states(
     check_shape("resid", resid, "layer row d_model", **known, d_model=readout.d_model)
     n, most = len(resid), readout.n_points
     if layers is None and most is not None and (n > most or (compared and n < most)):
-        raise ValueError(
+        raise InputError(
             f"resid has the shape {list(resid.shape)} and is read as [layer, row, d_model], but "
             f"the model has {most} layers, counted with the embedding. Give the activations "
             "themselves, or a tensor with the layers first (slot(name).values; what get() gives "

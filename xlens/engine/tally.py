@@ -24,6 +24,7 @@ from xlens.engine.states import prepare
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Distinct
 from xlens.engine.trust import shares_prefixes
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.passes import widest
 from xlens.models.sites import Keep, Point, activation_site, width_at
@@ -127,7 +128,7 @@ def tally(
         MemoryError: a single prompt doesn't fit in memory.
     """
     if not np.isfinite(threshold):
-        raise ValueError(f"threshold is {threshold}; it must be a finite number.")
+        raise InputError(f"threshold is {threshold}; it must be a finite number.")
     where = activation_site(model) if site is None else site
     points, _, tokens = prepare(
         model, prompts, layers, "last", prepend_bos, spans(interventions), where
@@ -265,7 +266,7 @@ class TallyRequest(Request):
             )
             copies.finish()
         if not sums.isfinite().all():
-            raise ValueError(
+            raise InputError(
                 f"{int((~sums.isfinite()).sum())} sums are not finite: the model overflowed; load "
                 "it in float32 or bfloat16."
             )

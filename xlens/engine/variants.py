@@ -28,6 +28,7 @@ from xlens.engine.score import SLOT, Offered, ScoreRequest, Scores, sums
 from xlens.engine.states import prepare, prompt_table, states
 from xlens.engine.stored import answered, made_by
 from xlens.engine.trunk import Trunk, start
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.sites import Point, heads_at
 from xlens.prompts import PromptsLike, TokenizedPrompt, parse_slot
@@ -77,7 +78,7 @@ def score_variants(
         MemoryError: a single prompt doesn't fit in memory.
     """
     if not variants:
-        raise ValueError("variants is empty; give interventions by name, () for none.")
+        raise InputError("variants is empty; give interventions by name, () for none.")
     offered = Offered.of(prompts, candidates)
     named = frozenset[str]().union(*(spans(v) for v in variants.values()))
     points, slots, tokens = prepare(model, offered.texts, layers, SLOT, prepend_bos, named)
@@ -140,7 +141,7 @@ def harvest_variants(
         MemoryError: a single prompt doesn't fit in memory.
     """
     if not variants:
-        raise ValueError("variants is empty; give interventions by name, () for none.")
+        raise InputError("variants is empty; give interventions by name, () for none.")
     named = frozenset[str]().union(*(spans(v) for v in variants.values()))
     points, names, tokens = prepare(model, prompts, layers, slots, prepend_bos, named, site)
     edits = {name: check(variant, model, tokens) for name, variant in variants.items()}
@@ -229,7 +230,7 @@ class HarvestVariant(HarvestRequest):
         )
         for values in found.values():
             if not values.isfinite().all():
-                raise ValueError(
+                raise InputError(
                     f"{int((~values.isfinite().all(-1)).sum())} states are not finite under the "
                     f"interventions {self.edits.key}: a smaller strength, or the model in float32."
                 )

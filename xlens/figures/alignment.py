@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
 from xlens.lens import TwinCurves
@@ -160,7 +161,7 @@ def twin_maps(result: TwinStates, layer: int | None = None) -> go.Figure:
     """
     at = result.layers[len(result.layers) // 2] if layer is None else layer
     if at not in result.layers:
-        raise ValueError(f"No layer {at}; there are {', '.join(map(str, result.layers))}.")
+        raise InputError(f"No layer {at}; there are {', '.join(map(str, result.layers))}.")
     fig, places = theme.small_plots(list(result.names), columns=2, height=340, shared_yaxes="all",
                                     shared_xaxes="all")  # fmt: skip
     colors = theme.language_colors(result.languages)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.lens.result import LensSummary, lens_title
 
@@ -105,9 +106,9 @@ def _grid(
 ) -> tuple[go.Figure, list[str]]:
     """One small plot of probabilities for each summary; also the names in the legend."""
     if not summaries:
-        raise ValueError("No summary to draw; give at least one, as {name: LensResult.summary()}.")
+        raise InputError("No summary to draw; give at least one, as {name: LensResult.summary()}.")
     if columns < 1:
-        raise ValueError(f"columns={columns}: give the number of plots in a row, 1 or more.")
+        raise InputError(f"columns={columns}: give the number of plots in a row, 1 or more.")
     colors = bands.colors_or_default(colors, summaries)
     fig, places = theme.small_plots(
         titles, columns=columns, height=_ROW, apart=0.05, shared_xaxes="all", shared_yaxes="all"

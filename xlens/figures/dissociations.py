@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from xlens.checks import typed
 from xlens.consistency import Dissociation
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.figures.subspace import measure_name
 
@@ -38,9 +39,9 @@ def dissociation_curves(
     there = list(dict.fromkeys(result.table["measure"]))
     measures = list(measures or there)
     if unknown := [m for m in measures if m not in there]:
-        raise ValueError(f"measures={unknown!r}; there are {there}.")
+        raise InputError(f"measures={unknown!r}; there are {there}.")
     if kind not in set(result.table["kind"]):
-        raise ValueError(f"kind={kind!r}; there are {sorted(set(result.table['kind']))}.")
+        raise InputError(f"kind={kind!r}; there are {sorted(set(result.table['kind']))}.")
     table = result.table[result.table["kind"] == kind]
     metrics = list(dict.fromkeys(table["metric"]))
     titles = [measure_name(m) for m in measures]

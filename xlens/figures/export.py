@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from xlens.checks import typed
+from xlens.errors import InputError, MachineError
 from xlens.figures.glyphs import missing_glyphs
 from xlens.figures.page import HEIGHT, PLOTLY_JS, figure_block, figure_json, page
 from xlens.files import make, write
@@ -17,7 +18,7 @@ _STATIC_WIDTH = 900
 _INSTALL = "pip install 'xlens-interp[static]', and Chromium or Chrome"
 
 
-class StaticExportError(RuntimeError):
+class StaticExportError(MachineError):
     """A picture (PNG, SVG, PDF) can't be made here; HTML and JSON don't need what is missing."""
 
 
@@ -112,7 +113,7 @@ def check_static(static: Collection[str]) -> None:
         ValueError: some; says which.
     """
     if given := sorted(set(static) - set(STATIC)):
-        raise ValueError(
+        raise InputError(
             f"static={given!r}: give a list of formats from {', '.join(STATIC)}; HTML and JSON are "
             "always written."
         )
@@ -121,7 +122,7 @@ def check_static(static: Collection[str]) -> None:
 def _check(figures: Mapping[str, go.Figure], static: Collection[str]) -> None:
     for name in figures:
         if not re.fullmatch(r"[\w][\w.@-]*", name, re.ASCII):
-            raise ValueError(
+            raise InputError(
                 f"{name!r} can't name a figure's files: use letters, digits, '-', '_', '.' and "
                 "'@', a letter or digit first."
             )

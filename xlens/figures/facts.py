@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from xlens.acquisition import MEASURES, FactCurves, FactRecall
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.languages import english_name
 
@@ -117,7 +118,7 @@ def fact_curves(result: FactCurves, metric: str = ACCURACY) -> go.Figure:
         ValueError: an unknown measure.
     """
     if metric not in (ACCURACY, *MEASURES):
-        raise ValueError(
+        raise InputError(
             f"There is no measure {metric!r}; there are {', '.join((ACCURACY, *MEASURES))}."
         )
     table = result.table[result.table["metric"] == metric]
@@ -168,7 +169,7 @@ def fact_groups(result: FactCurves) -> go.Figure:
         ValueError: there are no groups.
     """
     if result.groups.empty:
-        raise ValueError("These facts have no groups; nothing can be drawn by them.")
+        raise InputError("These facts have no groups; nothing can be drawn by them.")
     fig = go.Figure()
     groups = list(dict.fromkeys(result.groups["group"]))
     means = result.groups[result.groups["language"] == "all"]

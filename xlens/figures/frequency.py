@@ -11,6 +11,7 @@ from xlens.acquisition import FrequencyResponse
 from xlens.acquisition.response import DIFFERENT, EVERY, OTHER_OBJECT
 from xlens.acquisition.threshold import GROUPS
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.wording import number_of
 
@@ -218,5 +219,5 @@ def _of(table: pd.DataFrame, facts: str) -> pd.DataFrame:
     found = table[table["facts"] == facts]
     if found.empty:
         there = ", ".join(dict.fromkeys(table["facts"]))
-        raise ValueError(f"There are no bins of facts={facts!r}; there are those of {there}.")
+        raise InputError(f"There are no bins of facts={facts!r}; there are those of {there}.")
     return found

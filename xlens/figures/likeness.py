@@ -7,6 +7,7 @@ from xlens.acquisition import Transfer, TransferCurves
 from xlens.acquisition.likeness import MEASURES
 from xlens.acquisition.transfer import BY
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 
 _PLACES = {"subject:last": "at the subject's last token", "last": "at the prompt's last token"}
@@ -95,7 +96,7 @@ def likeness_over_training(
     """
     table = _picked(result.table, by, language, measure)
     if layer not in set(table["layer"]):
-        raise ValueError(f"Layer {layer} isn't there; there are {sorted(set(table['layer']))}.")
+        raise InputError(f"Layer {layer} isn't there; there are {sorted(set(table['layer']))}.")
     table = table[table["layer"] == layer]
     stepped = bool(table["step"].notna().all() and table["step"].nunique() > 1)
     slots = [str(slot) for slot in dict.fromkeys(table["slot"])]
@@ -147,12 +148,12 @@ def _picked(table: pd.DataFrame, by: str, language: str, measure: str) -> pd.Dat
     known["measure"] = [*MEASURES]
     for name, value in (("by", by), ("language", language), ("measure", measure)):
         if value not in known[name]:
-            raise ValueError(f"{name}={value!r}; accepted are {known[name]}.")
+            raise InputError(f"{name}={value!r}; accepted are {known[name]}.")
     rows = table[
         (table["by"] == by) & (table["language"] == language) & (table["measure"] == measure)
     ]
     if not (rows["n"] > 0).any():
-        raise ValueError(f"There are no facts {_BY[by]}; nothing can be drawn.")
+        raise InputError(f"There are no facts {_BY[by]}; nothing can be drawn.")
     return rows
 
 

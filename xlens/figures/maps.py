@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.figures.subspace import POOLED, spaced
 from xlens.subspace.maps import LanguageMap
@@ -235,7 +236,7 @@ def _checked(
     result: LanguageMap, layers: Sequence[int], colors: Mapping[str, str] | None
 ) -> Mapping[str, str]:
     if missing := sorted(set(layers) - set(result.layers)):
-        raise ValueError(f"No layers {missing} on this map; there are {list(result.layers)}.")
+        raise InputError(f"No layers {missing} on this map; there are {list(result.layers)}.")
     return theme.language_colors(result.languages) if colors is None else colors
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.neurons import LanguageNeurons, NeuronEffects
 from xlens.neurons.effects import BEYOND, RANDOM
@@ -68,7 +69,7 @@ def neuron_losses(effects: NeuronEffects) -> go.Figure:
         ValueError: no language had units.
     """
     if effects.table.empty:
-        raise ValueError("No language had units that could be changed: there is nothing to draw.")
+        raise InputError("No language had units that could be changed: there is nothing to draw.")
     fig, places = theme.small_plots(
         ["beyond random units", "random units alone"], columns=1, height=_height(effects)
     )

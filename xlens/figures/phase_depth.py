@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.phases.correlation import StabilityCorrelation
 from xlens.phases.curves import ALL
@@ -173,7 +174,7 @@ def stability_scatter(
     """
     cells = correlation.cells[correlation.cells["index"] == index].dropna(subset=["stability"])
     if cells.empty:
-        raise ValueError(
+        raise InputError(
             f"No index {index!r} here; there are {list(correlation.table['index'].unique())}."
         )
     tags = list(cells["language"].unique())

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.phases.curves import ALL, KINDS, CurveSummary
 from xlens.phases.detect import PhaseResult
@@ -192,12 +193,12 @@ def paired_curves(
     """
     table = paired.table[paired.table["language"] == language]
     if table.empty:
-        raise ValueError(
+        raise InputError(
             f"No language {language!r} here; there are {list(paired.table['language'].unique())}."
         )
     names = list(kinds or dict.fromkeys(table["kind"]))
     if unknown := [k for k in names if k not in set(table["kind"])]:
-        raise ValueError(
+        raise InputError(
             f"No kinds {unknown} here; there are {list(dict.fromkeys(table['kind']))}."
         )
     titles = [text for k in names for text in (f"{_short(k)} ({KINDS[k].unit})", "difference")]
@@ -239,7 +240,7 @@ def paired_effects(paired: PairedEffects, *, language: str = ALL) -> go.Figure:
     """
     table = paired.table[paired.table["language"] == language]
     if table.empty:
-        raise ValueError(
+        raise InputError(
             f"No language {language!r} here; there are {list(paired.table['language'].unique())}."
         )
     what, axis = _EFFECTS[paired.effect]

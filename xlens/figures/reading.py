@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.languages import english_name
 from xlens.tasks.xmrc import ERRORS, ReadingResult
@@ -124,7 +125,7 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
     same = table["answer_language"] == table["context_language"]
     table = table[(table["control"] == "") & same]
     if table.empty:
-        raise ValueError("No answer of this result is in its context's language.")
+        raise InputError("No answer of this result is in its context's language.")
     rows, cols = (list(dict.fromkeys(table[f"{p}_language"])) for p in ("context", "question"))
     wide = {
         name: table.pivot(index="context_language", columns="question_language", values=name)
@@ -282,7 +283,7 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
             hovertemplate="all in the language %{x:.2f}, question only %{y:.2f}",
         )
     if not names:
-        raise ValueError(
+        raise InputError(
             f"None of {len(results)} results has ratios of both settings: ask en-en, en-x and x-x "
             "of each model, and look at the column `flag` of `.summary`."
         )
@@ -327,14 +328,14 @@ def _metric(result: ReadingResult, metric: str) -> pd.DataFrame:
 
 def _known(metric: str) -> None:
     if metric not in _METRICS:
-        raise ValueError(f"Unknown metric {metric!r}; accepted are {', '.join(_METRICS)}.")
+        raise InputError(f"Unknown metric {metric!r}; accepted are {', '.join(_METRICS)}.")
 
 
 def _named(result: ReadingResult, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of settings that have a name, with the language that isn't the pivot as `x`."""
     found = table[table["setting"].isin(_SETTINGS)]
     if found.empty:
-        raise ValueError(
+        raise InputError(
             f"No cell of this result is of a setting {', '.join(_SETTINGS)} with the pivot "
             f"{result.pivot!r}; draw it with reading_matrix, or score with another pivot=."
         )

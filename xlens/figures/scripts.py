@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.figures.subspace import POOLED, measure_name
 from xlens.subspace.relations import RELATIONS
@@ -52,7 +53,7 @@ def script_columns(
     measures = list(measures or dict.fromkeys(table["measure"]))
     if (odd := sorted({*measures} - {*table["measure"]})) or not measures:
         held = sorted(set(control.table["measure"]))
-        raise ValueError(f"No {odd or kind} of kind {kind!r} here; there are {held}.")
+        raise InputError(f"No {odd or kind} of kind {kind!r} here; there are {held}.")
     titles = ["<br>".join(textwrap.wrap(measure_name(m), _LETTERS)) for m in measures]
     fig, places = theme.small_plots(titles, columns=2, height=_ROW)
     names: list[str] = []

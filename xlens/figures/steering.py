@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.steering import EFFECTS, SteeringResult
 from xlens.wording import number_of, percent, range_of
@@ -208,7 +209,7 @@ def languages_said(result: SteeringResult) -> go.Figure:
         ValueError: nothing was continued.
     """
     if result.outputs.empty:
-        raise ValueError("This study continued no prompts: n_outputs was 0.")
+        raise InputError("This study continued no prompts: n_outputs was 0.")
     table = result.languages_said()
     colors = theme.language_colors(
         set(result.outputs["language"]), pivot=result.target, more=set(table["said"])

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.subspace.distances import DISTANCES
 from xlens.subspace.pairs import KINDS, LanguagePairs
@@ -303,7 +304,7 @@ def _pivot(pairs: LanguagePairs, pivot: str | None) -> str:
     if pivot is None:
         return "en" if "en" in pairs.languages else pairs.languages[0]
     if pivot not in pairs.languages:
-        raise ValueError(f"pivot={pivot!r}; accepted are {list(pairs.languages)}.")
+        raise InputError(f"pivot={pivot!r}; accepted are {list(pairs.languages)}.")
     return pivot
 
 

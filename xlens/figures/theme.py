@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import endonym, english_names
 
 FONT = (
@@ -131,7 +132,7 @@ def color_of(colors: Mapping[str, str], tag: str) -> str:
         ValueError: `colors` doesn't name `tag`.
     """
     if tag not in colors:
-        raise ValueError(
+        raise InputError(
             f"No colour for language {tag!r}: the colours given name {sorted(colors)}. "
             "Make them with language_colors(tags) from every tag of the report."
         )

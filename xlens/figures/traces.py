@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.lens.result import TraceResult
 from xlens.terminal import cell_width, text_table
@@ -33,7 +34,7 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
         ValueError: another `color_by`.
     """
     if color_by not in _NAMES:
-        raise ValueError(f"color_by={color_by!r}: give one of {sorted(_NAMES)}.")
+        raise InputError(f"color_by={color_by!r}: give one of {sorted(_NAMES)}.")
     tokens = trace.tokens.sort_values("pos")
     positions: list[int] = tokens["pos"].tolist()
     table = {key: _grid(trace.cells, key, positions) for key in ("label", "prob", "entropy")}
@@ -120,7 +121,7 @@ def trace_text(trace: TraceResult, *, columns: int = 10) -> str:
         ValueError: `columns` below 2.
     """
     if columns < 2:
-        raise ValueError(f"columns={columns}: a cell needs 2 columns or more.")
+        raise InputError(f"columns={columns}: a cell needs 2 columns or more.")
     tokens = trace.tokens.sort_values("pos")
     positions: list[int] = tokens["pos"].tolist()
     layers = sorted(set(trace.cells["layer"].tolist()))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from xlens import strict
+from xlens.errors import DataError, XlensError
 from xlens.files.disk import digest, is_draft, replacing, settle, write
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ _READS = 50  # a folder that is replaced while it is read is read again
 _log = logging.getLogger(__name__)
 
 
-class DamagedError(ValueError):
+class DamagedError(DataError):
     """A kept file is not what was written; the message says which, and how to make it anew."""
 
 
@@ -86,9 +87,9 @@ def _require_own(folder: Path, header: str, own: Collection[str]) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is a file: give the name of a folder.")
+        raise DataError(f"{str(folder)!r} is a file: give the name of a folder.")
     if folder == Path.cwd():
-        raise ValueError(f"{str(folder)!r} is the folder you are in: give a folder within it.")
+        raise DataError(f"{str(folder)!r} is the folder you are in: give a folder within it.")
     known = {header, *own}
     try:
         known |= json.loads((folder / header).read_text(encoding="utf-8"))[_FILES].keys()
@@ -97,7 +98,7 @@ def _require_own(folder: Path, header: str, own: Collection[str]) -> None:
             known |= {path.name for path in folder.glob("*.parquet")}
     others = sorted(p.name for p in folder.iterdir() if p.name not in known and not is_draft(p))
     if others:
-        raise ValueError(
+        raise DataError(
             f"{str(folder)!r} holds other files ({', '.join(others[:4])}), which saving there "
             "would delete: give a new or an empty folder."
         )
@@ -179,11 +180,10 @@ def _read(
             check_file(folder / name, entry, again)
     try:
         return read(fields)
-    except DamagedError:
-        raise
     except Exception as error:
-        if type(error) is ValueError:
-            raise  # the reader's own words
+        # A value of a wrong type is no refusal in the reader's own words, but damage.
+        if isinstance(error, XlensError) and not isinstance(error, TypeError):
+            raise
         raise damaged(
             folder, f"it can't be read ({type(error).__name__}: {error})", again
         ) from error

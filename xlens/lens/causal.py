@@ -21,6 +21,7 @@ from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.interventions import Interventions, add
 from xlens.engine.variants import harvest_variants
+from xlens.errors import InputError
 from xlens.lens.directions import Rows, Words, word_directions
 from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.logit_lens import one_task, through
@@ -110,7 +111,7 @@ def causal_test(
             another model or without any of the layers.
     """
     if n_donors < 1:
-        raise ValueError(f"n_donors is {n_donors}; at least 1 is needed.")
+        raise InputError(f"n_donors is {n_donors}; at least 1 is needed.")
     asked = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     targets = for_causal_test(targets, [p.id for p in asked])
     asked = [p for p in asked if p.id in targets.sets.index]
@@ -195,7 +196,7 @@ def _columns(targets: TargetSets, pivot: str, task: Mapping[str, str]) -> list[s
     lacking = [tag for tag in main if tag not in targets.all_languages]
     others = [tag for tag in targets.all_languages if tag not in main]
     if lacking or len(main) < 3 or len(others) < 2:
-        raise ValueError(
+        raise InputError(
             "The causal test tells a word's concept from its language by words in several: target, "
             f"pivot and source, three different ones, and two others or more. Got "
             f"{', '.join(targets.all_languages)} for {task['source']} → {task['target']} by way of "

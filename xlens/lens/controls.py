@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import generator
 
 
@@ -20,7 +21,7 @@ def shuffled_pairs(words: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     n = len(words)
     if n < 2:
-        raise ValueError(f"Shuffled pairs need at least two items; got {n}.")
+        raise InputError(f"Shuffled pairs need at least two items; got {n}.")
     order = generator(seed).permutation(n)
     donor = np.empty(n, dtype=int)
     donor[order] = np.roll(order, 1)  # one cycle through all items: nobody is its own donor

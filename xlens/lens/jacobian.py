@@ -17,6 +17,7 @@ from xlens import files
 from xlens.checks import typed
 from xlens.engine.executors import Executor
 from xlens.engine.jacobian import jacobians
+from xlens.errors import InputError
 from xlens.lens.lenses import JacobianLens
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, PromptsLike
@@ -71,9 +72,9 @@ def fit_jacobian_lens(
     for item in items:
         by_language.setdefault(item.language, []).append(item)
     if not items:
-        raise ValueError("No texts to fit a lens on.")
+        raise InputError("No texts to fit a lens on.")
     if uneven := {tag: len(mine) for tag, mine in by_language.items() if len(mine) % rotation}:
-        raise ValueError(
+        raise InputError(
             f"Each text gives 1/{rotation} of the rows, so that a language needs a multiple of "
             f"{rotation} texts; there are {uneven}. Leave some out, or choose another rotation."
         )
@@ -141,17 +142,17 @@ def read_jacobian_lens(
     try:
         read = Published.from_pretrained(str(name), filename=file)
     except UnpicklingError as problem:
-        raise ValueError(
+        raise InputError(
             f"{str(name)!r} is refused: it holds more than tensors and plain values, and what a "
             "pickle holds is run when it is read. Ask whoever made it for one saved by "
             "JacobianLens.save."
         ) from problem
     except (KeyError, TypeError, AttributeError, RuntimeError) as problem:
-        raise ValueError(f"{str(name)!r} is no Jacobian lens: {problem}") from problem
+        raise InputError(f"{str(name)!r} is no Jacobian lens: {problem}") from problem
     known = read.metadata
     target = known.get("target_layer", model.n_layers - 1)
     if target != model.n_layers - 1:
-        raise ValueError(
+        raise InputError(
             f"{str(name)!r} carries states to block {target} of a model; {model.name} ends with "
             f"block {model.n_layers - 1}. Fit one for the last block."
         )
@@ -193,7 +194,7 @@ def write_jacobian_lens(lens: JacobianLens, path: str | Path, *, half: bool = Fa
 
     kept = [i for i, point in enumerate(lens.points) if point > 0]
     if not kept:
-        raise ValueError("The published form has no place for point 0, and this lens has no other.")
+        raise InputError("The published form has no place for point 0, and this lens has no other.")
     known = {"fingerprint": lens.fingerprint, "text": lens.text}
     known |= {"languages": list(lens.languages), "estimator": lens.estimator}
     said: dict[str, Any] = {f"xlens_{name}": value for name, value in known.items()}

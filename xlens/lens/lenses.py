@@ -21,6 +21,7 @@ from torch import Tensor
 
 from xlens.checks import typed
 from xlens.engine.transport import Carry
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.results import Result
 
@@ -117,17 +118,17 @@ class FittedLens(Result, Lens):
         whole = self.offsets.shape in ((0,), (n, d)) and self.matrices.shape == (n, d, d)
         ascending = list(self.points) == sorted(set(self.points)) and len(self.points) == n
         if not n or not whole or not ascending or not 0 <= self.points[0] <= self.points[-1]:
-            raise ValueError(
+            raise InputError(
                 f"A lens needs a square matrix for each of its points: got matrices of shape "
                 f"{self.matrices.shape}, offsets of {self.offsets.shape} and points {self.points}."
             )
         if self.points[-1] >= self.n_layers:
-            raise ValueError(
+            raise InputError(
                 f"A lens of {self.n_layers} layers carries points 0 to {self.n_layers - 1}; got "
                 f"{self.points[-1]}."
             )
         if not (np.isfinite(self.matrices).all() and np.isfinite(self.offsets).all()):
-            raise ValueError("A lens of numbers that are not finite reads nothing; fit it anew.")
+            raise InputError("A lens of numbers that are not finite reads nothing; fit it anew.")
 
     def __repr__(self) -> str:
         of = f" on {self.n_prompts} texts ({', '.join(self.languages)})" if self.n_prompts else ""
@@ -163,7 +164,7 @@ class FittedLens(Result, Lens):
         self.require(model)
         found = tuple(n for n in layers if n in self.points or n == self.n_layers)
         if not found:
-            raise ValueError(
+            raise InputError(
                 f"This {self.kind} lens has no matrix for {list(layers)}: it has points "
                 f"{self.points[0]} to {self.points[-1]}, and the last, {self.n_layers}, is read as "
                 "it is. Published Jacobian lenses lack point 0, the embedding: fit your own "
@@ -179,12 +180,12 @@ class FittedLens(Result, Lens):
             ValueError: other weights, or another size.
         """
         if (self.n_layers, self.d_model) != (model.n_layers, model.d_model):
-            raise ValueError(
+            raise InputError(
                 f"This {self.kind} lens is of a model with {self.n_layers} layers of "
                 f"{self.d_model}; {model.name} has {model.n_layers} of {model.d_model}."
             )
         if self.fingerprint and self.fingerprint != model.fingerprint:
-            raise ValueError(
+            raise InputError(
                 f"This {self.kind} lens was fitted on other weights "
                 f"({self.provenance.get('model')}, fingerprint {self.fingerprint[:12]}) than those "
                 f"of {model.name} ({model.fingerprint[:12]}). Fit one on these, or read with the "
@@ -199,7 +200,7 @@ class FittedLens(Result, Lens):
             ValueError: a point that the lens lacks.
         """
         if lacking := [n for n in layers if n not in self.points and n != self.n_layers]:
-            raise ValueError(f"This {self.kind} lens has no matrix for points {lacking}.")
+            raise InputError(f"This {self.kind} lens has no matrix for points {lacking}.")
         carried = [i for i, n in enumerate(layers) if n != self.n_layers]
         at = [self.points.index(layers[i]) for i in carried]
         kept: dict[torch.device, tuple[Tensor, Tensor | None]] = {}
@@ -227,7 +228,7 @@ class FittedLens(Result, Lens):
         if layer == self.n_layers:
             return along
         if layer not in self.points:
-            raise ValueError(f"This {self.kind} lens has no matrix for point {layer}.")
+            raise InputError(f"This {self.kind} lens has no matrix for point {layer}.")
         return along @ torch.from_numpy(self.matrices[self.points.index(layer)]).to(along.device)
 
     def described(self) -> dict[str, Any]:
@@ -293,16 +294,16 @@ def pooled(lenses: Sequence[JacobianLens]) -> JacobianLens:
         ValueError: none, or lenses of different models, points or estimators.
     """
     if not lenses:
-        raise ValueError("No lenses to pool.")
+        raise InputError("No lenses to pool.")
     first = lenses[0]
     for name in ("fingerprint", "points", "n_layers", "d_model", "estimator"):
         mine, theirs = getattr(first, name), [getattr(lens, name) for lens in lenses]
         if other := [value for value in theirs if value != mine]:
-            raise ValueError(
+            raise InputError(
                 f"Only lenses of one {name} can be pooled; got {mine!r} and {other[0]!r}."
             )
     if len(lenses) > 1 and (not first.fingerprint or not all(lens.n_prompts for lens in lenses)):
-        raise ValueError(
+        raise InputError(
             "Lenses of unknown origin can't be pooled: what model and how many texts they are of "
             "isn't known."
         )

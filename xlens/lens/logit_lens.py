@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from xlens.activations import Activations, SlotValues
 from xlens.checks import typed
 from xlens.engine.stream import Streamed, require_residual, stream
+from xlens.errors import InputError
 from xlens.lens.energy import token_energy
 from xlens.lens.identify import identify_tokens
 from xlens.lens.lenses import LOGIT, Lens
@@ -161,7 +162,7 @@ def logit_lenses(
 def _one_row_each(activations: Activations, slot: str | None) -> SlotValues:
     kept = activations.slot(slot)
     if not kept.dense:
-        raise ValueError(f"logit_lens reads one row per prompt; slot {slot!r} has several.")
+        raise InputError(f"logit_lens reads one row per prompt; slot {slot!r} has several.")
     return kept
 
 
@@ -289,7 +290,7 @@ def require_pivot(pivot: str, languages: Collection[str]) -> None:
         ValueError: there are none: nothing would be said about it.
     """
     if pivot not in languages:
-        raise ValueError(
+        raise InputError(
             f"pivot is {pivot!r}, and the words to be read are {', '.join(languages)}: give one of "
             "these, or that language's words too (of target_sets, extra=)."
         )
@@ -305,7 +306,7 @@ def one_task(activations: Activations) -> dict[str, str]:
     for key in ("source", "target", "task"):
         values = list(activations.meta[key].unique()) if key in activations.meta else []
         if len(values) != 1:
-            raise ValueError(
+            raise InputError(
                 f"One LensResult is about one language pair and task, but the prompts' meta has "
                 f"{key} = {values or 'nothing'}. Build the prompts with xlens.tasks.words, or set "
                 "Prompt.meta, and read one pair at a time."

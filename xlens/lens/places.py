@@ -6,6 +6,7 @@ from typing import Any
 
 from xlens import files
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.lens.jacobian import read_jacobian_lens
 from xlens.lens.lenses import LOGIT, FittedLens, Lens
 from xlens.lens.tuned import read_tuned_lens
@@ -24,11 +25,11 @@ def lens_kind(asked: str) -> tuple[str, str]:
     """
     kind, _, place = asked.partition("=")
     if kind not in KINDS:
-        raise ValueError(f"{asked!r} is no lens; write one of {', '.join(KINDS)}, or KIND=PLACE.")
+        raise InputError(f"{asked!r} is no lens; write one of {', '.join(KINDS)}, or KIND=PLACE.")
     if kind == "logit" and place:
-        raise ValueError(f"{asked!r}: the logit lens has nothing to be read from; write logit.")
+        raise InputError(f"{asked!r}: the logit lens has nothing to be read from; write logit.")
     if kind == "tuned" and not place:
-        raise ValueError(
+        raise InputError(
             "A tuned lens is read from a place: tuned=FOLDER, the run of `xlens fit-lens` or the "
             "folder of a lens."
         )
@@ -48,7 +49,7 @@ def lens_files(kind: str, place: str) -> list[Path]:
     if not path.is_dir():
         if kind == "jacobian" and not place.startswith((".", "/", "~")) and "\\" not in place:
             return []
-        raise ValueError(f"No {kind} lens at {place!r}: no such file or folder.")
+        raise InputError(f"No {kind} lens at {place!r}: no such file or folder.")
     for found in (
         [path / HEADER],
         sorted(path.glob(f"results/*/{kind}/all/{HEADER}")),
@@ -58,7 +59,7 @@ def lens_files(kind: str, place: str) -> list[Path]:
     ):
         if found and all(file.is_file() for file in found):
             return found
-    raise ValueError(
+    raise InputError(
         f"No {kind} lens in {place!r}: expected a run of `xlens fit-lens`, the folder of a saved "
         f"lens, or one with {'params.pt' if kind == 'tuned' else 'lens.pt'}."
     )
@@ -103,7 +104,7 @@ def _own(kind: str, folders: Sequence[Path], model: HookedModel) -> FittedLens:
     mine = [lens for lens in lenses if lens.kind == kind]
     if not mine:
         held = ", ".join(lens.kind for lens in lenses) or "no lens"
-        raise ValueError(f"{str(folders[0])!r} holds {held}, where a {kind} lens is asked for.")
+        raise InputError(f"{str(folders[0])!r} holds {held}, where a {kind} lens is asked for.")
     exact = [lens for lens in mine if lens.fingerprint == model.fingerprint]
     lens = (exact or mine)[0]
     lens.require(model)

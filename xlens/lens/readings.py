@@ -11,6 +11,7 @@ from torch import Tensor
 from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine.stream import stream
+from xlens.errors import InputError
 from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.logit_lens import readable_states
 from xlens.models import HookedModel
@@ -100,13 +101,13 @@ def read_texts_through(
     """
     states.require(model.fingerprint, what="Readout")
     if states.layers[-1] != model.n_layers:
-        raise ValueError(
+        raise InputError(
             f"Layers {list(states.layers)} lack the last, {model.n_layers}, which all readings are "
             "compared with; harvest it as well."
         )
     tags = states.meta["language"].to_numpy()
     if lacking := sorted({*tags} - {*lenses}):
-        raise ValueError(f"No lens is to read texts in {', '.join(lacking)}.")
+        raise InputError(f"No lens is to read texts in {', '.join(lacking)}.")
     (slot,) = states.slots
     kept = states.slot(slot)
     owner = np.repeat(np.arange(len(states)), kept.offsets.diff().numpy())
@@ -256,7 +257,7 @@ def require_agreement(model: HookedModel, states: Activations, lens: Lens) -> fl
     found = agreement(model, states, lens)
     if found < LEAST:
         plain = agreement(model, states, LOGIT)
-        raise ValueError(
+        raise InputError(
             f"This {lens.kind} lens says what {model.name} says in {found:.0%} of cases at its "
             f"highest layer; at least {LEAST:.0%} are wanted (without a lens: {plain:.0%}). It was "
             "fitted on other weights (a quantised or fine-tuned model is another one), or under "

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.lens.result import LensResult
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
@@ -58,7 +59,7 @@ def language_shares(
         ValueError: no results.
     """
     if not results:
-        raise ValueError("Shares of what? There are no results.")
+        raise InputError("Shares of what? There are no results.")
     tables = [_of(name, result, resampling) for name, result in results.items()]
     first = next(iter(results.values()))
     return LanguageShares(

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.beginnings import Reading, tokens_of
 from xlens.text import folded
@@ -70,7 +71,7 @@ class TargetSets:
         """
         if missing := [i for i in ids if i not in self.sets.index]:
             n = len(set(missing) & set(self.dropped["id"]))
-            raise ValueError(
+            raise InputError(
                 f"{len(missing)} of {len(ids)} items have no target sets, first {missing[0]!r}: "
                 f"the collision filter dropped {n} of them, and {len(missing) - n} were never "
                 "offered to it. Select what is left before harvesting: "
@@ -121,12 +122,12 @@ def target_sets(
     main = tuple(languages or [c for c in words.columns if c not in set(extra)])
     missing = [c for c in (*main, *extra) if c not in words.columns]
     if missing or not main:
-        raise ValueError(
+        raise InputError(
             f"target_sets needs at least one language and columns for all of them; missing "
             f"{missing or 'languages'}, the words have {list(words.columns)}."
         )
     if twice := sorted({str(i) for i in words.index[words.index.duplicated()]}):
-        raise ValueError(f"Item ids must be unique; {twice[0]!r} has several rows of words.")
+        raise InputError(f"Item ids must be unique; {twice[0]!r} has several rows of words.")
     others, vocab = tuple(c for c in extra if c not in main), model.vocab
     kept: dict[str, dict[str, tuple[int, ...]]] = {}
     dropped: list[dict[str, str]] = []
@@ -147,7 +148,7 @@ def target_sets(
         kept[str(item)] = cells
     if not kept:
         counts = pd.Series([d["reason"] for d in dropped]).value_counts().to_dict()
-        raise ValueError(
+        raise InputError(
             f"No item of {len(words)} is left for {', '.join(main)} after the collision filter "
             f"({counts}). Use other words, other languages, reading='first' or "
             "collisions='subtract'."

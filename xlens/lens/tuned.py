@@ -21,6 +21,7 @@ from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.executors import Executor
 from xlens.engine.stream import VOCAB_TILE, stream
+from xlens.errors import InputError
 from xlens.lens.jacobian import text_digest
 from xlens.lens.lenses import TunedLens
 from xlens.models import HookedModel, Readout
@@ -78,12 +79,12 @@ def fit_tuned_lens(
     items = list(Prompts.of(texts))
     points = tuple(range(model.n_layers)) if layers == "all" else model.layers(layers)
     if not points or points[-1] >= model.n_layers:
-        raise ValueError(
+        raise InputError(
             f"layers is {layers!r}; a lens carries points 0 to {model.n_layers - 1}: the last is "
             "the output itself."
         )
     if len(items) < 10 or min(steps, batch, most) < 1:
-        raise ValueError(
+        raise InputError(
             f"{len(items)} texts, steps {steps}, batch {batch} and most {most}: a fifth of the "
             "texts is held out, so give ten or more, and 1 or more of the others."
         )
@@ -106,7 +107,7 @@ def fit_tuned_lens(
     held = np.isin(owner[rows], out)
     trained, tested = draw.permutation(rows[~held])[:most], draw.permutation(rows[held])[:most]
     if not len(trained) or not len(tested):
-        raise ValueError("No text has more than one token: there is nothing to train on.")
+        raise InputError("No text has more than one token: there is nothing to train on.")
     found = _train(
         model.readout,
         kept.values[:, torch.from_numpy(np.sort(trained))].float(),
@@ -284,14 +285,14 @@ def read_tuned_lens(path: str | Path, model: HookedModel) -> TunedLens:
     try:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as problem:
-        raise ValueError(
+        raise InputError(
             f"{str(file)!r} is refused: it holds more than tensors, and what a pickle holds is run "
             "when it is read."
         ) from problem
     weights = {k: v for k, v in state.items() if k.endswith("weight")} if _is_state(state) else {}
     numbers = sorted(int(name.split(".")[-2]) for name in weights if name.split(".")[-2].isdigit())
     if not weights or numbers != list(range(len(weights))):
-        raise ValueError(
+        raise InputError(
             f"{str(file)!r} is no tuned lens: expected a dictionary of `0.weight`, `0.bias`, … "
             "with a square matrix for each layer, as TunedLens.save of tuned-lens writes it."
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.lens.result import LensTokens
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
@@ -45,7 +46,7 @@ class TwinCurves(Result):
         """
         models = (*self.names, DIFFERENCE)
         if quantity not in QUANTITIES or model not in models:
-            raise ValueError(
+            raise InputError(
                 f"{quantity!r} of {model!r}: there are {', '.join(QUANTITIES)} of "
                 f"{', '.join(models)}."
             )
@@ -76,7 +77,7 @@ def twin_curves(
     """
     keys = ["prompt", "id", "layer"]
     if not first.states[keys].equals(second.states[keys]) or first.lens != second.lens:
-        raise ValueError(
+        raise InputError(
             "The two models were read at other prompts or layers, or through other lenses: "
             "harvest the same prompts at the same layers of both."
         )

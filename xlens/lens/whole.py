@@ -8,6 +8,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
+from xlens.errors import InputError
 from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.logit_lens import grid, one_task, read_rows, require_pivot, through
 from xlens.lens.result import LensResult
@@ -57,7 +58,7 @@ def whole_word_lens(
     asked = words.reindex([p.id for p in prompts])
     gaps = asked[asked.isna().any(axis=1)]
     if len(gaps):
-        raise ValueError(
+        raise InputError(
             f"{len(gaps)} prompts have no word in every one of {languages}, first "
             f"{gaps.index[0]!r}; drop them with prompts.select(ids=[i for i in prompts.ids if i in "
             "words.dropna().index])."

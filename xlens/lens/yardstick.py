@@ -21,6 +21,7 @@ from xlens import strict
 from xlens.checks import typed
 from xlens.engine import harvest
 from xlens.engine.stream import stream
+from xlens.errors import DataError, InputError
 from xlens.lens.lenses import Lens
 from xlens.lens.logit_lens import readable_states
 from xlens.models import HookedModel
@@ -77,7 +78,7 @@ def read_lens_items(path: str | Path) -> LensItems:
             for x in said["items"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} holds no items for lenses: expected an object with `items`, each with "
             f"name, prompt and intermediates ({type(problem).__name__}: {problem})."
         ) from problem
@@ -115,7 +116,7 @@ def lens_yardstick(
     single = {id: _single(model, words) for id, words in items.intermediates.items()}
     kept = [p for p in items.prompts if single[p.id]]
     if len(kept) < 2:
-        raise ValueError(
+        raise InputError(
             f"{len(kept)} of {len(items.prompts)} items have an intermediate that is one token of "
             f"{model.name}; two or more are needed."
         )

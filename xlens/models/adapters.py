@@ -16,6 +16,7 @@ from typing import Any, cast
 from torch import nn
 
 from xlens import files, strict
+from xlens.errors import InputError, ModelError
 from xlens.models import hub
 
 CONFIG = "adapter_config.json"
@@ -80,7 +81,7 @@ def add(
     try:
         from peft import PeftConfig, PeftModel
     except ImportError as error:
-        raise ValueError(f"Adapters need peft: {INSTALL}.") from error
+        raise ModelError(f"Adapters need peft: {INSTALL}.") from error
     with explained("the adapter", str(adapter)):
         config: Any = PeftConfig.from_pretrained(str(folder))
     _require_modules(str(adapter), config)
@@ -88,7 +89,7 @@ def add(
     record = _record(config, folder)
     name = type(hf_model).__name__
     if not merge and not (folder / _WEIGHTS[0]).is_file():
-        raise ValueError(_no_safetensors(adapter))
+        raise ModelError(_no_safetensors(adapter))
     try:
         with quietly():
             if merge:
@@ -97,13 +98,13 @@ def add(
                 return wrapper.merge_and_unload(), {"adapters": {"default": record}, "merged": True}
             report: Any = cast(Any, hf_model).load_adapter(str(folder))
     except UnpicklingError as error:
-        raise ValueError(_no_safetensors(adapter)) from error
+        raise ModelError(_no_safetensors(adapter)) from error
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(_other_base(adapter, name, first)) from error
+        raise ModelError(_other_base(adapter, name, first)) from error
     wrong = [*report.missing_keys, *report.unexpected_keys, *report.mismatched_keys]
     if wrong:
-        raise ValueError(_other_base(adapter, name, f"{len(wrong)} weights do not fit: {wrong[0]}"))
+        raise ModelError(_other_base(adapter, name, f"{len(wrong)} weights do not fit: {wrong[0]}"))
     return hf_model, {"adapters": {"default": record}}
 
 
@@ -145,7 +146,7 @@ def base_of(folder: str | Path) -> str | None:
         return None
     stated = _stated_base(path)
     if not stated:
-        raise ValueError(
+        raise ModelError(
             f"The adapter {str(folder)!r} doesn't say what its base is: load that, with "
             "adapter=this folder, --adapter."
         )
@@ -163,11 +164,11 @@ def _stated_base(folder: Path) -> str | None:
         said: Any = json.loads(strict.read_bytes(path), object_pairs_hook=strict.once)
         stated = said.get("base_model_name_or_path")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(
+        raise ModelError(
             f"{str(path)!r} is no adapter's config ({error!s:.200}): get the adapter again."
         ) from None
     if stated is not None and not isinstance(stated, str):
-        raise ValueError(f"{str(path)!r} says that its base is {stated!r:.80}, which is no name.")
+        raise ModelError(f"{str(path)!r} says that its base is {stated!r:.80}, which is no name.")
     return stated
 
 
@@ -234,10 +235,10 @@ def _folder(adapter: str) -> Path:
     path = Path(adapter).expanduser()
     if (path / CONFIG).is_file():
         if not any((path / name).is_file() for name in _WEIGHTS):
-            raise ValueError(f"The adapter {adapter!r} has no weights ({' or '.join(_WEIGHTS)}).")
+            raise InputError(f"The adapter {adapter!r} has no weights ({' or '.join(_WEIGHTS)}).")
         return path
     if path.exists() or len(path.parts) != 2 or path.is_absolute():
-        raise ValueError(
+        raise InputError(
             f"{adapter!r} holds no adapter: there is no {CONFIG}. Give the folder that "
             "peft's save_pretrained wrote, or a hub id such as 'org/adapter'."
         )
@@ -251,7 +252,7 @@ def _folder(adapter: str) -> Path:
         )
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
+        raise ModelError(
             f"The adapter {adapter!r} is neither a folder here nor found on the hub: {first}"
         ) from error
     return _folder(found)
@@ -273,7 +274,7 @@ def _record(config: Any, folder: Path | None) -> dict[str, Any]:
 
 def _require_modules(name: str, config: Any) -> None:
     if config.is_prompt_learning:
-        raise ValueError(
+        raise ModelError(
             f"The adapter {name!r} ({config.peft_type.value}) puts tokens before every prompt, so "
             "that positions are others than the tokenizer's; xlens takes adapters that change "
             "modules (LoRA and its kin)."
@@ -290,7 +291,7 @@ def _require_base(adapter: str, stated: str | None, base: tuple[str, ...]) -> No
             return
     elif _last(stated) in {_last(name) for name in base if name}:
         return
-    raise ValueError(
+    raise ModelError(
         f"The adapter {adapter!r} is of another base: it was trained on {stated!r}, and this is "
         f"{base[-1]!r} ({base[0]}). Load its own base; or, where both are the same model under "
         f"two names, write this one's into base_model_name_or_path of its {CONFIG}."
@@ -314,7 +315,7 @@ def _require_whole(adapter: str | Path, base: str, wrapper: Any, folder: Path) -
     wanted = get_peft_model_state_dict(wrapper)
     given = load_peft_weights(str(folder), device="cpu")
     if wrong := sorted(set(wanted) ^ set(given)):
-        raise ValueError(_other_base(adapter, base, f"{len(wrong)} do not fit: {wrong[0]}"))
+        raise ModelError(_other_base(adapter, base, f"{len(wrong)} do not fit: {wrong[0]}"))
 
 
 def _other_base(adapter: str | Path, base: str, why: str) -> str:

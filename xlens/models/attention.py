@@ -17,6 +17,7 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
+from xlens.errors import InputError
 from xlens.models.computation import attention_configs, attention_of
 from xlens.models.families import Family
 from xlens.models.hooks import residual, zeroed
@@ -107,7 +108,7 @@ def ensure_complete(
     name = type(hf_model).__name__
     if asked or _twice(hf_model, family):
         other = "sdpa" if attention_of(hf_model) == "eager" else "eager"
-        raise ValueError(
+        raise InputError(
             f"{name} is refused with this attention: {reason}. Every analysis would be one of "
             f"another model. Load it with attention={other!r} (--attention {other}), or for a "
             f"model object first: {how_to_set(hf_model, other)}."

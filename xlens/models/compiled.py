@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from xlens.errors import InputError
 from xlens.models.hooks import Forward, after, instead
 from xlens.models.passes import evaluating
 
@@ -81,7 +82,7 @@ def checked(
             compiled, or then compute something else.
     """
     if backend not in (known := torch.compiler.list_backends(exclude_tags=())):
-        raise ValueError(f"compile={backend!r}: torch has no such backend; it has {known}.")
+        raise InputError(f"compile={backend!r}: torch has no such backend; it has {known}.")
     found = Compiled(hf_model, blocks, backend)
     own: Any = hf_model
     ids = torch.randint(high, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -95,7 +96,7 @@ def checked(
 
     with evaluating(hf_model), torch.no_grad():
         if not found.usable():
-            raise ValueError(
+            raise InputError(
                 f"compile={backend!r}: blocks of {type(hf_model).__name__} have hooks or other "
                 "forwards inside (accelerate's, of a device_map?), which compiled blocks would "
                 "pass over. Load it without compile, or without them."
@@ -105,14 +106,14 @@ def checked(
             with found.inside():
                 compiled = states()
         except Exception as problem:
-            raise ValueError(
+            raise InputError(
                 f"compile={backend!r}: {type(hf_model).__name__} can't be compiled here "
                 f"({type(problem).__name__}: {str(problem).strip().splitlines()[0]:.200}). "
                 "Load it without compile."
             ) from problem
     error = float((compiled - plain).norm() / plain.norm())
     if not error <= tolerance:
-        raise ValueError(
+        raise InputError(
             f"compile={backend!r}: compiled, {type(hf_model).__name__} computes states that differ "
             f"by {error:.2g} (accepted: {tolerance:g}). Load it without compile."
         )

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from xlens import files
+from xlens.errors import ModelError, StoreError
 from xlens.models.checked import MANIFEST, check, read_manifest
 from xlens.models.gguf import Header, read_header
 from xlens.models.hf import load_model, load_tokenizer, quietly, replaced
@@ -67,20 +68,20 @@ def verify(folder: Path, digest: str | None = None, *, full: bool = False) -> No
         manifest = read_manifest(folder)
         fmt, source, sizes = manifest["format"], manifest["source"]["sha256"], manifest["files"]
         if fmt != FORMAT or digest not in (None, source):
-            raise ValueError(
+            raise ModelError(
                 f"{str(folder)!r} was converted from {source} in format {fmt}; "
                 f"expected {digest or source} in format {FORMAT}"
             )
         for name, entry in sizes.items():
             path = folder / name
             if (size := path.stat().st_size) != entry["size"]:
-                raise ValueError(f"{str(path)!r} has {size} bytes, not {entry['size']}")
+                raise ModelError(f"{str(path)!r} has {size} bytes, not {entry['size']}")
             if full and files.digest(path) != entry["sha256"]:
-                raise ValueError(f"{str(path)!r} does not have the SHA-256 of the manifest")
+                raise ModelError(f"{str(path)!r} does not have the SHA-256 of the manifest")
     except FileNotFoundError as error:
-        raise ValueError(f"{str(error.filename)!r} is missing") from error
+        raise ModelError(f"{str(error.filename)!r} is missing") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(folder / MANIFEST)!r} is damaged") from error
+        raise ModelError(f"{str(folder / MANIFEST)!r} is damaged") from error
 
 
 def is_converted(name: str, digest: str) -> bool:
@@ -135,7 +136,7 @@ def convert(
             with files.replacing(folder) as draft:
                 _build(draft, name, digest, gguf_file, progress)
     except OSError as error:
-        raise OSError(
+        raise StoreError(
             f"The converted model {name!r} cannot be written to {str(folder.parent)!r}: {error}. "
             "Set XLENS_CACHE to a folder that can be written and has room."
         ) from error
@@ -289,7 +290,7 @@ def _compare(draft: Path, model: Any, tokenizer: Any) -> None:
         if dict(tokenizer(text)) != dict(tokenizer_again(text))
     ]
     if wrong:
-        raise ValueError(
+        raise ModelError(
             f"The converted model differs from the GGUF file in {', '.join(sorted(wrong)[:5])}; it "
             "was not kept. The versions of transformers and safetensors may not fit together."
         )

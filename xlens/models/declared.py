@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens import strict
+from xlens.errors import ModelError
 
 # Larger than any model by far; a config beyond is broken, or means harm.
 MOST_LAYERS = 10_000
@@ -52,7 +53,7 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
 
 
 def _implausible(where: str, said: str, accepted: str) -> ValueError:
-    return ValueError(
+    return ModelError(
         f"{where} can be of no model: {said}; accepted are {accepted}. Copy or download it "
         "again, from where you trust."
     )
@@ -82,7 +83,7 @@ def check_ends(folder: Path) -> None:
     except (ValueError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
     if not isinstance(found, dict):
-        raise ValueError(
+        raise ModelError(
             f"{str(path)!r} is no generation config ({found!s:.200}). Copy or download it again."
         )
 
@@ -100,7 +101,7 @@ def check_files(folder: Path) -> None:
             try:
                 _object(path)
             except strict.UnclearError as error:
-                raise ValueError(f"{str(path)!r}: {error}") from None
+                raise ModelError(f"{str(path)!r}: {error}") from None
             except (OSError, ValueError, RecursionError):
                 continue  # who reads it tells
 
@@ -119,18 +120,18 @@ def check_indices(folder: Path) -> None:
         try:
             names = set(_object(path)["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(
+            raise ModelError(
                 f"{str(path)!r} is no index of weights ({type(error).__name__}: {error}). Copy or "
                 "download it again."
             ) from None
         for name in sorted(names, key=str):
             if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-                raise ValueError(
+                raise ModelError(
                     f"{str(path)!r} says that weights lie in {name!r:.200}, which is no file of "
                     "its folder. Put the files beside the index, and name them there by name only."
                 )
             if not (folder / name).is_file():
-                raise ValueError(
+                raise ModelError(
                     f"{str(folder)!r} lacks {name!r:.200}, in which {path.name} says that weights "
                     "lie. Copy or download it again."
                 )

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from xlens.errors import ModelError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -408,7 +410,7 @@ def recognised(hf_model: nn.Module) -> tuple[Family, tuple[nn.Module, ...], nn.M
                 continue
             return known or _unknown(kind, family), tuple(blocks.children()), norm
     pairs = dict.fromkeys(f"{family.blocks} + {family.norm}" for family in FAMILIES)
-    raise ValueError(
+    raise ModelError(
         f"{type(hf_model).__name__} keeps its blocks and final norm in a layout that xlens does "
         f"not know (or has none, or is no decoder); known are {', '.join(pairs)}. Add a record to "
         "xlens.models.families."

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import ModelError
 from xlens.models.declared import check_config
 
 MAGIC = b"GGUF"
@@ -71,7 +72,7 @@ def read_header(path: Path) -> Header:
     """
     size = path.stat().st_size
     if not is_gguf(path):
-        raise ValueError(
+        raise ModelError(
             f"{str(path)!r} is not a GGUF file: it does not start with the bytes 'GGUF'. Accepted "
             "are a .gguf file, a folder with config.json, a hub id, or a name `xlens models` lists."
         )
@@ -79,7 +80,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             version, n_tensors, n_fields = struct.unpack_from("<IQQ", data, 4)
             if version not in _VERSIONS:
-                raise ValueError(
+                raise ModelError(
                     f"{str(path)!r} is GGUF version {version} (or big-endian); xlens reads "
                     "versions 2 and 3. Convert it with a current llama.cpp."
                 )
@@ -165,7 +166,7 @@ def _tensors(data: mmap.mmap, n: int, at: int) -> tuple[list[_Tensor], int]:
         try:
             kind = GGMLQuantizationType(number)
         except ValueError as error:
-            raise ValueError(
+            raise ModelError(
                 f"The GGUF tensor {name!r} has type {number}, which the installed gguf package "
                 "does not know; upgrade it (pip install -U gguf)."
             ) from error
@@ -200,13 +201,13 @@ def _check(
     needed = ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.tokens")
     absent = [key for key in needed if key not in fields]
     if absent or not tensors:
-        raise ValueError(
+        raise ModelError(
             f"{str(path)!r} is a GGUF file, but not of a whole language model: it has no "
             f"{', '.join(absent) or 'tensors'}. xlens needs weights and vocabulary in one file."
         )
     check_config(fields, f"The header of {str(path)!r}")
     if (parts := int(fields.get("split.count", 1))) > 1:
-        raise ValueError(
+        raise ModelError(
             f"{str(path)!r} is one of {parts} parts; join them first: "
             f"llama-gguf-split --merge {path.name} whole.gguf"
         )
@@ -219,7 +220,7 @@ def _check(
             f"<{prod(tensor.shape)}f", *[1.0] * prod(tensor.shape)
         )
         if not ones:
-            raise ValueError(
+            raise ModelError(
                 f"{str(path)!r} stretches its rotary positions ({tensor.name}, as Llama 3.1 and "
                 "later do), which transformers drops when it reads GGUF files: the model would "
                 "be another one. Load the same model from its hub id or a checkpoint folder."
@@ -228,7 +229,7 @@ def _check(
 
 def _truncated(path: Path, size: int, expected: int | None) -> ValueError:
     needed = f"at least {expected:,}" if expected else "more"
-    return ValueError(
+    return ModelError(
         f"{str(path)!r} is a GGUF file that was cut short or damaged: it has {size:,} bytes and "
         f"its own header asks for {needed}. Copy or download it again."
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xlens.errors import InputError, ModelError
 from xlens.models.declared import check_config
 from xlens.models.tree import tensors
 
@@ -92,7 +93,7 @@ def load_model(
             **options,
         )
     if absent := sorted(report["missing_keys"]):
-        raise ValueError(
+        raise ModelError(
             f"The checkpoint {str(location)!r} is not a whole {type(model).__name__}: it lacks "
             f"{_some(absent)}, which would be random numbers. It may belong to another class "
             "(an encoder, an adapter) or be incomplete."
@@ -121,7 +122,7 @@ def require_weights(model: nn.Module) -> None:
         lacking = [name for name, tensor in named if tensor.is_meta]
         offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
         how = "is offloaded (accelerate)" if offloaded else "lies on meta, without numbers"
-        raise ValueError(
+        raise ModelError(
             f"{type(model).__name__} can't be read: {len(lacking)} of its weights are not there, "
             f"first {lacking[0]}, which {how}. Load it where it fits whole: a smaller dtype, or "
             "device_map= over several GPUs without offloading."
@@ -146,7 +147,7 @@ def load_tokenizer(
     folder = Path(location)
     lies_here = folder.is_dir() and "gguf_file" not in options
     if lies_here and not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
-        raise ValueError(
+        raise ModelError(
             f"{str(location)!r} has weights but no tokenizer (no tokenizer.json, vocab.json or "
             "*.model). Save it there: tokenizer.save_pretrained(folder); or load both with "
             "transformers and call xlens.load(model, tokenizer)."
@@ -160,7 +161,7 @@ def load_tokenizer(
             **options,
         )
     if not tokenizer.is_fast:
-        raise ValueError(
+        raise ModelError(
             f"The tokenizer of {str(location)!r} ({type(tokenizer).__name__}) has no fast version, "
             "so it cannot say which characters a token covers; xlens needs that for spans."
         )
@@ -216,7 +217,7 @@ def checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
     known = {str(one).removeprefix("torch."): one for one in DTYPES}
     found = known.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
     if found not in DTYPES:
-        raise ValueError(
+        raise InputError(
             f"dtype={dtype!r} is not one of {', '.join(map(str, DTYPES))}, or its name. A model "
             "quantised to 8 bits or fewer is loaded with transformers and passed as an object."
         )
@@ -235,7 +236,7 @@ def checked_device(device: str | torch.device) -> torch.device:
         if target.type == "meta":
             raise RuntimeError("it holds no numbers, only shapes")
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise InputError(
             f"device={str(device)!r} cannot be used on this machine ({_first_line(error)}). "
             "Use 'cpu', or leave it out to take the GPU if there is one."
         ) from error
@@ -254,7 +255,7 @@ def check_device_map(device_map: Mapping[str, Any], outline: nn.Module) -> None:
     """
     for name, place in device_map.items():
         if isinstance(place, bool) or not isinstance(place, str | int | torch.device):
-            raise ValueError(
+            raise ModelError(
                 f"device_map[{name!r}] is {place!r}; accepted is a device, such as 'cpu', 'cuda:0' "
                 "or 0."
             )
@@ -264,7 +265,7 @@ def check_device_map(device_map: Mapping[str, Any], outline: nn.Module) -> None:
     modules |= dict(outline.named_parameters()) | dict(outline.named_buffers())
     first = ", ".join(repr(name) for name, _ in outline.named_children())
     if unknown := [name for name in device_map if name not in modules]:
-        raise ValueError(
+        raise ModelError(
             f"device_map names {unknown[0]!r}, which {type(outline).__name__} has not. It has "
             f"{first} and what is within them; '' is the whole model."
         )
@@ -272,7 +273,7 @@ def check_device_map(device_map: Mapping[str, Any], outline: nn.Module) -> None:
     if "" not in device_map and (
         left := [n for n, _ in outline.named_parameters() if not f"{n}.".startswith(within)]
     ):
-        raise ValueError(
+        raise ModelError(
             f"device_map says of {len(left)} weights not where they go, the first is {left[0]!r}: "
             f"name all of {first}, or '' for the rest of the model."
         )
@@ -282,7 +283,7 @@ def _require_loaded(model: nn.Module, device_map: str | Mapping[str, Any]) -> No
     """Weights that accelerate fetches from elsewhere at each pass can't be hashed or read out."""
     away = [name for name, weight in model.named_parameters() if weight.device.type == "meta"]
     if away:
-        raise ValueError(
+        raise InputError(
             f"device_map={device_map!r} leaves {len(away)} weights off the devices that compute, "
             f"the first is {away[0]}: xlens needs them all in place. Use a smaller dtype "
             "(dtype=torch.bfloat16), more devices, or device='cpu'."
@@ -309,7 +310,7 @@ def auto_class(config: Any) -> str:
         return "AutoModelForCausalLM"
     if seeing or "AutoModelForImageTextToText" in own:
         return "AutoModelForImageTextToText"
-    raise ValueError(
+    raise ModelError(
         f"A model of type {kind!r}{f' ({saved})' if saved else ''} writes no text on from text: "
         "transformers has it neither as a causal language model nor as one with a vision part. "
         "Encoders, models from one text to another and adapters have no residual stream that ends "
@@ -339,24 +340,24 @@ def explained(
     except Exception as error:
         if isinstance(error, UnpicklingError):
             # Torch's own words advise to read it without the restriction.
-            raise ValueError(
+            raise ModelError(
                 f"{what.capitalize()} of {str(location)!r} is a pickle (.bin) that holds more than "
                 "tensors, and could run any code when it is read; it was not. Take the checkpoint "
                 "as safetensors, from where you trust."
             ) from None
         if "ignore_mismatched_sizes" in str(error):
-            raise ValueError(
+            raise ModelError(
                 f"{what.capitalize()} of {str(location)!r} has weights of other shapes than its "
                 "config.json says: one of the two belongs to another model. Copy or download "
                 "both again."
             ) from error
         if "trust_remote_code" in str(error):
-            raise ValueError(
+            raise InputError(
                 f"{what.capitalize()} of {str(location)!r} needs code that comes with the "
                 "checkpoint. If you trust its authors, pass trust_remote_code=True; it then runs "
                 "with your rights, and results record it."
             ) from error
-        raise ValueError(
+        raise ModelError(
             f"transformers cannot load {what} of {str(location)!r}: {_first_line(error)}"
         ) from error
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from xlens.checks import check_seed
+from xlens.errors import ModelError
 from xlens.models.adapters import summary
 from xlens.models.attention import ensure_complete
 from xlens.models.compiled import Compiled
@@ -197,13 +198,13 @@ class HookedModel:
         n_ctx = self.n_ctx  # read from the config, which takes longer than a prompt
         for t in tokenized:
             if max(t.ids) >= self.d_vocab:
-                raise ValueError(
+                raise ModelError(
                     f"Prompt {t.prompt.id!r} ({t.prompt.language}) has the token id {max(t.ids)}, "
                     f"but {self.name} has {self.d_vocab}: the tokenizer is another model's, or got "
                     "tokens that the model was not resized for."
                 )
             if n_ctx is not None and len(t) > n_ctx:
-                raise ValueError(
+                raise ModelError(
                     f"Prompt {t.prompt.id!r} ({t.prompt.language}) has {len(t)} tokens, but "
                     f"{self.name} reads at most {n_ctx}. Shorten it or use fewer "
                     "demonstrations."
@@ -224,7 +225,7 @@ class HookedModel:
             or not -self.n_layers - 1 <= layer <= self.n_layers
             for layer in asked
         ):
-            raise ValueError(
+            raise ModelError(
                 f"Unknown layer in {layers!r}: {self.name} has residual points 0 (embedding) to "
                 f"{self.n_layers} (after the last block), negatives count from the top, and "
                 "'all' takes every one."

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from xlens.errors import InputError, ModelError
 from xlens.models import wheels
 
 # What weights are loaded from: the first kind that there is; and what else is read.
@@ -32,32 +33,32 @@ def find(name: str, revision: str | None = None) -> tuple[str, str]:
             hf_hub_download(name, "config.json", revision=revision, local_files_only=not reachable)
         )
     except errors.LocalEntryNotFoundError as error:
-        raise ValueError(
+        raise ModelError(
             f"The model {name!r}{_at(revision)} is not in the hub's cache on this machine, and the "
             f"hub cannot be reached. {_without_hub(name)}"
         ) from error
     except errors.GatedRepoError as error:
-        raise ValueError(
+        raise ModelError(
             f"The model {name!r} is on the hub, but its owner asks you to accept terms first: do "
             "so on its page, then run `hf auth login`."
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise ValueError(
+        raise ModelError(
             f"The model {name!r} has no branch, tag or commit {revision!r}."
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise ValueError(
+        raise ModelError(
             f"There is no model {name!r} on the hub, or it is private "
             "(`hf auth login`). Write it as 'org/model'."
         ) from error
     except errors.EntryNotFoundError as error:
-        raise ValueError(
+        raise InputError(
             f"The hub's {name!r}{_at(revision)} has no config.json: it holds no checkpoint for "
             "transformers (only GGUF files, or an adapter?). Download its .gguf file and give its "
             "path; of an adapter, xlens.load(its base model, adapter=its id)."
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise ValueError(f"The hub did not give {name!r}{_at(revision)}: {error}") from error
+        raise InputError(f"The hub did not give {name!r}{_at(revision)}: {error}") from error
     return config.parent.name, _config_note(config)
 
 
@@ -72,9 +73,9 @@ def revisions(name: str) -> tuple[str, ...]:
     try:
         refs = HfApi().list_repo_refs(name)
     except errors.RepositoryNotFoundError as error:
-        raise ValueError(f"There is no model {name!r} on the hub, or it is private.") from error
+        raise ModelError(f"There is no model {name!r} on the hub, or it is private.") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise ValueError(
+        raise ModelError(
             f"The hub can't be asked which revisions {name!r} has ({type(error).__name__}: "
             f"{error}): name them one by one, or list them in a file (series)."
         ) from error

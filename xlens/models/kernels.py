@@ -19,6 +19,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from xlens.errors import ModelError
 from xlens.models.computation import LOOKED, attention_configs
 
 # Kernels whose masks are understood here. Another one is looked at as `eager`, which every family
@@ -29,7 +30,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _HALF_TOLERANCE = 0.05
 
 
-class NotTheseWeights(ValueError):
+class NotTheseWeights(ModelError):
     """A kernel does something to the scores that is not known here."""
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from xlens.checks import typed
+from xlens.errors import InputError, ModelError
 from xlens.models import adapters
 from xlens.models.attention import how_to_set, warn_of_known_faults
 from xlens.models.compiled import BACKEND, checked
@@ -80,28 +81,28 @@ def load(
     if device is not None:
         checked_device(device)
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):
-        raise ValueError(
+        raise InputError(
             "device_map says where each part of a model that is loaded goes: leave out device, and "
             "spread a model object yourself before you pass it."
         )
     if isinstance(source, nn.Module):
         if attention is not None:
-            raise ValueError(
+            raise ModelError(
                 "attention= is for a model that is loaded; of a model object set it yourself: "
                 f"{how_to_set(source, attention)}."
             )
         if tokenizer is None:
-            raise ValueError(
+            raise ModelError(
                 f"load({type(source).__name__}) needs its tokenizer: load(model, tokenizer)."
             )
         if getattr(source, "_weights_processed", False):
-            raise ValueError(
+            raise InputError(
                 "This bridge's weights were processed (norms folded, weights centred), which moves "
                 "the residual stream; xlens reads the raw one. Pass a bridge before "
                 "enable_compatibility_mode(), or enable_compatibility_mode(no_processing=True)."
             )
         if adapter is not None:
-            raise ValueError(
+            raise InputError(
                 "load(model, tokenizer, adapter=...) would change your model: put the adapter in "
                 "yourself, model.load_adapter(path), and pass the model; or name the base."
             )
@@ -110,20 +111,20 @@ def load(
         if adapters.is_peft_model(own):
             own, record = adapters.unwrapped(own, merge=merge)
         elif merge:
-            raise ValueError("merge=True is for an adapter= or a PeftModel; this model is neither.")
+            raise ModelError("merge=True is for an adapter= or a PeftModel; this model is neither.")
         name = str(getattr(own.config, "_name_or_path", "") or type(own).__name__)
         model = HookedModel(own, tokenizer, name=Path(name).name, origin=record)
         _require_as_given(model, revision, dtype, device)
     else:
         if tokenizer is not None:
-            raise ValueError(
+            raise ModelError(
                 f"load({str(source)!r}) takes the tokenizer from the same place as the weights; "
                 "to combine your own, load both with transformers and call load(model, tokenizer)."
             )
         if adapter is None and (base := adapters.base_of(source)) is not None:
             source, adapter = base, source
         if merge and adapter is None:
-            raise ValueError("merge=True folds an adapter into the weights: which? Pass adapter=.")
+            raise InputError("merge=True folds an adapter into the weights: which? Pass adapter=.")
         found = resolve(source, revision=revision)
         target = device or ("cuda" if torch.cuda.is_available() else "cpu")
         hf_model, hf_tokenizer = load_hf(
@@ -228,7 +229,7 @@ def _require_as_given(
         and wanted not in (model.device, torch.device(model.device.type)),
     }
     if wrong := [name for name, different in differs.items() if different]:
-        raise ValueError(
+        raise InputError(
             f"{', '.join(wrong)}: a model object is used as it is ({model.dtype}, {model.device}). "
             "Leave it out, and change the model before you pass it: model.to(...)."
         )
@@ -253,7 +254,7 @@ def check_readout(model: HookedModel, *, n_tokens: int = 8) -> float:
     error = float((own - logits).abs().max() / logits.std())
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE)
     if not error <= tolerance:  # NaN too
-        raise ValueError(
+        raise ModelError(
             f"{type(model.hf_model).__name__} is refused: reading the last residual point through "
             f"{type(model.readout.ln_final).__name__} and the unembedding (soft-cap "
             f"{model.readout.softcap}, scale {model.readout.logit_scale:g}) differs from the "
@@ -282,7 +283,7 @@ def check_causal(model: HookedModel, *, n_tokens: int = 8) -> float:
         )
     error = float((whole - begun).abs().max() / begun.std())
     if not error <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
-        raise ValueError(
+        raise ModelError(
             f"{type(model.hf_model).__name__} is refused: its logits for a text change by "
             f"{error:.2g} standard deviations when more text follows, so that a token sees what "
             "comes after it (an encoder, or a model that reads its prompt in both directions). "

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from xlens.errors import ModelError
 from xlens.models import families
 from xlens.models.readout import output_options
 
@@ -41,7 +42,7 @@ class Parts:
         family, blocks, ln_final = families.recognised(hf_model)
         unembed = hf_model.get_output_embeddings()  # type: ignore[operator]
         if unembed is None:
-            raise ValueError(
+            raise ModelError(
                 f"{type(hf_model).__name__} has no unembedding (get_output_embeddings() is None); "
                 "xlens reads causal language models. Load it with AutoModelForCausalLM."
             )
@@ -61,7 +62,7 @@ class Parts:
             same = before == after if part.name != "config" else before is after
             if not same:
                 number = f" ({len(before)} then, {len(after)} now)" if before is self.blocks else ""
-                raise ValueError(
+                raise ModelError(
                     f"{type(hf_model).__name__} is not as it was loaded: its {_WORDS[part.name]} "
                     f"changed{number}. What xlens keeps of it would be out of date; load it again: "
                     "xlens.load(model.hf_model, model.tokenizer)."

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from xlens.errors import ModelError
 from xlens.models.tree import walk
 
 PATIENCE = 10.0  # seconds of waiting after which it is said
@@ -77,7 +78,7 @@ def require_host() -> None:
         ValueError: one is set.
     """
     if (device := torch.get_default_device()).type != "cpu":
-        raise ValueError(
+        raise ModelError(
             f"torch makes new tensors on {device} (torch.set_default_device, or inside `with "
             "torch.device(...)`), where xlens counts on the host; the model may lie anywhere. Call "
             "xlens inside `with torch.device('cpu'):`, or set the default back."

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from xlens.errors import ModelError
 from xlens.models.passes import full_precision
 
 
@@ -53,7 +54,7 @@ class Readout:
     def _weight(self) -> Tensor:
         weight = self._unembed.weight
         if not isinstance(weight, Tensor):
-            raise ValueError(
+            raise ModelError(
                 f"The unembedding is a {type(self._unembed).__qualname__}, whose weights are "
                 "packed (quantised), where xlens reads numbers. Load the model as it was before."
             )
@@ -104,11 +105,11 @@ class Readout:
     def normed(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The final norm, in fp32, of residual vectors in the raw basis."""
         if self._weight.is_meta:
-            raise ValueError(
+            raise ModelError(
                 "The unembedding's weights are not there: the model is offloaded or on meta."
             )
         if resid.shape[-1:] != (self.d_model,):
-            raise ValueError(
+            raise ModelError(
                 f"Residual states of the shape {list(resid.shape)} can't be read: the last axis is "
                 f"to be d_model = {self.d_model}."
             )

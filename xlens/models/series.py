@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from xlens.checks import typed
+from xlens.errors import InputError, ModelError
 from xlens.models import hub
 from xlens.models.adapters import CONFIG, SEAL, base_of
 from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions
@@ -118,7 +119,7 @@ def find_series(model: str, wanted: Sequence[str]) -> tuple[Checkpoint, ...]:
         if not fitting:
             names = [point.name for point in there]
             more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-            raise ValueError(
+            raise ModelError(
                 f"No checkpoint of {model!r} is called like {text!r}; there are "
                 f"{', '.join(names[:12]) or 'none'}{more}."
             )
@@ -147,7 +148,7 @@ def _require_configs(series: Path, whole: Sequence[Path]) -> None:
     parts = (SEAL, "*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
     with_parts = {path.parent for part in parts for path in series.glob(f"*/{part}")}
     if torn := sorted(with_parts - set(whole)):
-        raise ValueError(
+        raise ModelError(
             f"{str(torn[0])!r} has weights of a checkpoint, and neither {' nor '.join(_CONFIGS)}: "
             "copy or train it again, or take the folder out of the series."
         )
@@ -185,7 +186,7 @@ def read_series(path: str | Path) -> tuple[Checkpoint, ...]:
     """
     place = Path(path)
     if not place.is_file():
-        raise ValueError(f"No file {str(place)!r}: give a list of checkpoints.")
+        raise InputError(f"No file {str(place)!r}: give a list of checkpoints.")
     kinds = (*JSON, *DELIMITERS, ".parquet")
     found: dict[str, Checkpoint] = {}
     for row in read_records(place, kinds, what="a list of checkpoints"):

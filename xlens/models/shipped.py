@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import ModelError
 from xlens.files import unsealed_json
 
 _TRAIN = "python -m xlens.testbed.atlas train --out FOLDER"
@@ -55,7 +56,7 @@ def find_shipped(name: str, revision: str | None = None) -> Shipped | None:
         return None
     wanted = revision or next(iter(known))
     if wanted not in known:
-        raise ValueError(
+        raise ModelError(
             f"The model {name!r} has no revision {revision!r} in this package; it has "
             f"{', '.join(known)}. The training makes more ({', '.join(index['made'])}): run "
             f"`{_TRAIN}`, then load FOLDER/{index['series']}/STEP by its path."

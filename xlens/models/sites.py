@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xlens.checks import typed
+from xlens.errors import ModelError
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import See, after, at_point, before, ending
 from xlens.sites import INSIDE, RESID, Site, has_heads, known_site
@@ -75,14 +76,14 @@ def places(model: HookedModel, site: str, layers: str | int | Sequence[int]) -> 
     asked = (layers,) if isinstance(layers, int) else layers
     n = model.n_layers
     if isinstance(asked, str) or not all(-n <= layer < n for layer in asked):
-        raise ValueError(
+        raise ModelError(
             f"Unknown layer in {layers!r}: at site {site!r} {model.name} has blocks 0 to {n - 1}, "
             "negatives count from the top, and 'all' takes every one that has it."
         )
     blocks = sorted({layer % n for layer in asked})
     if lacking := [block for block in blocks if block not in have]:
         why = _why_not(model, model.blocks[lacking[0]], site)
-        raise ValueError(
+        raise ModelError(
             f"Block {lacking[0]} of {model.name} has no {site!r}{why}; blocks {list(have)} have."
         )
     return tuple(Place(site, block) for block in blocks)
@@ -106,7 +107,7 @@ def width_at(model: HookedModel, points: Sequence[Point]) -> int:
     found = {_width(model, point): point for point in points}
     if len(found) > 1:
         shown = ", ".join(f"{n} at {point!r}" for n, point in sorted(found.items()))
-        raise ValueError(
+        raise ModelError(
             f"The blocks of {model.name} differ in width ({shown}): ask for blocks of one width "
             "at a time."
         )
@@ -132,7 +133,7 @@ def n_heads(model: HookedModel) -> int:
     for name in ("num_attention_heads", "n_head", "num_heads", "attention_heads"):
         if isinstance(n := getattr(text, name, None), int):
             return n
-    raise ValueError(f"The config of {model.name} does not say how many heads there are.")
+    raise ModelError(f"The config of {model.name} does not say how many heads there are.")
 
 
 @typed
@@ -145,9 +146,9 @@ def head_units(model: HookedModel, heads: int | Sequence[int]) -> list[int]:
     _require(model, "z")
     n, asked = n_heads(model), [heads] if isinstance(heads, int) else list(heads)
     if not asked:
-        raise ValueError(f"At least one head is needed: {model.name} has heads 0 to {n - 1}.")
+        raise ModelError(f"At least one head is needed: {model.name} has heads 0 to {n - 1}.")
     if wrong := [head for head in asked if not 0 <= head < n]:
-        raise ValueError(f"There is no head {wrong[0]}: {model.name} has heads 0 to {n - 1}.")
+        raise ModelError(f"There is no head {wrong[0]}: {model.name} has heads 0 to {n - 1}.")
     size = width(model, "z") // n
     return [unit for head in asked for unit in range(head * size, (head + 1) * size)]
 
@@ -225,7 +226,7 @@ def _require(model: HookedModel, site: str) -> tuple[int, ...]:
     known_site(site)
     have = offered(model)
     if site not in have:
-        raise ValueError(
+        raise ModelError(
             f"{model.name} ({model.family.name}) has no site {site!r}"
             f"{_why_not(model, model.blocks[0], site)}; it has {', '.join(have)}."
         )

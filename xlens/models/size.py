@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xlens.errors import InputError, ModelError
 from xlens.models.hf import auto_class, quietly
 
 
@@ -39,7 +40,7 @@ class Size:
         """
         n = self.n_layers
         if wrong := [at for at in asked if not fewest <= (at if at >= 0 else at + n + 1) <= n]:
-            raise ValueError(f"It has no layer {wrong[0]}: accepted are {fewest} to {n}.")
+            raise ModelError(f"It has no layer {wrong[0]}: accepted are {fewest} to {n}.")
 
     @classmethod
     def of(cls, model: nn.Module) -> "Size":
@@ -67,6 +68,6 @@ def check_room(max_new_tokens: int, n_ctx: int | None) -> None:
         ValueError: as many tokens, or more.
     """
     if n_ctx is not None and max_new_tokens >= n_ctx:
-        raise ValueError(
+        raise InputError(
             f"max_new_tokens is {max_new_tokens}; prompt and all it reads {n_ctx:,}. Give fewer."
         )

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from xlens.errors import InputError, ModelError
 from xlens.models import gguf, hub, wheels
 from xlens.models.checked import check_shipped, remember
 from xlens.models.converted import convert, find_converted, is_converted
@@ -128,15 +129,15 @@ def resolve(source: str | Path, *, revision: str | None = None, progress: bool =
     """
     text = str(source)
     if not text.strip():
-        raise ValueError(f"The model's name is empty. {ACCEPTED}")
+        raise ModelError(f"The model's name is empty. {ACCEPTED}")
     path = Path(os.path.expanduser(source))
     if any(len(part) > 255 for part in path.parts):  # no file system has such names
-        raise ValueError(f"{text[:60]!r}... is neither a path nor a hub id. {ACCEPTED}")
+        raise ModelError(f"{text[:60]!r}... is neither a path nor a hub id. {ACCEPTED}")
     wheel = wheels.find_wheel(text) if isinstance(source, str) else None
     local = (path / "config.json").is_file() or path.is_file()
     shipped = find_shipped(text, revision) if isinstance(source, str) and not local else None
     if revision is not None and not shipped and (wheel or path.exists()):
-        raise ValueError(
+        raise InputError(
             f"revision={revision!r} was given, but {text!r} is on this machine; only models on a "
             "hub have revisions. Leave it out."
         )
@@ -149,11 +150,11 @@ def resolve(source: str | Path, *, revision: str | None = None, progress: bool =
     if shipped:
         return _from_shipped(shipped)
     if path.is_dir():
-        raise ValueError(_not_a_checkpoint(path))
+        raise ModelError(_not_a_checkpoint(path))
     if isinstance(source, Path) or _PATH_START.match(text) or text.endswith(".gguf"):
-        raise ValueError(f"There is no file or folder {text!r}{_nearest(path)}. {ACCEPTED}")
+        raise ModelError(f"There is no file or folder {text!r}{_nearest(path)}. {ACCEPTED}")
     if not _HUB_ID.fullmatch(text):
-        raise ValueError(f"{text!r} is neither an existing path nor a hub id. {ACCEPTED}")
+        raise ModelError(f"{text!r} is neither an existing path nor a hub id. {ACCEPTED}")
     commit, note = hub.find(text, revision)
     return Source("hub", text, text.split("/")[-1], note, revision=commit)
 
@@ -217,7 +218,7 @@ def _options(source: Source, trust_remote_code: bool) -> dict[str, Any]:
 
 def _from_folder(path: Path) -> Source:
     if not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
-        raise ValueError(_not_a_checkpoint(path))
+        raise ModelError(_not_a_checkpoint(path))
     check_files(path)
     check_indices(path)
     check_ends(path)
@@ -304,7 +305,7 @@ def _folder_note(path: Path) -> str:
         with safe_open(files[0], framework="pt") as file:
             kinds = [file.get_slice(key).get_dtype() for key in file.keys()]  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(
+        raise ModelError(
             f"{str(files[0])!r} is cut short or damaged ({error}). Copy or download it again."
         ) from error
     kind = max(sorted(set(kinds)), key=kinds.count) if kinds else ""

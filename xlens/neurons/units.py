@@ -7,6 +7,7 @@ import numpy as np
 
 from xlens.checks import typed
 from xlens.engine.interventions import Intervention, scale, set_to
+from xlens.errors import InputError
 from xlens.neurons.lape import LanguageNeurons
 from xlens.results import analysed
 from xlens.stats import generator
@@ -32,7 +33,7 @@ def neuron_edits(
     """
     found = neurons.units(language)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"{language!r} has no unit among the {neurons.kept} kept: count more text, or keep a "
             "larger share (top)."
         )

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.stats.resampling import DEFAULT_CLUSTER
@@ -37,13 +38,13 @@ class Asked:
     def __post_init__(self) -> None:
         n = len(self.prompts)
         if len(self.answers) != n or len(self.others) != n:
-            raise ValueError(
+            raise InputError(
                 f"{n} prompts come with {len(self.answers)} answers and {len(self.others)} wrong "
                 "ones; give one of each per prompt, in their order."
             )
         for prompt, right, wrong in zip(self.prompts, self.answers, self.others, strict=True):
             if not right or not wrong or right == wrong:
-                raise ValueError(
+                raise InputError(
                     f"Prompt {prompt.id!r} ({prompt.language}) has the answer {right!r} and the "
                     f"wrong answer {wrong!r}; two different texts are needed."
                 )
@@ -96,7 +97,7 @@ def same_context(
     """
     asked = prompts if isinstance(prompts, Prompts) else Prompts(prompts)
     if len(answers) != len(asked):
-        raise ValueError(f"{len(asked)} prompts come with {len(answers)} answers; give one each.")
+        raise InputError(f"{len(asked)} prompts come with {len(answers)} answers; give one each.")
     said = {(p.id, p.language): a for p, a in zip(asked, answers, strict=True)}
     where = {(p.id, p.language): i for i, p in enumerate(asked)}
     partner: dict[str, str] = {}
@@ -107,7 +108,7 @@ def same_context(
                 partner[id] = found
     kept = [p for p in asked if p.id in partner]
     if not kept:
-        raise ValueError(
+        raise InputError(
             f"No question has another one about the same {by!r} with another answer in every "
             "language; patching needs one to take states from."
         )
@@ -141,7 +142,7 @@ def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER, context: str = "co
     """
     groups = _groups(asked.prompts, by)
     if len(groups) < 2:
-        raise ValueError(f"All prompts have the same {by!r}; donors must come from another one.")
+        raise InputError(f"All prompts have the same {by!r}; donors must come from another one.")
     texts: dict[tuple[object, str], str] = {}
     said: dict[object, set[str]] = {}
     for prompt, right, wrong in zip(asked.prompts, asked.answers, asked.others, strict=True):
@@ -165,7 +166,7 @@ def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER, context: str = "co
     for prompt in asked.prompts:
         key = (partner[prompt.meta[by]], prompt.language)
         if key not in texts:
-            raise ValueError(f"The {by} {key[0]!r} is missing in {key[1]!r}.")
+            raise InputError(f"The {by} {key[0]!r} is missing in {key[1]!r}.")
         prompts.append(_exchanged(prompt, context, texts[key]))
     return Asked(Prompts(prompts), asked.answers, asked.others)
 
@@ -204,7 +205,7 @@ def answer_tokens(model: HookedModel, asked: Asked) -> Int[np.ndarray, "prompt 2
         for before, after in zip(plain, model.tokenize(whole), strict=True):
             n = len(before)
             if tuple(after.ids[:n]) != tuple(before.ids) or len(after) == n:
-                raise ValueError(
+                raise InputError(
                     f"Prompt {before.prompt.id!r} ({before.prompt.language}) ends in "
                     f"{before.prompt.text[-8:]!r}, and the tokenizer joins this with what follows "
                     f"({after.prompt.text[len(before.prompt.text) :][:8]!r}). End the prompt "
@@ -228,7 +229,7 @@ def require_before_last(model: HookedModel, asked: Asked, span: str) -> None:
     for tokens in model.tokenize(list(asked.prompts), spans=frozenset((span,))):
         if tokens.spans[span][1] >= len(tokens):
             prompt = tokens.prompt
-            raise ValueError(
+            raise InputError(
                 f"Span {span!r} of prompt {prompt.id!r} ({prompt.language}) reaches the prompt's "
                 f"last token ({prompt.text[-12:]!r}), where the answer is predicted. Let something "
                 "follow it (a cue such as 'Answer:'), or end the span before its last token."
@@ -240,7 +241,7 @@ def _groups(prompts: Prompts, by: str) -> Mapping[object, list[str]]:
     found: dict[object, dict[str, None]] = {}
     for prompt in prompts:
         if by not in prompt.meta:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {prompt.id!r} ({prompt.language}) has no {by!r} in its meta, which says "
                 f"what it is about; there is {list(prompt.meta)}. Name another column: by=."
             )

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.phases.curves import ALL
 from xlens.phases.stability import INDICES, StabilityResult, row_correlations, weighted_means
 from xlens.results import Result, analysed
@@ -157,7 +158,7 @@ def _points(
     tags = [str(x) for x in found.table["language"].unique() if x not in (ALL, found.pivot)]
     means = items.groupby("language")[score].mean()
     if missing := [tag for tag in tags if tag not in means.index]:
-        raise ValueError(f"scores has no row of {model!r} in {missing[0]!r}.")
+        raise InputError(f"scores has no row of {model!r} in {missing[0]!r}.")
     for row, draws in zip(found.table.to_dict("records"), found.draws, strict=True):
         language = str(row["language"])
         if row["index"] not in INDICES or language == found.pivot:
@@ -184,7 +185,7 @@ def _over_languages(points: list[_Point]) -> list[_Point]:
     (first, wanted), *others = spoken.items()
     for model, tags in others:
         if tags != wanted:
-            raise ValueError(
+            raise InputError(
                 f"unit='models' compares means over the same languages; {first!r} has "
                 f"{sorted(wanted)} and {model!r} {sorted(tags)}. Leave out what they do not share."
             )
@@ -230,7 +231,7 @@ def _score_draws(found: StabilityResult, items: pd.DataFrame, score: str) -> np.
     """Mean scores under the resamples that the stability was drawn with."""
     by_id = dict(zip(found.clusters["id"], found.clusters["cluster"], strict=True))
     if unknown := sorted(set(items["id"]) - set(by_id)):
-        raise ValueError(f"scores has the item {unknown[0]!r}, of which there is no stability.")
+        raise InputError(f"scores has the item {unknown[0]!r}, of which there is no stability.")
     n = int(found.clusters["cluster"].max()) + 1
     clusters = items["id"].map(by_id).to_numpy()
     how = Resampling(draws=found.draws.shape[1], seed=found.seed)
@@ -250,23 +251,23 @@ def _check(
     over: str,
 ) -> None:
     if not stabilities:
-        raise ValueError("correlate needs the stability of at least one model; got none.")
+        raise InputError("correlate needs the stability of at least one model; got none.")
     if unit == "models" and len(stabilities) < 3:
-        raise ValueError(
+        raise InputError(
             f"unit='models' correlates models, at least three; got {list(stabilities)}. "
             "unit='cells' correlates their languages."
         )
     needed = ["model", "language", score, *(["id"] if over == "items" else [])]
     if missing := [c for c in needed if c not in scores]:
-        raise ValueError(
+        raise InputError(
             f"scores lacks the columns {missing}; it has {list(scores.columns)}. Intervals over "
             "items need one row per item, with its id."
         )
     if len(pivots := {found.pivot for found in stabilities.values()}) > 1:
-        raise ValueError(f"The stabilities are relative to different pivots: {sorted(pivots)}.")
+        raise InputError(f"The stabilities are relative to different pivots: {sorted(pivots)}.")
     for model, found in stabilities.items():
         if not set(found.table["language"]) - {ALL, found.pivot}:
-            raise ValueError(
+            raise InputError(
                 f"{model!r} has no language besides the pivot {found.pivot!r}, which is left out; "
                 "ask in others."
             )

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 from xlens.stats import Bootstrap, ClusterSums, Resampling
 
@@ -105,7 +106,7 @@ class CurveSummary(Result):
         found = self.table[(self.table["kind"] == kind) & (self.table["language"] == language)]
         if found.empty:
             held = self.table[["kind", "language"]].drop_duplicates()
-            raise ValueError(
+            raise InputError(
                 f"No evidence of kind {kind!r} in language {language!r} here; there are the kinds "
                 f"{list(dict.fromkeys(held['kind']))} in {list(dict.fromkeys(held['language']))}."
             )
@@ -160,7 +161,7 @@ class Curves(Result):
             ValueError: it is not there.
         """
         if kind not in self.kinds:
-            raise ValueError(f"No evidence of kind {kind!r} here; there is {list(self.kinds)}.")
+            raise InputError(f"No evidence of kind {kind!r} here; there is {list(self.kinds)}.")
         return self.kinds.index(kind)
 
     @typed
@@ -262,7 +263,7 @@ def one_kind(
         ValueError: an unknown kind.
     """
     if kind not in KINDS:
-        raise ValueError(f"Unknown kind of evidence {kind!r}; accepted are {list(KINDS)}.")
+        raise InputError(f"Unknown kind of evidence {kind!r}; accepted are {list(KINDS)}.")
     wrong = np.full_like(values, np.nan) if control is None else control
     return Curves(
         provenance=analysed(provenance, _ROOM, how),
@@ -283,23 +284,23 @@ def join_curves(parts: Sequence[Curves]) -> Curves:
         ValueError: nothing to join, other prompts or layers, or a kind that occurs twice.
     """
     if not parts:
-        raise ValueError("join_curves needs at least one Curves; got none.")
+        raise InputError("join_curves needs at least one Curves; got none.")
     first = parts[0]
     keys = ["id", "language"]
     for part in parts[1:]:
         if part.layers != first.layers or part.n_layers != first.n_layers:
-            raise ValueError(
+            raise InputError(
                 f"{list(part.kinds)} has layers {list(part.layers)} of {part.n_layers}, "
                 f"{list(first.kinds)} {list(first.layers)} of {first.n_layers}; take the same."
             )
         if not part.meta[keys].equals(first.meta[keys]):
-            raise ValueError(
+            raise InputError(
                 f"{list(part.kinds)} is about other prompts, or in another order, than "
                 f"{list(first.kinds)}; run them on the same prompts."
             )
     kinds = [kind for part in parts for kind in part.kinds]
     if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-        raise ValueError(f"The kinds {twice} occur twice; join each of them once.")
+        raise InputError(f"The kinds {twice} occur twice; join each of them once.")
     rooms = [part.provenance.get(_ROOM, {}) for part in parts]
     provenance, how = _merged([part.provenance for part in parts]), _merged(rooms)
     how["left_out"] = _merged([room.get("left_out", {}) for room in rooms])

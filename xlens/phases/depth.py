@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Bootstrap, ClusterSums, Resampling
 
@@ -55,11 +56,11 @@ class DepthOptions:
             ("aggregate", Aggregate),
         ):
             if getattr(self, name) not in get_args(accepted):
-                raise ValueError(
+                raise InputError(
                     f"{name} is {getattr(self, name)!r}; accepted are {list(get_args(accepted))}."
                 )
         if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share}; accepted is a number above 0 and up to 1.")
+            raise InputError(f"share is {self.share}; accepted is a number above 0 and up to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,14 +180,14 @@ def major_depth(
     DepthOptions(reading=reading, share=share, sign=sign)
     points = np.array(layers)
     if len(points) != len(relevance) or (np.diff(points) <= 0).any():
-        raise ValueError(
+        raise InputError(
             f"{len(relevance)} rows of relevance for the layers {list(layers)}; give one row per "
             "layer, in ascending order."
         )
     if not embedding:
         relevance, points = relevance[points > 0], points[points > 0]
     if not len(points):
-        raise ValueError("No layer is left; give layers above 0, or embedding=True.")
+        raise InputError("No layer is left; give layers above 0, or embedding=True.")
     size = np.abs(relevance) if sign == "abs" else np.maximum(relevance, 0.0)
     total = size.sum(axis=0)
     if reading == "cumulative":

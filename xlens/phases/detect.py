@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.phases.boundary import Boundary, Draws, boundaries, interval
 from xlens.phases.curves import ALL, Curves
 from xlens.results import Result, analysed
@@ -89,7 +90,7 @@ class PhaseResult(Result):
         """
         rows = self.phases[self.phases["language"] == language]
         if rows.empty:
-            raise ValueError(
+            raise InputError(
                 f"No language {language!r} here; there are {list(self.phases['language'])}."
             )
         return {str(key): value for key, value in rows.iloc[0].items()}

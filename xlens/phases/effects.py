@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens.errors import InputError
 from xlens.phases.curves import mean_curve
 from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling
@@ -56,7 +57,7 @@ class LayerEffects(Result):
             ValueError: an effect that is no exchange of blocks, and so has no such baseline.
         """
         if self.effect != SWAPPED:
-            raise ValueError(
+            raise InputError(
                 f"Changes are those from 0 {SWAPPED}; this effect is {self.effect!r}, a difference "
                 "already. Take its values."
             )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.phases.depth import DepthResult, segment_means
 from xlens.stats import Resampling
 
@@ -35,7 +36,7 @@ def depth_gap(
         ValueError: a missing segment, an unknown column or a bad option.
     """
     if missing := [s for s in (question, context) if s not in depth.segments]:
-        raise ValueError(f"This depth has no segments {missing}; it has {list(depth.segments)}.")
+        raise InputError(f"This depth has no segments {missing}; it has {list(depth.segments)}.")
     one, other = (
         depth.table[depth.table["segment"] == s].reset_index(drop=True) for s in (question, context)
     )

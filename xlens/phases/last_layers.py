@@ -9,6 +9,7 @@ import pandas as pd
 
 from xlens.checks import typed
 from xlens.engine import RelevanceScores
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked
 from xlens.phases.curves import Curves
@@ -93,7 +94,7 @@ def recovered(
     pairs = _pairs(meta, pivot)
     for language, (rows, _) in pairs.items():
         if len(rows) < 2:
-            raise ValueError(f"{language!r} and {pivot!r} share {len(rows)} ids; two are needed.")
+            raise InputError(f"{language!r} and {pivot!r} share {len(rows)} ids; two are needed.")
     gains: list[list[np.ndarray]] = [[], []]
     for rows, base in pairs.values():
         taker = asked.take(rows)
@@ -155,7 +156,7 @@ def late_share(
     numbers = [last] if isinstance(last, int) else list(last)
     most = int(counted.sum()) - 1
     if not numbers or not all(1 <= number <= most for number in numbers):
-        raise ValueError(
+        raise InputError(
             f"last is {last}; accepted are 1 to {most} of the {most + 1} layers that count here."
         )
     slot = "last" if segment == "last" else f"{segment}:sum"
@@ -190,11 +191,11 @@ def _pairs(meta: pd.DataFrame, pivot: str) -> dict[str, tuple[np.ndarray, np.nda
     """By language: rows, and those of the pivot with the same ids."""
     tags = list(dict.fromkeys(meta["language"]))
     if pivot not in tags or len(tags) < 2:
-        raise ValueError(
+        raise InputError(
             f"pivot={pivot!r} is compared with other languages, but the prompts are in {tags}."
         )
     pairs = {tag: shared_rows(meta, tag, pivot) for tag in tags if tag != pivot}
     found = {tag: rows for tag, rows in pairs.items() if len(rows[0])}
     if not found:
-        raise ValueError(f"No prompt in another language shares an id with one in {pivot!r}.")
+        raise InputError(f"No prompt in another language shares an id with one in {pivot!r}.")
     return found

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.phases.curves import ALL, Curves
 from xlens.phases.depth import DepthResult
 from xlens.phases.effects import LayerEffects
@@ -118,7 +119,7 @@ def compare_curves(
         ValueError: other layers, no prompt or kind in common, or no prompt that is whole.
     """
     if first.layers != second.layers or first.n_layers != second.n_layers:
-        raise ValueError(
+        raise InputError(
             f"The curves have the layers {list(first.layers)} of {first.n_layers} and "
             f"{list(second.layers)} of {second.n_layers}; layer by layer, models of one shape can "
             "be compared. For others compare depths, as shares."
@@ -126,7 +127,7 @@ def compare_curves(
     both = [kind for kind in first.kinds if kind in second.kinds]
     wanted = both if kinds is None else list(kinds)
     if not wanted or not set(wanted) <= set(both):
-        raise ValueError(f"kinds={kinds!r}; both models have {both}.")
+        raise InputError(f"kinds={kinds!r}; both models have {both}.")
     one, other = _shared(first.meta, second.meta)
     first, second = first.take(one, wanted), second.take(other, wanted)
     clusters = resampling.codes(first.meta)
@@ -140,7 +141,7 @@ def compare_curves(
             if len(table):
                 parts.append((table.assign(kind=kind, language=tag), flipped))
     if not parts:
-        raise ValueError(f"No prompt has evidence of {wanted} at every layer in both models.")
+        raise InputError(f"No prompt has evidence of {wanted} at every layer in both models.")
     columns = [
         "kind",
         "language",
@@ -183,13 +184,13 @@ def compare_depth(
         ValueError: depths read with other switches, no prompt or segment in common.
     """
     if first.options != second.options or first.kind != second.kind:
-        raise ValueError(
+        raise InputError(
             f"The depths are read differently: {first.options} ({first.kind}) and {second.options} "
             f"({second.kind}); read both with the same options."
         )
     segments = [s for s in first.segments if s in second.segments]
     if not segments:
-        raise ValueError(f"No common segment: {first.segments} and {second.segments}.")
+        raise InputError(f"No common segment: {first.segments} and {second.segments}.")
     rows: list[dict[str, Any]] = []
     for segment in segments:
         tables = [
@@ -259,7 +260,7 @@ def compare_effects(
         ("the numbers of blocks", first.n_layers, second.n_layers),
     ):
         if mine != theirs:
-            raise ValueError(
+            raise InputError(
                 f"These have {words} {mine} and {theirs}; make both in the same way, with models "
                 "of one shape."
             )
@@ -281,7 +282,7 @@ def compare_effects(
         if len(table):
             parts.append((table.assign(language=tag, control=beside), flipped))
     if not parts:
-        raise ValueError(f"No prompt has a {first.effect} at every layer in both models.")
+        raise InputError(f"No prompt has a {first.effect} at every layer in both models.")
     columns = ["language", "layer", "first", "second", "difference", "low", "high", "p"]
     return PairedEffects(
         provenance=_provenance(first, second, names, resampling),
@@ -339,7 +340,7 @@ def _shared(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[int], list[
     where = {key: i for i, key in enumerate(keys[1])}
     rows = [i for i, key in enumerate(keys[0]) if key in where]
     if not rows:
-        raise ValueError("The two results share no prompt (id and language); run the same ones.")
+        raise InputError("The two results share no prompt (id and language); run the same ones.")
     return rows, [where[keys[0][i]] for i in rows]
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from xlens.checks import typed
 from xlens.engine import RelevanceScores
+from xlens.errors import InputError
 from xlens.phases.curves import mean_curve
 from xlens.phases.depth import Aggregate, DepthOptions, DepthResult, Normalise, major_depth
 from xlens.results import analysed
@@ -99,7 +100,7 @@ def random_span_depth(
         ValueError: a slot that the scores lack, or no spans asked for.
     """
     if n_spans < 1:
-        raise ValueError(f"n_spans is {n_spans}; it must be at least 1.")
+        raise InputError(f"n_spans is {n_spans}; it must be at least 1.")
     how = DepthOptions() if options is None else options
     scale = _layer_scale(scores, how.normalise, bos)
     first = int(_has_bos(scores, bos))
@@ -160,7 +161,7 @@ def _segment(
                 return list(scores.get(slot)[:, :, None])
     if each not in there:
         wanted = f"{segment}:each" if aggregate == "tokens" else f"{segment}:sum"
-        raise ValueError(
+        raise InputError(
             f"These relevance scores have no slot {wanted!r}; they hold {sorted(there)}. Ask "
             f"relevance() for it: slots=[{wanted!r}, ...]."
         )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from xlens.checks import typed
 from xlens.engine import RelevanceScores
+from xlens.errors import InputError
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
 from xlens.phases.resample import shared_rows
@@ -92,7 +93,7 @@ def stability(
     wide = _wide(depth, question, context)
     languages = list(dict.fromkeys(wide["language"]))
     if pivot not in languages:
-        raise ValueError(f"pivot={pivot!r} is not among the languages {languages}.")
+        raise InputError(f"pivot={pivot!r} is not among the languages {languages}.")
     clusters = resampling.codes(wide)
     rows = resampling.rows(int(clusters.max()) + 1)
     weights = rows.weights[:, clusters]
@@ -172,7 +173,7 @@ def stability(
 def _wide(depth: DepthResult, question: str, context: str) -> pd.DataFrame:
     for segment in (question, context):
         if segment not in depth.segments:
-            raise ValueError(
+            raise InputError(
                 f"This depth has no segment {segment!r}; it has {list(depth.segments)}. Name one, "
                 "or ask relevance_depth() for it."
             )
@@ -186,7 +187,7 @@ def _profiles(
 ) -> Float[np.ndarray, "prompt layer"]:
     keys = ["id", "language"]
     if not scores.meta[keys].equals(wide[keys]):
-        raise ValueError("scores and depth are of different prompts; give those it was made of.")
+        raise InputError("scores and depth are of different prompts; give those it was made of.")
     slots = [s for s in (f"{question}:sum", f"{question}:mean") if (scores.rows["slot"] == s).any()]
     return scores.get(slots[0] if slots else f"{question}:sum")
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from xlens.checks import typed
 from xlens.engine import harvest
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.effects import SWAPPED, LayerEffects, layer_effects
@@ -33,14 +34,14 @@ def swapped_blocks(model: HookedModel, other: HookedModel, last: int) -> Generat
         ValueError: blocks of another shape, or more than there are.
     """
     if not 0 <= last <= min(model.n_layers, other.n_layers):
-        raise ValueError(f"last is {last}; accepted are 0 to {model.n_layers} blocks.")
+        raise InputError(f"last is {last}; accepted are 0 to {model.n_layers} blocks.")
     pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
     chosen = zip(model.blocks[::-1][:last], other.blocks[::-1][:last], strict=True)
     for number, (mine, theirs) in enumerate(chosen):
         ours, given = dict(mine.named_parameters()), dict(theirs.named_parameters())
         shapes = [{k: tuple(v.shape) for k, v in x.items()} for x in (ours, given)]
         if shapes[0] != shapes[1]:
-            raise ValueError(
+            raise InputError(
                 f"Block {model.n_layers - 1 - number} of {model.name} and of {other.name} differ "
                 "in shape; blocks can be swapped between models of one architecture and size."
             )

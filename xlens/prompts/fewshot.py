@@ -4,9 +4,10 @@ from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
 from xlens.checks import check_seed, typed
+from xlens.errors import InputError
 
 
-class TooFewItems(ValueError):
+class TooFewItems(InputError):
     """Not enough items for what is asked; with other languages there may be."""
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts.prompt import Prompt, Prompts
 from xlens.records import JSON, Record, read_records
 
@@ -23,7 +24,7 @@ def read_prompts(path: str | Path) -> Prompts:
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"No file {str(file)!r}: give a JSON Lines file of prompts.")
+        raise InputError(f"No file {str(file)!r}: give a JSON Lines file of prompts.")
     rows = read_records(file, JSON, what="a file of prompts")
     return Prompts(_prompt(row, number) for number, row in enumerate(rows, 1))
 
@@ -52,7 +53,7 @@ def _prompt(row: Record, number: int) -> Prompt:
             meta,
         )
     except ValueError as error:
-        raise ValueError(f"{row.source!r}, {row.place}: {error}") from None
+        raise InputError(f"{row.source!r}, {row.place}: {error}") from None
 
 
 def _is_range(value: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import refuse_text, typed, wrong_type
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.records import surrogate
@@ -60,14 +61,14 @@ class Prompt:
             if odd := [key for key in value if not isinstance(key, str)]:
                 raise wrong_type(f"Prompt {self.id!r}: a name in {name}", odd[0], "a string")
         if not self.id.strip():
-            raise ValueError("A prompt's id is empty; give it a name, the same in every language.")
+            raise InputError("A prompt's id is empty; give it a name, the same in every language.")
         if (half := surrogate(self.text)) is not None:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {self.id!r} ({self.language}) holds half a character, {half} (a lone "
                 "surrogate), which no tokenizer reads. Mend the text where it was made."
             )
         if not self.text:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {self.id!r} ({self.language}) has an empty text; give it at least one "
                 "character or leave the item out."
             )
@@ -75,7 +76,7 @@ class Prompt:
             object.__setattr__(self, "language", standardize(self.language))
         for name, value in self.meta.items():
             if name in RESERVED_META:
-                raise ValueError(
+                raise InputError(
                     f"Prompt {self.id!r}: meta can't be called {name!r}, which every harvest says "
                     f"of its prompts ({', '.join(sorted(RESERVED_META))}). Choose another name."
                 )
@@ -89,12 +90,12 @@ class Prompt:
                 raise wrong_type(f"Prompt {self.id!r}: span {name!r}", span, "(start, stop)")
             start, stop = span
             if name in RESERVED_SPANS:
-                raise ValueError(
+                raise InputError(
                     f"Prompt {self.id!r}: a span can't be called {name!r}; `last` and `all` name "
                     "slots of the whole prompt. Choose another name."
                 )
             if not 0 <= start < stop <= len(self.text):
-                raise ValueError(
+                raise InputError(
                     f"Prompt {self.id!r} ({self.language}): span {name!r} is [{start}, {stop}), "
                     f"but the text has {len(self.text)} characters; spans are non-empty character "
                     "ranges [start, stop) within the text. Prompt.from_parts records them for you."
@@ -137,7 +138,7 @@ class Prompt:
             ValueError: no such span.
         """
         if name not in self.spans:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {self.id!r} ({self.language}) has no span {name!r}; it has "
                 f"{list(self.spans)}."
             )
@@ -186,18 +187,18 @@ class Prompts(Sequence[Prompt]):
                 fix = "Write Prompt(text, language, id)."
                 raise wrong_type(f"prompts[{n}]", prompt, "a Prompt", fix)
         if not self._prompts:
-            raise ValueError("Prompts needs at least one prompt; got none.")
+            raise InputError("Prompts needs at least one prompt; got none.")
         seen: set[tuple[str, str]] = set()
         spelt: dict[str, str] = {}
         for prompt in self._prompts:
             if (other := spelt.setdefault(normalize("NFC", prompt.id), prompt.id)) != prompt.id:
-                raise ValueError(
+                raise InputError(
                     f"The ids {prompt.id!a} and {other!a} are the same text to a reader, "
                     "in two forms of Unicode. Write one in one form (NFC), or choose another."
                 )
             key = (prompt.id, prompt.language)
             if key in seen:
-                raise ValueError(
+                raise InputError(
                     f"Two prompts share the id {prompt.id!r} in {prompt.language!r}; within one "
                     "Prompts an id names one item per language. Give them different ids, or keep "
                     "them in separate Prompts."
@@ -267,7 +268,7 @@ class Prompts(Sequence[Prompt]):
             ValueError: `n` below 1.
         """
         if n < 1:
-            raise ValueError(f"Can't sample {n} items: ask for 1 or more.")
+            raise InputError(f"Can't sample {n} items: ask for 1 or more.")
         return self.select(ids=sorted(self.ids, key=lambda id: seeded_rank(id, seed=seed))[:n])
 
     def to_frame(self) -> pd.DataFrame:
@@ -295,7 +296,7 @@ def _join(
         begin = start + len(text)
         text += _join([inner] if isinstance(inner, str) else inner, begin, spans, prompt_id)
         if name in spans:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {prompt_id!r}: the span name {name!r} occurs twice; give each part its "
                 "own name."
             )
@@ -312,7 +313,7 @@ def _require_columns(prompts: Iterable[Prompt]) -> None:
             kind = "text" if text else "truth value" if isinstance(value, bool) else "number"
             first, other = seen.setdefault(name, (kind, prompt))
             if kind != first:
-                raise ValueError(
+                raise InputError(
                     f"Meta {name!r} is a {first} in prompt {other.id!r} ({other.language}) "
                     f"({other.meta[name]!r}) and a {kind} in {prompt.id!r} ({prompt.language}) "
                     f"({value!r}); give values of one type."
@@ -323,7 +324,7 @@ def _wanted(asked: Iterable[str], present: Sequence[str], what: str) -> set[str]
     wanted = set(asked)
     if missing := sorted(wanted - set(present)):
         shown = ", ".join(present[:12]) + (", …" if len(present) > 12 else "")
-        raise ValueError(f"Unknown {what} {missing}; these prompts have: {shown}.")
+        raise InputError(f"Unknown {what} {missing}; these prompts have: {shown}.")
     return wanted
 
 

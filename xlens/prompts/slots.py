@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xlens.checks import typed
+from xlens.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def parse_slot(text: str) -> Slot:
         return Slot(None, "last" if text == "last" else "each")
     match = _GRAMMAR.fullmatch(text)
     if match is None or match["how"] not in KINDS:
-        raise ValueError(
+        raise InputError(
             f"Unknown slot {text!r}; accepted are 'last', 'all' and 'NAME:{'|'.join(KINDS)}' "
             "where NAME is a span of the prompts, for example 'question:last'."
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts.ends import added, held, tell, wanted
 from xlens.prompts.prompt import Prompt
 from xlens.prompts.slots import Slot
@@ -48,7 +49,7 @@ class TokenizedPrompt:
         if slot.span is None:
             return range(len(self)) if slot.how == "each" else range(len(self) - 1, len(self))
         if slot.span not in self.spans:
-            raise ValueError(
+            raise InputError(
                 f"Slot {str(slot)!r}: prompt {self.prompt.id!r} ({self.prompt.language}) has no "
                 f"span {slot.span!r}; its spans are {sorted(self.prompt.spans) or 'none'}. Name "
                 "one of them, or record the span when you build the prompt (Prompt.from_parts)."
@@ -56,7 +57,7 @@ class TokenizedPrompt:
         start, stop = self.spans[slot.span]
         where = slot.kind.positions(range(start, stop))
         if where.start < 0:
-            raise ValueError(
+            raise InputError(
                 f"Slot {str(slot)!r}: the span starts at the first token of prompt "
                 f"{self.prompt.id!r} ({self.prompt.language}), which nothing predicts. Put "
                 "text before the span, or use a tokenizer that adds a BOS token."
@@ -90,13 +91,13 @@ def tokenize(
             holds no token, a tokenizer without offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
+        raise InputError(
             f"{type(tokenizer).__name__} gives no character offsets; spans need a fast tokenizer. "
             "Load it with AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
     bos = tokenizer.bos_token_id
     if prepend_bos and bos is None:
-        raise ValueError(
+        raise InputError(
             "prepend_bos=True, but this tokenizer has no BOS token; use prepend_bos=None to keep "
             "what the tokenizer does by itself, or set tokenizer.bos_token."
         )
@@ -115,7 +116,7 @@ def tokenize(
         special = encoded.encodings[i].special_tokens_mask
         n_before, n_after = added(special)
         if n_before == len(ids):
-            raise ValueError(
+            raise InputError(
                 f"Prompt {prompt.id!r} ({prompt.language}) tokenises to nothing: {prompt.text!r}."
             )
         if n_after:
@@ -195,7 +196,7 @@ def _token_span(
     start, stop = span
     inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start and a < b]
     if not inside:
-        raise ValueError(
+        raise InputError(
             f"Span {name!r} of prompt {prompt.id!r} ({prompt.language}) holds no token: "
             f"{prompt.text[start:stop]!r} disappears in tokenisation. Widen the span."
         )

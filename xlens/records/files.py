@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens import strict
+from xlens.errors import DataError
 from xlens.records.record import Record, shown
 
 JSON = (".jsonl", ".ndjson", ".json")
@@ -33,34 +34,34 @@ def decode(
         ValueError: another ending, no such file, an unknown encoding, other bytes, or nothing.
     """
     if file.suffix.lower() not in suffixes:
-        raise ValueError(
+        raise DataError(
             f"Can't tell the format of {file.name!r}: accepted are files that end in "
             f"{', '.join(suffixes)}. Rename the file."
         )
     try:
         data = strict.read_bytes(file)
     except OSError as error:
-        raise ValueError(
+        raise DataError(
             f"Can't read {str(file)!r}: {error.strerror or error}. Give the path of {what}."
         ) from error
     try:
         codec = codecs.lookup(encoding).name
         text = data.decode("utf-8-sig" if codec == "utf-8" else codec)
     except LookupError:
-        raise ValueError(
+        raise DataError(
             f"Unknown encoding {encoding!r}; give one that Python knows, such as 'utf-8', "
             "'utf-16' or 'cp1252'."
         ) from None
     except UnicodeDecodeError as error:
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
+        raise DataError(
             f"{file.name!r} isn't {encoding} text: byte {data[error.start]:#04x} at byte offset "
             f"{error.start} (line {line}). Save it as UTF-8, or where the reader takes it, give "
             f"the file's encoding, perhaps encoding={'utf-16' if wide else 'cp1252'!r}."
         ) from error
     if not text.strip():
-        raise ValueError(f"{file.name!r} is empty; expected {what}, a row per item.")
+        raise DataError(f"{file.name!r} is empty; expected {what}, a row per item.")
     return text
 
 
@@ -80,7 +81,7 @@ def read_records(file: Path, suffixes: Sequence[str], *, what: str = "a data fil
         text = decode(file, suffixes, what=what)
         found = json_lines(text, file.name) if suffix != ".json" else as_records(file, text)
     if not found:
-        raise ValueError(f"{file.name!r} holds no item.")
+        raise DataError(f"{file.name!r} holds no item.")
     return found
 
 
@@ -92,7 +93,7 @@ def as_records(file: Path, text: str) -> list[Record]:
     """
     content = json_document(text, file.name)
     if not isinstance(content, list):
-        raise ValueError(
+        raise DataError(
             f"{file.name!r} holds {shown(content)}; accepted is a list of objects, or an object on "
             "each line."
         )
@@ -111,11 +112,11 @@ def json_document(text: str, source: str) -> Any:
     except json.JSONDecodeError as error:
         if "Extra data" in error.msg:
             return [dict(row) for row in json_lines(text, source)]
-        raise ValueError(
+        raise DataError(
             f"{source!r}, line {error.lineno} isn't JSON: {error.msg}. Mend that line."
         ) from None
     except strict.UnclearError as error:
-        raise ValueError(f"{source!r}: {error}") from None
+        raise DataError(f"{source!r}: {error}") from None
 
 
 def json_lines(text: str, source: str) -> list[Record]:
@@ -131,12 +132,12 @@ def json_lines(text: str, source: str) -> list[Record]:
         try:
             row = strict.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(
+            raise DataError(
                 f"{source!r}, line {number} isn't JSON: {error.msg}. Each line is an object of "
                 "its own."
             ) from None
         except strict.UnclearError as error:
-            raise ValueError(f"{source!r}, line {number}: {error}") from None
+            raise DataError(f"{source!r}, line {number}: {error}") from None
         found.append(record_of(row, source, f"line {number}"))
     return found
 
@@ -148,7 +149,7 @@ def record_of(row: Any, source: str, place: str) -> Record:
         ValueError: it is none.
     """
     if not isinstance(row, Mapping):
-        raise ValueError(f"{source!r}, {place} is {shown(row)}; accepted is an object.")
+        raise DataError(f"{source!r}, {place} is {shown(row)}; accepted is an object.")
     return Record(source, place, row)
 
 
@@ -178,7 +179,7 @@ def table(file: Path, text: str, comment: str | None = None) -> Iterator[tuple[i
                 yield start, cells
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{file.name!r}, line {start}: {error}. Mend that row.") from error
+        raise DataError(f"{file.name!r}, line {start}: {error}. Mend that row.") from error
 
 
 def _printed(cell: str) -> bool:
@@ -199,11 +200,11 @@ def _named_table(file: Path, text: str) -> list[Record]:
     found = list(rows)
     names = _whole_names(names, found)
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{file.name!r}, line {line}: column {twice[0]!r} occurs twice.")
+        raise DataError(f"{file.name!r}, line {line}: column {twice[0]!r} occurs twice.")
     records: list[Record] = []
     for line, cells in found:
         if len(cells) != len(names):
-            raise ValueError(
+            raise DataError(
                 f"{file.name!r}, line {line} has {len(cells)} cells, but there are {len(names)} "
                 f"columns ({', '.join(names)}). Mend that row."
             )
@@ -234,7 +235,7 @@ def _parquet(file: Path) -> list[Record]:
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"Can't read {file.name!r} as Parquet: {error}.") from None
+        raise DataError(f"Can't read {file.name!r} as Parquet: {error}.") from None
     return [
         Record(file.name, f"row {n}", {k: _no_nan(v) for k, v in row.items()})
         for n, row in enumerate(rows, 1)
@@ -269,9 +270,9 @@ def by_language(
             (m and m["stem"], m and m["of"], f.parent) for m, f in zip(parts, mine, strict=True)
         }
         if len(mine) > 1 and (not all(parts) or len(kinds) > 1):
-            raise ValueError(f"Both {mine[0].name!r} and {mine[1].name!r} are {code!r}; {advice}")
+            raise DataError(f"Both {mine[0].name!r} and {mine[1].name!r} are {code!r}; {advice}")
         if (first := parts[0]) and first["of"] and len(mine) != int(first["of"]):
-            raise ValueError(
+            raise DataError(
                 f"There are {len(mine)} of {int(first['of'])} shards of {code!r} "
                 f"({', '.join(f.name for f in mine[:4])}); put the others beside them."
             )

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from xlens.errors import DataError
+
 _KINDS: Mapping[type, str] = {
     bool: "a truth value",
     int: "a number",
@@ -43,7 +45,7 @@ class Record(Mapping[str, Any]):
 
     def refuse(self, what: str) -> NoReturn:
         """Raise what is wrong with this row, after where it stands."""
-        raise ValueError(f"{self.source!r}, {self.place}: {what}")
+        raise DataError(f"{self.source!r}, {self.place}: {what}")
 
     def wrong(self, name: str, accepted: str, *, fix: str = "") -> NoReturn:
         """Raise that a cell's value isn't what is accepted."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.figures import (
     Figure,
     gain_bars,
@@ -54,7 +55,7 @@ def write_alignment_report(run: RunDirectory, static: Collection[str] = ()) -> P
     models = {model: run.parts(model) for model in run.models}
     done = {model: parts for model, parts in models.items() if isinstance(parts.get(GAIN), Gain)}
     if not done:
-        raise ValueError(
+        raise InputError(
             f"{str(run.path)!r} has no results yet: run the study to its end first, so that "
             f"results/<model>/{GAIN} holds one."
         )

@@ -13,6 +13,7 @@ from xlens.acquisition import (
     TransferCurves,
 )
 from xlens.consistency import ConsistencyResult
+from xlens.errors import InputError
 from xlens.figures import (
     Figure,
     agreement_matrix,
@@ -68,7 +69,7 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     parts = {model: run.parts(model) for model in run.models}
     found = {model: own for model, each in parts.items() if (own := _recall(each))}
     if not found:
-        raise ValueError(
+        raise InputError(
             f"{str(run.path)!r} has no results yet: run the study to its end first, so that "
             "results/<model>/recall holds one."
         )

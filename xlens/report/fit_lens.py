@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.figures import Figure, lens_readings
 from xlens.languages import english_name
 from xlens.lens import JacobianLens, LensYardstick
@@ -43,7 +44,7 @@ def write_fit_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
         if isinstance((parts := run.parts(m)).get(READINGS), LensReadings)
     }
     if not models:
-        raise ValueError(f"{str(run.path)!r} has no readings yet: the same command goes on.")
+        raise InputError(f"{str(run.path)!r} has no readings yet: the same command goes on.")
     figures: dict[str, Figure] = {}
     sections: list[Section] = []
     for model, parts in models.items():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from xlens.errors import InputError
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 
@@ -37,7 +38,7 @@ def groups(run: RunDirectory) -> dict[str, Group]:
                 title = f"{model}, {group}" if several else group
                 found[key] = Group(key, model, group, parts, title)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"{str(run.path)!r} has no results yet: run the study to its end first, so that "
             "results/<model>/<part>/ holds at least one."
         )
@@ -59,7 +60,7 @@ def require_summaries(
     """
     for name, own in parts.items():
         if lacking := [s for part, s in summaries.items() if part in own and s not in own]:
-            raise ValueError(
+            raise InputError(
                 f"{str(run.path)!r} has no {' and no '.join(lacking)} of {name}: an older xlens "
                 "made none, or the run was stopped before. The same command makes it from what is "
                 f"saved: {run.again}"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.figures import Figure, neuron_losses, neuron_places
 from xlens.languages import english_names
 from xlens.neurons import LanguageNeurons, NeuronEffects, NeuronOverlap
@@ -39,7 +40,7 @@ def write_neurons_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     """
     models = {model: parts for model in run.models if NEURONS in (parts := run.parts(model))}
     if not models:
-        raise ValueError(f"{str(run.path)!r} has no neurons yet: the same command goes on.")
+        raise InputError(f"{str(run.path)!r} has no neurons yet: the same command goes on.")
     figures: dict[str, Figure] = {}
     sections: list[Section] = []
     for model, parts in models.items():

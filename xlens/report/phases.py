@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.figures import (
     Figure,
     depth_by_language,
@@ -50,7 +51,7 @@ def write_phases_report(run: RunDirectory, static: Collection[str] = ()) -> Path
     """
     models = {model: parts for model in run.models if "phases" in (parts := run.parts(model))}
     if not models:
-        raise ValueError(f"{str(run.path)!r} has no phases yet: the same command goes on.")
+        raise InputError(f"{str(run.path)!r} has no phases yet: the same command goes on.")
     require_summaries(run, models, INSIDE_SUMMARIES)
     figures = {
         f"{model}-{name}": fig

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.report.blocks import Paragraph, Section, Table
 from xlens.report.written import write_page
 from xlens.results import Result
@@ -25,7 +26,7 @@ def write_plain_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     """
     models = [*run.models, *([ACROSS] if ACROSS in run.results() else [])]
     if not models:
-        raise ValueError(f"{str(run.path)!r} has no results yet: the same command goes on.")
+        raise InputError(f"{str(run.path)!r} has no results yet: the same command goes on.")
     parts = {model: run.parts(model) for model in models}
     made_by = [part.provenance for each in parts.values() for part in each.values()]
     sections = [

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.figures import Figure, error_bars, ratio_scatter, reading_bars, reading_matrix
 from xlens.figures.traces import shorten
 from xlens.languages import english_name
@@ -68,7 +69,7 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         if "scores" in (found := run.parts(model))
     }
     if not models:
-        raise ValueError(
+        raise InputError(
             f"{str(run.path)!r} has no scores yet: the same command goes on where it was."
         )
     require_summaries(run, models, SUMMARIES)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.figures import (
     Figure,
     language_map_animation,
@@ -50,7 +51,7 @@ def write_subspace_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
     """
     models = {model: parts for model in run.models if SCRIPTS in (parts := run.parts(model))}
     if not models:
-        raise ValueError(f"{str(run.path)!r} has no results yet: the same command goes on.")
+        raise InputError(f"{str(run.path)!r} has no results yet: the same command goes on.")
     figures: dict[str, Figure] = {}
     sections: list[Section] = []
     for model, parts in models.items():

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.figures import Figure, gain_bars
 from xlens.gain import ALL, Gain
 from xlens.languages import english_names
@@ -40,7 +41,7 @@ def write_twins_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     across = run.parts(ACROSS) if ACROSS in run.results() else {}
     gains = {name: part for name, part in across.items() if isinstance(part, Gain)}
     if not gains:
-        raise ValueError(f"{str(run.path)!r} has no comparison yet: the same command goes on.")
+        raise InputError(f"{str(run.path)!r} has no comparison yet: the same command goes on.")
     figures: dict[str, Figure] = {}
     sections = told(across, {})
     for name, found in gains.items():

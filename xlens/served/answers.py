@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.store import Store, digest
 from xlens.store.errors import explained
 
@@ -50,11 +51,11 @@ def check_answer(answer: Answer) -> None:
     for name in ("text", "finish", "model"):
         value = getattr(answer, name)
         if not isinstance(value, str) or len(value) > _LONGEST.get(name, len(value)):
-            raise ValueError(f"{name} is {value!r:.80}, which is no {name}")
+            raise InputError(f"{name} is {value!r:.80}, which is no {name}")
     for name in ("read", "written"):
         value = getattr(answer, name)
         if value is not None and (type(value) is not int or not 0 <= value < _MOST):
-            raise ValueError(f"the tokens {name} are {value!r:.80}, which is no number of tokens")
+            raise InputError(f"the tokens {name} are {value!r:.80}, which is no number of tokens")
 
 
 class Answers:
@@ -201,10 +202,10 @@ def _parse(raw: bytes, ended: bool) -> _Line:
         answer = Answer(**record["answer"])
         request, stated = record["request"], record.get("digest")
         if not isinstance(request, str) or record.keys() - _FIELDS:
-            raise ValueError("no answer of ours")
+            raise InputError("no answer of ours")
         check_answer(answer)
         if stated is not None and stated != digest(_body(request, answer)):
-            raise ValueError("another digest")
+            raise InputError("another digest")
     except (ValueError, KeyError, TypeError, RecursionError):
         return _Line(raw, ended, False)
     return _Line(raw, ended, True, request, answer, checked=stated is not None)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from xlens.errors import InputError, MachineError
 from xlens.keys import Mask
 from xlens.prompts import Prompt
 from xlens.served.answers import Answer, check_answer
@@ -16,7 +17,7 @@ _SHOWN = 400  # characters of a server's own message
 _READ = 10_000  # characters of it that are looked at
 
 
-class ServedError(RuntimeError):
+class ServedError(MachineError):
     """A prompt got no answer; the message says which, why, and what was kept."""
 
 
@@ -106,7 +107,7 @@ def require_client() -> None:
     try:
         import openai  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "Asking a served model needs the package openai: pip install 'xlens-interp[api]'."
         ) from None
 
@@ -129,18 +130,18 @@ def _read(found: Any, chat: bool) -> Answer:
     found = _part(found, "response")
     choices = found.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise ValueError(f"no choices in {_shown(found)}")
+        raise InputError(f"no choices in {_shown(found)}")
     choice = _part(choices[0], "choice")
     if chat:
         message = _part(choice.get("message"), "message")
         if not message.keys() & _SAYS:
-            raise ValueError(f"no content in {_shown(found)}")
+            raise InputError(f"no content in {_shown(found)}")
         # Without content there is a refusal, a tool call, or a thought that took all the room.
         text = _given(message, "content", _given(message, "refusal", ""))
     else:
         text = choice.get("text")
     if not isinstance(text, str):
-        raise ValueError(f"no text in {_shown(found)}")
+        raise InputError(f"no text in {_shown(found)}")
     usage = _part(_given(found, "usage", {}), "usage")
     answer = Answer(
         text=text,
@@ -159,7 +160,7 @@ _SAYS = {"content", "refusal", "tool_calls", "function_call", "reasoning", "reas
 
 def _part(found: Any, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise ValueError(f"no object as {what}: {_shown(found)}")
+        raise InputError(f"no object as {what}: {_shown(found)}")
     return cast(dict[str, Any], found)
 
 

@@ -13,6 +13,7 @@ from xlens.bars import tqdm
 from xlens.checks import check_seed, typed
 from xlens.engine import Generations
 from xlens.engine.generate import GENERATION
+from xlens.errors import InputError
 from xlens.keys import Mask
 from xlens.prompts import Prompts, PromptsLike
 from xlens.results import analysed, versions
@@ -231,8 +232,8 @@ def _told(tokens: dict[str, int | None], cost: float | None) -> str:
 
 def _check(max_new_tokens: int, stops: tuple[str, ...], temperature: float | None) -> None:
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
+        raise InputError(f"max_new_tokens is {max_new_tokens}; it must be at least 1 token.")
     if not all(stops):
-        raise ValueError(f"stop is {list(stops)!r:.200}; an empty string would stop at once.")
+        raise InputError(f"stop is {list(stops)!r:.200}; an empty string would stop at once.")
     if temperature is not None:
         check_temperature(temperature)

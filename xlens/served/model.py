@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from xlens.checks import check_fields
+from xlens.errors import InputError
 from xlens.store import digest
 
 OPENAI = "https://api.openai.com/v1"
@@ -70,40 +71,40 @@ class ServedModel:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.model:
-            raise ValueError("model is empty; give the name that the server knows the model by.")
+            raise InputError("model is empty; give the name that the server knows the model by.")
         address = urlsplit(self.endpoint)
         if "@" in address.netloc or address.query or address.fragment:
             # Not echoed: it may hold a key.
-            raise ValueError(
+            raise InputError(
                 "base_url has a user, a password, a '?' or a '#' in it. A key belongs in an "
                 "environment variable, named by api_key_env; the address is written into results."
             )
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(
+            raise InputError(
                 f"base_url is {self.base_url!r}; expected an address such as "
                 "'http://localhost:8000/v1'."
             )
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
-            raise ValueError(
+            raise InputError(
                 "api_key_env takes the name of an environment variable in capitals, such as "
                 "'OPENAI_API_KEY', not the key (so what was given is not shown)."
             )
         if self.system is not None and not self.chat:
-            raise ValueError("system needs chat=True: a plain completion has no system text.")
+            raise InputError("system needs chat=True: a plain completion has no system text.")
         if self.concurrency < 1 or self.max_retries < 0 or not self.timeout > 0:
-            raise ValueError(
+            raise InputError(
                 f"concurrency is {self.concurrency}, max_retries {self.max_retries} and timeout "
                 f"{self.timeout}; expected at least 1, at least 0 and more than 0 seconds."
             )
         if self.temperature is not None:
             check_temperature(self.temperature)
         if self.refused not in get_args(Refused):
-            raise ValueError(
+            raise InputError(
                 f"refused is {self.refused!r}; accepted are {', '.join(get_args(Refused))}."
             )
         prices = (self.price_in, self.price_out)
         if prices.count(None) == 1 or any(price is not None and price < 0 for price in prices):
-            raise ValueError(
+            raise InputError(
                 f"price_in is {self.price_in} and price_out {self.price_out}; give both, each per "
                 "million tokens and not below 0, or neither."
             )
@@ -168,7 +169,7 @@ def check_temperature(temperature: float) -> None:
         ValueError: below 0, or no number.
     """
     if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}; expected 0 (greedy), more, or None.")
+        raise InputError(f"temperature is {temperature}; expected 0 (greedy), more, or None.")
 
 
 def read_key(served: ServedModel) -> str | None:
@@ -182,13 +183,13 @@ def read_key(served: ServedModel) -> str | None:
         return None
     key = os.environ.get(name, "").strip()
     if not key:
-        raise ValueError(
+        raise InputError(
             f"{served.endpoint} is asked with the key in the environment variable {name}, which is "
             "not set. Set it in the shell that starts Python; a server without keys needs "
             "api_key_env=None."
         )
     if not (key.isascii() and key.isprintable()):
-        raise ValueError(
+        raise InputError(
             f"The key in the environment variable {name} has characters that can't be sent, such "
             "as a line break or a typographic quote; set it again."
         )

@@ -9,6 +9,7 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from xlens.errors import DataError, InputError
 from xlens.served.model import ServedModel
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ MAX_BYTES = 16 << 20
 _REDIRECTS = 3  # a '/' at the end, and back
 
 
-class OversizedError(ValueError):
+class OversizedError(DataError):
     """A body without a sensible end."""
 
 
@@ -97,7 +98,7 @@ async def _body(response: Any) -> bytes:
     """
     packing = response.headers.get("content-encoding", "identity").strip().lower()
     if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise ValueError(f"its body is packed as {packing[:40]!r}, which was not asked for")
+        raise InputError(f"its body is packed as {packing[:40]!r}, which was not asked for")
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if packing not in ("", "identity") else None
     parts: list[bytes] = []
     room = MAX_BYTES
@@ -106,7 +107,7 @@ async def _body(response: Any) -> bytes:
             # No more than there is room for is ever unpacked.
             part = unpacker.decompress(chunk, room + 1) if unpacker else chunk
         except zlib.error as error:
-            raise ValueError(f"its body is not {packing} ({error})") from None
+            raise InputError(f"its body is not {packing} ({error})") from None
         if len(part) > room:
             raise OversizedError(f"its body goes on after {MAX_BYTES >> 20} MB")
         parts.append(part)

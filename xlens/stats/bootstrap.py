@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats.intervals import FEWEST, interval, wilson
 from xlens.stats.resampling import Resampling
 from xlens.stats.sums import ClusterSums
@@ -178,9 +179,9 @@ def bootstrap(
     """
     n = len(values)
     if n == 0:
-        raise ValueError("An interval over prompts needs at least one prompt; got none.")
+        raise InputError("An interval over prompts needs at least one prompt; got none.")
     if clusters is not None and len(clusters) != n:
-        raise ValueError(f"There are {n} prompts but {len(clusters)} clusters; give one for each.")
+        raise InputError(f"There are {n} prompts but {len(clusters)} clusters; give one for each.")
     codes = np.arange(n)
     if clusters is not None:
         codes = pd.factorize(pd.Series(list(clusters), dtype="object"))[0]

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats.intervals import FEWEST, interval
 from xlens.stats.resampling import Resampling, Rows
 
@@ -108,7 +109,7 @@ def pair_bootstrap(
         ValueError: no pairs, or not two names for each.
     """
     if not len(values) or not len(values) == len(first) == len(second):
-        raise ValueError(
+        raise InputError(
             f"{len(values)} pairs with {len(first)} and {len(second)} names; one or more pairs are "
             "needed, with two names each."
         )

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from xlens.checks import check_fields, typed
+from xlens.errors import InputError
 from xlens.stats.draws import generator
 from xlens.stats.intervals import interval
 from xlens.wording import percent
@@ -41,11 +42,11 @@ class Resampling:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.confidence < 1:
-            raise ValueError(
+            raise InputError(
                 f"confidence is {self.confidence}; accepted is a share between 0 and 1."
             )
         if not 1 <= self.draws <= MOST_DRAWS:
-            raise ValueError(f"draws is {self.draws}; accepted are 1 to {MOST_DRAWS:,}.")
+            raise InputError(f"draws is {self.draws}; accepted are 1 to {MOST_DRAWS:,}.")
 
     @classmethod
     def of(cls, provenance: Mapping[str, Any]) -> "Resampling":
@@ -132,13 +133,13 @@ def cluster_of(meta: pd.DataFrame, column: str | None = None) -> Int[np.ndarray,
     if column is None:
         column = DEFAULT_CLUSTER if DEFAULT_CLUSTER in meta else "id"
     if column not in meta:
-        raise ValueError(
+        raise InputError(
             f"clusters={column!r} is no column of the prompts' table; there are "
             f"{list(meta.columns)}."
         )
     codes, _ = pd.factorize(meta[column])
     if (codes < 0).any():
-        raise ValueError(
+        raise InputError(
             f"{int((codes < 0).sum())} prompts have no {column!r}; give each one its cluster, or "
             "name another column."
         )

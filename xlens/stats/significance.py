@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats.draws import generator
 
 
@@ -19,7 +20,7 @@ def random_signs(n: int, n_flips: int, seed: int) -> Float[np.ndarray, "draw clu
         ValueError: no flips.
     """
     if n_flips < 1:
-        raise ValueError(f"n_flips is {n_flips}; it must be at least 1.")
+        raise InputError(f"n_flips is {n_flips}; it must be at least 1.")
     if n < 63 and 2**n <= n_flips:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         return 1.0 - 2.0 * bits

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from xlens.engine.interventions import Intervention, project_out
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.results import Result
 from xlens.stats import generator
@@ -52,7 +53,7 @@ class SubspaceRemoval(Result):
         """
         shapes = {np.shape(basis) for basis in bases.values()}
         if len(shapes) != 1 or any(len(shape) != 2 or not all(shape) for shape in shapes):
-            raise ValueError(
+            raise InputError(
                 f"The bases have the shapes {sorted(shapes)}; one shape [rank, d_model] is needed "
                 "for all layers."
             )
@@ -60,7 +61,7 @@ class SubspaceRemoval(Result):
         for layer, (_, triangle) in rows.items():
             sizes = np.abs(np.diag(triangle))
             if sizes.min() <= 1e-6 * sizes.max():
-                raise ValueError(f"The rows of the basis at layer {layer} depend on each other.")
+                raise InputError(f"The rows of the basis at layer {layer} depend on each other.")
         layers = tuple(sorted(rows))
         return cls(
             provenance={},

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Resampling
 
@@ -71,7 +72,7 @@ class SteeringResult(Result):
             ("language", language, {None, *self.dev["language"]}),
         ):
             if asked not in there:
-                raise ValueError(f"{name}={asked!r}; there are {sorted(map(str, there))}.")
+                raise InputError(f"{name}={asked!r}; there are {sorted(map(str, there))}.")
         table = self.dev[self.dev["metric"] == metric]
         if language is not None:
             table = table[table["language"] == language]

@@ -10,6 +10,7 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.engine import Scores, score_variants
 from xlens.engine.interventions import Intervention, Interventions
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompts
 from xlens.results import Result
@@ -94,7 +95,7 @@ def sweep(
     """
     factors = strengths if isinstance(strengths, Mapping) else dict.fromkeys(steerings, strengths)
     if not steerings or not all(factors.get(name) for name in steerings):
-        raise ValueError(
+        raise InputError(
             f"steerings is {dict(steerings)} and strengths {strengths!r}; a sweep needs at least "
             "one of each, for every method."
         )
@@ -133,7 +134,7 @@ def _bands(bands: Sequence[int | Sequence[int]] | None, there: tuple[int, ...]) 
     asked = list(there) if bands is None else list(bands)
     found = [(band,) if isinstance(band, int) else tuple(band) for band in asked]
     if not found or not all(found) or len(set(found)) < len(found):
-        raise ValueError(f"bands is {bands!r}; give layers, or non-empty bands, each once.")
+        raise InputError(f"bands is {bands!r}; give layers, or non-empty bands, each once.")
     return found
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine.interventions import Intervention, add
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.models import HookedModel
 from xlens.results import Result, analysed
@@ -68,7 +69,7 @@ class SteeringVectors(Result):
         """
         if not (self.norms > 0).all():
             at = self.layers[int(np.flatnonzero(self.norms == 0)[0])]
-            raise ValueError(f"The vector at layer {at} has length 0 and so no direction.")
+            raise InputError(f"The vector at layer {at} has length 0 and so no direction.")
         return replace(self, vectors=self.vectors / self.norms[:, None])
 
     def random(self, *, seed: int = 0) -> "SteeringVectors":
@@ -140,13 +141,13 @@ def steering_vectors(
             of the languages lacks or has twice, fewer than two pairs.
     """
     if method not in METHODS:
-        raise ValueError(f"method={method!r}; accepted are {', '.join(map(repr, METHODS))}.")
+        raise InputError(f"method={method!r}; accepted are {', '.join(map(repr, METHODS))}.")
     if slot is None and len(activations.slots) > 1:
-        raise ValueError(f"There are several slots, {list(activations.slots)}: choose with slot=.")
+        raise InputError(f"There are several slots, {list(activations.slots)}: choose with slot=.")
     name = next(iter(activations.slots)) if slot is None else slot
     one = activations.slot(name)
     if len(one.positions) != len(activations):
-        raise ValueError(
+        raise InputError(
             f"Slot {name!r} keeps several positions per prompt; steering vectors are estimated "
             "from one state each: use 'last', or NAME:first, NAME:last, NAME:mean."
         )
@@ -154,7 +155,7 @@ def steering_vectors(
     here, there = _rows(activations, source), _rows(activations, target)
     if source == target or set(here) != set(there) or len(here) < 2:
         only = sorted(set(here) ^ set(there))
-        raise ValueError(
+        raise DataError(
             f"{source} has {len(here)} items and {target} {len(there)}"
             + (f"; {len(only)} are in one alone, first {only[0]!r}" if only else "")
             + ". Two different languages with at least two parallel items are needed: select the "
@@ -189,14 +190,14 @@ def _rows(activations: Activations, language: str) -> dict[str, int]:
     ids = [str(meta["id"][i]) for i in mine]
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
-        raise ValueError(f"Item {twice!r} occurs twice in {language}; pairs are made by id.")
+        raise InputError(f"Item {twice!r} occurs twice in {language}; pairs are made by id.")
     return dict(zip(ids, map(int, mine), strict=True))
 
 
 def require_model(fingerprint: str, model: HookedModel) -> None:
     """Refuse to steer another model than the one that the states were of."""
     if model.fingerprint != fingerprint:
-        raise ValueError(
+        raise InputError(
             f"These vectors are of another model ({fingerprint[:12]}…) than {model.name} "
             f"({model.fingerprint[:12]}…): estimate them on the model that is steered."
         )
@@ -206,9 +207,9 @@ def chosen_layers(there: Sequence[int], asked: Sequence[int] | int | None) -> li
     """Layers that are asked for, out of those that there are; None: all."""
     chosen = [asked] if isinstance(asked, int) else list(there if asked is None else asked)
     if lacking := [layer for layer in chosen if layer not in there]:
-        raise ValueError(f"There are no vectors at layers {lacking}; only at {tuple(there)}.")
+        raise InputError(f"There are no vectors at layers {lacking}; only at {tuple(there)}.")
     if not chosen:
-        raise ValueError(f"layers is empty; give some of {tuple(there)}.")
+        raise InputError(f"layers is empty; give some of {tuple(there)}.")
     return chosen
 
 

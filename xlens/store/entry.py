@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.store import journal, seen
 from xlens.store.claims import Claims
 from xlens.store.errors import DamagedShardError, StoreError, explained, listed
@@ -138,7 +139,7 @@ class Entry:
         with self._reading():
             found = self._shard(shard).rows()
         if found is None:
-            raise ValueError(f"Shard {shard} of entry {self.id} has no rows.")
+            raise InputError(f"Shard {shard} of entry {self.id} has no rows.")
         return found
 
     def rows(self) -> "pd.DataFrame":
@@ -264,7 +265,7 @@ class Entry:
             return
         with self._writing(f"finishing entry {self.id}"):
             if missing := sorted(set(range(self.shards)) - self.done):
-                raise ValueError(
+                raise InputError(
                     f"Entry {self.id} can't be finished: shards {listed(missing)} of "
                     f"{self.shards} have not been written. Write them first."
                 )
@@ -373,7 +374,7 @@ class Entry:
         self._check_number(shard)
         record = self._records.contents().records.get(shard)
         if record is None:
-            raise ValueError(
+            raise InputError(
                 f"Shard {shard} of entry {self.id} has not been written yet; done are "
                 f"{listed(sorted(self.done)) or 'none'} of {self.shards}. Run again to resume."
             )
@@ -381,7 +382,7 @@ class Entry:
 
     def _check_number(self, shard: int) -> None:
         if not 0 <= shard < self.shards:
-            raise ValueError(
+            raise InputError(
                 f"Entry {self.id} has {self.shards} shards, 0 to {self.shards - 1}; not {shard}."
             )
 

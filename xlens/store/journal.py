@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.store.errors import StoreError, command
 from xlens.store.keys import FORMAT, entry_id
 
@@ -45,7 +46,7 @@ class ShardRecord:
     def __post_init__(self) -> None:
         numbers: tuple[Any, ...] = (self.shard, self.size, self.rows_size or 0)
         if not all(isinstance(n, int) for n in numbers):
-            raise ValueError("a number was changed")
+            raise InputError("a number was changed")
 
 
 @dataclass(frozen=True)
@@ -214,10 +215,10 @@ def read_manifest(path: Path) -> Contents | None:
         manifest = json.loads(text)
         seal = manifest.pop("blake2b", None)
         if manifest["format"] == FORMAT and _changed(manifest, seal):
-            raise ValueError("its digest is another")
+            raise InputError("its digest is another")
         records = [ShardRecord(**record) for record in manifest["shards"]]
         if [r.shard for r in records] != list(range(manifest["n_shards"])):
-            raise ValueError("shards are missing")
+            raise InputError("shards are missing")
         return Contents(
             head={"shards": manifest["n_shards"]}
             | {k: manifest[k] for k in _HEAD if k != "shards"},

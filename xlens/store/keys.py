@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from xlens.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,9 +45,9 @@ def plain(value: Any, where: str = "key") -> Any:
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
         if bad := [k for k in pairs if not isinstance(k, str)]:
-            raise ValueError(f"{where} has the name {bad[0]!r}; names must be strings.")
+            raise InputError(f"{where} has the name {bad[0]!r}; names must be strings.")
         return {k: plain(v, f"{where}[{k!r}]") for k, v in pairs.items()}
-    raise ValueError(
+    raise InputError(
         f"{where} is {value!r:.80} ({type(value).__name__}), which has no exact JSON form. Use "
         "strings, finite numbers, booleans, None, lists and mappings; str() for a dtype or a path, "
         "digest() for a tensor or a long list."

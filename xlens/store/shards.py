@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xlens.errors import InputError
 from xlens.store.errors import DamagedShardError, command
 from xlens.store.journal import ShardRecord
 from xlens.store.keys import tensor_bytes
@@ -63,12 +64,12 @@ def pack_tensors(
         ValueError: no tensors, a name or a dtype that the format doesn't have.
     """
     if not tensors:
-        raise ValueError(f"Shard {shard} has no tensors; a shard holds at least one.")
+        raise InputError(f"Shard {shard} has no tensors; a shard holds at least one.")
     for name, tensor in tensors.items():
         if not name or name == _META:
-            raise ValueError(f"A tensor of shard {shard} has the name {name!r}; choose another.")
+            raise InputError(f"A tensor of shard {shard} has the name {name!r}; choose another.")
         if str(tensor.dtype) not in _DTYPES or str(tensor.layout) != "torch.strided":
-            raise ValueError(
+            raise InputError(
                 f"Tensor {name!r} of shard {shard} is {tensor.dtype}, {tensor.layout}; a shard "
                 f"holds dense tensors of {', '.join(_DTYPES)}."
             )
@@ -102,7 +103,7 @@ def pack_rows(rows: "pd.DataFrame") -> bytes:
     try:
         rows.to_parquet(buffer, index=False)
     except (ValueError, TypeError) as error:  # pyarrow's own errors are among them
-        raise ValueError(f"These rows can't be written as Parquet: {error}") from error
+        raise InputError(f"These rows can't be written as Parquet: {error}") from error
     return buffer.getvalue()
 
 
@@ -199,7 +200,7 @@ class Shard:
         header = self._header()
         hashes = json.loads(header.pop(_META)["xlens"])["blake2b"]
         if missing := sorted(set(names or ()) - set(header)):
-            raise ValueError(
+            raise InputError(
                 f"Shard {self.record.shard} of store entry {self.folder.name} has no tensor "
                 f"{missing[0]!r}; it has {', '.join(sorted(header))}."
             )

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from xlens import files
 from xlens.checks import wrong_type
+from xlens.errors import InputError
 from xlens.store import journal, seen
 from xlens.store.entry import Entry
 from xlens.store.errors import DamagedShardError, StoreError, explained
@@ -43,12 +44,12 @@ class Store:
         if not isinstance(cast(Any, root), str | Path | None):
             raise wrong_type("Store: root", root, "a folder, or None for xlens's own")
         if root is not None and not str(root).strip():
-            raise ValueError("The store's folder is empty; name a folder, or None for xlens's own.")
+            raise InputError("The store's folder is empty; name a folder, or None for xlens's own.")
         self.root = (
             files.cache_root() / "store" if root is None else Path(root).expanduser()
         ).absolute()
         if self.root.exists() and not self.root.is_dir():
-            raise ValueError(f"The store {str(self.root)!r} is a file; name a folder.")
+            raise InputError(f"The store {str(self.root)!r} is a file; name a folder.")
         self._lock = files.Lock(
             self.root / ".lock",
             f"the lock of the store {str(self.root)!r}, for {LOCK_SECONDS:.0f} s at most",
@@ -82,14 +83,14 @@ class Store:
             StoreError: the store can't be written to, or holds something else under this id.
         """
         if shards < 1:
-            raise ValueError(f"An entry has at least one shard, not {shards}.")
+            raise InputError(f"An entry has at least one shard, not {shards}.")
         entry = Entry(
             self.root / entry_id(key), self._lock, key=plain(key), shards=shards, about=about
         )
         with explained(f"opening entry {entry.id}", self.root):
             found = contents_of(entry.path).head.get("shards", shards)
             if found != shards:
-                raise ValueError(
+                raise InputError(
                     f"Entry {entry.id} has {found} shards, not {shards}: its key says everything "
                     "but how the work is split. Put that into the key too."
                 )
@@ -179,7 +180,7 @@ class Store:
         """
         conditions = (ids, older_than, larger_than, keep_bytes)
         if not (incomplete or old) and all(x is None for x in conditions):
-            raise ValueError(
+            raise InputError(
                 "prune needs at least one of ids, older_than, larger_than, incomplete, old and "
                 "keep_bytes; keep_bytes=0 deletes everything."
             )
@@ -227,7 +228,7 @@ class Store:
     def _find(self, id: str) -> Path:
         found = [path for path in self._folders() if path.name.startswith(id)]
         if len(found) != 1 or not id:
-            raise ValueError(
+            raise InputError(
                 f"{len(found) or 'No'} entries of the store {str(self.root)!r} begin with {id!r}; "
                 "give an id, or enough of its beginning, as `xlens store ls` prints it."
             )

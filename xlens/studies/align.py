@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from cyclopts import Parameter
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize, standardize_all
 from xlens.studies.asking import ItemsStudy
 from xlens.studies.study import Kept, Step
@@ -107,21 +108,21 @@ class AlignStudy(ItemsStudy, Recipe):
         object.__setattr__(self, "source", standardize_all(parts) if parts else ())
         object.__setattr__(self, "target", standardize(self.target))
         if self.target in self.source:
-            raise ValueError(
+            raise InputError(
                 f"{self.target} is both source and target: a question is translated into another "
                 f"language. Leave it out of --from {','.join(self.source)}."
             )
         check_least(self, n_items=1, n_pairs=2, runs=1, n_inside=8)
         if self.runs > MOST_RUNS:
-            raise ValueError(
+            raise InputError(
                 f"runs is {self.runs}; accepted are 1 to {MOST_RUNS:,} trainings of each kind."
             )
         if unknown := sorted(set(self.controls) - set(self.CONTROLS)):
-            raise ValueError(f"Unknown controls {unknown}; accepted are {list(self.CONTROLS)}.")
+            raise InputError(f"Unknown controls {unknown}; accepted are {list(self.CONTROLS)}.")
         if not 0 < self.bound < 1:
-            raise ValueError(f"bound is {self.bound}; accepted is a difference between 0 and 1.")
+            raise InputError(f"bound is {self.bound}; accepted is a difference between 0 and 1.")
         if self.data is not None and self.items:
-            raise ValueError(
+            raise InputError(
                 f"--data {self.data} and --items {' '.join(self.items)}: evaluate one of the two."
             )
 

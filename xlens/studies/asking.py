@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.lengths import By
 from xlens.studies.study import Study
@@ -90,12 +91,12 @@ class ItemsStudy(Study):
         given = {name: getattr(self, name) for name in self.FILES_ONLY}
         if not files and given != {**self.FILES_ONLY}:
             shown = " and ".join(f"{name}={value!r}" for name, value in given.items())
-            raise ValueError(f"{shown} are of a file or folder: name it with --items.")
+            raise InputError(f"{shown} are of a file or folder: name it with --items.")
         found: dict[str, Choices] = {}
         for source in sources:
             name, choices = self._read(source)
             if name in found:
-                raise ValueError(
+                raise InputError(
                     f"--items {' '.join(self.items)}: two of these are called {name!r} in the "
                     "report; rename a file."
                 )
@@ -126,7 +127,7 @@ class ItemsStudy(Study):
         from xlens.tasks.choices import FACTS, cldr_choices, cldr_statements
 
         if not self.languages:
-            raise ValueError("Name two languages or more: --languages en de sw.")
+            raise InputError("Name two languages or more: --languages en de sw.")
         tags, kinds = list(self.languages), self.kinds or FACTS
         if source == YES_NO:  # a name is the same string in two languages: no answer shows it
             same = self.identical or "keep"

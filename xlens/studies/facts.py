@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize, standardize_all
 from xlens.studies.study import Kept, Parts, Step, Study, Switch
 from xlens.studies.work import Work
@@ -83,11 +84,11 @@ class FactsStudy(Study):
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         object.__setattr__(self, "pivot", standardize(self.pivot))
         if self.n_candidates < 0 or self.n_candidates == 1:
-            raise ValueError(
+            raise InputError(
                 f"n_candidates is {self.n_candidates}; to rank takes 2 or more, 0 asks for none."
             )
         if self.rule == "ranked" and not self.n_candidates:
-            raise ValueError("rule='ranked' without candidates: n_candidates is 0; ask for some.")
+            raise InputError("rule='ranked' without candidates: n_candidates is 0; ask for some.")
 
     def of_models(self, names: Sequence[str]) -> Self:
         """As `Study.of_models`: the atlas knows nothing but its own facts."""
@@ -130,7 +131,7 @@ class FactsStudy(Study):
         source, tags = CLDR if self.facts is None else self.facts, list(self.languages)
         if source == CLDR:
             if not tags:
-                raise ValueError("Name two languages or more: --languages en de ru.")
+                raise InputError("Name two languages or more: --languages en de ru.")
             return cldr_facts(tags, self.relations or RELATIONS)
         if source == ATLAS:
             from xlens.testbed.atlas.facts import atlas_facts
@@ -164,7 +165,7 @@ class FactsStudy(Study):
         asked.require([self.pivot])
         there = dict.fromkeys(data.relations.values())
         if unknown := [name for name in self.named if name not in there]:
-            raise ValueError(
+            raise InputError(
                 f"named: no relation {', '.join(map(repr, unknown))}; there are {', '.join(there)}."
             )
         if model is not None:
@@ -172,7 +173,7 @@ class FactsStudy(Study):
             return
         demonstrations(asked, pool=data, **self.how)
         if self.n_candidates and not self.offered(data).ids:
-            raise ValueError(
+            raise InputError(
                 "No fact can be ranked: each relation has one object only. Ask for no candidates: "
                 "--n-candidates 0."
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.studies.study import Kept, Step, Study
 from xlens.studies.work import Work
@@ -78,18 +79,18 @@ class FitLensStudy(Study):
         if self.languages:
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         if not self.kind or set(self.kind) - set(get_args(Fitted)):
-            raise ValueError(f"kind is {list(self.kind)}; accepted are {list(get_args(Fitted))}.")
+            raise InputError(f"kind is {list(self.kind)}; accepted are {list(get_args(Fitted))}.")
         if "jacobian" in self.kind and self.n_texts % self.rotation:
-            raise ValueError(
+            raise InputError(
                 f"n_texts is {self.n_texts} and rotation {self.rotation}: each passage gives "
                 f"1/{self.rotation} of the rows, so that n_texts must be a multiple of it."
             )
         if self.field != "text" and not self.text:
-            raise ValueError(
+            raise InputError(
                 f"field is {self.field!r}, and no files are named that have one: text."
             )
         if self.max_tokens < self.skip + 2:
-            raise ValueError(
+            raise InputError(
                 f"max_tokens is {self.max_tokens} and skip {self.skip}: at least two tokens must "
                 "be left."
             )
@@ -121,12 +122,12 @@ class FitLensStudy(Study):
         elif self.text:
             found = read_texts(self.text, field=self.field)
         elif len(self.languages) < 2:
-            raise ValueError("Name two languages or more (--languages en de), or give --text.")
+            raise InputError("Name two languages or more (--languages en de), or give --text.")
         else:
             found = fact_texts(cldr_facts(list(self.languages), RELATIONS), seed=self.seed)
         there = list(dict.fromkeys(text.language for text in found))
         if lacking := [tag for tag in self.languages if tag not in there]:
-            raise ValueError(
+            raise InputError(
                 f"No text in {', '.join(lacking)}; there is text in {', '.join(there)}."
             )
         return Prompts(t for t in found if not self.languages or t.language in self.languages)
@@ -134,7 +135,7 @@ class FitLensStudy(Study):
     def check(self, data: "Prompts", model: Any = None) -> None:
         """As `Study.check`: texts long enough, enough for a tuned lens, items for the yardstick."""
         if "tuned" in self.kind and (n := self.n_texts * len(self.tags(data))) < _LEAST_TUNED:
-            raise ValueError(
+            raise InputError(
                 f"n_texts is {self.n_texts} in each language, {n} in all: a fifth of a tuned "
                 f"lens's texts is held out, so that it needs {_LEAST_TUNED} or more; raise "
                 "n_texts, or ask for --kind jacobian."

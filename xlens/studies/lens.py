@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from cyclopts import Parameter
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import by_tag, standardize
 from xlens.studies.study import Kept, Step, Study, Switch
 from xlens.studies.work import Work
@@ -118,26 +119,26 @@ class LensStudy(Study):
         object.__setattr__(self, "names", by_tag(self.names, "names"))
         self._settle_pairs()
         if unknown := sorted(set(self.controls) - set(CONTROLS)):
-            raise ValueError(f"Unknown controls {unknown}; accepted are {list(CONTROLS)}.")
+            raise InputError(f"Unknown controls {unknown}; accepted are {list(CONTROLS)}.")
         if min(self.n_items, self.n_controls) < 2:
-            raise ValueError(
+            raise InputError(
                 f"n_items is {self.n_items} and n_controls {self.n_controls}; an interval over "
                 "prompts needs at least 2 of each."
             )
         if self.top_k < 1 or (self.shots is not None and self.shots < 0):
-            raise ValueError(
+            raise InputError(
                 f"top_k is {self.top_k} and shots {self.shots}; accepted are 1 or more tokens and "
                 "0 or more demonstrations."
             )
         kinds = [text.partition("=")[0] for text in self.lens]
         if not kinds or len(set(kinds)) < len(kinds):
-            raise ValueError(
+            raise InputError(
                 f"lens is {list(self.lens)}; accepted is one or more of logit, jacobian and tuned, "
                 "each once."
             )
         self._settle_causal()
         if self.words is None and self.columns:
-            raise ValueError(
+            raise InputError(
                 f"--columns {' '.join(self.columns)}: of what file? Give --words as well."
             )
 
@@ -149,10 +150,10 @@ class LensStudy(Study):
             own = [field for field in fields(self) if field.name in _OF_CAUSAL]
             if given := [f.name for f in own if getattr(self, f.name) != f.default]:
                 shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise ValueError(f"{shown}: of the causal test, which isn't asked for (--causal).")
+                raise InputError(f"{shown}: of the causal test, which isn't asked for (--causal).")
             return
         if self.task != "translation" or self.reading == "whole":
-            raise ValueError(
+            raise InputError(
                 "The causal test exchanges words of a translation, by their first tokens: it takes "
                 f"task translation and reading prefixes or first; got {self.task} and "
                 f"{self.reading}."
@@ -163,7 +164,7 @@ class LensStudy(Study):
         given = {"--from": self.source, "--to": self.target, "--pairs": self.pairs}
         if (self.source is None) != (self.target is None) or (self.pairs and self.source):
             shown = " and ".join(name for name, value in given.items() if value)
-            raise ValueError(
+            raise InputError(
                 f"Give either --from and --to, or --pairs SOURCE:TARGET …; got {shown}."
             )
         pairs = (f"{self.source}:{self.target}",) if self.source else self.pairs
@@ -179,7 +180,7 @@ class LensStudy(Study):
             ValueError: no pair.
         """
         if not self.pairs:
-            raise ValueError("Give either --from and --to, or --pairs SOURCE:TARGET …; got none.")
+            raise InputError("Give either --from and --to, or --pairs SOURCE:TARGET …; got none.")
         return tuple(_pair(text) for text in self.pairs)
 
     @property
@@ -234,7 +235,7 @@ class LensStudy(Study):
 
         self.check_lenses()
         if model is not None and self.top_k > (n := model.size.d_vocab):
-            raise ValueError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
+            raise InputError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
         asked = self.each_pair
         lacking: list[TooFewItems] = []
         for source, target in asked:
@@ -367,7 +368,7 @@ def columns_of(given: Iterable[str]) -> "Mapping[str, str] | list[str] | None":
     if all(name and tag for name, _, tag in named):
         return {name: tag for name, _, tag in named} or None
     if any(colon for _, colon, _ in named):
-        raise ValueError(
+        raise InputError(
             f"--columns {' '.join(given)}: write NAME:TAG for every column that is to be read, or "
             "only tags, in order, for a file without a row of names."
         )
@@ -388,5 +389,5 @@ def group_name(source: str, target: str, lens: str) -> str:
 def _pair(text: str) -> tuple[str, str]:
     parts = text.split(":")
     if len(parts) != 2 or not all(parts):
-        raise ValueError(f"{text!r} is no language pair; write SOURCE:TARGET, such as fr:zh-Hans.")
+        raise InputError(f"{text!r} is no language pair; write SOURCE:TARGET, such as fr:zh-Hans.")
     return standardize(parts[0]), standardize(parts[1])

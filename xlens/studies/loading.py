@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from xlens.checks import check_fields, check_least
+from xlens.errors import InputError
 from xlens.studies.study import Switch
 from xlens.terminal import waiting
 
@@ -61,14 +62,14 @@ class Loading:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.series is not None and self.revision:
-            raise ValueError(
+            raise InputError(
                 f"revision={list(self.revision)} beside series={str(self.series)!r}: the list "
                 "names its revisions itself. Leave one of the two out."
             )
         check_least(self, keep_weights=0)
         if self.device is not None:
             if self.device_map is not None:
-                raise ValueError(
+                raise InputError(
                     f"device={self.device!r} beside device_map={self.device_map!r}: one device, or "
                     "several by the map. Leave one of the two out."
                 )
@@ -92,11 +93,11 @@ class Loading:
             ValueError: several.
         """
         if self.series is not None:
-            raise ValueError(
+            raise InputError(
                 f"One model is asked here, and series={str(self.series)!r} lists several: name one."
             )
         if len(self.revision) > 1:
-            raise ValueError(
+            raise InputError(
                 f"One model is asked here, and revision names {len(self.revision)}: "
                 f"{', '.join(self.revision)}. Name one."
             )

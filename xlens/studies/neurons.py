@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.studies.study import Kept, Step, Study
 from xlens.studies.work import Work
@@ -72,10 +73,10 @@ class NeuronsStudy(Study):
         check_least(self, least_tokens=1, n_texts=2)
         for name in ("top", "filter_rate"):
             if not 0 < (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; accepted is a share between 0 and 1.")
+                raise InputError(f"{name} is {value}; accepted is a share between 0 and 1.")
         given = {"--text": self.text, "--sentences": self.sentences, "--questions": self.questions}
         if len(named := [name for name, value in given.items() if value]) > 1:
-            raise ValueError(f"{' and '.join(named)}: give one of them.")
+            raise InputError(f"{' and '.join(named)}: give one of them.")
 
     def read(self) -> "Prompts":
         """Texts in several languages."""
@@ -90,7 +91,7 @@ class NeuronsStudy(Study):
             sizes[text.language] += len(text.text.encode()) + 1  # a token at the beginning
         if few := {tag: n for tag, n in sizes.items() if n < self.least_tokens}:
             told = ", ".join(f"{tag} ({n} bytes)" for tag, n in few.items())
-            raise ValueError(
+            raise InputError(
                 f"Fewer than {self.least_tokens} tokens in {told}: give more text, or say that "
                 "fewer are enough (least_tokens, --least-tokens)."
             )

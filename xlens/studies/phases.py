@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.studies.study import Kept, Step
 from xlens.studies.texts import TextStudy
 from xlens.studies.work import Work
@@ -60,7 +61,7 @@ class InsideStudy(TextStudy):
             from xlens.phases import KINDS
 
             if unknown := sorted(set(self.kinds) - set(KINDS)):
-                raise ValueError(f"Unknown kinds of evidence {unknown}; accepted are {[*KINDS]}.")
+                raise InputError(f"Unknown kinds of evidence {unknown}; accepted are {[*KINDS]}.")
 
     @property
     def inside(self) -> tuple[str, ...]:

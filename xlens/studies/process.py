@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from xlens.errors import InputError
 from xlens.studies.asking import SampledStudy
 from xlens.studies.steering import STEERING, SteeredStudy, unused
 from xlens.studies.study import Kept, Step
@@ -57,13 +58,13 @@ class ProcessStudy(SampledStudy, SteeredStudy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.n_items, self.n_latent) < 5:
-            raise ValueError(
+            raise InputError(
                 f"n_items is {self.n_items} and n_latent {self.n_latent}; an analysis over items "
                 "needs at least 5 of each."
             )
         if not self.steer and (given := unused(self)):
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ValueError(f"{shown} without --steer: say which methods to try.")
+            raise InputError(f"{shown} without --steer: say which methods to try.")
 
     def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
         """As `Study.parts`: what the items of each set allow."""

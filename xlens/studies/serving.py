@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from xlens import strict
 from xlens.checks import check_fields, check_least
+from xlens.errors import InputError
 
 FREE = ("api_key_env", "concurrency", "price_in", "price_out", "refused")
 """What shapes no answer, and may be changed when a run is taken up again."""
@@ -76,7 +77,7 @@ class Serving:
             if field.name != "concurrency" and getattr(self, field.name) != field.default
         ]
         if given:  # without its value: it may be a key, given here by mistake
-            raise ValueError(
+            raise InputError(
                 f"{', '.join(given)} can be given for models behind an endpoint, and there is "
                 "none: name one, as NAME@URL or with --served URL, or leave this out."
             )
@@ -86,9 +87,9 @@ def _fields(text: str | None) -> dict[str, Any]:
     try:
         found: Any = strict.loads(text or "{}")
     except ValueError as error:
-        raise ValueError(f"--extra-body is no JSON: {error!s:.200}. {_EXAMPLE}") from None
+        raise InputError(f"--extra-body is no JSON: {error!s:.200}. {_EXAMPLE}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"--extra-body is JSON, but no object of names and values. {_EXAMPLE}")
+        raise InputError(f"--extra-body is JSON, but no object of names and values. {_EXAMPLE}")
     return {str(name): value for name, value in found.items()}  # type: ignore[misc]
 
 

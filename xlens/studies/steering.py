@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize, standardize_all
 from xlens.studies.asking import AskingStudy
 from xlens.studies.study import Kept, Parts, Step
@@ -71,10 +72,10 @@ class SteeredStudy(AskingStudy):
         check_least(self, n_estimate=5, n_dev=2, n_test=2, n_controls=1, n_outputs=0)
         check_least(self, max_new_tokens=1)
         if self.n_controls > MOST_CONTROLS:
-            raise ValueError(f"n_controls is {self.n_controls}; accepted are 1 to {MOST_CONTROLS}.")
+            raise InputError(f"n_controls is {self.n_controls}; accepted are 1 to {MOST_CONTROLS}.")
         for name in ("strengths", "removal_strengths"):
             if not any(given := getattr(self, name)) or not all(map(math.isfinite, given)):
-                raise ValueError(f"{name}={given!r}; give numbers, at least one other than 0.")
+                raise InputError(f"{name}={given!r}; give numbers, at least one other than 0.")
         _ = self.bands
 
     @property
@@ -82,7 +83,7 @@ class SteeredStudy(AskingStudy):
         """`layers` as numbers, and bands as tuples of them; None: every layer by itself."""
         found = tuple(map(_band, self.layers))
         if len(set(found)) < len(found):
-            raise ValueError(f"--layers {' '.join(map(str, self.layers))}: give each once.")
+            raise InputError(f"--layers {' '.join(map(str, self.layers))}: give each once.")
         return found or None
 
     def tried(self, method: str) -> tuple[float, ...]:
@@ -146,7 +147,7 @@ class SteeringStudy(SteeredStudy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.steer:
-            raise ValueError("steer is empty: name a method of steering, mean_difference, say.")
+            raise InputError("steer is empty: name a method of steering, mean_difference, say.")
 
     def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
         """As `Study.parts`."""
@@ -180,7 +181,7 @@ def _band(given: int | str) -> int | tuple[int, ...]:
     found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", str(given))
     first, last = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last:
-        raise ValueError(
+        raise InputError(
             f"--layers {given!r}: give a layer, from 1 on (7), or a band of them (7-9)."
         )
     return tuple(range(first, last + 1)) if found and found[2] else first

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from cyclopts import Group, Parameter
 
 from xlens.checks import check_fields
+from xlens.errors import InputError
 from xlens.studies.work import Plan, Work
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Study:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.clusters not in (None, *self.CLUSTERS):
-            raise ValueError(
+            raise InputError(
                 f"clusters is {self.clusters!r}; what is asked here can be drawn by "
                 f"{' or '.join(self.CLUSTERS)}."
             )

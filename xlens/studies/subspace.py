@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.studies.study import Kept, Step, Study
 from xlens.studies.work import Work
@@ -77,7 +78,7 @@ class SubspaceStudy(Study):
         from xlens.tasks.sentences import read_sentences
 
         if self.sentences is None:
-            raise ValueError(
+            raise InputError(
                 "Name a folder of parallel sentences: --sentences FOLDER --layout sib200."
             )
         wanted = list(self.languages) or None
@@ -88,11 +89,11 @@ class SubspaceStudy(Study):
     def check(self, data: "Sentences", model: Any = None) -> None:
         """As `Study.check`: too few sentences, layers that the model hasn't."""
         if len(data) < 5:
-            raise ValueError(f"{data.source} has {len(data)} sentences; this needs 5 or more.")
+            raise InputError(f"{data.source} has {len(data)} sentences; this needs 5 or more.")
         if model is not None and self.layers:
             most = model.size.n_layers
             if odd := [layer for layer in self.layers if not 0 <= layer <= most]:
-                raise ValueError(f"layers holds {odd}; this model has residual points 0 to {most}.")
+                raise InputError(f"layers holds {odd}; this model has residual points 0 to {most}.")
 
     @property
     def outlined(self) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.studies.study import Study
 
@@ -70,17 +71,17 @@ class TextStudy(Study):
             given: tuple[str, ...] = getattr(self, name)
             parts = [part for value in given for part in value.split(",") if part]
             if given and not parts:
-                raise ValueError(f"{name} is {list(given)}, which names none: leave it out.")
+                raise InputError(f"{name} is {list(given)}, which names none: leave it out.")
             tags = parts and name in self.LANGUAGES
             object.__setattr__(self, name, standardize_all(parts) if tags else tuple(parts))
         # YAML reads a bare yes or no as true or false.
         chat = {"true": "yes", "false": "no"}.get(self.chat.lower(), self.chat)
         object.__setattr__(self, "chat", chat)
         if chat not in ("auto", "yes", "no"):
-            raise ValueError(f"chat is {self.chat!r}; accepted are auto, yes and no.")
+            raise InputError(f"chat is {self.chat!r}; accepted are auto, yes and no.")
         self.require_known("settings", READING_SETTINGS)
         if self.settings and (self.answers or len(self.context) > 1):
-            raise ValueError(
+            raise InputError(
                 f"settings={list(self.settings)} come with context={list(self.context)} and "
                 f"answers={list(self.answers)}: beside settings at most one context is accepted, "
                 "what `en` stands for, and no answers. Or leave the settings out."
@@ -94,7 +95,7 @@ class TextStudy(Study):
             ValueError: some; says which.
         """
         if unknown := sorted(set(getattr(self, name)) - set(accepted)):
-            raise ValueError(f"Unknown {name} {unknown}; accepted are {list(accepted)}.")
+            raise InputError(f"Unknown {name} {unknown}; accepted are {list(accepted)}.")
 
     @property
     def pivot(self) -> str:
@@ -126,18 +127,18 @@ class TextStudy(Study):
             return cldr_reading() if tags is None else cldr_reading(tags)
         folder = f"Give a file or a folder of them: --data FOLDER; or --data {CLDR}, made here"
         if self.data not in HUB:
-            raise ValueError(
+            raise InputError(
                 f"No file or folder {self.data!r}. {folder}; or one of {', '.join(HUB)}, from the "
                 "hub."
             )
         if tags is None:
-            raise ValueError(f"Name the languages of {self.data}: --questions en,de,zh-Hans.")
+            raise InputError(f"Name the languages of {self.data}: --questions en,de,zh-Hans.")
         try:
             return download_reading(self.data, languages=tags, **policies)
         except ValueError:
             raise
         except Exception as error:  # whatever the hub's client finds between itself and the hub
-            raise ValueError(
+            raise InputError(
                 f"Can't get {self.data} from the hub ({type(error).__name__}: {error}). {folder}."
             ) from None
 

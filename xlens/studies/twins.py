@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.studies.asking import SampledStudy
 from xlens.studies.study import Kept, Parts, Step
@@ -52,12 +53,12 @@ class TwinsStudy(SampledStudy):
         object.__setattr__(self, "pivot", standardize(self.pivot))
         check_least(self, n_items=8)
         if not 0 < self.bound < 1:
-            raise ValueError(f"bound is {self.bound}; accepted is a difference between 0 and 1.")
+            raise InputError(f"bound is {self.bound}; accepted is a difference between 0 and 1.")
 
     def check_models(self, folders: Mapping[str, str]) -> None:
         """As `Study.check_models`: two or more."""
         if len(folders) < 2:
-            raise ValueError(
+            raise InputError(
                 f"xlens twins compares models, and {next(iter(folders))!r} is one: name another "
                 "of the same layers and width, or several revisions (--revisions)."
             )

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from xlens.errors import InputError
 from xlens.subspace.base import Subspace, check_rank, fixed_signs
 
 
@@ -48,7 +49,7 @@ class PooledPCA(Subspace):
         from sklearn.decomposition import PCA
 
         if self.center not in ("pooled", "language"):
-            raise ValueError(f"center={self.center!r}; accepted are 'pooled' and 'language'.")
+            raise InputError(f"center={self.center!r}; accepted are 'pooled' and 'language'.")
         if self.per_language:
             states, languages = self._start_by_language(X, y)
             states = states - self.means_[np.searchsorted(self.classes_, languages)]
@@ -155,7 +156,7 @@ class LDAAxes(Subspace):
             ValueError: one language only, equal means, too many components, or an unknown solver.
         """
         if self.solver not in ("ridge", "svd") or not self.ridge > 0:
-            raise ValueError(
+            raise InputError(
                 f"solver={self.solver!r}, ridge={self.ridge}; accepted are 'ridge' with a ridge "
                 "above 0, and 'svd'."
             )
@@ -220,13 +221,13 @@ class MeanDifference(Subspace):
         """
         self._start_by_language(X, y)
         if self.source == self.target:
-            raise ValueError(f"source and target are both {self.source!r}; give two languages.")
+            raise InputError(f"source and target are both {self.source!r}; give two languages.")
         start, stop = (self.means_[self._language_index(x)] for x in (self.source, self.target))
         self.direction_ = stop - start
         self.midpoint_ = (start + stop) / 2
         length = np.linalg.norm(self.direction_)
         if not length:
-            raise ValueError(f"{self.source!r} and {self.target!r} have equal means.")
+            raise InputError(f"{self.source!r} and {self.target!r} have equal means.")
         self.components_ = self.direction_[None] / length
         return self
 
@@ -249,7 +250,7 @@ def _require_apart(means: np.ndarray, states: np.ndarray) -> None:
     """Refuse means that differ by no more than single precision's rounding."""
     size = np.sqrt((states**2).sum(1).mean())
     if np.linalg.norm(means - means.mean(0), axis=1).max() <= 1e-6 * size:
-        raise ValueError("The languages have equal means: nothing tells them apart here.")
+        raise InputError("The languages have equal means: nothing tells them apart here.")
 
 
 def _ridge_axes(inside: np.ndarray, between: np.ndarray, ridge: float, rank: int) -> np.ndarray:
@@ -268,7 +269,7 @@ def _svd_axes(states: np.ndarray, languages: np.ndarray, rank: int) -> np.ndarra
 
     scalings = LinearDiscriminantAnalysis(solver="svd").fit(states, languages).scalings_
     if scalings.shape[1] < rank:
-        raise ValueError(
+        raise InputError(
             f"Only {scalings.shape[1]} of {rank} axes have spread within languages, which "
             "solver='svd' needs; use solver='ridge'."
         )

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from xlens.errors import InputError
+
 States = Float[np.ndarray, "state d_model"]
 
 
@@ -51,7 +53,7 @@ class Subspace(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         coordinates = _table(X)
         if coordinates.shape[1] != self._width():
-            raise ValueError(
+            raise InputError(
                 f"X has {coordinates.shape[1]} coordinates; this subspace has {self._width()}."
             )
         out = np.zeros((len(coordinates), self.n_features_in_))
@@ -111,16 +113,16 @@ class Subspace(TransformerMixin, BaseEstimator):
 
     def _languages(self, y: Any, n: int) -> np.ndarray:
         if y is None:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} needs the language of every state: give y, "
                 "one tag per row of X."
             )
         languages = np.asarray(y).astype(str)
         if languages.shape != (n,):
-            raise ValueError(f"y has shape {languages.shape}; X has {n} rows.")
+            raise InputError(f"y has shape {languages.shape}; X has {n} rows.")
         known = list(map(str, getattr(self, "classes_", languages)))
         if unknown := sorted(set(map(str, languages)) - set(known)):
-            raise ValueError(f"{type(self).__name__} was not fitted on {unknown}, only on {known}.")
+            raise InputError(f"{type(self).__name__} was not fitted on {unknown}, only on {known}.")
         return languages
 
     def _states(self, X: Any) -> np.ndarray:
@@ -128,7 +130,7 @@ class Subspace(TransformerMixin, BaseEstimator):
         states = _table(X)
         if states.shape[1] != self.n_features_in_:
             # scikit-learn's own words: its checks read them.
-            raise ValueError(
+            raise InputError(
                 f"X has {states.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
@@ -143,7 +145,7 @@ class Subspace(TransformerMixin, BaseEstimator):
         states = _table(X, at_least=2)
         self.n_features_in_ = states.shape[1]
         if not np.ptp(states, axis=0).any():
-            raise ValueError(
+            raise InputError(
                 f"All {len(states)} states are the same, so {type(self).__name__} has nothing to "
                 "fit. At layer 0 the slot `last` is often the same token in every prompt: leave "
                 "such layers out, or pool another slot."
@@ -159,14 +161,14 @@ class Subspace(TransformerMixin, BaseEstimator):
         states = self._start(X)
         vars(self).pop("classes_", None)
         if y is None:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give "
                 "the language of every state."
             )
         languages = self._languages(y, len(states))
         self.classes_ = np.unique(languages)
         if len(self.classes_) < 2:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} needs at least two languages; y has one class, "
                 f"{self.classes_[0]!r}."
             )
@@ -176,7 +178,7 @@ class Subspace(TransformerMixin, BaseEstimator):
     def _language_index(self, language: str | None) -> int:
         found = np.flatnonzero(self.classes_ == language)
         if not len(found):
-            raise ValueError(
+            raise InputError(
                 f"No language {language!r}: {type(self).__name__} was fitted on "
                 f"{list(map(str, self.classes_))}."
             )
@@ -224,5 +226,5 @@ def check_rank(rank: Any, most: int, *, name: str, because: str) -> int:
         ValueError: below 1 or above `most`.
     """
     if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 1 <= rank <= most:
-        raise ValueError(f"{name}={rank!r}; accepted is 1 to {most}: {because}.")
+        raise InputError(f"{name}={rank!r}; accepted is 1 to {most}: {because}.")
     return int(rank)

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from xlens.errors import InputError
 from xlens.subspace.base import Subspace, check_rank, fixed_signs, random_basis
 
 Move = Literal["own", "nearest", "own_mean", "shift", "shift_project"]
@@ -169,7 +170,7 @@ class AffineSubspaces(Subspace):
             _, sizes, rows = np.linalg.svd(mine, full_matrices=False)
             variance = sizes**2 / max(len(mine) - 1, 1)
             if len(mine) < 2 or not variance.sum():
-                raise ValueError(f"All {len(mine)} states of {tag!r} are the same: no subspace.")
+                raise InputError(f"All {len(mine)} states of {tag!r} are the same: no subspace.")
             rank = self._rank(variance, str(tag), len(mine))
             parts.append(fixed_signs(rows[:rank]))
             variances.append(variance[:rank])
@@ -216,7 +217,7 @@ class AffineSubspaces(Subspace):
             "shift_project": (target, a, b),
         }
         if how not in modes:
-            raise ValueError(f"how={how!r}; accepted are {sorted(modes)}.")
+            raise InputError(f"how={how!r}; accepted are {sorted(modes)}.")
         space, start, stop = modes[how]
         centred = states - self.means_[start]
         if space is not None:
@@ -227,7 +228,7 @@ class AffineSubspaces(Subspace):
     def _check_share(self) -> None:
         given = self.n_components
         if isinstance(given, float) and not 0 < given < 1:
-            raise ValueError(f"n_components={given}; accepted is a share below 1, or a number.")
+            raise InputError(f"n_components={given}; accepted is a share below 1, or a number.")
 
     def _rank(self, variance: np.ndarray, tag: str, n: int) -> int:
         if isinstance(self.n_components, float):

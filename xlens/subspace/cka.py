@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import FEWEST
 
 Gram = Float[np.ndarray, "item item"]
@@ -93,7 +94,7 @@ def linear_cka(
         ValueError: different numbers of items, or too few.
     """
     if len(X) != len(Y) or len(X) < LEAST_ITEMS:
-        raise ValueError(
+        raise InputError(
             f"X has {len(X)} items and Y {len(Y)}; CKA pairs them, and needs at least "
             f"{LEAST_ITEMS}."
         )

@@ -9,6 +9,7 @@ from scipy.linalg import eigh, subspace_angles
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import generator
 from xlens.subspace.base import Subspace
 from xlens.subspace.by_language import AffineSubspaces
@@ -65,17 +66,17 @@ def subspace_distances(
             or what `parallel` and `AffineSubspaces` refuse.
     """
     if (unknown := [m for m in measures if m not in DISTANCES]) or not measures:
-        raise ValueError(f"measures={unknown or measures!r}; accepted are {list(DISTANCES)}.")
+        raise InputError(f"measures={unknown or measures!r}; accepted are {list(DISTANCES)}.")
     check_options(confidence, n_controls)
     if "fixed_rank" in measures and isinstance(n_components, float):
-        raise ValueError(
+        raise InputError(
             f"fixed_rank compares subspaces of equal rank; n_components={n_components} is a share "
             "of variance, which gives each language a rank of its own. Give a number."
         )
     states = parallel(activations, pooling, at_least=3)
     n, d_model = len(states.ids), states.values.shape[-1]
     if "full_rank" in measures and n <= d_model:
-        raise ValueError(
+        raise InputError(
             f"full_rank compares whole covariances of {d_model} dimensions, which {n} items can't "
             "fill; give more items, or use fixed_rank."
         )
@@ -137,7 +138,7 @@ def _layer(
                 "random": [fitted.randomized(rng) for _ in range(n_controls)],
             }
     except ValueError as error:
-        raise ValueError(f"Layer {states.layers[index]}: {error}") from error
+        raise InputError(f"Layer {states.layers[index]}: {error}") from error
     out: list[tuple[tuple[int, int], str, str, np.ndarray]] = []
     for measure, rank in ranks.items():
         distance = _DISTANCES[measure]
@@ -194,7 +195,7 @@ def _log_ratio(k_a: np.ndarray, k_b: np.ndarray) -> float:
     except np.linalg.LinAlgError:
         ratios = np.array([-1.0])
     if (ratios <= 0).any():
-        raise ValueError(
+        raise InputError(
             "A covariance isn't positive definite, so this distance isn't defined: use fewer "
             "components or more items."
         )

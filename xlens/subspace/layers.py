@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xlens import files
 from xlens.activations import Activations, SlotValues
+from xlens.errors import InputError
 from xlens.results import jsonable
 from xlens.subspace.axes import LSAR, LDAAxes, MeanDifference, PooledPCA
 from xlens.subspace.base import Subspace
@@ -53,7 +54,7 @@ class LayerWise(BaseEstimator):
         """The fitted estimator of a layer."""
         check_is_fitted(self)
         if layer not in self.estimators_:
-            raise ValueError(f"Layer {layer} was not fitted; {list(self.estimators_)} were.")
+            raise InputError(f"Layer {layer} was not fitted; {list(self.estimators_)} were.")
         return self.estimators_[layer]
 
     def fit(self, activations: Activations, y: Any = None) -> Self:
@@ -70,7 +71,7 @@ class LayerWise(BaseEstimator):
             try:
                 fitted = clone(self.estimator).fit(states.astype(np.float64), languages)  # type: ignore[attr-defined]
             except ValueError as error:
-                raise ValueError(f"Layer {layer}: {error}") from error
+                raise InputError(f"Layer {layer}: {error}") from error
             self.estimators_[layer] = fitted
         self.fingerprint_ = activations.fingerprint
         self.basis_ = activations.basis
@@ -137,14 +138,14 @@ class LayerWise(BaseEstimator):
         check_is_fitted(self)
         activations.require(self.fingerprint_, what="Subspace")
         if activations.basis != self.basis_:
-            raise ValueError(
+            raise InputError(
                 f"This subspace was fitted on states in the basis {self.basis_!r}; these are "
                 f"{activations.basis!r}. Fit and transform states of one basis."
             )
         if other := [n for n in activations.layers if n not in self.estimators_]:
             known = [n for n in activations.layers if n in self.estimators_]
             take = f"Take activations.select(layers={known}), or fit" if known else "Fit"
-            raise ValueError(
+            raise InputError(
                 f"Layers {other} of these activations were not fitted, only "
                 f"{list(self.estimators_)}: a subspace belongs to its layer. {take} on all layers."
             )
@@ -200,14 +201,14 @@ class LayerWise(BaseEstimator):
         """
         folder = Path(path)
         if not files.present(folder, HEADER):
-            raise ValueError(
+            raise InputError(
                 f"No subspace at {str(folder)!r}: expected a folder with subspace.json, as "
                 "LayerWise.save(path) writes it."
             )
 
         def known(header: dict[str, Any]) -> None:
             if header.get("format") != FORMAT or header.get("estimator") not in _KINDS:
-                raise ValueError(
+                raise InputError(
                     f"{str(folder)!r} holds a {header.get('estimator')} of format "
                     f"{header.get('format')}; this xlens reads format {FORMAT} and "
                     f"{sorted(_KINDS)}. Read it with the xlens that wrote it, or fit it anew."

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import generator
 from xlens.subspace.axes import PooledPCA
@@ -92,7 +93,7 @@ def language_map(
     check_options(confidence, n_controls)
     estimator = PooledPCA(2) if estimator is None else estimator
     if estimator.per_language and not isinstance(estimator, PooledPCA):
-        raise ValueError(
+        raise InputError(
             f"{estimator!r} has a subspace per language; a map needs axes that all share: "
             "PooledPCA(2), LDAAxes(2) or LSAR(2)."
         )
@@ -106,7 +107,7 @@ def language_map(
         try:
             here, explained, shares = _one(states, index, estimator, n_controls, seed)
         except ValueError as error:
-            raise ValueError(f"Layer {layer}: {error}") from error
+            raise InputError(f"Layer {layer}: {error}") from error
         if before is not None:
             here = here * np.where((here * before).sum(0) < 0, -1.0, 1.0)
         before = here
@@ -168,7 +169,7 @@ def _one(
     def draw(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fitted: Any = clone(estimator).fit(flat, y)  # type: ignore[attr-defined]
         if len(fitted.components_) != 2:
-            raise ValueError(f"{estimator!r} gives {len(fitted.components_)} axes; a map needs 2.")
+            raise InputError(f"{estimator!r} gives {len(fitted.components_)} axes; a map needs 2.")
         # Around the mean of all states, whatever the estimator's own origin.
         return (flat - flat.mean(0)) @ fitted.components_.T, fitted.components_
 

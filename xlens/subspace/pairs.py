@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Resampling, middle
 
@@ -66,7 +67,7 @@ class LanguagePairs(Result):
         found = table[(table["measure"] == measure) & (table["kind"] == kind)]
         if found.empty:
             held = sorted(set(zip(table["measure"], table["kind"], strict=True)))
-            raise ValueError(f"No {measure!r} of kind {kind!r} here; there are {held}.")
+            raise InputError(f"No {measure!r} of kind {kind!r} here; there are {held}.")
         return found
 
     def matrix(self, measure: str, layer: int, *, kind: str = "value") -> pd.DataFrame:
@@ -78,7 +79,7 @@ class LanguagePairs(Result):
         found = self.pick(measure, kind)
         found = found[found["layer"] == layer]
         if found.empty:
-            raise ValueError(f"No layer {layer} here; there are {list(self.layers)}.")
+            raise InputError(f"No layer {layer} here; there are {list(self.layers)}.")
         tags = list(self.languages)
         out = pd.DataFrame(np.nan, index=tags, columns=tags)
         for row in found.to_dict("records"):
@@ -108,6 +109,6 @@ def check_options(confidence: float, n_controls: int) -> None:
     """
     Resampling(confidence=confidence)
     if n_controls < 1:
-        raise ValueError(
+        raise InputError(
             f"n_controls is {n_controls}; no number comes without a control: 1 or more."
         )

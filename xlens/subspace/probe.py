@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.base import Subspace
@@ -96,13 +97,13 @@ def language_probe(
     check_options(resampling.confidence, n_controls)
     confidence, seed = resampling.confidence, resampling.seed
     if n_splits < 2:
-        raise ValueError(f"n_splits is {n_splits}; give 2 or more.")
+        raise InputError(f"n_splits is {n_splits}; give 2 or more.")
     classifier = ridge_classifier() if classifier is None else classifier
     states = parallel(activations, pooling, at_least=n_splits)
     n = len(states.ids)
     clusters = resampling.codes(states.meta)
     if (whole := int(clusters.max()) + 1) < n_splits:
-        raise ValueError(
+        raise InputError(
             f"n_splits is {n_splits}, but the {n} items are of {whole} texts, which are not split: "
             "give more of these, or fewer folds."
         )
@@ -122,7 +123,7 @@ def language_probe(
                 ],
             }
         except ValueError as error:
-            raise ValueError(f"Layer {layer}: {error}") from error
+            raise InputError(f"Layer {layer}: {error}") from error
         for kind, answers in kinds.items():
             for features in answers[0].right if answers else ():
                 right = np.stack([answer.right[features] for answer in answers])

@@ -15,6 +15,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.controls import adjusted, nuisance
@@ -101,7 +102,7 @@ def script_probe(
     states = parallel(activations, pooling, at_least=n_splits)
     squares = squares_of(states.languages)
     if not squares:
-        raise ValueError(
+        raise InputError(
             "No two languages are there in the same two scripts, so a probe's script can't be "
             f"swapped: there are {', '.join(states.languages)}. SIB-200 has ace, arb and bjn in "
             "Arabic and Latin script."
@@ -111,7 +112,7 @@ def script_probe(
         squares = [squares[i] for i in at]
     clusters = resampling.codes(states.meta)
     if (whole := int(clusters.max()) + 1) < n_splits or n_splits < 2:
-        raise ValueError(f"n_splits is {n_splits}; accepted are 2 to the {whole} documents.")
+        raise InputError(f"n_splits is {n_splits}; accepted are 2 to the {whole} documents.")
     folds = list(GroupKFold(n_splits).split(clusters, groups=clusters))
     terms = nuisance(activations, states)
     rows: list[dict[str, Any]] = []

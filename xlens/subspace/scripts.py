@@ -19,6 +19,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Bootstrap, Resampling, bootstrap
 from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka
@@ -144,9 +145,9 @@ def script_control(
         ValueError: an unknown measure, fewer than five items, or what `parallel` refuses.
     """
     if (unknown := [m for m in measures if m not in SCRIPT_MEASURES]) or not measures:
-        raise ValueError(f"measures={unknown or measures!r}; accepted are {list(SCRIPT_MEASURES)}.")
+        raise InputError(f"measures={unknown or measures!r}; accepted are {list(SCRIPT_MEASURES)}.")
     if most_pairs < 1:
-        raise ValueError(f"most_pairs is {most_pairs}; give 1 or more.")
+        raise InputError(f"most_pairs is {most_pairs}; give 1 or more.")
     states = parallel(activations, pooling, at_least=LEAST_ITEMS)
     clusters = resampling.codes(states.meta)
     folds = Folds.deal(clusters, resampling.seed)

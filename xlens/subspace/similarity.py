@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.stats import Resampling, bootstrap, generator
 from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka, cka_interval
 from xlens.subspace.controls import length_terms, mismatch, mismatch_of_same_length, without
@@ -71,7 +72,7 @@ def language_similarity(
         ValueError: an unknown measure, fewer than five items, or what `parallel` refuses.
     """
     if (unknown := [m for m in measures if m not in MEASURES]) or not measures:
-        raise ValueError(f"measures={unknown or measures!r}; accepted are {list(MEASURES)}.")
+        raise InputError(f"measures={unknown or measures!r}; accepted are {list(MEASURES)}.")
     check_options(resampling.confidence, n_controls)
     states = parallel(activations, pooling, at_least=LEAST_ITEMS)
     n = len(states.ids)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xlens.activations import Activations, SlotValues
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import analysed
 
 MEANS = ("mean", "mean_without_first", "mean_weighted")
@@ -76,7 +77,7 @@ def pool(
     if not np.isfinite(values).all():
         layer, prompt = np.argwhere(~np.isfinite(values).all(-1))[0]
         row = activations.meta.iloc[int(prompt)]
-        raise ValueError(
+        raise InputError(
             f"The state of {row['id']!r} ({row['language']}) at layer {activations.layers[layer]} "
             "is not finite. fp16 overflows at 65,504: harvest with dtype=torch.float32."
         )
@@ -98,7 +99,7 @@ def _pooled(activations: Activations, pooling: str) -> Tensor:
 
 def _need(activations: Activations, name: str, pooling: str) -> SlotValues:
     if name not in activations.slots:
-        raise ValueError(
+        raise InputError(
             f"pooling={pooling!r} needs the slot {name!r}; these activations hold "
             f"{list(activations.slots)}. Accepted are 'last', {', '.join(map(repr, MEANS))} and "
             f"the name of a slot: choose one that is there, or harvest with slots={name!r}."
@@ -118,7 +119,7 @@ def _mean(activations: Activations, slot: SlotValues, pooling: str) -> Tensor:
     total = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, owner, weights)
     if (total == 0).any():
         row = activations.meta.iloc[int((total == 0).nonzero()[0])]
-        raise ValueError(
+        raise InputError(
             f"pooling={pooling!r} leaves no token of prompt {row['id']!r} ({row['language']}), "
             f"which has {row['n_tokens']}. Leave the item out, or use another pooling."
         )
@@ -141,7 +142,7 @@ def shared_items(activations: Activations) -> Activations:
     of = activations.meta.groupby("language")["id"].agg(set)
     shared = set.intersection(*of)
     if not shared:
-        raise ValueError(
+        raise InputError(
             f"No parallel id is there in all of {list(activations.languages)}; leave a language "
             "out with activations.select(languages=…)."
         )
@@ -157,7 +158,7 @@ def parallel(activations: Activations, pooling: str = "last", *, at_least: int =
     """
     meta, languages = activations.meta, activations.languages
     if len(languages) < 2:
-        raise ValueError(
+        raise InputError(
             f"Comparing languages needs at least two; these activations hold {list(languages)}. "
             "Harvest parallel prompts in several languages."
         )
@@ -173,12 +174,12 @@ def parallel(activations: Activations, pooling: str = "last", *, at_least: int =
             for lang, miss in lacking.items()
             if miss
         )
-        raise ValueError(
+        raise InputError(
             f"Not every item is there in every language: {some}. Add them, or keep what all share: "
             "xlens.subspace.shared_items(activations)."
         )
     if len(ids) < at_least:
-        raise ValueError(f"{len(ids)} parallel items; this needs at least {at_least}.")
+        raise InputError(f"{len(ids)} parallel items; this needs at least {at_least}.")
     order = [[rows[lang, i] for i in ids] for lang in languages]
     states = pool(activations, pooling)
     return Parallel(
@@ -200,7 +201,7 @@ def require_unique(activations: Activations) -> None:
     """
     pairs = Counter(zip(activations.meta["language"], activations.meta["id"], strict=True))
     if twice := [f"{i!r} ({lang})" for (lang, i), n in pairs.items() if n > 1]:
-        raise ValueError(
+        raise InputError(
             f"{len(twice)} items are there more than once: {', '.join(twice[:5])}. An id names one "
             "item per language; give them different ids or drop the copies."
         )

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from xlens.activations import Activations
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, generator
 from xlens.subspace.axes import PooledPCA
@@ -95,12 +96,12 @@ def twin_states(
     for what in ("layers", "languages", "ids"):
         a, b = getattr(one, what), getattr(two, what)
         if a != b:
-            raise ValueError(
+            raise InputError(
                 f"The two models' {what} differ ({list(a)[:6]} and {list(b)[:6]}): harvest the "
                 "same prompts at the same layers of both."
             )
     if len(set(names)) < 2:
-        raise ValueError(f"Both are called {names[0]!r}: give two names.")
+        raise InputError(f"Both are called {names[0]!r}: give two names.")
     codes = resampling.codes(one.meta)
     z = float(norm.ppf((1 + resampling.confidence) / 2))
     random = generator(resampling.seed, 7)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.prompts import Prompt
 from xlens.tasks.trial import require_end
 
@@ -23,7 +24,7 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
     """
     name = getattr(tokenizer, "name_or_path", "")
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
+        raise InputError(
             f"The tokenizer {name!r} has no chat template; use "
             "an instruction-tuned model, or leave chat= out."
         )
@@ -44,7 +45,7 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
         require_end(template, turns, {**how, **tokenizer.special_tokens_map})
         text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
     except Exception as error:  # a template is a program, and may fail in any way
-        raise ValueError(
+        raise InputError(
             f"The chat of item {alone.id!r} can't be written with the template of the tokenizer "
             f"{name!r}: {error} Use another checkpoint, or leave chat= out."
         ) from error
@@ -55,7 +56,7 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
         text = bare
     at = text.rfind(alone.text)
     if at < 0:
-        raise ValueError(
+        raise InputError(
             f"The chat template changes the text of item {alone.id!r}, so its spans are lost; "
             "leave chat= out."
         )

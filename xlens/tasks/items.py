@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import wrong_type
+from xlens.errors import DataError
 from xlens.text import form
 
 
@@ -68,7 +69,7 @@ def refuse_twice(
     """
     if (twice := frame.duplicated(["id", "language"])).any():
         row = frame[twice].iloc[0]
-        raise ValueError(
+        raise DataError(
             f"{called.capitalize()} {row['id']!r} occurs twice in {row['language']} in {source} "
             f"({int(twice.sum())} such rows); give every {called} of a {of} an id of its own{also}."
         )

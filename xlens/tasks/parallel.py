@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import content
@@ -65,7 +66,7 @@ class Parallel:
         """
         tags = standardize_all(languages)
         if missing := [tag for tag in tags if tag not in self.languages]:
-            raise ValueError(
+            raise InputError(
                 f"No {self.CALLED[1]} in {', '.join(map(repr, missing))}: {self.source} has "
                 f"{', '.join(self.languages)}. {self.ADVICE}"
             )
@@ -101,7 +102,7 @@ class Parallel:
             & self.frame[column].isin(wanted)
         ]
         if frame.empty:
-            raise ValueError(
+            raise InputError(
                 f"No {self.CALLED[0]} of {self.source} is both among these ids ({len(wanted_ids)}) "
                 f"and {called} {', '.join(sorted(wanted))}; ask for fewer things at once."
             )
@@ -128,7 +129,7 @@ class Parallel:
             ValueError: `n` below 1 or above the number of items.
         """
         if not 1 <= n <= len(self):
-            raise ValueError(
+            raise InputError(
                 f"Can't sample {n} {self.CALLED[1]} of {len(self)} from {self.source}; ask for 1 "
                 f"to {len(self)}."
             )

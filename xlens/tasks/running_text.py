@@ -8,6 +8,7 @@ import numpy as np
 
 from xlens.checks import typed
 from xlens.corpus.sources import JSON_LINES, Reading, blocks, check_source, documents
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts, read_prompts, tokenize
 from xlens.stats import generator
@@ -41,7 +42,7 @@ def read_texts(sources: Sequence[str], *, field: str = "text", most: int = 20_00
                 found += read_prompts(source)
                 continue
         if not tag:
-            raise ValueError(
+            raise InputError(
                 f"Which language is {place!r} in? Write de={place}, or name the file after it "
                 "(wiki.de.txt)."
             )
@@ -49,7 +50,7 @@ def read_texts(sources: Sequence[str], *, field: str = "text", most: int = 20_00
         check_source(path, how)
         mine = list(_documents(path, how, most))
         if not mine:
-            raise ValueError(f"{place!r} has no text: give a file with a document on each line.")
+            raise InputError(f"{place!r} has no text: give a file with a document on each line.")
         found += [
             Prompt(text, language, f"{place}:{number}") for number, text in enumerate(mine, 1)
         ]
@@ -109,7 +110,7 @@ def _documents(path: Path, how: Reading, most: int) -> Iterator[str]:
     for block in blocks(path, how):
         found = documents(path, block, how)
         for problem in found.problems:
-            raise ValueError(
+            raise DataError(
                 f"{str(path)!r}: {problem.n:,} {problem.kind} ({problem.what}). What is left of a "
                 "damaged file is another text: mend it, or take those lines out."
             )

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from langcodes import Language
 
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize, standardize_all, written
 from xlens.records import Record, record_of
 
@@ -23,7 +24,7 @@ def open_hub() -> tuple[Callable[..., Iterable[Mapping[str, Any]]], Callable[...
     try:
         import datasets
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "Reading from the hub needs the package datasets: pip install datasets. Or download "
             "the files and read them from their folder."
         ) from None
@@ -73,7 +74,7 @@ def choose(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[
     else:
         pairs = {tag: _called(tag, by_name) for tag in standardize_all(languages)}
     if missing := [name for name in pairs.values() if name not in by_name]:
-        raise ValueError(
+        raise DataError(
             f"{source} has no {', '.join(map(repr, missing))}; there are {listed(by_name)}. Where "
             "its name of a language is another, give languages={'sw': 'swh'}."
         )
@@ -110,9 +111,9 @@ def known(asked: Iterable[str] | None, present: Sequence[str], what: str) -> set
     if asked is None:
         return set(present)
     if isinstance(asked, str):
-        raise ValueError(f"Expected a sequence of {what}s, got {asked!r}; write [{asked!r}].")
+        raise InputError(f"Expected a sequence of {what}s, got {asked!r}; write [{asked!r}].")
     wanted = set(asked)
     if missing := sorted(wanted - set(present)):
         there = list(dict.fromkeys(present))
-        raise ValueError(f"No {what} {missing[:8]} here; there are {there[:8]} ({len(there)}).")
+        raise InputError(f"No {what} {missing[:8]} here; there are {there[:8]} ({len(there)}).")
     return wanted

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xlens.errors import InputError
+
 SECONDS, ROOM, LONGEST = 3, 1 << 30, 10_000_000
 """What writing a chat may take: seconds, bytes of memory, characters of text."""
 
@@ -58,7 +60,7 @@ def require_end(
     if key not in _found:
         _found[key] = _fault([(SECONDS, ROOM, LONGEST), template, turns, values])
     if _found[key]:
-        raise ValueError(_found[key])
+        raise InputError(_found[key])
 
 
 def _fault(asked: Any) -> str:

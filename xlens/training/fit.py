@@ -20,6 +20,7 @@ import torch
 
 from xlens import files
 from xlens.checks import typed
+from xlens.errors import InputError, StoreError
 from xlens.models import HookedModel
 from xlens.models.adapters import INSTALL, SEAL, called, check_sealed
 from xlens.models.sharing import sharing
@@ -137,7 +138,7 @@ def train(
         except RuntimeError as error:
             if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
                 raise
-            raise OSError(f"{error}".splitlines()[0]) from error  # torch's words for a full disk
+            raise StoreError(f"{error}".splitlines()[0]) from error  # torch's words for a full disk
         seconds = perf_counter() - began
         with files.replacing(place / FINAL) as draft:
             wrapper.save_pretrained(str(draft))
@@ -194,7 +195,7 @@ def target_modules(model: HookedModel, recipe: Recipe = Recipe()) -> tuple[str, 
     missing = sorted({*wanted} - there)
     if missing or not wanted:
         shown = ", ".join(missing) if wanted else "q_proj and v_proj, or what peft takes for it"
-        raise ValueError(
+        raise InputError(
             f"{model.name} has no modules {shown} to adapt; its matrices are "
             f"{', '.join(sorted(there))}. Name some of these: targets, --targets."
         )
@@ -296,7 +297,7 @@ def _check_room(place: Path, weights: int, checkpoints: int) -> None:
     needed = 4 * weights * 3 * checkpoints  # float32, and Adam's two moments
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise ValueError(
+        raise InputError(
             f"{checkpoints} checkpoints need about {needed / 1e6:,.0f} MB, and the disk of "
             f"{str(place)!r} has {free / 1e6:,.0f} MB left. Make room, give another folder, or "
             "keep fewer: save_every, --save-every."
@@ -332,7 +333,7 @@ def _taken_up(place: Path, known: dict[str, Any]) -> Training | None:
     mark = place / MARK
     if not mark.is_file():
         if place.is_dir() and any(not files.is_draft(p) for p in place.iterdir()):
-            raise ValueError(
+            raise InputError(
                 f"{str(place)!r} holds other files and no training: give a new or empty folder."
             )
         with files.told(place, "a training"):
@@ -342,7 +343,7 @@ def _taken_up(place: Path, known: dict[str, Any]) -> Training | None:
     was = files.unsealed_json(mark, mark.read_bytes(), _AGAIN)
     changed = sorted(n for n in known if was.get(n) != known[n])
     if changed:
-        raise ValueError(
+        raise InputError(
             f"{str(place)!r} holds a training with another {', '.join(changed)}: give another "
             "folder, or delete it first."
         )
@@ -360,5 +361,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ValueError(f"Training needs peft: {INSTALL}.") from error
+        raise InputError(f"Training needs peft: {INSTALL}.") from error
     return peft

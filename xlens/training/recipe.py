@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from xlens.checks import check_fields, check_least
+from xlens.errors import InputError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -56,10 +57,10 @@ class Recipe:
         for name in ("alpha", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; accepted are numbers above 0.")
+                raise InputError(f"{name} is {value}; accepted are numbers above 0.")
         for name in ("dropout", "warmup"):
             if not 0 <= (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; accepted is a share from 0 to below 1.")
+                raise InputError(f"{name} is {value}; accepted is a share from 0 to below 1.")
 
     @property
     def weight(self) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts import Prompt, tokenize
 
 IGNORED = -100
@@ -66,12 +67,12 @@ def encode(
         ValueError: unequal numbers, an empty side, or no row that is short enough.
     """
     if len(prompts) != len(completions) or not prompts:
-        raise ValueError(
+        raise InputError(
             f"{len(prompts)} prompts and {len(completions)} completions: give each prompt its own."
         )
     for number, sides in enumerate(zip(prompts, completions, strict=True)):
         if empty := [n for n, t in zip(("prompt", "completion"), sides, strict=True) if not t]:
-            raise ValueError(
+            raise InputError(
                 f"Row {number} has an empty {empty[0]}: nothing to "
                 f"{'read' if empty == ['prompt'] else 'learn'}. Leave the row out."
             )
@@ -84,7 +85,7 @@ def encode(
     whole = [((*row.ids, *end), row.spans["learned"][0]) for row in made]
     kept = [row for row in whole if len(row[0]) <= longest]
     if not kept:
-        raise ValueError(
+        raise InputError(
             f"Each of {len(whole)} rows is longer than {longest} tokens (the shortest has "
             f"{min(len(ids) for ids, _ in whole)}). Give shorter texts or a larger cutoff."
         )

@@ -12,6 +12,7 @@ from xlens.cluster import connect, named, truth
 from xlens.engine.executors.base import Job
 from xlens.engine.executors.pool import Actors, Pool, Task, close
 from xlens.engine.request import Execution
+from xlens.errors import InputError
 from xlens.models import HookedModel
 
 
@@ -60,7 +61,7 @@ class Ray(Actors):
         """
         subject = jobs[0][0].subject
         if subject.computation["around"]:
-            raise ValueError(
+            raise InputError(
                 "intervene(...) around a call acts in this process alone, and the call would run "
                 "elsewhere: pass interventions=[...] to it, or executor='local'."
             )

@@ -14,6 +14,7 @@ import torch
 from xlens.bars import tqdm
 from xlens.engine.executors.worker import Parcel, Worker
 from xlens.engine.request import Execution, Request, Subject
+from xlens.errors import InputError, MachineError
 from xlens.models import HookedModel
 from xlens.store import Entry
 
@@ -41,9 +42,9 @@ class Actors:
     def __post_init__(self) -> None:
         for name in ("workers", "cpus"):
             if (given := getattr(self, name)) is not None and given < 1:
-                raise ValueError(f"{name} is {given}; at least 1 is needed.")
+                raise InputError(f"{name} is {given}; at least 1 is needed.")
         if self.gpus is not None and not self.gpus >= 0:
-            raise ValueError(f"gpus is {self.gpus}; accepted are 0, parts of one, and more.")
+            raise InputError(f"gpus is {self.gpus}; accepted are 0, parts of one, and more.")
 
 
 class Task:
@@ -173,7 +174,7 @@ class Pool:
         except _lost(self.ray) as error:
             self.failures += 1
             if self.failures >= LOSSES:
-                raise RuntimeError(
+                raise MachineError(
                     f"{self.failures} workers were lost while they got {self.subject.name} "
                     f"({_first_line(error)}). Does it fit into the memory of one?"
                 ) from error
@@ -185,7 +186,7 @@ class Pool:
             self.send(actor)
             return
         if different:
-            raise ValueError(
+            raise InputError(
                 f"The worker on {self.hosts[actor]} computes otherwise than this process: "
                 f"{'; '.join(different)}. Install the same versions on every machine."
             )
@@ -207,7 +208,7 @@ class Pool:
             )
             self.ray.kill(actor)
             if task.losses >= LOSSES:
-                raise RuntimeError(
+                raise MachineError(
                     f"{task.losses} workers were lost over shard {task.shard} of entry "
                     f"{task.entry.id} ({_first_line(error)}). Most often it is their memory: give "
                     "a smaller token_budget, or more cores (cpus) to each, so that fewer run."
@@ -251,7 +252,7 @@ def _room(ray: Any, how: Actors) -> tuple[int, float, int]:
         for node in nodes
     )
     if not fit:
-        raise ValueError(
+        raise InputError(
             f"No machine of the Ray cluster has room for a worker of {cpus} cores and {gpus:g} "
             f"GPUs: they have {nodes}. Ask for less (cpus=, gpus=)."
         )

@@ -10,6 +10,7 @@ import torch
 
 from xlens import files
 from xlens.engine.request import Execution, Request, Shard, Subject
+from xlens.errors import InputError
 from xlens.models import HookedModel, load
 from xlens.models.computation import computation
 from xlens.store import EPOCH, Store
@@ -89,7 +90,7 @@ class Worker:
             ValueError: it can't write there.
         """
         if problem := _problem(folder):
-            raise ValueError(
+            raise InputError(
                 f"The worker on {self._host} can't write to {str(folder)!r}: {problem}. Give a "
                 "store in a folder that all machines share and may write to, or leave `shared` "
                 "out: shards then come back through Ray."

@@ -21,6 +21,7 @@ from xlens.engine.interventions.kinds import (
     listed,
 )
 from xlens.engine.interventions.values import matched, one_per_prompt, shaped
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.computation import surrounded
 from xlens.models.passes import alone
@@ -69,7 +70,7 @@ def check(
     bound: list[Bound] = []
     for what in listed(interventions):
         if what.slot == GENERATED and ends is None:
-            raise ValueError(
+            raise InputError(
                 "Slot 'generated' is for what follows the prompts, and nothing follows them here: "
                 "use it with generate or score."
             )
@@ -101,7 +102,7 @@ def _bind(what: Intervention, model: HookedModel, sequences: _Sequences) -> Boun
         values, rows = values.to(torch.promote_types(model.dtype, torch.float32)), None
     elif isinstance(what, Units):
         if max(what.units) >= wide:
-            raise ValueError(
+            raise InputError(
                 f"There is no unit {max(what.units)}: site {what.site!r} of {model.name} has "
                 f"{wide}, numbered from 0."
             )
@@ -118,7 +119,7 @@ def _bind(what: Intervention, model: HookedModel, sequences: _Sequences) -> Boun
             if what.site == RESID
             else f"site {what.site!r} of {model.name} has {wide}"
         )
-        raise ValueError(
+        raise InputError(
             f"{_KINDS[type(what)]} is given {values.shape[-1]} dimensions, but {there}."
         )
     if rows is None:
@@ -130,7 +131,7 @@ def _bind(what: Intervention, model: HookedModel, sequences: _Sequences) -> Boun
         for at, i in zip(where, of, strict=True):
             if len(at) != len(rows[i]):
                 prompt = sequences.prompts[i]
-                raise ValueError(
+                raise InputError(
                     f"Prompt {prompt.id!r} ({prompt.language}) has {len(at)} positions at slot "
                     f"{what.slot!r}, but the activations hold {len(rows[i])} states for it. "
                     "Harvest them with the same prompts and slot, or take a slot of one position."
@@ -154,7 +155,7 @@ def intervene(model: HookedModel, interventions: Interventions) -> Generator[Non
         ValueError: other interventions, or what `check` refuses.
     """
     if uneven := [x.slot for x in listed(interventions) if x.slot != "all"]:
-        raise ValueError(
+        raise InputError(
             f"intervene knows nothing of your prompts and takes slot 'all' alone, not {uneven[0]!r}"
             "; harvest, score and generate take the others: interventions=[...]."
         )
@@ -176,7 +177,7 @@ def _points(model: HookedModel, what: Intervention) -> tuple[Point, ...]:
     asked = [layers] if isinstance(layers, int) else list(layers)
     points = tuple(places(model, what.site, layer)[0] for layer in asked)
     if not points or len(set(points)) < len(points):
-        raise ValueError(f"layers is {layers!r}; at least one is needed, each listed once.")
+        raise InputError(f"layers is {layers!r}; at least one is needed, each listed once.")
     return points
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xlens.activations import Activations
+from xlens.errors import InputError
 from xlens.prompts import parse_slot
 from xlens.sites import RESID, known_site
 
@@ -151,7 +152,7 @@ def project_out(
     rows = _finite("basis", basis, (2,))
     middle = None if center is None else _finite("center", center, (1,))
     if middle is not None and middle.shape[-1] != rows.shape[-1]:
-        raise ValueError(
+        raise InputError(
             f"center has {middle.shape[-1]} dimensions, basis {rows.shape[-1]}; both live in the "
             "residual stream and need d_model."
         )
@@ -159,7 +160,7 @@ def project_out(
     singular = torch.linalg.svdvals(rows.double() / size.clamp_min(1e-300))
     rank = int((singular > _MIN_RANK * singular[0].clamp_min(1e-300)).sum())
     if rank < len(rows):
-        raise ValueError(
+        raise InputError(
             f"The {len(rows)} rows of basis (d_model {rows.shape[1]}) span only {rank} dimensions. "
             "Leave out rows that are sums of others, or take the leading rows of "
             "torch.linalg.svd(basis, full_matrices=False).Vh. (Rows centered on their own mean "
@@ -198,12 +199,12 @@ def patch(
     given = values if isinstance(values, Activations) else _finite("values", values, (1, 2, 3))
     many = _known_slot(slot) == GENERATED or not parse_slot(slot).single
     if many and not broadcast and (slot == GENERATED or not isinstance(given, Activations)):
-        raise ValueError(
+        raise InputError(
             f"Slot {slot!r} has several positions and there is one value for them. Give "
             "Activations harvested at the same slot, or broadcast=True to write the value to each."
         )
     if not broadcast and slot != GENERATED and parse_slot(slot).reduced:
-        raise ValueError(
+        raise InputError(
             f"Slot {slot!r} is an average, which has no place to be written to. Take one position "
             "('NAME:last'), or broadcast=True to write the value to every token of the span."
         )
@@ -267,10 +268,10 @@ def _units(
 ) -> Units:
     chosen = tuple(int(unit) for unit in units)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
-        raise ValueError(f"units is {list(chosen)[:8]}; give at least one, each once, from 0 up.")
+        raise InputError(f"units is {list(chosen)[:8]}; give at least one, each once, from 0 up.")
     each = torch.as_tensor(numbers).cpu().double().reshape(-1)
     if len(each) not in (1, len(chosen)) or not each.isfinite().all():
-        raise ValueError(
+        raise InputError(
             f"{name} holds {len(each)} numbers for {len(chosen)} units; give one finite number for "
             "all, or one each."
         )
@@ -296,7 +297,7 @@ def _finite(name: str, given: Tensor | np.ndarray, dims: tuple[int, ...]) -> Ten
     if not tensor.is_floating_point():
         tensor = tensor.float()
     if tensor.dim() not in dims or not tensor.numel():
-        raise ValueError(
+        raise InputError(
             f"{name} has the shape {list(tensor.shape)}; accepted are "
             + " or ".join(
                 {1: "[d_model]", 2: "[n, d_model]", 3: "[prompt, layer, d_model]"}[d] for d in dims
@@ -304,17 +305,17 @@ def _finite(name: str, given: Tensor | np.ndarray, dims: tuple[int, ...]) -> Ten
             + "."
         )
     if not tensor.isfinite().all():
-        raise ValueError(f"{name} holds {int((~tensor.isfinite()).sum())} NaN or infinite numbers.")
+        raise InputError(f"{name} holds {int((~tensor.isfinite()).sum())} NaN or infinite numbers.")
     return tensor
 
 
 def _finite_number(strength: float) -> float:
     if not np.isfinite(strength):
-        raise ValueError(f"strength is {strength}; it must be a finite number.")
+        raise InputError(f"strength is {strength}; it must be a finite number.")
     return float(strength)
 
 
 def _known_slot(slot: str) -> str:
     if slot != GENERATED and not parse_slot(slot).kind.writable:
-        raise ValueError(f"Slot {slot!r} is a sum, which has no place to be changed at.")
+        raise InputError(f"Slot {slot!r} is a sum, which has no place to be changed at.")
     return slot

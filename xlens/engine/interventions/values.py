@@ -7,6 +7,7 @@ from torch import Tensor
 
 from xlens.activations import Activations
 from xlens.engine.interventions.kinds import GENERATED, Add, Patch
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.sites import Point
 from xlens.prompts import Prompt, parse_slot
@@ -23,14 +24,14 @@ def shaped(given: Tensor, n_layers: int, n_prompts: int) -> tuple[Tensor, bool]:
         given = given[None, None]
     elif given.dim() == 2:
         if n > 1 and n == n_layers == n_prompts:
-            raise ValueError(
+            raise InputError(
                 f"The vectors v have {n} rows, and there are {n} layers and {n} prompts: which are "
                 "they? Give v[None] for one per layer, v[:, None] for one per prompt."
             )
         given = given[None] if n == n_layers else given[:, None]
     prompts, layers, d_model = given.shape
     if prompts not in (1, n_prompts) or layers not in (1, n_layers):
-        raise ValueError(
+        raise InputError(
             f"The vectors are {prompts} (prompts) x {layers} (layers) x {d_model} (d_model), but "
             f"there are {n_prompts} prompts and {n_layers} layers listed. Give one for each, or "
             "one for all."
@@ -54,13 +55,13 @@ def matched(
             prompt that has none in them, or several.
     """
     if given.fingerprint != model.fingerprint:
-        raise ValueError(
+        raise InputError(
             f"These activations are of another model ({given.provenance.get('model')}, fingerprint "
             f"{given.fingerprint[:12]}…) than {model.name} ({model.fingerprint[:12]}…). If that is "
             "meant, give their numbers: activations.get(slot, layer=...)."
         )
     if given.site != what.site:
-        raise ValueError(
+        raise InputError(
             f"These activations are of site {given.site!r}, and site {what.site!r} is changed. "
             "Harvest them at the same site."
         )
@@ -77,7 +78,7 @@ def matched(
         if len(same) > 1:
             same = [i for i in same if languages[i] == prompt.language]
         if len(same) != 1:
-            raise ValueError(
+            raise InputError(
                 f"Prompt {prompt.id!r} ({prompt.language}) has no states of its own in these "
                 f"activations ({len(given)} prompts in {', '.join(given.languages)}): none has its "
                 "id, or several and none its language. Harvest it, or pick one language by "
@@ -88,7 +89,7 @@ def matched(
         rows.append(range(start, len(chosen)))
     values = kept.values[at][:, chosen].transpose(0, 1)
     if not values.isfinite().all():
-        raise ValueError("The activations are not finite: they overflowed when they were kept.")
+        raise InputError("The activations are not finite: they overflowed when they were kept.")
     return values, rows
 
 
@@ -105,7 +106,7 @@ def one_per_prompt(what: Add | Patch, rows: Sequence[range]) -> bool:
     else:
         needed = single or what.slot == GENERATED
     if needed and not dense:
-        raise ValueError(
+        raise InputError(
             f"The activations hold several states per prompt at slot {what.source or what.slot!r}, "
             f"but slot {what.slot!r} takes one. Name a slot with one state per prompt as source."
         )

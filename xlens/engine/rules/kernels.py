@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xlens.errors import InputError
 from xlens.models import HookedModel
 
 _WIDTHS = ("in_features", "infeatures", "nx")  # of nn.Linear and its kin; AutoGPTQ; Conv1D
@@ -33,7 +34,7 @@ def require_gradients(model: HookedModel) -> None:
             continue
         seen.add(kind)
         if not _passes(module, width, model):
-            raise ValueError(
+            raise InputError(
                 f"No gradient passes through {type(module).__module__}.{type(module).__name__}, a "
                 f"linear layer of {model.name}: it looks quantised, and its kernel has no backward "
                 "pass, so that relevance would be 0 wherever it is on the way. Load the model with "

@@ -20,6 +20,7 @@ from xlens.engine.rules.backward import (
 )
 from xlens.engine.rules.kernels import require_gradients
 from xlens.engine.rules.rule import Rule
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.families import FAMILIES, Family, find
 from xlens.models.hf import require_weights
@@ -44,7 +45,7 @@ def applied(model: HookedModel, rule: Rule) -> Generator[None]:
         yield
     if missed:
         kinds = sorted({type(module).__name__ for module in missed.values()})
-        raise ValueError(
+        raise InputError(
             f"rule={rule.name!r} did not reach {len(missed)} modules of {model.name} "
             f"({', '.join(kinds)}): something replaced the forward pass that would call them "
             "(fused kernels?). Load the model without it, or use rule='gradient'."
@@ -70,7 +71,7 @@ def check(model: HookedModel, rule: Rule) -> None:
         for activation in (_part(block, family.activation) for block in model.blocks):
             zero = torch.zeros(1, dtype=model.dtype, device=model.device)
             if float(activation(zero)) != 0:
-                raise ValueError(
+                raise InputError(
                     f"rule={rule.name!r} needs activations with f(0) = 0, since it divides f(x) "
                     f"by x; {type(activation).__name__} of {model.name} is not one. Use "
                     "rule='gradient', or a Rule with identity_activations=False."
@@ -82,7 +83,7 @@ def _family(model: HookedModel, rule: Rule) -> Family:
     family = find(kind)
     if family is None or not family.relevance:
         able = sorted(kind for f in FAMILIES if f.relevance for kind in f.types)
-        raise ValueError(
+        raise InputError(
             f"rule={rule.name!r} is not defined for {model.name} (model_type {kind!r}): it must "
             f"know every product in a block, and xlens does for {', '.join(able)}. "
             "rule='gradient' works for every family."
@@ -123,7 +124,7 @@ def _patches(model: HookedModel, rule: Rule) -> list[Patch]:
     config = model.config.get_text_config()
     softcap = getattr(config, "attn_logit_softcapping", None)
     if rule.identity_activations and softcap and config._attn_implementation != "eager":
-        raise ValueError(
+        raise InputError(
             f"rule={rule.name!r} must see the soft-cap inside attention, and "
             f"{config._attn_implementation!r} computes it out of sight. Load {model.name} with "
             "attention='eager'."
@@ -148,7 +149,7 @@ def _patches(model: HookedModel, rule: Rule) -> list[Patch]:
                 patches.append((activation, scaled_output(lambda _out: rule.gate)))
                 patches.append((_part(block, family.product), scaled_input(rule.product)))
     except AttributeError as error:
-        raise ValueError(
+        raise InputError(
             f"rule={rule.name!r} cannot be applied: {model.name} is not built like other models of "
             f"its family ({error}). Use rule='gradient'."
         ) from error
@@ -188,7 +189,7 @@ def _require_linear(norm: nn.Module, rule: Rule, model: HookedModel) -> None:
     (dx,) = torch.autograd.grad((y * v).sum(), x)
     flows_in, flows_out = float((x * dx).detach().sum()), float(((y - bias) * v).detach().sum())
     if not isclose(flows_in, flows_out, rel_tol=1e-3, abs_tol=1e-4):
-        raise ValueError(
+        raise InputError(
             f"rule={rule.name!r} cannot hold the denominator of {type(norm).__name__} constant in "
             f"{model.name}: relevance {flows_out:.4g} above it is {flows_in:.4g} "
             "below. Use rule='gradient', or a Rule with constant_norms=False."

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from xlens.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -84,7 +86,7 @@ def find_rule(rule: Rule | str) -> Rule:
     if isinstance(rule, Rule):
         return rule
     if rule not in RULES:
-        raise ValueError(
+        raise InputError(
             f"Unknown rule {rule!r}; accepted are {', '.join(map(repr, RULES))}, or a "
             "xlens.engine.rules.Rule of your own."
         )

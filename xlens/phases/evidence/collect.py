@@ -6,6 +6,7 @@ from typing import Any
 from xlens.checks import typed
 from xlens.engine import RelevanceScores, harvest
 from xlens.engine.transport import Transport
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked
 from xlens.phases.curves import KINDS, Curves, join_curves
@@ -79,7 +80,7 @@ def evidence(
     wanted = list(allowed if kinds is None else dict.fromkeys(kinds))
     wrong = [kind for kind in wanted if kind not in allowed]
     if wrong or not wanted:
-        raise ValueError(
+        raise InputError(
             f"kinds={wrong or wanted} can't be had here; accepted are {allowed}. patch_… needs "
             "donors (question=, context=), those of the context with the same question "
             "(other_context), aligned_… a second language."

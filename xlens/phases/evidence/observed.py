@@ -11,6 +11,7 @@ from xlens.activations import Activations
 from xlens.engine import harvest
 from xlens.engine.stream import stream
 from xlens.engine.transport import Transport
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
 from xlens.phases.curves import Curves, one_kind
@@ -50,13 +51,13 @@ def aligned(
     """
     keys = ["id", "language"]
     if not asked.meta[keys].equals(donors.meta[keys]) or asked.layers != donors.layers:
-        raise ValueError(
+        raise InputError(
             "The two activations must be of the same ids, languages and layers, in one order; "
             "harvest the questions and their donors alike."
         )
     languages = list(asked.languages)
     if len(languages) < 2:
-        raise ValueError(
+        raise InputError(
             f"The questions are all in {languages}; alignment across languages needs two."
         )
     mine, other = _centred(asked, slot), _centred(donors, slot)
@@ -76,7 +77,7 @@ def aligned(
             misses[a] += wrong > np.maximum(right, others) + _TIE
             counts[a] += 1
     if not counts.any():
-        raise ValueError(f"No id is shared by two of the languages {list(languages)}.")
+        raise InputError(f"No id is shared by two of the languages {list(languages)}.")
     with np.errstate(invalid="ignore"):
         value, control = (
             hits / np.where(counts, counts, np.nan),
@@ -123,7 +124,7 @@ def readable(
         ValueError: an unknown measure, a lens of another model, or what `harvest` refuses.
     """
     if measure not in get_args(Measure):
-        raise ValueError(f"measure is {measure!r}; accepted are {list(get_args(Measure))}.")
+        raise InputError(f"measure is {measure!r}; accepted are {list(get_args(Measure))}.")
     tokens = answer_tokens(model, asked)
     states = harvest(model, asked.prompts, layers=layers, progress=progress, **harvesting)
     kept, carry, every = states.slot("last").values, None, states.layers

@@ -7,6 +7,7 @@ import numpy as np
 
 from xlens.engine import RelevanceScores, relevance
 from xlens.engine.rules import Rule, find_rule
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens, require_before_last
 from xlens.phases.curves import KINDS, Curves, join_curves, one_kind
@@ -113,7 +114,7 @@ def _checked(
         or right.targets["token"].tolist() != tokens.tolist()
         or not set(points) <= set(right.layers)
     ):
-        raise ValueError(
+        raise InputError(
             f"right is {right!r}; it must be the relevance, by {find_rule(rule).name} in "
             f"{model.name}, of the {len(asked)} prompts whose right and wrong answers begin with "
             f"different tokens, to the right ones' first tokens, at the layers {list(points)} or "

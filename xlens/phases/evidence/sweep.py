@@ -13,6 +13,7 @@ from xlens.engine import harvest, harvest_variants
 from xlens.engine.interventions import Intervention, patch
 from xlens.engine.stream import stream
 from xlens.engine.transport import Carry
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens, require_before_last
 from xlens.phases.curves import Curves, one_kind
@@ -150,7 +151,7 @@ def ablated(
         ValueError: an unknown fill, or what `harvest` refuses.
     """
     if fill not in ("mean", "zero"):
-        raise ValueError(f"fill is {fill!r}; accepted are 'mean' and 'zero'.")
+        raise InputError(f"fill is {fill!r}; accepted are 'mean' and 'zero'.")
     require_before_last(model, asked, span)
     options: dict[str, Any] = {"progress": progress, **harvesting}
     points = model.layers(layers)
@@ -191,7 +192,7 @@ def require_same(asked: Asked, donors: Asked) -> None:
     theirs = [(p.id, p.language) for p in donors.prompts]
     if mine != theirs:
         wrong = next((a for a, b in zip(mine, theirs, strict=False) if a != b), mine[-1])
-        raise ValueError(
+        raise InputError(
             f"Donors must have the prompts' ids and languages, in their order; they differ first "
             f"at {wrong!r} ({len(mine)} prompts, {len(theirs)} donors). same_context and "
             "other_context make such donors."

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.served import ServedModel
 from xlens.studies.loading import Loading
 from xlens.studies.running.places import Model, Place, places
@@ -52,7 +53,7 @@ def _present(chosen: list[Place], loading: Loading) -> list[Place]:
         return chosen
     told = f"{len(gone)} of {len(chosen)} checkpoints are not there: {', '.join(gone)}"
     if loading.absent == "error" or not left:
-        raise ValueError(
+        raise InputError(
             f"{told}. The first: {next(iter(gone.values()))} Take them out, or leave out what is "
             "not there (--absent drop, in Python absent='drop')."
         )
@@ -62,7 +63,7 @@ def _present(chosen: list[Place], loading: Loading) -> list[Place]:
 
 def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool) -> list[Model]:
     if listed and model:
-        raise ValueError(
+        raise InputError(
             f"A list of checkpoints (series) names its models itself, beside {model!r}: leave one "
             "of the two out."
         )
@@ -73,13 +74,13 @@ def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool)
     several = isinstance(model, Sequence) and not isinstance(model, str)
     names: list[Model] = [*model] if several else [model] if model is not None else []  # type: ignore[misc]
     if not names:
-        raise ValueError(
+        raise InputError(
             "No model is named: give one, or several (model=, --model), or a list of checkpoints "
             "(series=, --series)."
         )
     for one in names:
         if isinstance(one, ServedModel) and not study.SERVED:
-            raise ValueError(
+            raise InputError(
                 f"{one.model!r} is served and gives text only; xlens {study.COMMAND} needs the "
                 "model itself: load it with xlens.load."
             )
@@ -94,4 +95,4 @@ def check_model(study: Study, data: Any, place: Place) -> None:
     try:
         study.check(data, place.outline())
     except ValueError as error:
-        raise ValueError(f"{place.name}: {error}") from error
+        raise InputError(f"{place.name}: {error}") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.results import HEADER, Result, load
 from xlens.served import ServedModel
@@ -102,7 +103,7 @@ def differing(part: Result, now: Mapping[str, Any], *, but: Collection[str] = ()
 
 def other(place: Path | None, changed: Collection[str]) -> ValueError:
     """The error for parts that were made from something else."""
-    return ValueError(
+    return InputError(
         f"{str(place)!r} holds a result of another model, other items or another study "
         f"({', '.join(sorted(changed))} changed since): give another folder, or delete it first "
         "(--overwrite, in Python overwrite=True)."

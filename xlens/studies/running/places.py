@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.models import HookedModel, adapters
 from xlens.models.series import Checkpoint, find_series, read_series
 from xlens.models.sources import Outline, Source, load_outline, resolve, weight_files
@@ -86,7 +87,7 @@ def places(
     named = [name for name, model in zip(names, models, strict=True) if isinstance(model, str)]
     endpoints = serving.endpoints(named, chat=chat)
     if loading.adapter is not None and (len(models) > 1 or endpoints):
-        raise ValueError(
+        raise InputError(
             f"--adapter {loading.adapter} goes with one model that is loaded here; got "
             f"{', '.join(names)}. Ask each with its own adapter, and compare the runs."
         )
@@ -159,7 +160,7 @@ def _folders(names: Sequence[str], called: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name, short in zip(names, called, strict=True):
         if names.count(name) > 1:
-            raise ValueError(f"The model {name!r} is named twice; name each once.")
+            raise InputError(f"The model {name!r} is named twice; name each once.")
         # Figures' files are named after it, too: letters and digits of ASCII first.
         plain = re.sub(r"[^A-Za-z0-9_.@-]+", "-", short.replace("/", "--")).strip("-_.") or "model"
         more = (f"{plain}-{n}" for n in count(2))

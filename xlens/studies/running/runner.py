@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.series import Checkpoint
 from xlens.prompts import TooFewItems
@@ -60,7 +61,7 @@ class Outcome:
             ValueError: several models.
         """
         if len(self.models) != 1:
-            raise ValueError(
+            raise InputError(
                 f"Parts of {len(self.models)} models are there: take models[NAME], of "
                 f"{', '.join(self.models)}."
             )

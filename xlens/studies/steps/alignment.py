@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.gain import Gain, gain
 from xlens.models import HookedModel
 from xlens.models.loading import adapted
@@ -75,7 +76,7 @@ def read_alignment(study: AlignStudy) -> AlignData:
         ValueError: no source language; what readers refuse; nothing left to train on.
     """
     if not study.source:
-        raise ValueError("Name one language or more to translate from: --from zh-Hans,de.")
+        raise InputError("Name one language or more to translate from: --from zh-Hans,de.")
     if study.data is not None:
         return _of_reading(study, study.data)
     trained = _questions(study)
@@ -84,7 +85,7 @@ def read_alignment(study: AlignStudy) -> AlignData:
         tags = tuple(dict.fromkeys([study.target, *study.source, *trained.languages]))
     sets = replace(study, languages=tags).sets()
     if len(sets) > 1:
-        raise ValueError(f"{', '.join(sets)}: one set of items is evaluated in a run; name one.")
+        raise InputError(f"{', '.join(sets)}: one set of items is evaluated in a run; name one.")
     (choices,) = sets.values()
     items = choices.sample(min(study.n_items, len(choices)), seed=study.seed)
     return AlignData(trained.apart_from(questions_of(items)), items, choices)
@@ -129,7 +130,7 @@ def check_alignment(study: AlignStudy, data: AlignData) -> None:
     """
     pairs_of(study, data).shuffled(seed=study.seed)
     if study.inside and len(data.items) < LEAST_INSIDE:
-        raise ValueError(
+        raise InputError(
             f"{len(data.items)} items are evaluated, and a look inside needs {LEAST_INSIDE}: give "
             "more, or leave it out (inside=False, --no-inside)."
         )

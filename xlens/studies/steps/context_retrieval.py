@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.size import check_room
 from xlens.models.sources import Outline
@@ -101,7 +102,7 @@ def check_reading(
     found = _checked_combinations(reading, study)
     if isinstance(model, ServedModel):
         if study.phases or study.oracle:
-            raise ValueError(
+            raise InputError(
                 f"{model.model!r} is served and gives text only, so there are no phases to look "
                 "for, and no oracle; leave out --phases and --oracle, or give models that can be "
                 "loaded."

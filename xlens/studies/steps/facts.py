@@ -9,6 +9,7 @@ import pandas as pd
 from xlens.acquisition import FactRecall, FrequencyResponse, frequency_response, recall
 from xlens.consistency import ConsistencyResult
 from xlens.engine import Scores
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt
 from xlens.results import Result, analysed
@@ -147,7 +148,7 @@ def check_room(asked: Facts, data: Facts, study: "FactsStudy", model: "Outline")
     longest = max(range(len(ids)), key=lambda n: len(ids[n]))
     if len(ids[longest]) + room > model.n_ctx:
         prompt = prompts[longest]
-        raise ValueError(
+        raise InputError(
             f"The prompt of fact {prompt.id!r} ({prompt.language}) has {len(ids[longest])} tokens "
             f"and its answer up to {room}, but the context holds {model.n_ctx}; ask with fewer "
             "demonstrations (--shots)."

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
 from xlens.studies.reading import ReadingStudy
@@ -70,9 +71,9 @@ def find_pairs(
     """
     for base, post in given:
         if unknown := sorted({base, post} - set(names)):
-            raise ValueError(f"A pair names {unknown}; the models are {list(names)}.")
+            raise InputError(f"A pair names {unknown}; the models are {list(names)}.")
         if base == post:
-            raise ValueError(f"{base!r} can't be a pair with itself; name base and post-trained.")
+            raise InputError(f"{base!r} can't be a pair with itself; name base and post-trained.")
     by_rule = ((_POST.sub("", name), name) for name in names if _POST.search(name))
     return tuple(dict.fromkeys([*given, *(pair for pair in by_rule if pair[0] in names)]))
 
@@ -100,7 +101,7 @@ def leaderboard(
     common = set.intersection(*asked) if asked else set[str]()
     setting = next((name for name in _ORDER if name in common), None)
     if setting is None:
-        raise ValueError(
+        raise InputError(
             f"{list(results)} have none of the settings {', '.join(SETTINGS)} in common; ask all "
             "of them the same."
         )
@@ -174,7 +175,7 @@ def given_pairs(texts: Sequence[str], folders: Mapping[str, str]) -> list[tuple[
         cuts = ((":".join(parts[:n]), ":".join(parts[n:])) for n in range(1, len(parts)))
         pair = next((cut for cut in cuts if set(cut) <= set(folders)), None)
         if pair is None:
-            raise ValueError(
+            raise InputError(
                 f"--pair {text!r}: give BASE:POST, two of the models {', '.join(folders)}."
             )
         found.append((folders[pair[0]], folders[pair[1]]))

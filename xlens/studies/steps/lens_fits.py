@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import Any
 
 from xlens.engine import harvest
+from xlens.errors import InputError
 from xlens.lens import (
     LOGIT,
     FittedLens,
@@ -37,7 +38,7 @@ def parted(
     n = study.n_texts + study.n_held
     found = passages(texts, tokenizer, tokens=study.max_tokens, most=n, seed=study.seed)
     if few := {tag: len(mine) for tag, mine in found.items() if len(mine) < n}:
-        raise ValueError(
+        raise InputError(
             f"{n} passages of {study.max_tokens} tokens are wanted in each language "
             f"({study.n_texts} to fit on, {study.n_held} to read), and there are {few}. Give more "
             "text, or lower n_texts, n_held or max_tokens."

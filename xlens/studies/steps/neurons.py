@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from xlens.engine import Tally, tally
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.neurons import (
     LanguageNeurons,
@@ -33,13 +34,13 @@ def read_texts(study: NeuronsStudy) -> Prompts:
     """
     found = _every_text(study)
     if lacking := sorted(set(study.languages) - set(found.languages)):
-        raise ValueError(
+        raise InputError(
             f"No text in {', '.join(lacking)}; there is text in {', '.join(found.languages)}."
         )
     if study.languages:
         found = Prompts(text for text in found if text.language in study.languages)
     if len(tags := found.languages) < 2:
-        raise ValueError(
+        raise InputError(
             f"All text is in {', '.join(tags)}: entropy is over languages, two or more."
         )
     return found
@@ -57,7 +58,7 @@ def _every_text(study: NeuronsStudy) -> Prompts:
     elif study.languages:
         found = questions_of(cldr_facts(list(study.languages)))
     else:
-        raise ValueError(
+        raise InputError(
             "Name texts, --text de=german.txt en=english.txt, or --sentences FOLDER, or "
             "--questions FILE, or the --languages of questions made from CLDR."
         )

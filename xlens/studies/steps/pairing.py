@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.engine import harvest
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.lens import (
     LOGIT,
@@ -49,7 +50,7 @@ def settled(source: str, target: str, study: LensStudy) -> tuple[str, str]:
     """Both languages standardised; tasks within one language have the target for a source."""
     source, target = standardize(source), standardize(target)
     if target == study.pivot:
-        raise ValueError(
+        raise InputError(
             f"The target language {target!r} is also the pivot: its word and the pivot's are the "
             "same, so nothing can be told apart. Choose another target or pivot."
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from xlens.engine import RelevanceScores, relevance
 from xlens.engine.rules import check, find_rule
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases import (
     KINDS,
@@ -76,7 +77,7 @@ def phase_questions(
     home = tuple(c for c in languages if c.context == c.answer == study.pivot)
     chosen = home or tuple(c for c in languages if c.context == c.question == c.answer)
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"phases need texts and answers in {study.pivot!r}, or all in one language; none of "
             f"{['-'.join(c) for c in languages]} is. Ask such a combination, or leave phases out."
         )
@@ -105,7 +106,7 @@ def phase_questions(
         if len(ids) + 2 > study.n_phases:
             break
     if len(ids) < FEWEST_PHASES:
-        raise ValueError(
+        raise InputError(
             f"phases need two paragraphs or more with two questions each whose answers differ; "
             f"{reading.source} has {len(ids) // 2}. Give more questions, or leave phases out."
         )
@@ -137,19 +138,19 @@ def check_phases(model: HookedModel, prompts: PhasePrompts, study: InsideStudy) 
     check(model, find_rule(study.relevance_rule))
     longest = max(len(t) for x in vars(prompts).values() for t in model.tokenize(list(x.prompts)))
     if model.n_ctx is not None and longest > model.n_ctx:
-        raise ValueError(
+        raise InputError(
             f"With another text in its place a prompt has {longest} tokens, but {model.name} takes "
             f"{model.n_ctx}; give fewer demonstrations: shots, or leave phases out."
         )
     try:
         tokens = answer_tokens(model, prompts.own)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{error} What stands before an answer is an option: template={{'answer': TEXT}}, on "
             'the command line --template.answer "Answer: >".'
         ) from error
     if not (tokens >= 0).any():
-        raise ValueError(
+        raise InputError(
             f"All {len(prompts.own)} right and wrong answers begin with the same token in "
             f"{model.name}; give more questions: n_phases."
         )

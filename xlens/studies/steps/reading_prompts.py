@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.served import ServedModel
@@ -52,7 +53,7 @@ class Manner:
         """
         if isinstance(model, ServedModel):
             if study.too_long != "refuse":
-                raise ValueError(
+                raise InputError(
                     f"too_long={study.too_long!r} needs a tokenizer to count with, and "
                     f"{model.model!r} is served: leave it out. Prompts that the server does not "
                     "take can count as empty answers: refused='empty' (--refused empty)."

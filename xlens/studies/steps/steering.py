@@ -15,6 +15,7 @@ import pandas as pd
 from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine import generate, harvest, room_for, score
+from xlens.errors import InputError
 from xlens.lens import identify_tokens
 from xlens.models import HookedModel
 from xlens.models.size import check_room
@@ -60,19 +61,19 @@ def check_steering(
     if model is not None and study.max_new_tokens:
         check_room(study.max_new_tokens, model.n_ctx)
     if study.pivot not in choices.languages:
-        raise ValueError(
+        raise InputError(
             f"Steering is to {study.pivot!r}, but {choices.source} has "
             f"{', '.join(choices.languages)}: add that language, steer to one that is there "
             "(pivot), or leave steering out."
         )
     tags = choices.require([study.pivot, *study.steer_languages])
     if study.pivot in tags[1:] or len(choices.languages) < 2:
-        raise ValueError(
+        raise InputError(
             f"steer_languages={study.steer_languages!r} are steered to {study.pivot!r}: give at "
             "least one, and others than that."
         )
     if len(choices) < study.n_steered:
-        raise ValueError(
+        raise InputError(
             f"{len(choices)} items, but {study.n_steered} are needed: {study.n_estimate} to "
             f"estimate vectors, {study.n_dev} to choose layer and strength, {study.n_test} to "
             "test. Give more items or smaller numbers."

@@ -12,6 +12,7 @@ import pandas as pd
 
 from xlens.activations import Activations
 from xlens.engine import harvest
+from xlens.errors import InputError
 from xlens.gain import Gain, gain
 from xlens.lens import LensTokens, TwinCurves, logit_lens, twin_curves
 from xlens.models import HookedModel
@@ -146,7 +147,7 @@ def twin_parts(
         shapes = [
             f"{name}: {part.values.shape}" for name, part in zip(names, (one, two), strict=True)
         ]
-        raise ValueError(
+        raise InputError(
             "States of two models are compared on common axes, so both need the same layers and "
             f"width (layers × prompts × width here: {'; '.join(shapes)})."
         )

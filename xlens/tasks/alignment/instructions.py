@@ -9,6 +9,7 @@ has to be inflected.
 from collections.abc import Mapping
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import by_tag, named_in, standardize, written
 
 INSTRUCTIONS: Mapping[str, str] = {
@@ -60,13 +61,13 @@ def instruction(
         (text for each, text in INSTRUCTIONS.items() if written(each) == written(tag)), None
     )
     if found is None:
-        raise ValueError(
+        raise DataError(
             f"No wording to ask for a translation in {tag!r}: there are {', '.join(INSTRUCTIONS)}. "
             f"Give one, templates={{{tag!r}: '… {{source}} … {{target}} …:'}}, or ask in English, "
             "instruction='en'."
         )
     if lacking := [name for name in ("{source}", "{target}") if name not in found]:
-        raise ValueError(
+        raise InputError(
             f"The template in {tag!r}, {found!r}, lacks {' and '.join(lacking)}: it must name both "
             "languages, or pairs of several languages look alike."
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.alignment.instructions import instruction
@@ -64,7 +65,7 @@ class TranslationPairs:
         moved = self.frame["completion"].copy()
         for (source, target), mine in self.frame.groupby(["source", "target"], sort=False):
             if mine["completion"].nunique() < 2:
-                raise ValueError(
+                raise DataError(
                     f"{source} to {target} has one translation only ({len(mine)} pairs): nothing "
                     "to exchange it with. Train on more questions, or leave the control out."
                 )
@@ -146,7 +147,7 @@ def translation_pairs(
     """
     tags, goal = questions.require(sources), questions.require([target])[0]
     if goal in tags:
-        raise ValueError(
+        raise InputError(
             f"{goal} is both source and target: a question is translated into another language. "
             f"Leave it out of the sources {', '.join(tags)}."
         )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices import Choices
@@ -60,7 +61,7 @@ class Questions(Parallel):
     def __post_init__(self) -> None:
         frame = _tidy(self.frame, self.source)
         if faults := _faults(frame):
-            raise ValueError(refusal(faults, self.source, self.CALLED, _MEND))
+            raise InputError(refusal(faults, self.source, self.CALLED, _MEND))
         object.__setattr__(self, "frame", frame)
 
     def __repr__(self) -> str:
@@ -113,7 +114,7 @@ class Questions(Parallel):
             ValueError: a share that isn't between 0 and 1, or a part without a question.
         """
         if not 0 < share < 1:
-            raise ValueError(f"share is {share}; a part to hold out lies between 0 and 1.")
+            raise InputError(f"share is {share}; a part to hold out lies between 0 and 1.")
         groups = self.groups
         sizes = pd.Series(groups).value_counts()
         held: set[str] = set()
@@ -122,7 +123,7 @@ class Questions(Parallel):
                 break
             held.add(str(group))
         if len(held) == len(sizes):
-            raise ValueError(
+            raise InputError(
                 f"{self.source} has {len(sizes)} groups of questions, and groups are never split: "
                 f"with {share:g} of the questions held out none is left to train on. Hold out a "
                 "smaller share, or give questions of more groups."
@@ -142,7 +143,7 @@ class Questions(Parallel):
         """
         found = leaks(self, evaluated)
         if len(found) == len(self):
-            raise ValueError(
+            raise InputError(
                 f"Every question of {self.source} is an evaluated item of {evaluated.source} "
                 f"(the first, {told(found[0], 'question')}): none is left to train on. Hold items "
                 "out, or train on other questions."
@@ -213,14 +214,14 @@ def whole_questions(
         ValueError: an unknown policy, nothing left, and with `error` any fault.
     """
     if incomplete not in ("error", "drop"):
-        raise ValueError(f"incomplete={incomplete!r}: accepted are 'error', 'drop'.")
+        raise InputError(f"incomplete={incomplete!r}: accepted are 'error', 'drop'.")
     tidied = _tidy(frame, source)
     faults = _faults(tidied)
     if incomplete == "error" or not faults:
         return Questions(tidied, source)
     kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
     if kept.empty:
-        raise ValueError(
+        raise DataError(
             f"No question of {source} is left; the first of {len(faults)} faults: "
             f"{told(faults[0], 'question')}."
         )
@@ -229,15 +230,15 @@ def whole_questions(
 
 def _tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     if lacking := [c for c in REQUIRED if c not in frame.columns]:
-        raise ValueError(
+        raise DataError(
             f"{source} lacks the columns {lacking}; a question has {list(REQUIRED)} and optionally "
             "'group'."
         )
     if frame.empty:
-        raise ValueError(f"No question is left of {source}; ask for others, or other languages.")
+        raise DataError(f"No question is left of {source}; ask for others, or other languages.")
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
     if len(set(tags.values())) < 2:
-        raise ValueError(
+        raise DataError(
             f"{source} has questions in {', '.join(set(tags.values()))} only; a translation needs "
             "two languages or more."
         )

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.records import JSON, by_language, decode, read_records
 from xlens.tasks.alignment.questions import Questions, questions_of, whole_questions
 from xlens.tasks.choices import download_choices, read_choices
@@ -51,7 +52,7 @@ def read_questions(
     """
     root = Path(path)
     if not root.exists():
-        raise ValueError(f"No file or folder {str(root)!r}; give the path of {layout} questions.")
+        raise InputError(f"No file or folder {str(root)!r}; give the path of {layout} questions.")
     if layout == "jsonl":
         return _plain(root, languages, incomplete)
     if layout == "mgsm":
@@ -109,7 +110,7 @@ def _plain(root: Path, languages: Languages, incomplete: Literal["error", "drop"
 
 def _mgsm(root: Path, languages: Languages, incomplete: Literal["error", "drop"]) -> Questions:
     if root.is_file():
-        raise ValueError(f"{str(root)!r} is a file; MGSM is a folder, a file per language.")
+        raise InputError(f"{str(root)!r} is a file; MGSM is a folder, a file per language.")
     every = sorted(root.glob("*.tsv"))
     by_name = by_language(
         every,
@@ -117,13 +118,13 @@ def _mgsm(root: Path, languages: Languages, incomplete: Literal["error", "drop"]
         advice="give a folder with one file per language.",
     )
     if not by_name:
-        raise ValueError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
+        raise InputError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
     made: list[dict[str, str]] = []
     for tag, files in choose(tagged(by_name), languages, str(root)).items():
         lines = [line for file in files for line in decode(file, (".tsv",)).splitlines() if line]
         for number, line in enumerate(lines, 1):
             text, tab, _ = line.rpartition("\t")
             if not tab:
-                raise ValueError(f"{files[0].name!r}, line {number}: no tab before the number.")
+                raise DataError(f"{files[0].name!r}, line {number}: no tab before the number.")
             made.append({"id": str(number), "language": tag, "text": text})
     return whole_questions(pd.DataFrame(made), root.name, incomplete)

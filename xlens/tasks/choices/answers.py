@@ -13,6 +13,7 @@ from jaxtyping import Float
 from xlens.checks import typed
 from xlens.engine import generate, harvest
 from xlens.engine.generate import room_for
+from xlens.errors import InputError
 from xlens.lengths import By, compared
 from xlens.models import HookedModel
 from xlens.models.beginnings import Reading, tokens_of
@@ -112,9 +113,9 @@ def answer_choices(
             `calibrated` with a rule that has no use for it, and as `score_choices`.
     """
     if calibrated and rule == "generation":
-        raise ValueError("calibrated is of rules that score options; generation has no scores.")
+        raise InputError("calibrated is of rules that score options; generation has no scores.")
     if by != "logprob" and rule != "sequence":
-        raise ValueError(f"by={by!r} is of the rule 'sequence'; {rule} compares single tokens.")
+        raise InputError(f"by={by!r} is of the rule 'sequence'; {rule} compares single tokens.")
     tags = choices.languages if languages is None else choices.require(languages)
     asked = choices.select(languages=tags) if len(tags) > 1 else choices
     how: dict[str, Any] = {"shots": shots, "seed": seed, "pool": pool, "show_options": show_options}
@@ -168,13 +169,13 @@ def check_labels(
                     sets[option] = frozenset(tokens_of(model, vocab, option, _SETS[rule]))
                 own = sets[option]
                 if not own:
-                    raise ValueError(
+                    raise InputError(
                         f"Item {id!r} ({tag}): no token of {model.name} begins {option!r}, so that "
                         f"the rule {rule} can never choose it. Use rule='sequence', or another "
                         "word."
                     )
                 if own in found:
-                    raise ValueError(
+                    raise InputError(
                         f"Item {id!r} ({tag}): the same tokens of {model.name} begin "
                         f"{found[own]!r} and {option!r}, so that the rule {rule} can't tell them "
                         "apart. Use rule='sequence', or other words."

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.records import by_language, read_records
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.sources import Languages, choose, listed, plain_tag, tagged
@@ -35,7 +36,7 @@ def read_classes(
             two classes.
     """
     if root.is_file():
-        raise ValueError(f"{str(root)!r} is a file; this layout is a folder, a file per language.")
+        raise InputError(f"{str(root)!r} is a file; this layout is a folder, a file per language.")
     every = sorted(root.glob("*.json"))
     named = {file: found for file in every if (found := _NAMED.fullmatch(file.stem))}
     files = by_language(
@@ -44,7 +45,7 @@ def read_classes(
         advice="give a folder with one task and split.",
     )
     if _PIVOT not in files:
-        raise ValueError(
+        raise InputError(
             f"No {split} file in English in {str(root)!r}, by which rows are told their class; "
             f"there are {listed(every)}."
         )
@@ -56,7 +57,7 @@ def read_classes(
     for tag, name in choose(tagged({n: n for n in rows}), languages, str(root)).items():
         own = rows[name]
         if len(own) != len(gold):
-            raise ValueError(
+            raise InputError(
                 f"{str(root)!r}: {name} has {len(own)} rows and English {len(gold)}; rows are "
                 "parallel by their place, so all files need the same."
             )
@@ -84,7 +85,7 @@ def _check_words(name: str, words: list[str], gold: list[str]) -> None:
     for word, classes in meant.items():
         if len(classes) > 1:
             told = ", ".join(f"{right} ({n})" for right, n in classes.most_common())
-            raise ValueError(
+            raise InputError(
                 f"{name}: the answer {word!r} stands beside English rows of {told}; a word must "
                 "stand for one class. Mend the file."
             )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from xlens.checks import typed, wrong_type
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.tasks.choices.text import folded
 from xlens.tasks.items import item_id, item_text, item_texts, refuse_twice
@@ -89,7 +90,7 @@ class Choices(Parallel):
     def __post_init__(self) -> None:
         frame = tidy(self.frame, self.source)
         if faults := find_faults(frame):
-            raise ValueError(refusal(faults, self.source, self.CALLED, _MEND))
+            raise InputError(refusal(faults, self.source, self.CALLED, _MEND))
         object.__setattr__(self, "frame", frame)
 
     def __repr__(self) -> str:
@@ -198,17 +199,17 @@ class Choices(Parallel):
         there = {tag: self._classes(tag) for tag in given}
         for tag, words in given.items():
             if unknown := sorted(set(words) - set(there[tag])):
-                raise ValueError(
+                raise InputError(
                     f"Labels in {tag}: {unknown[0]!r} is no option of {self.source}, so that "
                     f"{words[unknown[0]]!r} could never be chosen; there are "
                     f"{', '.join(there[tag][:12])}."
                 )
             if lacking := [name for name in there[tag] if not words.get(name, "").strip()]:
-                raise ValueError(f"Labels in {tag} lack a word for {', '.join(lacking[:12])}.")
+                raise InputError(f"Labels in {tag} lack a word for {', '.join(lacking[:12])}.")
             by_word = {folded(word): name for name, word in words.items()}
             if len(by_word) < len(words):
                 twice = next(n for n, w in words.items() if by_word[folded(w)] != n)
-                raise ValueError(
+                raise InputError(
                     f"Labels in {tag}: {twice!r} and {by_word[folded(words[twice])]!r} have one "
                     f"word, {words[twice]!r}; give each class its own."
                 )
@@ -232,7 +233,7 @@ class Choices(Parallel):
             for id, item in self.items(other).items():
                 for name, word in zip(item.options, mine[id].options, strict=True):
                     if words.setdefault(name, word) != word:
-                        raise ValueError(
+                        raise InputError(
                             f"Options of {self.source} aren't classes: {name!r} ({other}) is "
                             f"{words[name]!r} in one item and {word!r} in another. Only the words "
                             "of classes that items share can be exchanged (labels, --labels)."
@@ -252,7 +253,7 @@ class Choices(Parallel):
         """
         found = self.identical(pivot).drop_duplicates("id")
         if len(found) == len(self):
-            raise ValueError(
+            raise InputError(
                 f"No item of {self.source} is left: each of {len(self)} has an option that is the "
                 "same string in two languages. Ask for other languages, or keep them."
             )
@@ -289,16 +290,16 @@ def whole_items(
         ("identical", identical, ("keep", "drop")),
     ):
         if value not in accepted:
-            raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
+            raise InputError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     left_out = pd.DataFrame([*dropped], columns=list(DROPPED))
     if frame.empty and len(left_out):
-        raise ValueError(_nothing_left(source, left_out))
+        raise InputError(_nothing_left(source, left_out))
     tidied = tidy(frame, source)
     faults = find_faults(tidied) if incomplete == "drop" else []
     left_out = pd.DataFrame([*dropped, *faults], columns=list(DROPPED))
     kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
     if kept.empty:
-        raise ValueError(_nothing_left(source, left_out))
+        raise InputError(_nothing_left(source, left_out))
     choices = Choices(kept, source, left_out)
     return choices.without_identical() if identical == "drop" else choices
 
@@ -310,15 +311,15 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         ValueError: what no policy mends: missing columns, unknown tags, an id twice.
     """
     if lacking := [c for c in REQUIRED if c not in frame.columns]:
-        raise ValueError(
+        raise DataError(
             f"{source} lacks the columns {lacking}; an item has {list(REQUIRED)} and optionally "
             f"{list(OPTIONAL)}."
         )
     if frame.empty:
-        raise ValueError(f"No item is left of {source}; ask for others, or other languages.")
+        raise DataError(f"No item is left of {source}; ask for others, or other languages.")
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
     if len(set(tags.values())) < 2:
-        raise ValueError(
+        raise DataError(
             f"{source} has items in {', '.join(set(tags.values()))} only; parallel items need two "
             "languages or more."
         )
@@ -394,7 +395,7 @@ def _options(value: Any, source: str, id: Any) -> tuple[str, ...]:
 
 def _whole(value: Any, source: str) -> int:
     if isinstance(value, bool) or not str(value).strip().lstrip("-").isdecimal():
-        raise ValueError(
+        raise DataError(
             f"{source}: gold is {value!r}; expected the number of the right option, from 0."
         )
     return int(value)

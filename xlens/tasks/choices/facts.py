@@ -6,6 +6,7 @@ from typing import Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.data import Choices, whole_items
 from xlens.tasks.choices.text import folded
@@ -60,11 +61,11 @@ def cldr_choices(
     """
     asked = tuple(dict.fromkeys([kinds] if isinstance(kinds, str) else kinds))
     if not asked or not set(asked) <= set(FACTS):
-        raise ValueError(
+        raise InputError(
             f"Kinds of CLDR fact {list(asked)}: accepted are one or more of {', '.join(FACTS)}."
         )
     if n_options < 2:
-        raise ValueError(f"n_options is {n_options}; a choice has 2 options or more.")
+        raise InputError(f"n_options is {n_options}; a choice has 2 options or more.")
     words = cldr_words(languages, _KINDS)
     tables = {tag: words.words(tag) for tag in words.languages}
     rows: list[tuple[str, str, str, tuple[str, ...], int, str, str]] = []

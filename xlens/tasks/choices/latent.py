@@ -13,6 +13,7 @@ from scipy.special import expit, logsumexp
 from xlens.checks import typed
 from xlens.engine import score
 from xlens.engine.transport import Transport
+from xlens.errors import InputError
 from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -254,7 +255,7 @@ def offered_options(
     (english,) = choices.require([pivot])
     tags = choices.require(languages or [t for t in choices.languages if t != english])
     if english in tags:
-        raise ValueError(
+        raise InputError(
             f"The pivot {english!r} is among the languages {list(tags)}: its options are native "
             "there. Leave it out."
         )
@@ -276,7 +277,7 @@ def offered_options(
             else:
                 kept.append((prompt, options))
         if not kept:
-            raise ValueError(
+            raise InputError(
                 f"No item is left in {tag}: each has an option identical in {english}. Give other "
                 "items, or leave the language out."
             )
@@ -343,7 +344,7 @@ def _donors(items: Mapping[str, Choice], seed: int) -> dict[str, str]:
         ValueError: one item only.
     """
     if len(items) < 2:
-        raise ValueError("The control needs another item's options; give two items or more.")
+        raise InputError("The control needs another item's options; give two items or more.")
     # Each walks the same seeded circle from its own place, through its kind first.
     every = sorted(items, key=lambda id: seeded_rank("control", id, seed=seed))
     alike: dict[tuple[str, int], list[str]] = {}

@@ -5,6 +5,7 @@ from itertools import zip_longest
 from typing import Any
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.prompts.prompt import Part
@@ -118,7 +119,7 @@ def demonstrations(
         ValueError: a negative number of shots, a language that the pool lacks, too few items.
     """
     if shots < 0:
-        raise ValueError(f"shots={shots}: give the number of demonstrations, 0 or more.")
+        raise InputError(f"shots={shots}: give the number of demonstrations, 0 or more.")
     if not shots:
         return {id: () for id in choices.ids}
     pool.require(choices.languages)
@@ -160,7 +161,7 @@ def demonstrations(
             if len(found) == shots:
                 break
         if len(found) < shots:
-            raise ValueError(
+            raise InputError(
                 f"Item {id!r} needs {shots} demonstrations, but only {len(found)} items hold "
                 "neither its question nor its right answer in any language. Ask for fewer shots, "
                 "or give more items as pool=."

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.records import JSON, Record, by_language, read_records
 from xlens.tasks.choices.classes import read_classes
@@ -76,7 +77,7 @@ def read_choices(
     form = None if layout == CLASSES else _layout(layout)
     root = Path(path)
     if not root.exists():
-        raise ValueError(f"No file or folder {str(root)!r}; give the path of {layout} items.")
+        raise InputError(f"No file or folder {str(root)!r}; give the path of {layout} items.")
     if form is None:
         return read_classes(root, languages, split or "test", incomplete, identical)
     if layout == "jsonl":
@@ -122,7 +123,7 @@ def download_choices(
     form = _layout(layout)
     hub = name or form.hub
     if hub is None:
-        raise ValueError(f"The layout {layout!r} has no known place on the hub; give its name=.")
+        raise InputError(f"The layout {layout!r} has no known place on the hub; give its name=.")
     load, configurations = open_hub()
     part = split or form.split
     configs = {config: config for config in configurations(hub, revision=revision)}
@@ -138,7 +139,7 @@ def download_choices(
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
         accepted = ", ".join([*LAYOUTS, CLASSES])
-        raise ValueError(f"Unknown layout {name!r}; accepted are {accepted}.")
+        raise InputError(f"Unknown layout {name!r}; accepted are {accepted}.")
     return LAYOUTS[name]
 
 
@@ -152,7 +153,7 @@ def _assembled(
     rows = [{**item, "language": tag} for tag, items in read.items() for item in items]
     words = {standardize(tag): pair for tag, pair in (connectors or {}).items()}
     if words and (missing := [tag for tag in read if tag not in words]):
-        raise ValueError(f"connectors has nothing for {', '.join(missing)}; give every language.")
+        raise InputError(f"connectors has nothing for {', '.join(missing)}; give every language.")
     for row in rows if words else ():
         cause, effect = words[row["language"]]
         row["mark"] = {"cause": cause, "effect": effect}.get(row.get("kind", ""), row.get("mark"))
@@ -161,14 +162,14 @@ def _assembled(
 
 def _read_plain(root: Path, form: Layout, languages: Languages) -> dict[str, list[dict[str, Any]]]:
     if root.suffix.lower() not in JSON:
-        raise ValueError(f"{root.name!r}: the layout 'jsonl' is a file that ends in .jsonl.")
+        raise InputError(f"{root.name!r}: the layout 'jsonl' is a file that ends in .jsonl.")
     found: dict[str, list[Record]] = {}
     for row in read_records(root, JSON):
         row.require(("id", "language"), "Every item has both.")
         try:
             tag = standardize(row.text("language"))
         except ValueError as error:
-            raise ValueError(f"{row.source!r}, {row.place}: {error}") from None
+            raise InputError(f"{row.source!r}, {row.place}: {error}") from None
         found.setdefault(tag, []).append(row)
     chosen = choose({tag: tag for tag in found}, languages, root.name)
     return {tag: _items(form, found[own], "") for tag, own in chosen.items()}
@@ -185,16 +186,16 @@ def _items(form: Layout, rows: Iterable[Record], split: str) -> list[dict[str, A
 def _files(root: Path, part: str, asked: bool) -> dict[str, tuple[Path, ...]]:
     """The files of a folder by language tag."""
     if root.is_file():
-        raise ValueError(f"{str(root)!r} is a file; this layout is a folder, a file per language.")
+        raise InputError(f"{str(root)!r} is a file; this layout is a folder, a file per language.")
     every = sorted(f for f in root.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
     named = [f for f in every if part in f.stem.replace("-", ".").replace("_", ".").split(".")]
     if asked and not named:
-        raise ValueError(f"No file of {str(root)!r} has {part!r} in its name: {listed(every)}.")
+        raise InputError(f"No file of {str(root)!r} has {part!r} in its name: {listed(every)}.")
     by_name = by_language(
         named or every,
         lambda file: language_of(file, root, (part,)),
         advice="say which with split=, or give a folder with one file per language.",
     )
     if not by_name:
-        raise ValueError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
+        raise InputError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
     return tagged(by_name)

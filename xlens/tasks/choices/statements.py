@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.tasks.choices.data import Choices
 from xlens.tasks.choices.facts import FACTS, MARK, cldr_choices
@@ -105,7 +106,7 @@ def cldr_statements(
     """
     tags = standardize_all(languages)
     if unknown := [tag for tag in tags if tag not in YES_NO]:
-        raise ValueError(
+        raise InputError(
             f"No words for yes and no in {', '.join(unknown)}; there are words in "
             f"{', '.join(YES_NO)}."
         )

@@ -11,6 +11,7 @@ import pandas as pd
 from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine import Scores, generate, harvest, room_for, score
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed
@@ -155,7 +156,7 @@ def rank_facts(
         ValueError: as `fact_prompts` and `score`; no fact has candidates.
     """
     if not offered.ids:
-        raise ValueError(
+        raise InputError(
             "No fact has a candidate beside its own object: each relation has one object only. "
             "Ask without candidates (n_candidates=0)."
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.choices.text import folded
 from xlens.tasks.facts.data import Facts
@@ -41,7 +42,7 @@ def offers(facts: Facts, pool: Facts, n: int, *, seed: int = 0) -> Offers:
         ValueError: fewer than two candidates asked for.
     """
     if n < 2:
-        raise ValueError(f"n_candidates is {n}; to rank takes 2 or more (0: none are ranked).")
+        raise InputError(f"n_candidates is {n}; to rank takes 2 or more (0: none are ranked).")
     objects = _objects(pool)
     by_relation: dict[str, list[str]] = {}
     for id, first in objects.items():

@@ -6,6 +6,7 @@ from typing import Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.tasks.cldr import names, world
 from xlens.tasks.facts.data import Facts, whole_facts
@@ -52,7 +53,7 @@ def cldr_facts(
     tags = standardize_all(languages)
     asked = tuple(dict.fromkeys([relations] if isinstance(relations, str) else relations))
     if not asked or not set(asked) <= set(RELATIONS):
-        raise ValueError(
+        raise InputError(
             f"Relations {list(asked)}: accepted are one or more of {', '.join(RELATIONS)}."
         )
     templates = {(tag, relation): wording(tag, relation) for tag in tags for relation in asked}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import pandas as pd
 
 from xlens.checks import typed, wrong_type
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.tasks.choices.text import folded
 from xlens.tasks.facts.frequencies import Frequencies
@@ -85,7 +86,7 @@ class Facts(Parallel):
     def __post_init__(self) -> None:
         frame = tidy(self.frame, self.source)
         if faults := find_faults(frame):
-            raise ValueError(refusal(faults, self.source, self.CALLED, _MEND))
+            raise InputError(refusal(faults, self.source, self.CALLED, _MEND))
         object.__setattr__(self, "frame", frame)
 
     def __repr__(self) -> str:
@@ -176,11 +177,11 @@ class Facts(Parallel):
                 a fact's.
         """
         if bad := next((key for key, n in frequencies.items() if n < 0), None):
-            raise ValueError(f"{bad} has the frequency {frequencies[bad]}; accepted is 0 or more.")
+            raise InputError(f"{bad} has the frequency {frequencies[bad]}; accepted is 0 or more.")
         keys = list(zip(self.frame["id"], self.frame["language"], strict=True))
         if not any(key in frequencies for key in keys):
             shown = ", ".join(f"{id} ({tag})" for id, tag in list(frequencies)[:3]) or "nothing"
-            raise ValueError(
+            raise InputError(
                 f"None of the frequencies is of a fact of {self.source}: there are those of "
                 f"{shown}, and facts such as {keys[0][0]} ({keys[0][1]}). Give the counts of these "
                 "facts, by the same ids."
@@ -198,7 +199,7 @@ class Facts(Parallel):
         for (id, tag), subject in zip(keys, self.frame["subject"], strict=True):
             counted = frequencies.subjects.get((id, tag), subject)
             if folded(counted) != folded(subject):
-                raise ValueError(
+                raise InputError(
                     f"The frequencies are of other facts: {id!r} ({tag}) was counted with the "
                     f"subject {counted!r}, and is of {subject!r} in {self.source}. Give the counts "
                     "of these facts."
@@ -239,7 +240,7 @@ class Facts(Parallel):
         flags = self.flags(pivot)
         found = flags[flags["identical_object"]].drop_duplicates("id")
         if len(found) == len(self):
-            raise ValueError(
+            raise InputError(
                 f"No fact of {self.source} is left: the object of each of {len(self)} is written "
                 f"as in {pivot} in another language. Ask for other languages, or keep them."
             )
@@ -264,7 +265,7 @@ def whole_facts(
         ValueError: an unknown policy, nothing left, and with `error` any fault.
     """
     if incomplete not in ("error", "drop"):
-        raise ValueError(f"incomplete={incomplete!r}: accepted are 'error', 'drop'.")
+        raise InputError(f"incomplete={incomplete!r}: accepted are 'error', 'drop'.")
     tidied = tidy(frame, source)
     faults = find_faults(tidied) if incomplete == "drop" else []
     left_out = pd.DataFrame([*dropped, *faults], columns=list(DROPPED))
@@ -272,7 +273,7 @@ def whole_facts(
     if kept.empty:
         counts = Counter(fault[2] for fault in faults).most_common()
         shown = ", ".join(f"{n} {reason}" for reason, n in counts)
-        raise ValueError(
+        raise DataError(
             f"No fact of {source} is left of {len(faults)}: {shown}. "
             "Leave a language out, or mend the templates."
         )
@@ -286,15 +287,15 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         ValueError: what no policy mends: missing columns, unknown tags, an id twice.
     """
     if lacking := [c for c in REQUIRED if c not in frame.columns]:
-        raise ValueError(
+        raise DataError(
             f"{source} lacks the columns {lacking}; a fact has {list(REQUIRED)} and optionally "
             f"{list(OPTIONAL)}."
         )
     if frame.empty:
-        raise ValueError(f"No fact is left of {source}; ask for others, or other languages.")
+        raise DataError(f"No fact is left of {source}; ask for others, or other languages.")
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
     if len(set(tags.values())) < _FEWEST:
-        raise ValueError(
+        raise DataError(
             f"{source} has facts in {', '.join(set(tags.values()))} only; parallel facts need two "
             "languages or more."
         )

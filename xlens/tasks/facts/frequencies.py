@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.records import JSON, Record, decode, json_document, read_records, record_of
 from xlens.results import load
@@ -88,7 +89,7 @@ def _counted(folder: Path) -> Frequencies:
 
     saved = load(folder)
     if not isinstance(saved, FactCounts | IndexCounts):
-        raise ValueError(f"{str(folder)!r} holds a {type(saved).__name__}, no counts of facts.")
+        raise InputError(f"{str(folder)!r} holds a {type(saved).__name__}, no counts of facts.")
     column = "apart" if isinstance(saved, FactCounts) else "frequency"
     table: pd.DataFrame = saved.to_frame().sort_values(column, ascending=False, kind="stable")
     table = table.drop_duplicates(["id", "language"])

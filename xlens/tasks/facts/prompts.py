@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.prompts import Prompt, Prompts, choose_demonstrations
 from xlens.prompts.prompt import Part
 from xlens.tasks.choices.text import folded
@@ -92,7 +93,7 @@ def demonstrations(
         ValueError: as `fact_prompts`.
     """
     if shots < 0:
-        raise ValueError(f"shots={shots}: give the number of demonstrations, 0 or more.")
+        raise InputError(f"shots={shots}: give the number of demonstrations, 0 or more.")
     if not shots:
         return {id: () for id in facts.ids}
     offered = pool or facts

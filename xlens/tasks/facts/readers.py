@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize, standardize_all
 from xlens.records import JSON, by_language, decode, json_document, read_records, record_of
 from xlens.tasks.facts.data import Facts, whole_facts
@@ -57,18 +58,18 @@ def read_facts(
             without a template, and what `Facts` refuses.
     """
     if layout not in _LAYOUTS:
-        raise ValueError(f"Unknown layout {layout!r}; accepted are {', '.join(_LAYOUTS)}.")
+        raise InputError(f"Unknown layout {layout!r}; accepted are {', '.join(_LAYOUTS)}.")
     root = Path(path)
     if not root.exists():
-        raise ValueError(f"No file or folder {str(root)!r}; give the path of {layout} facts.")
+        raise InputError(f"No file or folder {str(root)!r}; give the path of {layout} facts.")
     if (layout == "plain") == root.is_dir():
         kind = "a file" if layout == "plain" else "a folder, with files for each language"
-        raise ValueError(f"{str(root)!r}: the layout {layout!r} is {kind}.")
+        raise InputError(f"{str(root)!r}: the layout {layout!r} is {kind}.")
     wanted = None if relations is None else set(relations)
     read = _LAYOUTS[layout](root, languages)
     there = list(dict.fromkeys(row["relation"] for rows in read.values() for row in rows))
     if wanted is not None and (missing := sorted(wanted - set(there))):
-        raise ValueError(f"{root.name} has no relation {missing[:6]}; there are {listed(there)}.")
+        raise InputError(f"{root.name} has no relation {missing[:6]}; there are {listed(there)}.")
     rows = [
         {**row, "language": tag}
         for tag, mine in read.items()
@@ -87,7 +88,7 @@ def _plain(root: Path, languages: Languages) -> dict[str, Rows]:
         try:
             tag = standardize(row.text("language"))
         except ValueError as error:
-            raise ValueError(f"{row.source!r}, {row.place}: {error}") from None
+            raise InputError(f"{row.source!r}, {row.place}: {error}") from None
         value = row["object"]
         several = row.texts("object") if isinstance(value, list) else [row.text("object")]
         objects = several[0].split(_BETWEEN) if split else several
@@ -164,7 +165,7 @@ def _bmlama(root: Path, languages: Languages) -> dict[str, Rows]:
         advice="give the folder of one edition (BMLAMA17 or BMLAMA53).",
     )
     if not files:
-        raise ValueError(f"No file of {str(root)!r} is named after a language.")
+        raise InputError(f"No file of {str(root)!r} is named after a language.")
     found: dict[str, Rows] = {}
     for tag, (file,) in choose(tagged(files), languages, root.name).items():
         for line, row in enumerate(read_records(file, _TABLES), 1):
@@ -194,7 +195,7 @@ def _folders(base: Path, languages: Languages) -> dict[str, Path]:
         except ValueError:
             continue
     if not by_name:
-        raise ValueError(f"No folder in {str(base)!r} is named after a language.")
+        raise InputError(f"No folder in {str(base)!r} is named after a language.")
     return choose(tagged(by_name), languages, str(base))
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import regex
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.tasks.choices.text import folded
 from xlens.tasks.facts.data import Facts
 
@@ -41,7 +42,7 @@ def is_right(answer: str, golds: Iterable[str], rule: Rule = "word") -> bool:
         ValueError: a rule that needs more than texts.
     """
     if rule not in _SAME:
-        raise ValueError(f"rule={rule!r}: accepted are {', '.join(map(repr, TEXTUAL))}.")
+        raise InputError(f"rule={rule!r}: accepted are {', '.join(map(repr, TEXTUAL))}.")
     line = first_line(answer)
     return any(_SAME[rule](line, gold) for gold in golds)
 

@@ -5,6 +5,7 @@ them, the question says "the country" and leaves the name as it is. Each ends li
 with words for "The answer is:".
 """
 
+from xlens.errors import InputError
 from xlens.languages import standardize, written
 from xlens.tasks.facts.template import MASK
 
@@ -166,7 +167,7 @@ def question(language: str, relation: str) -> str:
 def _said(language: str) -> tuple[str, str, str, str, str, str]:
     said = _ASKED.get(written(language))
     if said is None:
-        raise ValueError(
+        raise InputError(
             f"There are no templates of ours in {standardize(language)!r}: they are in "
             f"{', '.join(LANGUAGES)} (zh: simplified). Leave it out, or give facts with templates "
             "of your own (a file)."

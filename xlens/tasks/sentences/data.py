@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts
 from xlens.tasks.items import item_id, item_texts, refuse_twice
@@ -56,7 +57,7 @@ class Sentences(Parallel):
     def __post_init__(self) -> None:
         frame = _tidy(self.frame, self.source)
         if faults := _faults(frame):
-            raise ValueError(refusal(faults, self.source, self.CALLED, _ADVICE))
+            raise InputError(refusal(faults, self.source, self.CALLED, _ADVICE))
         object.__setattr__(self, "frame", frame)
 
     def __repr__(self) -> str:
@@ -123,20 +124,20 @@ def whole_sentences(
     faults: Sequence[Fault] = _faults(tidied) if incomplete == "drop" else ()
     kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
     if kept.empty:
-        raise ValueError(f"No sentence is left. {refusal(faults, source, Sentences.CALLED, '')}")
+        raise InputError(f"No sentence is left. {refusal(faults, source, Sentences.CALLED, '')}")
     return Sentences(kept, source, licence, pd.DataFrame([*faults], columns=list(DROPPED)))
 
 
 def _tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     if lacking := [c for c in REQUIRED if c not in frame]:
-        raise ValueError(
+        raise DataError(
             f"{source} lacks the columns {lacking}; a sentence has {list(REQUIRED)} and optionally "
             f"{list(OPTIONAL)}."
         )
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
     if len(set(tags.values())) < 2:
         there = ", ".join(tags.values()) or "nothing"
-        raise ValueError(
+        raise DataError(
             f"{source} has sentences in {there} only; parallel sentences are in two varieties or "
             "more."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.records import JSON, decode, read_records
 from xlens.tasks.choices.layouts import LAYOUTS as CHOICES
 from xlens.tasks.sources import language_of
@@ -77,13 +78,13 @@ def _ntrex_rows(file: Path) -> Iterator[Row]:
     table = file.parent / "DOCUMENT_IDS.tsv"
     rows = list(_lines(file))
     if not table.is_file():
-        raise ValueError(
+        raise InputError(
             f"{str(file.parent)!r} has no DOCUMENT_IDS.tsv, which says the document of each line: "
             "put it beside the texts, or read them with layout='aligned'."
         )
     documents = lines_of(table)
     if len(documents) != len(rows):
-        raise ValueError(
+        raise InputError(
             f"{file.name!r} has {len(rows)} lines, and DOCUMENT_IDS.tsv {len(documents)}: a line "
             "is missing or there twice. Take both from one release."
         )
@@ -100,14 +101,14 @@ def _pud_rows(file: Path) -> Iterator[Row]:
     try:
         import conllu
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "Treebanks are read by the package conllu: pip install 'xlens-interp[sentences]'."
         ) from None
     text = decode(file, (".conllu",), what="a treebank in CoNLL-U")
     for number, sentence in enumerate(conllu.parse(text), 1):
         id, said = (sentence.metadata.get(name) for name in ("sent_id", "text"))
         if not id:
-            raise ValueError(
+            raise InputError(
                 f"{file.name!r}, sentence {number} has no sent_id, by which sentences are paired: "
                 "add the line '# sent_id = …'."
             )

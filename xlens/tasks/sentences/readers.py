@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.records import Record, read_records
 from xlens.tasks.choices import download_choices
@@ -55,16 +56,16 @@ def read_sentences(
             of different lengths, two files of one variety, or what `Sentences` refuses.
     """
     if layout not in ACCEPTED:
-        raise ValueError(f"Unknown layout {layout!r}; accepted are {', '.join(ACCEPTED)}.")
+        raise InputError(f"Unknown layout {layout!r}; accepted are {', '.join(ACCEPTED)}.")
     root = Path(path)
     if not root.exists():
-        raise ValueError(f"No file or folder {str(root)!r}; give the path of {layout} sentences.")
+        raise InputError(f"No file or folder {str(root)!r}; give the path of {layout} sentences.")
     if layout == TABLE:
         frame, licence = _table(root, languages), ""
     else:
         form = LAYOUTS[layout]
         if root.is_file():
-            raise ValueError(f"{str(root)!r} is a file; the layout {layout!r} is a folder.")
+            raise InputError(f"{str(root)!r} is a file; the layout {layout!r} is a folder.")
         frame, licence = _folder(root, form, layout, languages), form.licence
     source = f"{layout} in {root.name}" if root.is_dir() else root.name
     _say(licence)
@@ -118,25 +119,25 @@ def _say(licence: str) -> None:
 def _folder(root: Path, form: Layout, layout: str, languages: Languages) -> pd.DataFrame:
     names = form.files(root)
     if not names:
-        raise ValueError(f"{str(root)!r} holds no file of the layout {layout!r}.")
+        raise InputError(f"{str(root)!r} holds no file of the layout {layout!r}.")
     files: dict[str, list[Path]] = {}
     for file, name in names.items():
         if not name:
-            raise ValueError(
+            raise InputError(
                 f"Which variety is {file.relative_to(root).as_posix()!r}? Name the file or its "
                 "folder by its tag (de.txt, zh-Hant.txt, ace_Arab/test.tsv), or move it away."
             )
         files.setdefault(name, []).append(file)
     if form.by_line and (several := {n: f for n, f in files.items() if len(f) > 1}):
         name, mine = next(iter(several.items()))
-        raise ValueError(f"{mine[0].name!r} and {mine[1].name!r} are both {name!r}: keep one.")
+        raise InputError(f"{mine[0].name!r} and {mine[1].name!r} are both {name!r}: keep one.")
     if not isinstance(languages, Mapping):  # which says what is meant
         _refuse_one_tag(files, root)
     chosen = choose(tagged(files), languages, str(root))
     rows = {tag: [row for file in mine for row in form.rows(file)] for tag, mine in chosen.items()}
     if form.by_line and len({len(mine) for mine in rows.values()}) > 1:
         counts = ", ".join(f"{chosen[tag][0].name} {len(mine)}" for tag, mine in rows.items())
-        raise ValueError(
+        raise InputError(
             f"Files of {str(root)!r} aren't aligned: they are paired by line, and have different "
             f"numbers of lines ({counts}). Give files of equal length, an empty line for a missing "
             "sentence, or a table with ids (layout='tsv')."
@@ -150,7 +151,7 @@ def _refuse_one_tag(files: Mapping[str, list[Path]], root: Path) -> None:
     for name in files:
         tag = plain_tag(name)
         if tag and (other := by_tag.setdefault(tag, name)) != name:
-            raise ValueError(
+            raise InputError(
                 f"{root.name!r}: {other!r} and {name!r} are both {tag!r}. Say which is meant: "
                 f"languages={{{tag!r}: {name!r}}}, or move the other away."
             )
@@ -158,7 +159,7 @@ def _refuse_one_tag(files: Mapping[str, list[Path]], root: Path) -> None:
 
 def _table(file: Path, languages: Languages) -> pd.DataFrame:
     if file.is_dir():
-        raise ValueError(f"{str(file)!r} is a folder; the layout 'tsv' is one file.")
+        raise InputError(f"{str(file)!r} is a folder; the layout 'tsv' is one file.")
     records = read_records(file, TABLES, what="a table of sentences")
     long = "language" in records[0]
     rows = [row for number, row in enumerate(records, 1) for row in _cells(row, number, long)]

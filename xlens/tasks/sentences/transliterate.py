@@ -7,6 +7,7 @@ from typing import Any
 import regex
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import script
 from xlens.text import form
 
@@ -17,7 +18,7 @@ _WRONG = {"Jpan": "ICU reads kanji as Mandarin"}
 _PLAIN = {"Hans": "Han", "Hant": "Han", "Hani": "Han", "Kore": "Hangul"}
 
 
-class NoTransliteration(ValueError):
+class NoTransliteration(InputError):
     """A text can't be had in that script: ICU has no such rules, or they leave letters over."""
 
 
@@ -73,7 +74,7 @@ def _rules(source: str, target: str) -> Any:
     try:
         icu: Any = importlib.import_module("icu")  # its types say nothing of what is in it
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "Another script is made by ICU: pip install 'xlens-interp[sentences]' (icukit-pyicu, "
             "or PyICU with ICU on the machine)."
         ) from None

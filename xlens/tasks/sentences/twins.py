@@ -13,6 +13,7 @@ import regex
 from langcodes import Language
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import script, standardize
 from xlens.segments import word_spans
 from xlens.stats import generator
@@ -52,7 +53,7 @@ def with_twins(
         ValueError: an unknown kind or language, or ICU isn't installed.
     """
     if unknown := [kind for kind in kinds if kind not in TWINS]:
-        raise ValueError(f"Unknown twins {unknown}; accepted are {', '.join(TWINS)}.")
+        raise InputError(f"Unknown twins {unknown}; accepted are {', '.join(TWINS)}.")
     tags = sentences.languages if languages is None else sentences.require(languages)
     made, without = [sentences.frame], dict[str, str]()
     counts = dict.fromkeys(kinds, 0)

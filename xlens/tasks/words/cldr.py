@@ -13,6 +13,7 @@ from functools import lru_cache
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.tasks.cldr import world
 from xlens.tasks.cldr.names import names
@@ -49,7 +50,7 @@ def cldr_words(languages: Iterable[str], kinds: Iterable[str] = KINDS) -> WordLi
     tags = standardize_all(languages)
     asked = tuple(dict.fromkeys([kinds] if isinstance(kinds, str) else kinds))
     if not asked or not set(asked) <= set(KINDS):
-        raise ValueError(
+        raise InputError(
             f"Kinds of CLDR word {list(asked)}: accepted are one or more of {', '.join(KINDS)}."
         )
     items = [id for kind in asked for id in _items(kind)]

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import endonym, standardize
 from xlens.prompts import Prompt, Prompts, TooFewItems
 from xlens.tasks.cldr import world
@@ -165,7 +166,7 @@ def cloze_prompts(
     (tag,) = words.require([language])
     wanted = world.RELATIONS if relations is None else relations
     if isinstance(wanted, str) or not wanted or not set(wanted) <= set(world.RELATIONS):
-        raise ValueError(
+        raise InputError(
             f"relations={relations!r}: accepted are one or more of {', '.join(world.RELATIONS)}."
         )
     known = set(words.ids)
@@ -179,7 +180,7 @@ def cloze_prompts(
     }
     absent = [relation for relation, items in linked.items() if not items]
     if absent and (relations is not None or len(absent) == len(linked)):
-        raise ValueError(
+        raise InputError(
             f"The list from {words.source} has no items for {', '.join(map(repr, absent))}; get "
             "them with cldr_words(languages), or leave the relation out of relations=."
         )
@@ -211,7 +212,7 @@ def answers(words: WordList, prompts: Prompts, languages: Iterable[str]) -> pd.D
     columns = words.require(languages)
     asked = {prompt.id: str(prompt.meta.get("answer", prompt.id)) for prompt in prompts}
     if unknown := sorted(set(asked.values()) - set(words.ids)):
-        raise ValueError(
+        raise InputError(
             f"The prompts ask for {shown(unknown)}, which the list from {words.source} lacks; "
             "give the word list that they were built from."
         )
@@ -222,7 +223,7 @@ def answers(words: WordList, prompts: Prompts, languages: Iterable[str]) -> pd.D
 def _pair(words: WordList, source: str, target: str) -> tuple[str, str]:
     (one,), (other,) = words.require([source]), words.require([target])
     if one == other:
-        raise ValueError(
+        raise InputError(
             f"source and target are both {one!r}: nothing to translate. Use two languages, or "
             "repetition_prompts(words, language)."
         )
@@ -252,7 +253,7 @@ def _prompts(
 ) -> WordPrompts:
     """Queries for `ids`, demonstrations from `pool`, both among `items`."""
     if shots < 0:
-        raise ValueError(f"shots={shots}: give the number of demonstrations, 0 or more.")
+        raise InputError(f"shots={shots}: give the number of demonstrations, 0 or more.")
     given, asked = (words.words(tag) for tag in languages)
     by_id = {item.id: item for item in items}
     ready = [item.id for item in items if item.cue in given and item.answer in asked]
@@ -341,7 +342,7 @@ def _words(item: Item, given: Mapping[str, str], asked: Mapping[str, str]) -> tu
     """An item's cue and answer."""
     cue, answer = given[item.cue], asked[item.answer]
     if '"' in cue + answer:
-        raise ValueError(
+        raise InputError(
             f"Item {item.id!r} ({cue!r}, {answer!r}) holds a double quote, which ends a word in "
             "these prompts. Replace it in the word list, or leave the item out."
         )
@@ -358,16 +359,16 @@ def _chosen(
     """The item ids that `asked` names (None: all that are ready), checked."""
     pair = " and ".join(dict.fromkeys(languages))
     if isinstance(asked, str):
-        raise ValueError(f"{option}={asked!r}: expected a sequence of ids; write [{asked!r}].")
+        raise InputError(f"{option}={asked!r}: expected a sequence of ids; write [{asked!r}].")
     chosen = list(ready if asked is None else asked)
     if not chosen:
         raise TooFewItems(f"No item to choose from: none has its words in {pair}.")
     if unknown := sorted(set(chosen) - set(known)):
-        raise ValueError(
+        raise InputError(
             f"{option}: no item {shown(unknown)}; these prompts know {shown(list(known))}."
         )
     if lacking := sorted(set(chosen) - set(ready)):
-        raise ValueError(
+        raise InputError(
             f"{option}: {shown(lacking)} has no word in {pair}. Choose among the items of "
             f"words.complete({list(dict.fromkeys(languages))})."
         )

@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize, standardize_all
 from xlens.records import DELIMITERS, JSON, Record, decode, read_records, table
 from xlens.tasks.words.wordlist import DROPPED, WordList
@@ -70,16 +71,16 @@ def read_words(
         ("missing", missing, ("error", "drop", "keep")),
     ):
         if value not in accepted:
-            raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
+            raise InputError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     if isinstance(languages, str):
-        raise ValueError(f"languages={languages!r}: write a sequence of tags, [{languages!r}].")
+        raise InputError(f"languages={languages!r}: write a sequence of tags, [{languages!r}].")
     if file.suffix.lower() in JSON:
         columns, rows = _read_json_lines(file, languages, id)
     else:
         text = decode(file, _SUFFIXES, encoding=encoding, what=_WHAT)
         columns, rows = _read_table(file, text, languages, id, comment)
     if not rows:
-        raise ValueError(f"{file.name!r} holds no words; expected a row per item.")
+        raise InputError(f"{file.name!r} holds no words; expected a row per item.")
     return _word_list(file.name, columns, rows, id, repeats, missing)
 
 
@@ -98,20 +99,20 @@ def _read_table(
     else:
         line, names = next(records, (0, []))
         if not names:
-            raise ValueError(f"{file.name!r} is empty but for comments; expected a row per item.")
+            raise InputError(f"{file.name!r} is empty but for comments; expected a row per item.")
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{file.name!r}, line {line}: column {twice[0]!r} occurs twice.")
+            raise DataError(f"{file.name!r}, line {line}: column {twice[0]!r} occurs twice.")
         columns = _columns(file, names, languages, id)
     rows: list[_Row] = []
     for line, cells in records:
         if len(cells) > len(names):
-            raise ValueError(
+            raise DataError(
                 f"{file.name!r}, line {line} has {len(cells)} cells, but there are {len(names)} "
                 f"columns ({', '.join(names)}). Remove the surplus, or name every column in "
                 "languages=."
             )
         if languages is not None and not rows and [_tag(cell) for cell in cells] == names:
-            raise ValueError(
+            raise DataError(
                 f"{file.name!r}, line {line} names the languages itself ({', '.join(cells)}); "
                 "leave out languages=, which is for files without such a row."
             )
@@ -130,7 +131,7 @@ def _read_json_lines(
         wanted = set(standardize_all(languages))
         languages = {name: standardize(name) for name in names if _tag(name) in wanted}
         if absent := sorted(wanted - set(languages.values())):
-            raise ValueError(f"{file.name!r} has no words in {absent}; its keys are {names}.")
+            raise InputError(f"{file.name!r} has no words in {absent}; its keys are {names}.")
     return _columns(file, names, languages, id), rows
 
 
@@ -152,7 +153,7 @@ def _columns(
     """The language of each column that has one; every other column must be meant."""
     if languages is not None:
         if absent := [name for name in languages if name not in names]:
-            raise ValueError(
+            raise InputError(
                 f"{file.name!r} has no column {absent[0]!r}; it has {', '.join(map(repr, names))}."
             )
         columns = dict(languages)
@@ -162,13 +163,13 @@ def _columns(
             try:
                 standardize(name)
             except ValueError as error:
-                raise ValueError(
+                raise InputError(
                     f"{file.name!r}: column {name!r} names no language. {error} Rename the "
                     "column, or say which columns to read: languages={'French word': 'fr', ...}; "
                     "for a file without a row of column names languages=['en', 'fr']."
                 ) from error
     if not columns:
-        raise ValueError(
+        raise InputError(
             f"{file.name!r} has no column with words: give it one for each language, called by its "
             "tag (en, pt-BR)."
         )
@@ -195,7 +196,7 @@ def _word_list(
         words = {tag: row.cells.get(name) or None for name, tag in columns.items()}
         absent = [tag for tag, word in words.items() if word is None]
         if absent and missing == "error":
-            raise ValueError(
+            raise DataError(
                 f"{source!r}, {row.place} has no word in {', '.join(map(repr, absent))}. Fill "
                 "it in, or read the file with missing='drop' (leave such rows out) or "
                 "missing='keep' (leave the cell empty)."
@@ -207,7 +208,7 @@ def _word_list(
         if absent and missing == "drop":
             dropped += [(key, tag, None, "missing") for tag in absent]
         elif key is None:
-            raise ValueError(
+            raise DataError(
                 f"{source!r}, {row.place} has no id: its cell in the column {id!r}, or in a "
                 f"file without that column its word in {columns[first]!r}, is empty. Give every "
                 "row an id."
@@ -219,12 +220,12 @@ def _word_list(
             places[key], items[key] = row.place, words
     if again and repeats == "error":
         more = f" and {len(again) - 5} more" if len(again) > 5 else ""
-        raise ValueError(
+        raise DataError(
             f"Items occur more than once in {source!r}: {'; '.join(again[:5])}{more}. Keep one row "
             "per item, or read the file with repeats='first'."
         )
     if not items:
-        raise ValueError(f"Every row of {source!r} lacks a word, so none is left; fill them in.")
+        raise DataError(f"Every row of {source!r} lacks a word, so none is left; fill them in.")
     frame = pd.DataFrame.from_dict(items, orient="index", columns=list(columns.values()))
     left_out = pd.DataFrame(dropped, columns=list(DROPPED)).astype("string")
     return WordList(frame, source, left_out)

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize_all
 from xlens.tasks.items import item_id
 from xlens.tasks.parallel import Parallel
@@ -54,7 +55,7 @@ class WordList(Parallel):
         frame.index = pd.Index([item_id(id, self.source) for id in frame.index], name="id")
         if not frame.index.is_unique:
             twice = sorted(set(frame.index[frame.index.duplicated()]))
-            raise ValueError(
+            raise InputError(
                 f"Item ids must be unique, but {shown(twice)} occur more than once in "
                 f"{self.source}; keep one row per item."
             )
@@ -66,7 +67,7 @@ class WordList(Parallel):
                 if not _missing(word) and not (
                     isinstance(word, str) and word.strip() and len(word.splitlines()) == 1
                 ):
-                    raise ValueError(
+                    raise InputError(
                         f"Item {id!r} has no usable word in {language!r}: {word!r}. A cell is a "
                         "non-empty single line of text, or NA where the word is missing."
                     )
@@ -147,10 +148,10 @@ def _known(
     if asked is None:
         return frozenset(present)
     if isinstance(asked, str):
-        raise ValueError(f"Expected a sequence of {what}s, got {asked!r}; write [{asked!r}].")
+        raise InputError(f"Expected a sequence of {what}s, got {asked!r}; write [{asked!r}].")
     wanted = frozenset(asked)
     if missing := sorted(wanted - frozenset(present)):
-        raise ValueError(
+        raise DataError(
             f"No {what} {shown(missing)} in the list from {source}; it has {shown(present)}."
         )
     return wanted

@@ -13,6 +13,7 @@ from xlens.checks import typed
 from xlens.engine import generate, room_for
 from xlens.engine.generate import GENERATION
 from xlens.engine.interventions import Interventions
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, jsonable
@@ -160,7 +161,7 @@ def predictions_of(
     every = [prompt for group in groups for prompt in group]
     _require_readings(every)
     if len(every) != len(texts):
-        raise ValueError(
+        raise InputError(
             f"There are {len(every)} prompts but {len(texts)} answers; give one for each."
         )
     table = pd.DataFrame(
@@ -191,13 +192,13 @@ def _require_readings(prompts: Sequence[Prompt]) -> None:
     seen: set[tuple[str, ...]] = set()
     for prompt in prompts:
         if prompt.meta.get("task") != "xmrc":
-            raise ValueError(
+            raise InputError(
                 f"Prompt {prompt.id!r} ({prompt.language}) isn't of this task; make prompts with "
                 "reading_prompts."
             )
         key = (prompt.id, *(str(prompt.meta[name]) for name in KEY))
         if key in seen:
-            raise ValueError(
+            raise InputError(
                 f"Question {prompt.id!r} is asked twice in {' '.join(key[2:])}; give each "
                 "combination of languages once."
             )

@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import script
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
@@ -44,7 +45,7 @@ def mismatched(reading: ReadingSet, *, seed: int = 0) -> ReadingSet:
     for tags in groups:
         paragraphs = list(dict.fromkeys(frame[frame["language"].isin(tags)]["paragraph"]))
         if len(paragraphs) < 2:
-            raise ValueError(
+            raise InputError(
                 f"{reading.source} has {len(paragraphs)} paragraph in {', '.join(tags)}; contexts "
                 "can be exchanged between two or more."
             )

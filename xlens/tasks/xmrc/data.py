@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from xlens.checks import typed, wrong_type
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.items import item_id, item_text, refuse_twice
@@ -103,7 +104,7 @@ class ReadingSet(Parallel):
     def __post_init__(self) -> None:
         frame = tidy(self.frame, self.source)
         if faults := find_faults(frame, parallel=self.parallel, answered=not self.control):
-            raise ValueError(refusal(faults, self.source, self.CALLED, _MEND))
+            raise InputError(refusal(faults, self.source, self.CALLED, _MEND))
         object.__setattr__(self, "frame", frame)
 
     def __repr__(self) -> str:
@@ -164,7 +165,7 @@ class ReadingSet(Parallel):
             ValueError: `n` below 1 or above the number of questions, or `per_paragraph` below 1.
         """
         if per_paragraph < 1:
-            raise ValueError(f"per_paragraph={per_paragraph}: give 1 or more questions.")
+            raise InputError(f"per_paragraph={per_paragraph}: give 1 or more questions.")
         if not self.parallel:
             parts = [
                 self.select(languages=[tag])._spread(n, seed, per_paragraph)
@@ -204,13 +205,13 @@ def whole_readings(
     """
     for name, value in (("incomplete", incomplete), ("faulty", faulty)):
         if value not in ("error", "drop"):
-            raise ValueError(f"{name}={value!r}: accepted are 'error', 'drop'.")
+            raise InputError(f"{name}={value!r}: accepted are 'error', 'drop'.")
     tidied = tidy(frame, source)
     drop = {reason: (incomplete if reason == MISSING else faulty) == "drop" for reason in REASONS}
     faults = [fault for fault in find_faults(tidied, parallel=parallel) if drop[fault[2]]]
     kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]
     if kept.empty:
-        raise ValueError(
+        raise DataError(
             f"No question of {source} is left; the first of {len(faults)} faults: "
             f"{told(faults[0], 'question')}."
         )
@@ -226,12 +227,12 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             without as many starts.
     """
     if lacking := [c for c in REQUIRED if c not in frame.columns]:
-        raise ValueError(
+        raise DataError(
             f"{source} lacks the columns {lacking}; a question has {list(REQUIRED)} and optionally "
             "['paragraph', 'title']."
         )
     if frame.empty:
-        raise ValueError(f"No question is left of {source}; ask for others, or other languages.")
+        raise DataError(f"No question is left of {source}; ask for others, or other languages.")
     tags = {str(tag): standardize(str(tag)) for tag in frame["language"].unique()}
     answered = [
         [_plain(answer, f"{source}: an answer of question {id!r}") for answer in answers]
@@ -268,7 +269,7 @@ def tidy(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     uneven = [len(a) != len(s) for a, s in zip(out["answers"], out["starts"], strict=True)]
     if any(uneven):
         row = out[uneven].iloc[0]
-        raise ValueError(
+        raise DataError(
             f"{source}: question {row['id']!r} ({row['language']}) has {len(row['answers'])} "
             f"answers but {len(row['starts'])} starts; give the place of each answer."
         )

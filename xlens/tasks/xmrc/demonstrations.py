@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from xlens.errors import InputError
 from xlens.prompts.fewshot import seeded_rank
 from xlens.tasks.xmrc.data import Reading, apart
 
@@ -34,7 +35,7 @@ def demonstrated(
         ValueError: a number below 0, or of a paragraph below 1, or too few questions.
     """
     if n < 0 or per_text < 1:
-        raise ValueError(
+        raise InputError(
             f"shots={n}, per_text={per_text}: give the number of demonstrations, 0 or more, and "
             "of how many of them may ask about one text, 1 or more."
         )
@@ -54,7 +55,7 @@ def demonstrated(
         orders = (best, far, fresh, near)
         offered = next((t for t in orders if sum(map(room.__getitem__, t)) >= n), None)
         if offered is None:
-            raise ValueError(
+            raise InputError(
                 f"The questions on paragraph {paragraph} need {n} demonstrations, but there are "
                 f"{sum(room[text] for text in near)} on other paragraphs (at most {per_text} of "
                 "each). Ask for fewer shots, or give more questions as pool=."

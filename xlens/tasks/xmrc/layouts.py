@@ -8,6 +8,7 @@ from typing import Any
 
 from langcodes import find
 
+from xlens.errors import DataError, InputError
 from xlens.records import Record, record_of
 from xlens.tasks.sources import plain_tag
 
@@ -72,7 +73,7 @@ def squad_rows(content: Any, source: str) -> Rows:
                     }
                 )
     if not rows:
-        raise ValueError(f"{source!r} holds no question. {_SQUAD}")
+        raise DataError(f"{source!r} holds no question. {_SQUAD}")
     return rows
 
 
@@ -163,7 +164,7 @@ def by_prefix(rows: Rows, source: str) -> dict[str, Rows]:
             try:
                 tags[name] = plain_tag(str(find(name)))
             except LookupError:
-                raise ValueError(
+                raise DataError(
                     f"{source}: the id {row['id']!r} doesn't begin with the name of a language, as "
                     "TyDiQA's do ('swahili-123'). Use another layout=."
                 ) from None
@@ -191,7 +192,7 @@ def crossed(files: Mapping[tuple[str, str], Rows], languages: Mapping[str, str])
         told = _first(files, lambda pair, name=name: pair[0] == name)
         if not asked or not told:
             lacking = "contexts" if asked else "questions"
-            raise ValueError(
+            raise InputError(
                 f"There are no {lacking} in {tag}: add the file context-{name}-question-{name}."
             )
         for id, row in told.items():

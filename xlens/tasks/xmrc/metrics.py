@@ -33,6 +33,7 @@ import pandas as pd
 import regex
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import script, standardize
 from xlens.segments import word_spans
 from xlens.stats import generator
@@ -151,7 +152,7 @@ def answer_scores(
         ValueError: no reference, and what `normalise` refuses.
     """
     if not references:
-        raise ValueError("There is no right answer to compare with; leave such questions out.")
+        raise InputError("There is no right answer to compare with; leave such questions out.")
     said = normalise(prediction, language, rules=rules)
     found = words(said, language, rules=rules)
     best: dict[str, float] = dict.fromkeys(METRICS, 0.0)
@@ -236,10 +237,10 @@ def chance_levels(
 def _covered(language: str, rules: str) -> str:
     """The language without script and region, which the rules know or have a way for."""
     if rules not in get_args(Rules):
-        raise ValueError(f"rules={rules!r}: accepted are {', '.join(map(repr, get_args(Rules)))}.")
+        raise InputError(f"rules={rules!r}: accepted are {', '.join(map(repr, get_args(Rules)))}.")
     base = standardize(language).partition("-")[0]
     if rules == "mlqa" and base not in _MLQA:
-        raise ValueError(
+        raise InputError(
             f"MLQA's rules cover {', '.join(_MLQA)}, not {language!r}; use rules='xlens', which "
             "extends them."
         )

@@ -15,6 +15,7 @@ import pandas as pd
 
 from xlens.checks import typed
 from xlens.engine import score
+from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, tokenize
 from xlens.results import Result, analysed
@@ -117,10 +118,10 @@ def oracle_estimate(
     """
     asked = list(prompts)
     if not targets:
-        raise ValueError("targets is empty; give gold_targets(prompts), say, by a name.")
+        raise InputError("targets is empty; give gold_targets(prompts), say, by a name.")
     for name, texts in targets.items():
         if len(texts) != len(asked):
-            raise ValueError(f"targets[{name!r}] has {len(texts)} texts for {len(asked)} prompts.")
+            raise InputError(f"targets[{name!r}] has {len(texts)} texts for {len(asked)} prompts.")
     found = [_sentences(prompt) for prompt in asked]
     left_out: list[tuple[str, str, str, str]] = []
     pieces: list[Prompt] = []
@@ -139,7 +140,7 @@ def oracle_estimate(
         pieces += mine
         candidates += [wanted] * len(mine)
     if not pieces:
-        raise ValueError(
+        raise InputError(
             f"None of {len(asked)} prompts has two sentences, and an answer with which it fits "
             f"into {model.name}: nothing can be left out of a context of one sentence."
         )
@@ -187,7 +188,7 @@ def own_targets(prompts: Prompts | Sequence[Prompt], predictions: Sequence[str])
     """
     asked = list(prompts)
     if len(asked) != len(predictions):
-        raise ValueError(f"There are {len(asked)} prompts but {len(predictions)} predictions.")
+        raise InputError(f"There are {len(asked)} prompts but {len(predictions)} predictions.")
     return [continued(p, text) if text else "" for p, text in zip(asked, predictions, strict=True)]
 
 
@@ -197,7 +198,7 @@ def _sentences(prompt: Prompt) -> list[tuple[int, int]]:
         key=lambda n: int(n.removeprefix(_SENTENCE)),
     )
     if not names or "answer" not in prompt.spans:
-        raise ValueError(
+        raise InputError(
             f"Prompt {prompt.id!r} ({prompt.language}) has the spans {list(prompt.spans)}; "
             "sentence_0, sentence_1, … and answer are needed: make prompts with reading_prompts."
         )

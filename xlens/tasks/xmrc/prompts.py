@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import named_in, standardize, written
 from xlens.prompts import Prompt, Prompts
 from xlens.tasks.chat import in_chat
@@ -103,7 +104,7 @@ def reading_prompts(
     shown = _shown(form, reading, pool or reading, n, per_text, seed)
     counted = chat if tokenizer is None else tokenizer
     if limit is not None and (counted is None or limit < 1):
-        raise ValueError(
+        raise InputError(
             f"limit={limit} needs at least 1 token and a tokenizer to count them: give tokenizer=."
         )
 
@@ -121,7 +122,7 @@ def reading_prompts(
             if too_long == "truncate":
                 prompt = _shortened(form, id, shown, fits)
             if not fits(prompt):
-                raise ValueError(
+                raise InputError(
                     f"The prompt of question {id!r} has more than {limit} tokens"
                     + (", with one sentence of context" if too_long == "truncate" else "")
                     + ". Ask for fewer shots, or too_long='truncate' or 'skip', or use a model "
@@ -129,7 +130,7 @@ def reading_prompts(
                 )
         made.append(prompt)
     if not made:
-        raise ValueError(f"All {len(over)} prompts have more than {limit} tokens; nothing is left.")
+        raise InputError(f"All {len(over)} prompts have more than {limit} tokens; nothing is left.")
     how = {
         **form.how,
         "source": reading.source,
@@ -167,7 +168,7 @@ def paired(prompts: Sequence[ReadingPrompts]) -> list[ReadingPrompts]:
         return []
     common = set.intersection(*({prompt.id for prompt in group} for group in prompts))
     if not common:
-        raise ValueError(
+        raise InputError(
             f"No question is asked in all {len(prompts)} combinations of languages: those that are "
             "left in one are too long in another. Ask for fewer shots or combinations, or "
             "too_long='truncate', or use a model that reads more."
@@ -225,7 +226,7 @@ class _Form:
             *(reading.require([tag])[0] for tag in (context, question, answer or context))
         )
         if not reading.parallel and len(set(languages)) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{reading.source} has other questions in every language, so {languages.question} "
                 f"can't be asked of {languages.context}. Ask within a language (context='ar', "
                 "question='ar'), or use a parallel set such as XQuAD or MLQA."
@@ -340,7 +341,7 @@ def _shown(
 ) -> _Shown:
     """The demonstrations before every paragraph's questions."""
     if n and pool.control:
-        raise ValueError(
+        raise InputError(
             "The contexts of these questions are exchanged, so none can be demonstrated; give the "
             "set as it was as pool=, or shots=0."
         )

@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import DataError, InputError
 from xlens.languages import standardize_all
 from xlens.records import by_language, decode, json_document, read_records
 from xlens.tasks.sources import (
@@ -72,7 +73,7 @@ def read_reading(
     form = _layout(layout)
     root = Path(path)
     if not root.exists():
-        raise ValueError(f"No file or folder {str(root)!r}; give the path of {layout} files.")
+        raise InputError(f"No file or folder {str(root)!r}; give the path of {layout} files.")
     files = _files(root, split)
     if layout == "mlqa":
         read = _pairs(files, languages, str(root))
@@ -148,7 +149,7 @@ def download_reading(
 
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
-        raise ValueError(f"Unknown layout {name!r}; accepted are {', '.join(LAYOUTS)}.")
+        raise InputError(f"Unknown layout {name!r}; accepted are {', '.join(LAYOUTS)}.")
     return LAYOUTS[name]
 
 
@@ -162,13 +163,13 @@ def _pairs(files: Sequence[Path], languages: Languages, source: str) -> Rows:
         if pair := _MLQA.search(file.stem):
             context, question = pair.groups()
             if (context, question) in read:
-                raise ValueError(
+                raise InputError(
                     f"Both {read[context, question].name!r} and {file.name!r} ask {question} of "
                     f"{context}; say which with split=."
                 )
             read[context, question] = file
     if not read:
-        raise ValueError(
+        raise DataError(
             f"No file of {source!r} is named as MLQA's are (test-context-en-question-de.json): "
             f"{listed(files)}."
         )
@@ -185,7 +186,7 @@ def _by_language(
 ) -> dict[str, tuple[Path, ...]]:
     if root.is_file():
         if languages is None or len(tags := standardize_all(languages)) != 1:
-            raise ValueError(
+            raise InputError(
                 f"{str(root)!r} is a file of one language: say which, languages=['en'], or give "
                 "the folder with a file per language."
             )
@@ -197,7 +198,7 @@ def _by_language(
         advice="say which with split=, or give a folder with one file per language.",
     )
     if not by_name:
-        raise ValueError(f"No file of {str(root)!r} is named after a language: {listed(files)}.")
+        raise InputError(f"No file of {str(root)!r} is named after a language: {listed(files)}.")
     return by_name
 
 
@@ -207,7 +208,7 @@ def _files(root: Path, split: str | None) -> list[Path]:
     every = sorted(f for f in root.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
     named = [f for f in every if split is None or split in re.split(r"[.\-_]", f.stem)]
     if not named:
-        raise ValueError(
+        raise InputError(
             f"No file of {str(root)!r} ends in {', '.join(_SUFFIXES)}"
             + (f" and has {split!r} in its name" if split else "")
             + f": {listed(every)}."

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.results import Result, analysed
 from xlens.segments import segmenter
@@ -147,7 +148,7 @@ def reading_scores(
         ("error_denominator", error_denominator, ("wrong", "all")),
     ):
         if value not in accepted:
-            raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
+            raise InputError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     home = standardize(pivot)
     _warn_of_form(predictions, rules)
     levels = chance_levels(_golds(predictions), rules=rules) if chance is None else chance

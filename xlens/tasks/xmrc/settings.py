@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.languages import standardize, standardize_all
 
 _SETTINGS = ("en-en", "en-x", "x-en", "x-x", "matrix")
@@ -41,7 +42,7 @@ def settings(
     """
     asked = (names,) if isinstance(names, str) else tuple(names)
     if unknown := [name for name in asked if name not in _SETTINGS]:
-        raise ValueError(f"Unknown settings {unknown}; accepted are {', '.join(_SETTINGS)}.")
+        raise InputError(f"Unknown settings {unknown}; accepted are {', '.join(_SETTINGS)}.")
     home = standardize(pivot)
     others = [tag for tag in standardize_all(languages) if tag != home]
     every = [home, *others]
@@ -54,5 +55,5 @@ def settings(
     }
     found = tuple(dict.fromkeys(each for name in asked for each in by_name[name]))
     if not found:
-        raise ValueError(f"{list(asked)} needs a language other than the pivot {home!r}.")
+        raise InputError(f"{list(asked)} needs a language other than the pivot {home!r}.")
     return found

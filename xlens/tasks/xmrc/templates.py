@@ -7,6 +7,7 @@ public. None is tuned to a model beyond what docs/xmrc.md reports.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+from xlens.errors import InputError
 from xlens.languages import script, standardize, written
 
 
@@ -138,12 +139,12 @@ def template_of(
     tag, words = standardize(language), dict(given or {})
     names = [field.name for field in fields(ReadingTemplate)]
     if unknown := sorted(set(words) - set(names)):
-        raise ValueError(f"Unknown words of a template {unknown}; accepted are {names}.")
+        raise InputError(f"Unknown words of a template {unknown}; accepted are {names}.")
     same = (TEMPLATES[other] for other in TEMPLATES if written(other) == written(tag))
     if (found := TEMPLATES.get(tag) or next(same, None)) is not None:
         return replace(found, **words)
     if lacking := [name for name in ("context", "question", "answer") if name not in words]:
-        raise ValueError(
+        raise InputError(
             f"There is no reading template in {tag} ({script(tag)}); there are "
             f"{', '.join(TEMPLATES)}. Choose one of these as instruction=, or give the words of "
             f"your own, at least {', '.join(lacking)}: template={{'answer': '…'}}, on the command "

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.models.checked import check_shipped
 from xlens.results import Result, versions
 from xlens.testbed.atlas.corpus import base_corpus, twin_corpus, without_pivot
@@ -161,7 +162,7 @@ def shipped_manifest() -> tuple[World, Manifest]:
     facts = pd.read_parquet(DATA / "facts.parquet")
     if not facts.astype(str).equals(manifest.facts.astype(str)):
         known = json.loads((DATA / "index.json").read_text(encoding="utf-8"))["world"]
-        raise ValueError(
+        raise InputError(
             f"The atlas was trained on {known}; the installed one is {here.source} and gives other "
             "names, facts or counts. Install that release of babel, or train again with "
             "`python -m xlens.testbed.atlas train --out FOLDER`."
@@ -185,7 +186,7 @@ def ship(out: Path, data: Path = DATA) -> None:
         ValueError: the run is not finished, or the counterfactual, which has no twin.
     """
     if not (out / "post" / "final").is_dir():
-        raise ValueError(
+        raise InputError(
             f"{str(out)!r} holds no finished run: no post/final. Run train first "
             "(without --withheld: the counterfactual has no twin and is not shipped)."
         )
@@ -235,7 +236,7 @@ def _require_same(out: Path, recipe: Recipe) -> None:
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))["recipe"]
         if found != wanted:
-            raise ValueError(
+            raise InputError(
                 f"{str(out)!r} holds a run with another recipe (see recipe.json there). Choose "
                 "another folder, or remove that one."
             )

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xlens import files
+from xlens.errors import InputError
 from xlens.testbed.atlas.build import TrainingCurves
 from xlens.testbed.atlas.evaluate import AtlasReport
 from xlens.testbed.atlas.manifest import Manifest
@@ -39,7 +40,7 @@ def put_into(card: Path, text: str) -> None:
     before, begin, rest = whole.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{str(card)!r} lacks the markers {BEGIN} and {END}; put them in.")
+        raise InputError(f"{str(card)!r} lacks the markers {BEGIN} and {END}; put them in.")
     files.write(card, f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 

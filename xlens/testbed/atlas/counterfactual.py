@@ -4,6 +4,7 @@ from pathlib import Path
 
 from xlens.acquisition import Pathway, pathway
 from xlens.checks import typed
+from xlens.errors import InputError
 from xlens.models import load
 from xlens.stats import Resampling
 from xlens.tasks.facts import Facts, ask_facts
@@ -38,7 +39,7 @@ def measure_pathway(
     folder = without / "base" / revision
     if not folder.is_dir():
         made = sorted(path.name for path in (without / "base").glob("*") if path.is_dir())
-        raise ValueError(
+        raise InputError(
             f"{str(without)!r} has no checkpoint {revision!r} of the base model; there are "
             f"{', '.join(made) or 'none'}. Train it first, or name one of these."
         )

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.stats import generator
 from xlens.testbed.atlas.world import HIDEABLE, LANGUAGES, PIVOT, World
 
@@ -126,7 +127,7 @@ def make_manifest(world: World, design: Design | None = None) -> Manifest:
     """
     design = design or Design()
     if not design.scale > 0:
-        raise ValueError(f"scale is {design.scale}; accepted is a number above 0, 1 for the atlas.")
+        raise InputError(f"scale is {design.scale}; accepted is a number above 0, 1 for the atlas.")
     held_out = _held_out(world, design)
     chains = _chains(world, design, held_out)
     pairs = _pairs(world, design, held_out, chains)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from xlens.errors import InputError
+
 _OPEN = 16  # rows being filled at a time: enough to fill them to over 95 %
 _IGNORED = -100
 
@@ -61,7 +63,7 @@ def pack(
     """
     longest = max(map(len, documents), default=0)
     if longest > length:
-        raise ValueError(f"A document has {longest} tokens, but rows have {length}; widen rows.")
+        raise InputError(f"A document has {longest} tokens, but rows have {length}; widen rows.")
     done: list[list[int]] = []
     rows: list[tuple[list[int], int]] = []  # documents by number, tokens so far
     for number, document in enumerate(documents):

@@ -14,6 +14,7 @@ from torch import nn
 
 from xlens import files
 from xlens.checks import check_seed
+from xlens.errors import DataError
 from xlens.testbed.atlas.packing import Packed, batch, pack
 from xlens.testbed.atlas.tokenizer import save_tokenizer
 
@@ -234,7 +235,7 @@ def _resume(
         return []
     state = torch.load(path, weights_only=True)
     if state["options"] != asdict(options) or state["n_steps"] != n_steps:
-        raise ValueError(
+        raise DataError(
             f"{str(path)!r} is the state of another run ({state['options']}, {state['n_steps']} "
             f"steps; asked for {asdict(options)}, {n_steps} steps). Remove it, or use another "
             "folder."

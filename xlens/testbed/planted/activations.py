@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from xlens.activations import Activations, SlotValues
+from xlens.errors import InputError
 from xlens.results import versions
 from xlens.stats import generator
 from xlens.testbed.planted.lexicon import lexicon
@@ -124,12 +125,12 @@ def planted_activations(
     tags = lexicon(languages, 1, seed=seed).languages
     n, k, r = len(tags), semantic_rank, specific_rank
     if min(k, r, n_layers) < 1 or d_model < (needed := k + n * r + n + 1):
-        raise ValueError(
+        raise InputError(
             f"semantic_rank {k}, specific_rank {r} and n_layers {n_layers} must be at least 1, and "
             f"{n} languages need d_model {k + n * r + n + 1}; it is {d_model}."
         )
     if n_items <= k + n * r:
-        raise ValueError(
+        raise InputError(
             f"{n_items} items for {k} shared and {n} x {r} own dimensions: at least "
             f"{k + n * r + 1} are needed."
         )
@@ -211,7 +212,7 @@ def _per_layer(name: str, size: Sizes, n_layers: int) -> Float[np.ndarray, " lay
     values = np.full(n_layers, size, dtype=float) if isinstance(size, int | float) else size
     array = np.asarray(values, dtype=float)
     if array.shape != (n_layers,) or not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError(
+        raise InputError(
             f"{name} is {size}; accepted are one size or {n_layers}, one per residual point, each "
             "0 or more."
         )

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.errors import InputError
 from xlens.models import HookedModel, load
 from xlens.stats import generator
 
@@ -131,7 +132,7 @@ def look_for(
         ValueError: more codes than a head can compare.
     """
     if len(query) > MAX_CODES:
-        raise ValueError(f"A head can compare {MAX_CODES} codes, not {len(query)}.")
+        raise InputError(f"A head can compare {MAX_CODES} codes, not {len(query)}.")
     half = HEAD_DIM // 2
     still = [*range(_STILL + 1, half), *range(half + _STILL, HEAD_DIM)][: len(query)]
     queries = torch.zeros(HEAD_DIM, spaces.d_model, dtype=torch.float64)
@@ -289,7 +290,7 @@ def check_sizes(**sizes: float) -> None:
     """
     for name, size in sizes.items():
         if not (np.isfinite(size) and size >= 0):
-            raise ValueError(f"{name} is {size}; accepted are finite numbers from 0.")
+            raise InputError(f"{name} is {size}; accepted are finite numbers from 0.")
 
 
 def check_layers(depth: int, named: Sequence[tuple[str, int]]) -> None:
@@ -301,7 +302,7 @@ def check_layers(depth: int, named: Sequence[tuple[str, int]]) -> None:
     layers = [layer for _, layer in named]
     if not (layers[0] >= 1 and layers == sorted(set(layers)) and layers[-1] <= depth):
         given = ", ".join(f"{name} {layer}" for name, layer in named)
-        raise ValueError(
+        raise InputError(
             f"{given} in a model of {depth} layers: residual points are wanted with 1 <= "
             f"{' < '.join(name for name, _ in named)} <= depth. Point 0 is the embedding, where "
             "nothing has happened yet."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from xlens.errors import InputError
 from xlens.stats import generator
 from xlens.testbed.planted.lexicon import lexicon
 
@@ -85,15 +86,15 @@ def fact_world(
     """
     tags = lexicon(languages, 1, seed=seed).languages
     if not (0 <= transfer <= 1 and 0 <= slip <= 1):
-        raise ValueError(f"transfer is {transfer}, slip {slip}; both are shares from 0 to 1.")
+        raise InputError(f"transfer is {transfer}, slip {slip}; both are shares from 0 to 1.")
     if threshold < 2 or n_facts < 40 or not 1 <= n_relations <= n_facts:
-        raise ValueError(
+        raise InputError(
             f"threshold {threshold}, n_facts {n_facts}, n_relations {n_relations}: accepted are a "
             "threshold from 2, at least 40 facts, and no more relations than facts."
         )
     parts = sorted(set(checkpoints))
     if not parts or not all(0 < part <= 1 for part in parts):
-        raise ValueError(
+        raise InputError(
             f"checkpoints are {list(checkpoints)}; each is a part of training, (0, 1]."
         )
     rng = generator(seed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.stats import generator
 
@@ -47,17 +48,17 @@ def lexicon(languages: int | Sequence[str], n_concepts: int, *, seed: int) -> Le
     """
     if isinstance(languages, int):
         if not 2 <= languages <= len(LANGUAGES):
-            raise ValueError(
+            raise InputError(
                 f"languages is {languages}; as a number 2 to {len(LANGUAGES)} are accepted. Give "
                 "a list of tags for others."
             )
         languages = LANGUAGES[:languages]
     tags = standardize_all(languages)
     if len(tags) < 2:
-        raise ValueError(f"At least two languages are needed; got {list(tags)}.")
+        raise InputError(f"At least two languages are needed; got {list(tags)}.")
     syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvwz", "aeiou")]
     if not 1 <= n_concepts <= len(syllables) ** 2:
-        raise ValueError(f"{n_concepts} concepts; accepted are 1 to {len(syllables) ** 2}.")
+        raise InputError(f"{n_concepts} concepts; accepted are 1 to {len(syllables) ** 2}.")
     drawn = generator(seed).choice(len(syllables) ** 2, n_concepts, replace=False)
     names = (syllables[n // len(syllables)] + syllables[n % len(syllables)] for n in drawn)
     return Lexicon(tags, tuple(names))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts
 from xlens.testbed.planted.blueprint import (
@@ -104,7 +105,7 @@ def latent_pivot(
     words = lexicon(languages, n_words, seed=seed)
     n = len(words.languages)
     if n < 3 or n > HEAD_DIM:
-        raise ValueError(
+        raise InputError(
             f"{n} languages; a word, the pivot and the target need at least three, and a head "
             f"reads at most {HEAD_DIM}."
         )
@@ -170,7 +171,7 @@ def pivot_questions(words: Lexicon, *, pivot: str, target: str) -> dict[str, Que
     pivot, target = known_language(words, "pivot", pivot), known_language(words, "target", target)
     shown = [x for x in words.languages if x not in (pivot, target)]
     if not shown or pivot == target or len(words.concepts) < 2:
-        raise ValueError(
+        raise InputError(
             f"Pivot {pivot!r}, target {target!r} and {len(words.concepts)} concepts: two different "
             "languages are needed, a third to show words of, and two concepts."
         )
@@ -215,7 +216,7 @@ def known_language(words: Lexicon, what: str, language: str) -> str:
         ValueError: it is none of them.
     """
     if (tag := standardize(language)) not in words.languages:
-        raise ValueError(f"{what} is {tag!r}; the words are in {list(words.languages)}.")
+        raise InputError(f"{what} is {tag!r}; the words are in {list(words.languages)}.")
     return tag
 
 

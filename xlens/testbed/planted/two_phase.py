@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts
 from xlens.stats import generator
@@ -138,7 +139,7 @@ def two_phase(
     values = Lexicon(both.languages, both.concepts[n_keys:])
     n_languages = len(both.languages)
     if n_keys > MAX_CODES or max(n_keys, n_values) + n_languages > HEAD_DIM:
-        raise ValueError(
+        raise InputError(
             f"{n_keys} keys, {n_values} values and {n_languages} languages do not fit; accepted "
             f"are {MAX_CODES} keys, and {HEAD_DIM} for either with the languages."
         )
@@ -226,19 +227,19 @@ def retrieval_questions(
     """
     context = standardize(context_language or keys.languages[0])
     if context not in keys.languages:
-        raise ValueError(f"context_language is {context!r}; the words are in {keys.languages}.")
+        raise InputError(f"context_language is {context!r}; the words are in {keys.languages}.")
     if answer_language not in get_args(AnswerLanguage):
-        raise ValueError(
+        raise InputError(
             f"answer_language is {answer_language!r}; accepted are 'context' and 'question'."
         )
     most = min(len(keys.concepts), len(values.concepts), (N_CTX - 4) // 4)
     if not 2 <= n_facts <= most:
-        raise ValueError(
+        raise InputError(
             f"n_facts is {n_facts}; accepted are 2 to {most} with {len(keys.concepts)} keys, "
             f"{len(values.concepts)} values and {N_CTX} tokens."
         )
     if n_items < 1:
-        raise ValueError(f"n_items is {n_items}; at least one is needed.")
+        raise InputError(f"n_items is {n_items}; at least one is needed.")
     rng = generator(seed, 1)
     found: dict[str, list[tuple[list[tuple[str, str]], int]]] = {
         "asked": [],
