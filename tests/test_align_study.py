@@ -292,3 +292,23 @@ def test_reading_is_asked_of_articles_that_were_not_trained_on(tmp_path):
     assert set(table["language"]) == {"de", "en", "all", "seen"}
     assert np.isnan(table["p_mcnemar"]).any() or (table["before"] == 0).all()
     assert "inside/states" not in parts
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rank": 10**30}, "rank is .*up to 65,536"),
+        ({"epochs": 10**5}, "epochs is 100000"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"alpha": float("inf")}, "alpha is inf"),
+        ({"schedule": "no such word"}, "schedule is 'no such word'; accepted are linear"),
+        ({"targets": ("",)}, "targets holds ''"),
+        ({"data": "x", "labels": "words.tsv", "kinds": ("a",)}, "--labels, --kinds: of --items"),
+        ({"data": "x", "split": "val"}, "--split: of --items only"),
+        ({"data": "x", "context": ""}, "language tag|empty|''"),
+        ({"questions": "a\0b"}, "names no file"),
+    ],
+)
+def test_what_can_t_be_meant_is_refused_when_it_is_asked(given, said):
+    with pytest.raises(ValueError, match=said):
+        AlignStudy(source=("de",), **given)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pages import same_sentences
 
 import tiny
 import xlens
-from xlens import results
+from xlens import files, results
 from xlens.cli import app, main
 from xlens.report.build import PLAIN, page_of
 from xlens.runs import RunDirectory
@@ -515,3 +516,26 @@ def test_a_killed_study_goes_on_to_the_same_end(command, folder):
                     # An adapter lies in its run's folder.
                     assert repr(a) == repr(b).replace("/killed/", "/whole/"), (name, field.name)
     assert Path("killed/report.html").is_file()
+
+
+def test_what_another_process_writes_of_the_same_run_is_left_to_it(folder):
+    """Before the first result is there; asked otherwise, a run without results is begun anew."""
+    study = small("choices")
+    done = xlens.run(study, str(folder), out="run", progress=False)
+    assert done.folder is not None
+    config, own = done.folder.config, {"choices.draws"}
+    for part in Path("run/results").iterdir():
+        shutil.rmtree(part)
+    draft = files.unique(Path("run/results/tiny-gpt2/items/scores"))
+    draft.mkdir(parents=True)
+    xlens.run(study, str(folder), out="run", progress=False)
+    assert draft.is_dir()
+    run = RunDirectory.open("run")
+    changed = {"choices": {**config["choices"], "draws": 77}}
+    assert not run.asked_otherwise(config) and run.asked_otherwise(changed)
+    assert not run.asked_otherwise(changed, free=own)
+    for part in Path("run/results/tiny-gpt2/items").iterdir():
+        if part != draft:
+            shutil.rmtree(part)
+    xlens.run(replace(study, n_items=9), str(folder), out="run", progress=False)
+    assert not draft.is_dir()

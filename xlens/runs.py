@@ -158,6 +158,20 @@ class RunDirectory:
             nearest = next(each for each in run.path.absolute().parents if each.exists())
             check_writable(nearest, for_=run.path)
 
+    def asked_otherwise(self, config: Mapping[str, Any], *, free: Collection[str] = ()) -> bool:
+        """Whether a run is here that another config made, or whose config can't be read.
+
+        Args:
+            config: As for `create`.
+            free: As for `create`.
+        """
+        if not self.config_file.is_file():
+            return False
+        try:
+            return not {*differences(self.config, _plain(config))} <= {*free}
+        except (files.DamagedError, OldRunError):
+            return True
+
     def _marked(
         self, config: Mapping[str, Any], overwrite: bool, free: Collection[str]
     ) -> dict[str, Any] | None:

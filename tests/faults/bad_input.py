@@ -49,6 +49,7 @@ MOST |= {"n_candidates", "concurrency", "top_k", "max_new_tokens", "keep_weights
 # Told by the models that are named, before one is loaded; or by their endpoints.
 LATER = {"revision", "attention", "adapter", "pair", "phase_layers", "served", "api_key_env"}
 MEANT_FIELDS = {"last", "token_budget", "strengths", "removal_strengths", "root"}
+LATER |= {"targets"}  # modules of the model that is named
 LATER |= {"extra_body", "price_in", "price_out", "temperature"}
 
 

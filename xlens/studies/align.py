@@ -125,6 +125,17 @@ class AlignStudy(ItemsStudy, Recipe):
             raise InputError(
                 f"--data {self.data} and --items {' '.join(self.items)}: evaluate one of the two."
             )
+        if self.data is not None:
+            usual = {**self.FILES_ONLY, "labels": None, "kinds": (), "identical": None}
+            if odd := [
+                f"--{name}" for name, value in usual.items() if getattr(self, name) != value
+            ]:
+                raise InputError(f"{', '.join(odd)}: of --items only; with --data, leave out.")
+        if self.context is not None:
+            object.__setattr__(self, "context", standardize(self.context))
+        for name in ("questions", "data"):
+            if "\0" in (getattr(self, name) or ""):
+                raise InputError(f"{name} is {getattr(self, name)!r}, which names no file.")
 
     @property
     def conditions(self) -> tuple[str, ...]:

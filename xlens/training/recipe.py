@@ -5,6 +5,7 @@ step, a cosine after a tenth of warm-up, learning rate 5e-5, 3 epochs. Rank 8 an
 large are LLaMA-Factory's defaults of that time (secondary; the commands say neither).
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,14 @@ from xlens.checks import check_fields, check_least
 from xlens.errors import InputError
 
 Precision = Literal["float32", "bfloat16", "float16"]
+SCHEDULES = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant"),
+    *("constant_with_warmup", "inverse_sqrt"),
+)
+"""Those of transformers that need nothing but a warm-up and a number of steps."""
+# Beyond anything that is meant; a number of thirty digits would fail in the middle of a run.
+_MOST = {"rank": 2**16, "epochs": 10**4, "batch": 2**16, "accumulate": 2**16}
+_MOST |= {"cutoff": 10**7, "save_every": 10**9}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +34,8 @@ class Recipe:
             what peft takes for the family.
         dropout: Before the adapter.
         learning_rate: The highest.
-        schedule: How it falls, after warming up: any of transformers'.
+        schedule: How it falls, after warming up: linear, cosine, cosine_with_restarts, polynomial,
+            constant, constant_with_warmup or inverse_sqrt.
         warmup: Share of the steps.
         epochs: Times that every row is seen.
         batch: Rows in a pass.
@@ -54,10 +64,17 @@ class Recipe:
     def __post_init__(self) -> None:
         check_fields(self)
         check_least(self, rank=1, epochs=1, batch=1, accumulate=1, cutoff=2, save_every=1)
+        for name, most in _MOST.items():
+            if (given := getattr(self, name)) is not None and given > most:
+                raise InputError(f"{name} is {given}; accepted are whole numbers up to {most:,}.")
         for name in ("alpha", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"{name} is {value}; accepted are numbers above 0.")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule is {self.schedule!r}; accepted are {', '.join(SCHEDULES)}.")
+        if odd := [name for name in self.targets if not name.strip() or not name.isprintable()]:
+            raise InputError(f"targets holds {odd[0]!r}, which is no module's name.")
         for name in ("dropout", "warmup"):
             if not 0 <= (value := getattr(self, name)) < 1:
                 raise InputError(f"{name} is {value}; accepted is a share from 0 to below 1.")

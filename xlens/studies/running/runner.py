@@ -120,8 +120,11 @@ def run(
     config = _config(study, chosen, loading, serving)
     how: dict[str, Any] = {"free": [f"{study.COMMAND}.{n}" for n in (*study.FREE, *SERVING_FREE)]}
     if out is not None:
-        # A run that has no result yet has nothing to lose: its options can still be mended.
-        how["overwrite"] = overwrite or not RunDirectory(Path(out)).results()
+        # A run that has no result yet has nothing to lose: its options can still be mended. Asked
+        # the same, another process may be at it just now, and what it writes is left to it.
+        there = RunDirectory(Path(out))
+        mended = not there.results() and there.asked_otherwise(config, free=how["free"])
+        how["overwrite"] = overwrite or mended
         RunDirectory.check(out, config, **how)
     for place in chosen:  # what would be refused when its turn comes, after hours of others
         if not whole[place.folder]:

@@ -170,6 +170,7 @@ def alignment_steps(
     study: AlignStudy, data: AlignData, model: HookedModel, kept: Kept
 ) -> Iterator[Step]:
     """Ask, train, ask again, compare, look inside."""
+    _require_targets(study, model)
     kind = ChoiceAnswers if isinstance(data.items, Choices) else ReadingResult
     if isinstance(data.items, Choices) and study.rule in ("prefix_sum", "first_token"):
         check_labels(model, data.items, rule=study.rule)  # type: ignore[arg-type]
@@ -234,6 +235,18 @@ def alignment_steps(
             return {f"{INSIDE}/{part}": result for part, result in found.items()}
 
         yield Step({name: kinds[name] for name in wanted}, look)
+
+
+def _require_targets(study: AlignStudy, model: HookedModel) -> None:
+    """See that there are modules to train: before hours of answers."""
+    names = [name for name, _ in model.hf_model.named_modules()]
+    ends = dict.fromkeys(name.rpartition(".")[2] for name in names if "." in name)
+    for target in study.targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise InputError(
+                f"targets holds {target!r}, and no module of {model.name} is called so; modules "
+                f"end in {', '.join(list(ends)[:30])}."
+            )
 
 
 def gained(study: AlignStudy, done: Parts) -> Gain:
