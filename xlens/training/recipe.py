@@ -19,8 +19,10 @@ SCHEDULES = (
 )
 """Those of transformers that need nothing but a warm-up and a number of steps."""
 # Beyond anything that is meant; a number of thirty digits would fail in the middle of a run.
-_MOST = {"rank": 2**16, "epochs": 10**4, "batch": 2**16, "accumulate": 2**16}
-_MOST |= {"cutoff": 10**7, "save_every": 10**9}
+_MOST = {
+    **{"rank": 2**16, "epochs": 10**4, "batch": 2**16, "accumulate": 2**16},
+    **{"cutoff": 10**7, "save_every": 10**9},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
