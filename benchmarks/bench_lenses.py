@@ -89,7 +89,7 @@ def _lens(model: HookedModel) -> JacobianLens:
         provenance={},
         matrices=(drawn / d**0.5).numpy(),
         offsets=np.empty(0, dtype=np.float32),
-        points=tuple(range(n)),
+        layers=tuple(range(n)),
         n_layers=n,
     )
 

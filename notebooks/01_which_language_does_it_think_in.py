@@ -156,7 +156,7 @@ figures.composition_bars(summary)
 #
 # - `xlens lens gemma-3-270m --from fr --to zh-Hans` does all of this for another pair and writes a
 #   page; `xlens demo` does four pairs.
-# - `reading="first"` counts first tokens only; `xlens.lens.whole_word_lens` gives the exact
+# - `match="first"` counts first tokens only; `xlens.lens.whole_word_lens` gives the exact
 #   probability of the whole word.
 # - A caution: Gemma 3 270M is small, and here its weights are 4-bit ones, dequantised. A reading of
 #   a bigger model is one `xlens.load("google/gemma-3-1b-pt")` away.

@@ -112,7 +112,7 @@ def tested(bed):
     truth = bed.truth
     rest = [t for t in truth.lexicon.languages if t not in (truth.pivot, truth.target)]
     sets = target_sets(
-        bed.model, bed.answers, languages=[truth.target, truth.pivot], extra=rest, reading="first"
+        bed.model, bed.answers, languages=[truth.target, truth.pivot], extra=rest, match="first"
     )
     shown = bed.prompts.select(languages=rest[:1])
     return causal_summary(

@@ -55,7 +55,7 @@ def lens_result(
         target=target,
         pivot=pivot,
         task=task,
-        reading="prefixes",
+        match="prefixes",
     )
 
 

@@ -44,7 +44,7 @@ def world(kind: str, seed: int):
     rest = [t for t in truth.lexicon.languages if t not in (truth.pivot, truth.target)]
     prompts = bed.prompts.select(languages=rest[:1])
     main = (truth.target, truth.pivot)
-    sets = target_sets(model, bed.answers, languages=main, extra=rest, reading="first")
+    sets = target_sets(model, bed.answers, languages=main, extra=rest, match="first")
     return model, prompts, sets
 
 
@@ -112,7 +112,7 @@ def test_a_lens_is_read_along_by_its_transpose():
         provenance={},
         matrices=matrix,
         offsets=np.zeros((1, d), np.float32),
-        points=(4,),
+        layers=(4,),
         n_layers=model.n_layers,
         training=pd.DataFrame(),
     )
@@ -170,7 +170,7 @@ def test_words_of_too_few_languages_are_refused():
         planted.bound_pivot(languages=2)
     model, prompts, _ = world("bound", 0)
     bed = planted.bound_pivot(seed=0, **NOISE)
-    few = target_sets(model, bed.answers, languages=["ar", "en"], extra=["de"], reading="first")
+    few = target_sets(model, bed.answers, languages=["ar", "en"], extra=["de"], match="first")
     with pytest.raises(ValueError, match="two others or more"):
         causal_test(model, prompts, few, progress=False)
 
@@ -196,7 +196,7 @@ def test_shares_of_languages_are_those_of_mean_probabilities_at_relative_depths(
         ]
     )
     told = {"states": rows, "top": rows, "n_layers": 2, "source": "fr", "target": "de"}
-    told |= {"pivot": "en", "task": "translation", "reading": "first", "provenance": {"model": "m"}}
+    told |= {"pivot": "en", "task": "translation", "match": "first", "provenance": {"model": "m"}}
     found = language_shares({"a": LensResult(rows=rows, **told)})
     english = found.table[found.table["language"] == "en"].set_index("depth")["share"]
     assert english[0.0] == english[0.0] and np.isclose(english[0.5], 0.75)

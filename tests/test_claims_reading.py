@@ -325,7 +325,7 @@ def test_a_depth_that_is_not_known_is_called_so():
     said = phase_findings(summed({"depth": depth({"en": (none, [6.0] * 4)})}))[0]
     assert "by which 95 % of a segment's relevance is reached, of 10" in said
     assert "the question's is unknown, the context's is 6.0 [" in said
-    other = replace(depth({"en": EN}), options={"reading": "percentile", "share": 0.9})
+    other = replace(depth({"en": EN}), options={"measure": "percentile", "share": 0.9})
     assert "relevance reaches the 90th percentile" in phase_findings(summed({"depth": other}))[0]
 
 

@@ -291,8 +291,8 @@ def test_other_weights_in_the_same_folder_are_not_served_old_results(run, tmp_pa
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--reading", "first", "--controls"), {"translation"}),
-        (("--reading", "whole", "--controls", "shuffled"), {"translation", "shuffled"}),
+        (("--match", "first", "--controls"), {"translation"}),
+        (("--match", "whole", "--controls", "shuffled"), {"translation", "shuffled"}),
         (("--task", "repetition"), {"repetition", "shuffled", "random-init"}),
         (("--collisions", "subtract", "--controls", "repetition"), {"translation", "repetition"}),
     ],
@@ -306,7 +306,7 @@ def test_readings_and_tasks(run, gpt2, options, expected):
     assert set(saved) == expected
     first = saved.get("translation") or saved["repetition"]
     asked = dict(zip(options[::2], options[1::2], strict=False))
-    assert first.reading == asked.get("--reading", "prefixes")
+    assert first.match == asked.get("--match", "prefixes")
     assert first.task == asked.get("--task", "translation")
     assert Path("r/report.html").is_file()
 
@@ -536,7 +536,7 @@ def never_loaded(monkeypatch):
         (("lens",), ("--model",)),
         ((*LENS, "--nitems", "5"), ("--nitems", "--n-items")),
         ((*LENS, "--n-items", "many"), ("--n-items", "'many'|\"many\"", "int")),
-        ((*LENS, "--reading", "aloud"), ("aloud", "prefixes", "first", "whole")),
+        ((*LENS, "--match", "aloud"), ("aloud", "prefixes", "first", "whole")),
         ((*LENS, "--task", "dictation"), ("dictation", "translation", "cloze")),
         ((*LENS, "--dtype", "int8"), ("int8", "float32", "bfloat16")),
         # languages and pairs

@@ -29,8 +29,8 @@ from xlens.cli import main
 from xlens.corpus import (
     FACT,
     FactCounts,
+    Layout,
     Pairs,
-    Reading,
     count_facts,
     counting,
     read_facts,
@@ -214,13 +214,13 @@ def test_every_form_of_a_corpus_counts_the_same(tmp_path, make, packed):
 
 def test_parquet_and_other_cuts(tmp_path):
     pq.write_table(pa.table({"body": DOCUMENTS}), tmp_path / "a.parquet", row_group_size=32)
-    found = count_facts([tmp_path], FACTS, reading=Reading(field="body"), **QUIET)
+    found = count_facts([tmp_path], FACTS, layout=Layout(field="body"), **QUIET)
     assert found.facts["documents"].tolist() == EXPECTED
     blank = write(tmp_path, "b.txt", "\r\n \r\n".join(DOCUMENTS).encode())
-    found = count_facts([blank], FACTS, reading=Reading(cut="blank line"), **QUIET)
+    found = count_facts([blank], FACTS, layout=Layout(cut="blank line"), **QUIET)
     assert found.facts["documents"].tolist() == EXPECTED
     assert found.files.loc[0, "documents"] == 200
-    found = count_facts([blank], FACTS, reading=Reading(cut="file"), **QUIET)
+    found = count_facts([blank], FACTS, layout=Layout(cut="file"), **QUIET)
     assert found.facts["documents"].tolist() == [1, 1, 1, 0]
 
 
@@ -262,7 +262,7 @@ def test_a_document_without_an_end_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_LONGEST", 1 << 20)
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"Paris France\n" + b"a" * (1 << 22)))
-    (*_, last) = sources.blocks(path, Reading(), size=1 << 10)
+    (*_, last) = sources.blocks(path, Layout(), size=1 << 10)
     assert last.end == 13 and "after 13 bytes: a document of more than 1 MB" in str(last.problems)
 
 
@@ -329,7 +329,7 @@ def test_a_stopped_count_goes_on_to_the_same_counts(tmp_path, monkeypatch, name)
     done = count_facts([path], FACTS, window=3, out=tmp_path / "out", **QUIET)
     for table in ("facts", "files", "problems"):
         pd.testing.assert_frame_equal(getattr(done, table), getattr(whole, table))
-    assert 0 < len(counted) < len(list(sources.blocks(path, Reading(), size=200))) - 4
+    assert 0 < len(counted) < len(list(sources.blocks(path, Layout(), size=200))) - 4
     counted.clear()
     count_facts([path], FACTS, window=3, out=tmp_path / "out", **QUIET)
     assert counted == []
@@ -343,7 +343,7 @@ def test_another_count_is_not_gone_on_with(tmp_path, monkeypatch):
     for facts, options in [
         (FACTS[:2], {}),
         (FACTS, {"window": 2}),
-        (FACTS, {"reading": Reading(cut="file")}),
+        (FACTS, {"layout": Layout(cut="file")}),
     ]:
         with pytest.raises(ValueError, match="count of other facts, or with other options"):
             count_facts([path], facts, out=out, **options, **QUIET)

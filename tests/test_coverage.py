@@ -155,7 +155,7 @@ def lens_result(curves, rng, n, noise):
         target="zh",
         pivot="en",
         task="translation",
-        reading="prefixes",
+        match="prefixes",
     )
 
 

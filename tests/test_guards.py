@@ -150,7 +150,7 @@ def test_advice_about_missing_target_sets_can_be_followed():
         extra=(),
         dropped=pd.DataFrame([("b", "no token", "")], columns=["id", "reason", "detail"]),
         n_offered=3,
-        reading="prefixes",
+        match="prefixes",
     )
     prompts = Prompts([Prompt("x", "en", id) for id in "abc"])
     with pytest.raises(ValueError, match="dropped 1 of them, and 1 were never") as error:

@@ -55,7 +55,7 @@ def targets(model):
     words = pd.DataFrame(rows, columns=["en", "zh-Hans", "fr"]).set_axis(
         [f"item/{n}" for n in range(len(rows))]
     )
-    sets = target_sets(model, words, languages=["zh-Hans", "en"], extra=["fr"], reading="first")
+    sets = target_sets(model, words, languages=["zh-Hans", "en"], extra=["fr"], match="first")
     assert len(sets.ids) >= N_ITEMS and all(len(c) == 1 for c in sets.sets["en"])
     return sets
 
@@ -192,7 +192,7 @@ def test_shape_of_the_tables(result, targets):
     assert list(result.rows.columns) == [
         "layer", "prompt", "id", "language", "prob", "logprob", "rank", "n_tokens"
     ]  # fmt: skip
-    assert (result.n_layers, result.reading, result.task) == (6, "first", "translation")
+    assert (result.n_layers, result.match, result.task) == (6, "first", "translation")
     assert result.provenance["model"] == "planted"
     assert result.provenance["lens"]["targets"]["kept"] == len(targets.ids)
     frame = result.to_frame()

@@ -41,7 +41,7 @@ def lens_of(model, matrix, **changed):
         provenance={},
         matrices=np.broadcast_to(matrix, (3, 64, 64)).astype(np.float32).copy(),
         offsets=np.empty(0, dtype=np.float32),
-        points=(0, 1, 2),
+        layers=(0, 1, 2),
         n_layers=3,
         **changed,
     )

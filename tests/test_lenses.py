@@ -90,9 +90,9 @@ def lenses(model):
 def test_jacobians_equal_those_made_row_by_row(family):
     model = xlens.load(tiny.model(family), tiny.tokenizer(family))
     found = core.jacobians(model, TEXTS[:2], skip=SKIP, max_tokens=MOST, progress=False)
-    assert found.points == tuple(range(model.n_layers))  # the embedding among them
+    assert found.layers == tuple(range(model.n_layers))  # the embedding among them
     ids = [t.ids[:MOST] for t in model.tokenize(TEXTS[:2])]
-    wanted = sum(by_hand(model, each, found.points, SKIP) for each in ids)
+    wanted = sum(by_hand(model, each, found.layers, SKIP) for each in ids)
     np.testing.assert_allclose(found.sums, wanted, atol=3e-6 * np.abs(wanted).max())
     assert set(found.counts) == {2}
 
@@ -142,14 +142,14 @@ def test_fit_and_reading_are_transformerlens_s(model, lenses, tmp_path):
         show_progress=False,
     )
     mine = lenses["en"]
-    assert [n + 1 for n in theirs.source_layers] == list(mine.points[1:])
+    assert [n + 1 for n in theirs.source_layers] == list(mine.layers[1:])
     for n in theirs.source_layers:
         np.testing.assert_allclose(mine.matrices[n + 1], theirs.jacobians[n], atol=1e-5)
 
     # The same file, read here and there.
     theirs.save(str(tmp_path / "theirs.pt"), dtype=torch.float32)
     read = read_jacobian_lens(tmp_path / "theirs.pt", model)
-    assert read.points == mine.points[1:] and not read.fingerprint
+    assert read.layers == mine.layers[1:] and not read.fingerprint
     shown = theirs.readout(model.bridge, texts[0], return_full_logits=True)
     states = harvest(model, [TEXTS[0]], slots="all", progress=False)
     layers = read.readable(states.layers, model)
@@ -164,14 +164,14 @@ def test_files_go_there_and_back(model, lenses, tmp_path):
     path = write_jacobian_lens(lens, tmp_path / "new" / "lens.pt")
     back = read_jacobian_lens(path, model)
     assert back.fingerprint == lens.fingerprint and back.languages == ("de",)
-    assert back.points == lens.points[1:] and back.text == lens.text
+    assert back.layers == lens.layers[1:] and back.text == lens.text
     assert np.array_equal(back.matrices, lens.matrices[1:])
     halved = read_jacobian_lens(write_jacobian_lens(lens, tmp_path / "h.pt", half=True), model)
     np.testing.assert_allclose(halved.matrices, back.matrices, atol=2e-3)
     # Its own form has the embedding too.
     again = load(lens.save(tmp_path / "own"))
     assert isinstance(again, JacobianLens) and again.key == lens.key
-    only = dataclasses.replace(lens, matrices=lens.matrices[:1], points=(0,))
+    only = dataclasses.replace(lens, matrices=lens.matrices[:1], layers=(0,))
     with pytest.raises(ValueError, match="no place for point 0"):
         write_jacobian_lens(only, tmp_path / "none.pt")
 
@@ -286,7 +286,7 @@ def test_pooled_counts_each_text_once(model, lenses):
 
 def test_the_last_point_is_the_output_and_missing_ones_are_left_out(model, lenses):
     lens = lenses["en"]
-    lacking = dataclasses.replace(lens, matrices=lens.matrices[1:], points=lens.points[1:])
+    lacking = dataclasses.replace(lens, matrices=lens.matrices[1:], layers=lens.layers[1:])
     plain, read = trace(model, "Der Hund ist"), trace(model, "Der Hund ist", lens=lacking)
     assert list(read.cells["layer"].unique()) == [1, 2, 3]
     at_end = [
@@ -319,7 +319,7 @@ def test_scores_are_read_through_a_lens(model, lenses, tmp_path):
         sums[0]
         == score(model, [prompt], options, layers=[1], progress=False).table["logprob"].tolist()
     )
-    lacking = dataclasses.replace(lens, matrices=lens.matrices[2:], points=(2,))
+    lacking = dataclasses.replace(lens, matrices=lens.matrices[2:], layers=(2,))
     with pytest.raises(ValueError, match=r"no matrix for layers \[1\]"):
         score(model, [prompt], options, layers=[1, 2], lens=lacking, progress=False)
 
@@ -333,7 +333,7 @@ def test_another_model_s_lens_is_refused(model, lenses):
     with pytest.raises(ValueError, match=r"3 layers of 64; .* has 5 of 64"):
         trace(deeper, "Der Hund", lens=lens)
     with pytest.raises(ValueError, match="no matrix for"):
-        only = dataclasses.replace(lens, matrices=lens.matrices[2:], points=(2,))
+        only = dataclasses.replace(lens, matrices=lens.matrices[2:], layers=(2,))
         only.readable([0, 1], model)
 
 
@@ -410,7 +410,7 @@ def test_a_tuned_lens_never_reads_worse_than_none_on_what_is_held_out(model):
     carry = lens.over(states.layers)
     read = stream(model.readout, kept.values[:, inside], top_k=0, statistics=("kl",), carry=carry)
     np.testing.assert_allclose(read.kl[:-1].mean(1), kls.min(axis=1), rtol=1e-3)
-    assert lens.points == (0, 1, 2) and lens.fingerprint == model.fingerprint
+    assert lens.layers == (0, 1, 2) and lens.fingerprint == model.fingerprint
     assert all(p.grad is None for p in model.hf_model.parameters())
     with pytest.raises(ValueError, match="ten or more"):
         fit_tuned_lens(model, many_texts(9), progress=False)
@@ -445,7 +445,7 @@ def test_a_lens_of_the_tuned_lens_package(model, tmp_path):
         state[f"{n}.bias"] = torch.randn(64, generator=generator)
     torch.save(state, tmp_path / "params.pt")
     lens = read_tuned_lens(tmp_path, model)
-    assert isinstance(lens, TunedLens) and lens.points == (0, 1, 2)
+    assert isinstance(lens, TunedLens) and lens.layers == (0, 1, 2)
     h = torch.randn(1, 5, 64, generator=generator)
     wanted = h + h @ state["1.weight"].T + state["1.bias"]
     torch.testing.assert_close(lens.over([1])(h), wanted)
@@ -463,7 +463,7 @@ def test_lens_results_say_what_they_were_read_through(lenses, model):
     prompts = xlens.Prompts(
         [Prompt(f"{w} ->", "de", i, meta=meta) for i, w in (("a", "x"), ("b", "y"))]
     )
-    sets = target_sets(model, words, languages=("de", "en"), reading="first")
+    sets = target_sets(model, words, languages=("de", "en"), match="first")
     states = harvest(model, prompts, progress=False)
     kept = [i for i in prompts.ids if i in sets.ids]
     assert kept
@@ -510,7 +510,7 @@ def test_the_yardstick_counts_words_that_are_read_on_the_way(model, tmp_path):
         provenance={},
         matrices=np.zeros((3, 64, 64), dtype=np.float32),
         offsets=np.broadcast_to(row, (3, 64)).astype(np.float32).copy(),
-        points=(0, 1, 2),
+        layers=(0, 1, 2),
         n_layers=3,
     )
     found = lens_yardstick(model, read, {"turned": turned}, ks=(1,), progress=False)

@@ -126,7 +126,7 @@ def test_a_languages_chance_is_that_of_its_own_answers():
     """Half of the pairs share one of two words in one language, none do in the other."""
     alike = [(str(i), [f"w{i} {'red' if i % 2 else 'blue'}"]) for i in range(60)]
     apart = [(str(i), [f"w{i} v{i}"]) for i in range(60)]
-    found = chance_levels({"en": alike, "de": apart}, rules="xlens").set_index("language")
+    found = chance_levels({"en": alike, "de": apart}, normalisation="xlens").set_index("language")
     assert found["shares"].to_dict() == {"en": pytest.approx(0.5, abs=0.05), "de": 0}
     assert found["wrong_to"].to_dict() == {"en": pytest.approx(0.5), "de": 0}
     assert found.loc["en", "chance"] == pytest.approx(0.25, abs=0.03)

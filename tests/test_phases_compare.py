@@ -34,7 +34,7 @@ def depth(by_language: dict[str, tuple[list[float], list[float]]], n_layers: int
         table=pd.concat(parts, ignore_index=True),
         profiles=pd.DataFrame(),
         n_layers=n_layers,
-        options={"reading": "cumulative", "share": 0.95},
+        options={"measure": "cumulative", "share": 0.95},
     )
 
 

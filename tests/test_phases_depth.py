@@ -12,7 +12,7 @@ import xlens
 from xlens import phases
 from xlens.phases import DepthOptions, major_depth
 
-_DEFAULT = {"reading": "cumulative", "share": 0.95, "sign": "abs", "embedding": False}
+_DEFAULT = {"measure": "cumulative", "share": 0.95, "sign": "abs", "embedding": False}
 TOY = np.array([10, 5, 4, 0.5, 0.5])[:, None]
 POINTS = (1, 2, 3, 4, 5)
 profiles = hnp.arrays(
@@ -22,16 +22,16 @@ profiles = hnp.arrays(
 
 def test_the_toy_of_the_methods():
     assert major_depth(TOY, POINTS) == 3  # 19 of 20 is exactly 95 %
-    assert major_depth(TOY, POINTS, reading="percentile") == 1
+    assert major_depth(TOY, POINTS, measure="percentile") == 1
     assert major_depth(-TOY, POINTS) == 3
 
 
 @given(profiles, st.floats(1e-6, 1e6), st.sampled_from(["cumulative", "percentile"]))
-def test_scale_and_sign_do_not_matter(profile, factor, reading):
+def test_scale_and_sign_do_not_matter(profile, factor, measure):
     layers = range(len(profile))
-    depth = major_depth(profile, layers, reading=reading)
+    depth = major_depth(profile, layers, measure=measure)
     for other in (profile * factor, -profile):
-        np.testing.assert_array_equal(depth, major_depth(other, layers, reading=reading))
+        np.testing.assert_array_equal(depth, major_depth(other, layers, measure=measure))
 
 
 @given(profiles, st.floats(0.01, 1), st.floats(0.01, 1))
@@ -74,7 +74,7 @@ def test_the_switches():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reading": "median"}, "reading is 'median'; accepted are"),
+        ({"measure": "median"}, "measure is 'median'; accepted are"),
         ({"sign": "negative"}, "sign is 'negative'"),
         ({"share": 0.0}, "share is 0.0"),
         ({"normalise": "mean"}, "normalise is 'mean'"),

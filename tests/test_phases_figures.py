@@ -81,7 +81,7 @@ def test_relevance_with_its_depth():
 
 def test_depth_is_drawn_prompt_by_prompt():
     made = depth({"en": EN, "de": DE})
-    made = type(made)(**{**vars(made), "options": {"reading": "r", "share": 0.95, "sign": "abs"}})
+    made = type(made)(**{**vars(made), "options": {"measure": "r", "share": 0.95, "sign": "abs"}})
     fig = figures.depth_by_language(made, control=made)
     boxes = named(fig, theme.language_label("de"))
     assert list(boxes[0].y) == [0.3, 0.3, 0.5, 0.5] and boxes[0].marker.color != theme.NEUTRAL

@@ -87,7 +87,7 @@ def test_results_name_their_model_as_it_does(model):
     )
     some = xlens.Prompts(p for p in prompts if p.language == "en")
     few = xlens.harvest(model, some, slots="last", **quiet)
-    sets = target_sets(model, words, languages=("de", "en"), reading="first")
+    sets = target_sets(model, words, languages=("de", "en"), match="first")
     lens = logit_lens(few, model, sets, pivot="en", **quiet)
     curves = phases.Curves(
         provenance=states.provenance,

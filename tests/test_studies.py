@@ -108,7 +108,7 @@ OTHERS = {
     "split": "val", "items": ("others.jsonl",), "layout": "xcopa", "identical": "drop",
     "pairs": ("ru:de",), "words": Path("others.jsonl"), "columns": ("en", "de"),
     "repeats": "first", "missing": "keep", "pivot": "de", "task": "repetition",
-    "reading": "first", "n_controls": 3, "controls": ("shuffled",), "top_k": 3,
+    "match": "first", "n_controls": 3, "controls": ("shuffled",), "top_k": 3,
     "collisions": "subtract", "lens": ("logit", "jacobian"), "names": {"de": "Teutsch"},
     "steer": ("lda",),
     "steer_languages": ("ru",), "layers": (2,), "strengths": (2.0,),
@@ -117,7 +117,7 @@ OTHERS = {
     "data": "elsewhere", "faulty": "drop", "pair": ("a:b",), "settings": ("en-en",),
     "context": ("de",), "questions": ("de",), "answers": ("de",), "per_paragraph": 2,
     "instruction": "none", "template": {"answer": "A:"}, "chat": "no", "too_long": "skip",
-    "rules": "squad", "oracle": True, "phases": True, "n_phases": 6,
+    "normalisation": "squad", "oracle": True, "phases": True, "n_phases": 6,
     "facts": "cldr", "relations": ("king",), "leaks": True, "n_candidates": 2, "rule": "exact",
     "frequencies": Path("f.tsv"),
     "kind": ("tuned",), "text": ("other.jsonl",), "field": "body", "n_texts": 5, "n_held": 4,
@@ -165,7 +165,7 @@ SPECIAL = {
     ("subspace", "pooling"): "last",
     ("twins", "n_items"): 9,
     ("lens", "task"): "repetition",
-    **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "points")]),
+    **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "layers")]),
     # of the causal test, and refused without it
 }
 

@@ -71,10 +71,10 @@ def same(a: LensResult, b: LensResult) -> bool:
 
 def test_planted_languages_are_found_where_they_were_planted(model, words, monkeypatch):
     """Layer 1 is made to say the pivot's word, layer 2 and 3 the target's; then the study reads."""
-    study = replace(STUDY, reading="first", n_items=6, n_controls=3)
+    study = replace(STUDY, match="first", n_items=6, n_controls=3)
     prompts = xlens.translation_prompts(words, "ru", "zh-Hans")
     asked = xlens.answers(words, prompts, ["zh-Hans", "en", "ru"])
-    sets = target_sets(model, asked, languages=["zh-Hans", "en"], extra=["ru"], reading="first")
+    sets = target_sets(model, asked, languages=["zh-Hans", "en"], extra=["ru"], match="first")
     spoken = {item: sets.sets.loc[item].to_dict() for item in sets.ids}
     real = pairing.harvest
 
@@ -144,7 +144,7 @@ def test_repetition_stays_within_the_sample(model, words):
 def test_each_condition_says_what_it_is(done):
     result, repeated = done.conditions["translation"], done.conditions["repetition"]
     assert (result.source, result.target, result.pivot) == ("ru", "zh-Hans", "en")
-    assert (result.task, result.reading) == ("translation", "prefixes")
+    assert (result.task, result.match) == ("translation", "prefixes")
     assert (repeated.source, repeated.target, repeated.task) == ("zh-Hans", "zh-Hans", "repetition")
     assert set(result.rows["language"]) == {"zh-Hans", "en", "ru"}
     assert set(repeated.rows["language"]) == {"zh-Hans", "en"}
@@ -239,11 +239,11 @@ def test_tasks_within_the_target_language(model, words, task, conditions):
 def test_a_whole_word_is_no_more_probable_than_its_beginning(model, words):
     study = LensStudy(n_items=8, controls=("shuffled",))
     begun, whole = (
-        study_pair(model, words, "ru", "zh-Hans", study=replace(study, reading=how), **QUIET)
+        study_pair(model, words, "ru", "zh-Hans", study=replace(study, match=how), **QUIET)
         for how in ("prefixes", "whole")
     )
     one, other = begun.conditions["translation"], whole.conditions["translation"]
-    assert other.reading == "whole"
+    assert other.match == "whole"
     assert ids(other) == ids(one)
     assert ids(whole.conditions["shuffled"]) == ids(one)
     pd.testing.assert_frame_equal(other.states, one.states, check_exact=False, rtol=1e-4, atol=1e-5)
@@ -277,7 +277,7 @@ def test_demonstrations_never_show_the_answer(source, target):
 
 def test_items_that_the_labels_give_away_are_counted_like_the_others(model):
     words = xlens.cldr_words(["ru", "zh-Hans", "en"], ["language"])
-    study = replace(STUDY, reading="first", shots=1)
+    study = replace(STUDY, match="first", shots=1)
     found = pairing.Pairing(model, words, "ru", "zh-Hans", study, "translation")
     counts = found.survival().set_index("reason")["n"].to_dict()
     named = {"language/ru", "language/zh"}  # 'Русский: …', '中文: …'

@@ -1,7 +1,9 @@
 """What a study says that it will take is what it takes, and saying so runs nothing."""
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_studies import _STEER, SMALL, STUDIES, folder, here  # noqa: F401
@@ -9,9 +11,10 @@ from test_studies import _STEER, SMALL, STUDIES, folder, here  # noqa: F401
 import xlens
 from xlens.cli import main
 from xlens.engine.request import Request
+from xlens.errors import InputError
 from xlens.models.size import Size
 from xlens.store import Store
-from xlens.studies import Plan, Work, forecast
+from xlens.studies import Plan, Work, find_studies, forecast
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 LARGER = {
@@ -151,3 +154,21 @@ def test_size_is_that_of_the_weights(folder):  # noqa: F811
     assert outline.size == model.size
     tied = model.hf_model.get_input_embeddings().weight
     assert model.size.n_params == sum(p.numel() for p in model.hf_model.parameters()) - tied.numel()
+
+
+@pytest.mark.parametrize("command", find_studies())
+def test_lists_may_be_written_with_commas(command):
+    kind = find_studies()[command]
+    several = [f.name for f in fields(kind) if f.type in ("tuple[str, ...]", tuple[str, ...])]
+    assert {name for name in several if "languages" in name} <= set(kind.LISTS)
+    for name in set(several) & set(kind.LISTS) - {"settings", "kinds"}:
+        values = ("de:ru", "fr:es") if name == "pairs" else ("de", "ru")
+        if name == "controls":
+            values = kind.CONTROLS if hasattr(kind, "CONTROLS") else ("shuffled", "random-init")
+        # Fields that are of no use without another.
+        more: dict[str, Any] = {"causal": True} if name == "others" else {}
+        more |= {"steer": ("mean_difference",)} if name == "steer_languages" else {}
+        wanted = getattr(kind(**{name: values, **more}), name)
+        assert getattr(kind(**{name: (",".join(values),), **more}), name) == wanted == values
+        with pytest.raises(InputError, match=f"{name} is .*names none"):
+            kind(**{name: (",",), **more})

@@ -180,7 +180,7 @@ def test_shared_tokens_are_dropped_or_subtracted(sentencepiece):
     assert sets.dropped["detail"].tolist() == ["2 of dog, dachs"]  # d and ▁d
 
     sets = target_sets(
-        sentencepiece, table, languages=["en", "de"], collisions="subtract", reading="prefixes"
+        sentencepiece, table, languages=["en", "de"], collisions="subtract", match="prefixes"
     )
     # Nothing of "dachs" but its first letter is a token of its own.
     assert sets.ids == ("item/1",) and sets.dropped["reason"].tolist() == ["nothing of its own"]
@@ -220,9 +220,9 @@ def test_words_that_tokenise_to_nothing():
     model = HookedModel(tiny.model("gpt2"), tokenizer, name="no bytes")
     assert word_tokens(model, "Ω") == word_tokens(model, "Ω", "first") == ()
     table = words(en=["dog", "dog"], el=["Ω", "sΩ"])
-    for reading in ("prefixes", "first"):
-        sets = target_sets(model, table, reading=reading)
-        assert sets.ids == ("item/1",) and sets.reading == reading
+    for match in ("prefixes", "first"):
+        sets = target_sets(model, table, match=match)
+        assert sets.ids == ("item/1",) and sets.match == match
         assert sets.dropped["detail"].tolist() == ["el: Ω"]
         assert sets.dropped["reason"].tolist() == ["no token"]
 
@@ -275,16 +275,14 @@ LANGUAGES = ("en", "fr", "zh-Hans", "de")
     family=st.sampled_from(["gpt2", "llama", "gemma2"]),
     rows=st.lists(st.tuples(*[st.sampled_from(WORDS)] * 4), min_size=1, max_size=5),
     n_main=st.integers(1, 4),
-    reading=st.sampled_from(["prefixes", "first"]),
+    match=st.sampled_from(["prefixes", "first"]),
     collisions=st.sampled_from(["drop", "subtract"]),
 )
-def test_sets_are_disjoint_and_nothing_is_lost(
-    family, rows, n_main, reading, collisions, family_dir
-):
+def test_sets_are_disjoint_and_nothing_is_lost(family, rows, n_main, match, collisions, family_dir):
     model = kit.model(family_dir(family))
     table = pd.DataFrame(rows, columns=LANGUAGES, index=[str(n) for n in range(len(rows))])
     main, extra = LANGUAGES[:n_main], LANGUAGES[n_main:]
-    options = {"languages": main, "extra": extra, "reading": reading, "collisions": collisions}
+    options = {"languages": main, "extra": extra, "match": match, "collisions": collisions}
     try:
         sets = target_sets(model, table, **options)
     except ValueError as nothing:
@@ -300,9 +298,9 @@ def test_sets_are_disjoint_and_nothing_is_lost(
         assert all(0 <= i < model.d_vocab and i not in model.vocab.special for i in every)
         assert all(cells[c] for c in main)
         for language in LANGUAGES:
-            own = set(word_tokens(model, table.loc[item, language], reading))
+            own = set(word_tokens(model, table.loc[item, language], match))
             assert set(cells[language]) <= own
             lost = own - set(cells[language])
             others = [table.loc[item, c] for c in LANGUAGES if c != language]
-            assert lost <= {i for w in others for i in word_tokens(model, w, reading)}
+            assert lost <= {i for w in others for i in word_tokens(model, w, match)}
     assert isinstance(sets, TargetSets)

@@ -155,7 +155,7 @@ def test_an_answer_is_right_however_it_is_spelled(text, one, other, language):
 def test_answers_in_another_form(said, right, language):
     assert answer_scores(said, [right], language)["em"] == 1
     # The published scripts compare code points.
-    assert answer_scores(said, [right], language, rules="squad")["em"] == 0
+    assert answer_scores(said, [right], language, normalisation="squad")["em"] == 0
 
 
 def test_published_rules_warn_of_data_out_of_form(caplog):
@@ -175,9 +175,9 @@ def test_published_rules_warn_of_data_out_of_form(caplog):
     assert list(reading.frame["starts"]) == [(4,)] * 4
     study = {"settings": ("x-x",), "n_items": 2, "shots": 0}
     with caplog.at_level(logging.WARNING):
-        check_reading(reading, ReadingStudy(rules="xlens", **study))
+        check_reading(reading, ReadingStudy(normalisation="xlens", **study))
         assert not caplog.records
-        check_reading(reading, ReadingStudy(rules="mlqa", **study))
+        check_reading(reading, ReadingStudy(normalisation="mlqa", **study))
     assert "2 right answers of here were not in NFC" in caplog.text
 
 

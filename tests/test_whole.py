@@ -59,7 +59,7 @@ def test_the_exact_log_probability_at_every_layer(family, family_dir):
             assert mine["logprob"].tolist() == pytest.approx(scores, abs=2e-4, rel=1e-5)
     assert len(lengths) > 2 and max(lengths) > 3  # one token and several
     assert (rows["prob"] <= 1).all() and rows["rank"].isna().all()
-    assert (lens.reading, lens.source, lens.target, lens.task) == (
+    assert (lens.match, lens.source, lens.target, lens.task) == (
         "whole", "fr", "zh-Hans", "translation"
     )  # fmt: skip
 

@@ -271,7 +271,7 @@ def test_saved_and_loaded(stories, tmp_path):
     for name in ("scores", "summary", "errors", "items"):
         assert getattr(loaded, name).equals(getattr(result, name))
     assert loaded.to_frame().equals(result.scores)
-    assert loaded.provenance["scores"]["rules"] == "xlens"
+    assert loaded.provenance["scores"]["normalisation"] == "xlens"
 
 
 def test_bad_options(stories):

@@ -74,15 +74,15 @@ def scores(names, languages, *, left_out=(), model="m", control=False, reading=N
 def test_rules_that_do_not_cover_an_answers_language_show_early():
     stories = readings.reading_set()
     for rules in ("xlens", "squad"):
-        check_reading(stories, ReadingStudy(rules=rules, shots=0))
+        check_reading(stories, ReadingStudy(normalisation=rules, shots=0))
     # Only answers are normalised: a question may be in any language.
-    check_reading(stories, ReadingStudy(settings=("en-x",), rules="mlqa", shots=0))
+    check_reading(stories, ReadingStudy(settings=("en-x",), normalisation="mlqa", shots=0))
     for asked in ({"settings": ("x-x",)}, {"questions": ("de",), "answers": ("ru",)}):
         with pytest.raises(ValueError, match=r"MLQA's rules cover en, .*, not 'ru'"):
-            check_reading(stories, ReadingStudy(rules="mlqa", shots=0, **asked))
+            check_reading(stories, ReadingStudy(normalisation="mlqa", shots=0, **asked))
     wrong = ReadingStudy()
-    object.__setattr__(wrong, "rules", "mqla")  # types are checked here before
-    with pytest.raises(ValueError, match=r"rules: 'mqla' .str. given; accepted is one of"):
+    object.__setattr__(wrong, "normalisation", "mqla")  # types are checked here before
+    with pytest.raises(ValueError, match=r"normalisation: 'mqla' .str. given; accepted is one of"):
         wrong.__post_init__()
 
 

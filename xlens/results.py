@@ -22,6 +22,7 @@ import pandas as pd
 
 from xlens import files, strict
 from xlens._lazy import listed
+from xlens._renamed import names_of
 from xlens.errors import DataError
 from xlens.html import render
 
@@ -179,7 +180,8 @@ class Result:
                     f"{header.get('format')}), not a {cls.__name__} (format {FORMAT}); load it "
                     "with its own class, or make it anew."
                 )
-            if other := sorted(set(header["fields"]) - {field.name for field in fields(cls)}):
+            old = {field.name for field in fields(cls)} | set(names_of(cls))
+            if other := sorted(set(header["fields"]) - old):
                 raise DataError(
                     f"{str(folder)!r} was saved by another version of xlens: this one knows no "
                     f"{', '.join(other)} of a {cls.__name__}. {_AGAIN}"
@@ -192,7 +194,8 @@ class Result:
 
     @classmethod
     def _read(cls, folder: Path, header: dict[str, Any]) -> Self:
-        values: dict[str, Any] = dict(header["fields"])
+        now = names_of(cls)
+        values: dict[str, Any] = {now.get(k, k): v for k, v in header["fields"].items()}
         if (folder / _ARRAYS).is_file():
             from safetensors.numpy import load_file
 

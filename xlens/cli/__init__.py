@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +13,14 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from xlens import __version__
+from xlens._renamed import names_of
 from xlens.cli import commands, corpus, store
 from xlens.cli.options import DEFAULT
 from xlens.cli.studies import command_of
 from xlens.errors import DataError, InputError, XlensError
 from xlens.records import surrogate
 from xlens.studies import find_studies
-from xlens.studies.study import Switch
+from xlens.studies.study import Study, Switch
 from xlens.terminal import be_quiet
 
 app = App(
@@ -75,9 +76,10 @@ def launch(
     be_quiet(quiet)
     if verbose:
         logging.basicConfig(level=logging.INFO)
-    app.config = () if config is None else (_options(config, tokens),)
+    now = names_of(find_studies().get(tokens[0], Study)) if tokens else {}
+    app.config = () if config is None else (_options(config, tokens, now),)
     try:
-        app(tokens, **_OURS)
+        app([_todays(token, now) for token in tokens], **_OURS)
     finally:
         app.config = ()  # of this command alone: a process may run several
 
@@ -139,7 +141,18 @@ def _bytes(argument: str) -> str:
         return ascii(argument)
 
 
-def _options(path: Path, tokens: Sequence[str]) -> Dict:
+def _todays(token: str, now: Mapping[str, str]) -> str:
+    """An option by its name of today, where it is written by its old one."""
+    name, equals, value = token.partition("=")
+    old = name.removeprefix("--").replace("-", "_")
+    if not name.startswith("--") or old not in now:
+        return token
+    new = "--" + now[old].replace("_", "-")
+    print(f"xlens: {name} is called {new} from now on.", file=sys.stderr)
+    return f"{new}{equals}{value}"
+
+
+def _options(path: Path, tokens: Sequence[str], now: Mapping[str, str]) -> Dict:
     """The options in a file, checked as far as one can without knowing the command's own."""
     import yaml
 
@@ -167,4 +180,6 @@ def _options(path: Path, tokens: Sequence[str]) -> Dict:
             f"{str(path)!r} has options for {', '.join(keys)}, none for {tokens[0]!r}: name the "
             "command that the file is for, or leave out --config."
         )
+    if tokens and isinstance(own := found.get(tokens[0]), dict):
+        found[tokens[0]] = {_todays(f"--{key}", now)[2:]: own[key] for key in own}
     return Dict(found, source=str(path))

@@ -54,7 +54,7 @@ def count(
     """
     from xlens.corpus import (
         Bounds,
-        Reading,
+        Layout,
         count_facts,
         count_in_index,
         index_of,
@@ -66,13 +66,13 @@ def count(
         raise InputError("Give the files of a corpus, or --index KIND:NAME@URL, one of the two.")
     if index is None:
         _refuse("of an index", max_diff_tokens=max_diff_tokens != 1000, api_key_env=api_key_env)
-        reading = Reading(field=field, cut=cut)
+        layout = Layout(field=field, cut=cut)
         table = read_facts(facts)
         check_writable(out)
         found = count_facts(
             corpora,
             table,
-            reading=reading,
+            layout=layout,
             window=window,
             out=out,
             workers=workers,

@@ -14,13 +14,14 @@ import pandas as pd
 from filelock import Timeout
 
 from xlens import files
+from xlens._renamed import renamed
 from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.corpus.counting import Job, State
 from xlens.corpus.machines import Cluster, Files, here, in_processes
 from xlens.corpus.pairs import Pairs
 from xlens.corpus.result import FactCounts
-from xlens.corpus.sources import Reading, check_source, corpus_files
+from xlens.corpus.sources import Layout, check_source, corpus_files
 from xlens.corpus.table import check_facts
 from xlens.errors import DataError
 
@@ -29,12 +30,13 @@ EPOCH = 2
 PARTS = "parts"
 
 
+@renamed(reading="layout")
 @typed
 def count_facts(
     corpora: Sequence[Path],
     facts: pd.DataFrame,
     *,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    layout: Layout = Layout(),  # noqa: B008 - frozen
     window: int | None = None,
     out: Path | None = None,
     workers: int | None = 1,
@@ -46,7 +48,7 @@ def count_facts(
     Args:
         corpora: Files, and folders of files: text, JSON Lines, Parquet; packed or not.
         facts: As `read_facts` gives them.
-        reading: How documents are found in the files.
+        layout: How documents are found in the files.
         window: Also count documents in which at most so many words stand between the two.
         out: Folder of the states of all files: the same call goes on with a stopped one.
         workers: Processes, at most one a file; None for as many as there are cores. A script that
@@ -73,13 +75,13 @@ def count_facts(
     pairs = Pairs.of(list(table["subject"]), list(table["object"]), window=window)
     pairs.check()
     for path in paths:
-        check_source(path, reading)
+        check_source(path, layout)
     told = json.dumps(table.to_numpy().tolist(), ensure_ascii=False)
     key = {
         "epoch": EPOCH,
         "facts": sha256(told.encode("utf-8", "replace")).hexdigest(),
         "window": window,
-        **asdict(reading),
+        **asdict(layout),
         "unicode": unidata_version,
         "regex": version("regex"),
     }
@@ -89,7 +91,7 @@ def count_facts(
     with _kept(None if out is None else Path(out)) as folder:
         names = [None if folder is None else folder / f"{_name(path)}.json" for path in paths]
         found = list(zip(paths, names, strict=True))
-        job = Job(pairs, reading, key)
+        job = Job(pairs, layout, key)
         for path, name in found:
             job.state(path, name)
         states = _run(job, found, where, progress)

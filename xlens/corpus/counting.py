@@ -11,7 +11,7 @@ import numpy as np
 
 from xlens import files
 from xlens.corpus.pairs import COLUMNS, Pairs
-from xlens.corpus.sources import Block, Problem, Reading, blocks, documents
+from xlens.corpus.sources import Block, Layout, Problem, blocks, documents
 from xlens.errors import DataError
 
 SAVE_SECONDS = 10.0
@@ -40,7 +40,7 @@ class State:
     problems: Mapping[str, Problem] = field(default_factory=dict[str, Problem])
     done: bool = False
 
-    def after(self, path: Path, block: Block, pairs: Pairs, how: Reading) -> "State":
+    def after(self, path: Path, block: Block, pairs: Pairs, how: Layout) -> "State":
         """The state when this block, the next one, is counted too."""
         found = documents(path, block, how)
         problems = dict(self.problems)
@@ -88,7 +88,7 @@ class Job:
     """
 
     pairs: Pairs
-    how: Reading
+    how: Layout
     key: Mapping[str, Any]
 
     def run(self, path: Path, kept: Path | None, state: State | None = None) -> State:

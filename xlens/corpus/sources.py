@@ -35,7 +35,7 @@ DAMAGED, NO_JSON, NO_TEXT, NO_UTF8 = (
 
 
 @dataclass(frozen=True)
-class Reading:
+class Layout:
     """How documents are found in corpus files.
 
     Attributes:
@@ -128,7 +128,7 @@ def _layout(path: Path) -> tuple[str, ...] | None:
 
 
 @typed
-def check_source(path: Path, how: Reading) -> None:
+def check_source(path: Path, how: Layout) -> None:
     """See that a file's beginning is what its name says; of damage later in it nothing is known.
 
     Raises:
@@ -168,7 +168,7 @@ def _no_field(path: Path, field: str, there: Sequence[str]) -> ValueError:
 
 
 @typed
-def blocks(path: Path, how: Reading, *, size: int = _BLOCK) -> Iterator[Block]:
+def blocks(path: Path, how: Layout, *, size: int = _BLOCK) -> Iterator[Block]:
     """The blocks of a file, from its beginning.
 
     Args:
@@ -179,7 +179,7 @@ def blocks(path: Path, how: Reading, *, size: int = _BLOCK) -> Iterator[Block]:
     return _rows(path, how) if _layout(path) == PARQUET else _pieces(path, how, size)
 
 
-def _pieces(path: Path, how: Reading, size: int) -> Generator[Block]:
+def _pieces(path: Path, how: Layout, size: int) -> Generator[Block]:
     cut: Cut = how.cut if _layout(path) == TEXT else "line"
     whole, end = sha256(), 0
     waiting: list[bytes] = []
@@ -236,7 +236,7 @@ def _opened(path: Path) -> Any:
     return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), kind)
 
 
-def _rows(path: Path, how: Reading) -> Generator[Block]:
+def _rows(path: Path, how: Layout) -> Generator[Block]:
     """Of Parquet: one damaged row group doesn't take the others with it."""
     import pyarrow.parquet
 
@@ -279,7 +279,7 @@ class Documents:
 
 
 @typed
-def documents(path: Path, block: Block, how: Reading) -> Documents:
+def documents(path: Path, block: Block, how: Layout) -> Documents:
     """The documents of a block, with whatever could not be read."""
     problems = list(block.problems)
     if isinstance(block.content, list):
@@ -303,7 +303,7 @@ def _texts(values: Sequence[Any], problems: list[Problem]) -> list[str]:
     return texts
 
 
-def _plain(block: Block, how: Reading, problems: list[Problem]) -> Documents:
+def _plain(block: Block, how: Layout, problems: list[Problem]) -> Documents:
     content = cast(bytes, block.content)
     if how.cut == "file":
         found = [content] if content.strip() else []

@@ -66,14 +66,14 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
         bands.layer_axis(fig, depth.n_layers, title=False, ticks=5, **place)
     fig.update_xaxes(title_text="residual point (0 = embedding)", row=rows)
     fig.update_yaxes(title_text="relevance", col=1)
-    reading = f"{depth.options['reading']}, {percent(depth.options['share'])}"
+    measured = f"{depth.options['measure']}, {percent(depth.options['share'])}"
     return theme.finish(
         fig,
         title="Relevance of the segments by layer",
         notes=[
             f"{number_of(depth.table['prompt'].nunique(), 'prompt')} · "
             f"{bands.shaded(how.confidence)}",
-            f"diamonds: mean major relevance depth ({reading}) with its interval",
+            f"diamonds: mean major relevance depth ({measured}) with its interval",
         ],
         height=_ROW * rows,
         legend=list(depth.segments),
@@ -137,7 +137,7 @@ def depth_by_language(
     fig.update_yaxes(title_text="depth (share of the blocks)", col=1)
     n, how = number_of(depth.table["prompt"].nunique(), "prompt"), depth.options
     notes = [
-        f"{n} · {how['reading']} reading at {percent(how['share'])}, {how['sign']}",
+        f"{n} · {how['measure']} at {percent(how['share'])}, {how['sign']}",
         "line: median, dashed: mean, box: middle half",
     ]
     notes += ["grey: random spans of the same length"] if control is not None else []

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from xlens._renamed import renamed
 from xlens.lens.lenses import Lens
 from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel, Readout
@@ -23,8 +24,9 @@ Rows = Float[Tensor, "row d_model"]
 _NOTHING = 1e-3  # of a direction's length: what rounding leaves of one that cancels out
 
 
+@renamed(points="layers")
 def word_directions(
-    model: HookedModel, lens: Lens, points: Sequence[int], targets: TargetSets
+    model: HookedModel, lens: Lens, layers: Sequence[int], targets: TargetSets
 ) -> Float[Tensor, "point item language d_model"]:
     """Of every item's word in every language, which all have a set, in fp32 on the CPU."""
     ids = targets.tensor(targets.ids)
@@ -32,7 +34,7 @@ def word_directions(
     there = (ids >= 0).float()
     read = read_along(model.readout, tokens)
     out: list[Tensor] = []
-    for point in points:
+    for point in layers:
         unit = normalize(lens.back(read, point), dim=-1)[where]
         out.append(torch.einsum("ilsd,ils->ild", unit, there / there.sum(-1, keepdim=True)))
     return torch.stack(out)

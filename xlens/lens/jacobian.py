@@ -99,7 +99,7 @@ def fit_jacobian_lens(
             provenance=analysed(made.provenance, "jacobian_lens", how),
             matrices=(made.sums / made.counts[None, :, None]).astype(np.float32),
             offsets=np.empty(0, dtype=np.float32),
-            points=made.points,
+            layers=made.points,
             n_layers=model.n_layers,
             n_prompts=len(mine),
             languages=(tag,),
@@ -162,7 +162,7 @@ def read_jacobian_lens(
         provenance={"model": known.get("model_name"), "published": {**known, "name": str(name)}},
         matrices=np.stack([read.jacobians[n].numpy() for n in order]),
         offsets=np.empty(0, dtype=np.float32),
-        points=tuple(n + 1 for n in order),
+        layers=tuple(n + 1 for n in order),
         n_layers=model.n_layers,
         n_prompts=read.n_prompts,
         languages=tuple(marks["languages"] or ()),
@@ -192,7 +192,7 @@ def write_jacobian_lens(lens: JacobianLens, path: str | Path, *, half: bool = Fa
     import torch
     from transformer_lens.tools.analysis import JacobianLens as Published
 
-    kept = [i for i, point in enumerate(lens.points) if point > 0]
+    kept = [i for i, point in enumerate(lens.layers) if point > 0]
     if not kept:
         raise InputError("The published form has no place for point 0, and this lens has no other.")
     known = {"fingerprint": lens.fingerprint, "text": lens.text}
@@ -200,7 +200,7 @@ def write_jacobian_lens(lens: JacobianLens, path: str | Path, *, half: bool = Fa
     said: dict[str, Any] = {f"xlens_{name}": value for name, value in known.items()}
     said |= {"target_layer": lens.n_layers - 1, "estimator": lens.estimator}
     made = Published(
-        {lens.points[i] - 1: torch.from_numpy(lens.matrices[i]) for i in kept},
+        {lens.layers[i] - 1: torch.from_numpy(lens.matrices[i]) for i in kept},
         n_prompts=lens.n_prompts,
         d_model=lens.d_model,
         metadata={**said, "model_name": lens.provenance.get("model")},

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xlens._renamed import renamed
 from xlens.checks import typed
 from xlens.engine.transport import Carry
 from xlens.errors import InputError
@@ -88,6 +89,8 @@ LOGIT = LogitLens()
 """The usual."""
 
 
+@renamed(points="layers")
+@renamed(points="layers")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedLens(Result, Lens):
     """A lens with a matrix for each point: `h -> matrix @ h + offset`.
@@ -95,7 +98,7 @@ class FittedLens(Result, Lens):
     Attributes:
         matrices: `[point, d_model, d_model]`, fp32.
         offsets: `[point, d_model]`, or empty: there are none.
-        points: Which residual points they are of, ascending.
+        layers: Which residual points they are of, ascending.
         n_layers: Of the model: point `n_layers`, the last, is read as it is.
         n_prompts: How many texts it was fitted on; 0 where that isn't known.
         languages: Of these texts; empty where they aren't known.
@@ -106,7 +109,7 @@ class FittedLens(Result, Lens):
 
     matrices: Float[np.ndarray, "point d_model d_model"]
     offsets: Float[np.ndarray, "..."]
-    points: tuple[int, ...]
+    layers: tuple[int, ...]
     n_layers: int
     n_prompts: int = 0
     languages: tuple[str, ...] = ()
@@ -116,16 +119,16 @@ class FittedLens(Result, Lens):
     def __post_init__(self) -> None:
         n, d = self.matrices.shape[:2]
         whole = self.offsets.shape in ((0,), (n, d)) and self.matrices.shape == (n, d, d)
-        ascending = list(self.points) == sorted(set(self.points)) and len(self.points) == n
-        if not n or not whole or not ascending or not 0 <= self.points[0] <= self.points[-1]:
+        ascending = list(self.layers) == sorted(set(self.layers)) and len(self.layers) == n
+        if not n or not whole or not ascending or not 0 <= self.layers[0] <= self.layers[-1]:
             raise InputError(
                 f"A lens needs a square matrix for each of its points: got matrices of shape "
-                f"{self.matrices.shape}, offsets of {self.offsets.shape} and points {self.points}."
+                f"{self.matrices.shape}, offsets of {self.offsets.shape} and layers {self.layers}."
             )
-        if self.points[-1] >= self.n_layers:
+        if self.layers[-1] >= self.n_layers:
             raise InputError(
                 f"A lens of {self.n_layers} layers carries points 0 to {self.n_layers - 1}; got "
-                f"{self.points[-1]}."
+                f"{self.layers[-1]}."
             )
         if not (np.isfinite(self.matrices).all() and np.isfinite(self.offsets).all()):
             raise InputError("A lens of numbers that are not finite reads nothing; fit it anew.")
@@ -133,7 +136,7 @@ class FittedLens(Result, Lens):
     def __repr__(self) -> str:
         of = f" on {self.n_prompts} texts ({', '.join(self.languages)})" if self.n_prompts else ""
         return (
-            f"{type(self).__name__}(points {self.points[0]}..{self.points[-1]} of {self.n_layers}, "
+            f"{type(self).__name__}(points {self.layers[0]}..{self.layers[-1]} of {self.n_layers}, "
             f"d_model={self.d_model}{of})"
         )
 
@@ -150,7 +153,7 @@ class FittedLens(Result, Lens):
     @cached_property
     def _digest(self) -> str:
         hashed = blake2b(digest_size=16)
-        for array in (self.matrices, self.offsets, np.array(self.points)):
+        for array in (self.matrices, self.offsets, np.array(self.layers)):
             hashed.update(np.ascontiguousarray(array).tobytes())
         return f"{self.kind}:{hashed.hexdigest()}"
 
@@ -162,11 +165,11 @@ class FittedLens(Result, Lens):
             ValueError: another model's, as far as that can be told, or none of the points.
         """
         self.require(model)
-        found = tuple(n for n in layers if n in self.points or n == self.n_layers)
+        found = tuple(n for n in layers if n in self.layers or n == self.n_layers)
         if not found:
             raise InputError(
                 f"This {self.kind} lens has no matrix for {list(layers)}: it has points "
-                f"{self.points[0]} to {self.points[-1]}, and the last, {self.n_layers}, is read as "
+                f"{self.layers[0]} to {self.layers[-1]}, and the last, {self.n_layers}, is read as "
                 "it is. Published Jacobian lenses lack point 0, the embedding: fit your own "
                 "(xlens fit-lens)."
             )
@@ -199,10 +202,10 @@ class FittedLens(Result, Lens):
         Raises:
             ValueError: a point that the lens lacks.
         """
-        if lacking := [n for n in layers if n not in self.points and n != self.n_layers]:
+        if lacking := [n for n in layers if n not in self.layers and n != self.n_layers]:
             raise InputError(f"This {self.kind} lens has no matrix for points {lacking}.")
         carried = [i for i, n in enumerate(layers) if n != self.n_layers]
-        at = [self.points.index(layers[i]) for i in carried]
+        at = [self.layers.index(layers[i]) for i in carried]
         kept: dict[torch.device, tuple[Tensor, Tensor | None]] = {}
 
         def carry(resid: Float[Tensor, "layer row d_model"]) -> Float[Tensor, "layer row d_model"]:
@@ -227,16 +230,16 @@ class FittedLens(Result, Lens):
         """
         if layer == self.n_layers:
             return along
-        if layer not in self.points:
+        if layer not in self.layers:
             raise InputError(f"This {self.kind} lens has no matrix for point {layer}.")
-        return along @ torch.from_numpy(self.matrices[self.points.index(layer)]).to(along.device)
+        return along @ torch.from_numpy(self.matrices[self.layers.index(layer)]).to(along.device)
 
     def described(self) -> dict[str, Any]:
         """Its kind, what it was fitted on, and its digest."""
         return {
             "kind": self.kind,
             "key": self.key,
-            "points": list(self.points),
+            "layers": list(self.layers),
             "n_prompts": self.n_prompts,
             "languages": list(self.languages),
             "text": self.text,
@@ -249,7 +252,7 @@ class FittedLens(Result, Lens):
         scale = np.sqrt(self.d_model)
         return pd.DataFrame(
             {
-                "layer": self.points,
+                "layer": self.layers,
                 "norm": [float(np.linalg.norm(m) / scale) for m in self.matrices],
                 "distance": [float(np.linalg.norm(m - eye) / scale) for m in self.matrices],
             }
@@ -296,7 +299,7 @@ def pooled(lenses: Sequence[JacobianLens]) -> JacobianLens:
     if not lenses:
         raise InputError("No lenses to pool.")
     first = lenses[0]
-    for name in ("fingerprint", "points", "n_layers", "d_model", "estimator"):
+    for name in ("fingerprint", "layers", "n_layers", "d_model", "estimator"):
         mine, theirs = getattr(first, name), [getattr(lens, name) for lens in lenses]
         if other := [value for value in theirs if value != mine]:
             raise InputError(
@@ -313,7 +316,7 @@ def pooled(lenses: Sequence[JacobianLens]) -> JacobianLens:
         provenance=first.provenance,
         matrices=mean.astype(np.float32),
         offsets=first.offsets,
-        points=first.points,
+        layers=first.layers,
         n_layers=first.n_layers,
         n_prompts=sum(lens.n_prompts for lens in lenses),
         languages=tuple(dict.fromkeys(tag for lens in lenses for tag in lens.languages)),

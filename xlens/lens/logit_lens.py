@@ -152,7 +152,7 @@ def logit_lenses(
             top=read.top,
             n_layers=model.n_layers,
             pivot=pivot,
-            reading=sets.reading,
+            match=sets.match,
             lens=lens.kind,
             **task,
         )

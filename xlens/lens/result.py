@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from xlens._renamed import renamed
 from xlens.lens.identify import UNKNOWN
 from xlens.results import Result, analysed
 from xlens.stats import Bootstrap, Resampling, bootstrap, generator, jumping
@@ -64,6 +65,7 @@ class LensSummary(Result):
         return {key: float(row[key].iloc[0]) for key in ("value", "low", "high", "n")}
 
 
+@renamed(reading="match")
 @dataclass(frozen=True, kw_only=True)
 class LensResult(Result):
     """The logit lens over prompts of one language pair and task.
@@ -79,7 +81,7 @@ class LensResult(Result):
         target: Language asked for.
         pivot: The language suspected inside.
         task: `translation`, `repetition` or `cloze`.
-        reading: `prefixes`, `first` or `whole`.
+        match: `prefixes`, `first` or `whole`.
         lens: Through which states were read: `logit`, `tuned` or `jacobian`.
     """
 
@@ -91,7 +93,7 @@ class LensResult(Result):
     target: str
     pivot: str
     task: str
-    reading: str
+    match: str
     lens: str = "logit"
 
     def to_frame(self) -> pd.DataFrame:

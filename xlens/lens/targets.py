@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from xlens._renamed import renamed
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.models import HookedModel
-from xlens.models.beginnings import Reading, tokens_of
+from xlens.models.beginnings import Match, tokens_of
 from xlens.text import folded
 
 Collisions = Literal["drop", "subtract"]
@@ -25,6 +26,7 @@ REASONS = (
 )
 
 
+@renamed(reading="match")
 @dataclass(frozen=True, kw_only=True)
 class TargetSets:
     """Disjoint token sets of each item's word in each language.
@@ -36,7 +38,7 @@ class TargetSets:
         extra: Further languages, of which no item needs a set.
         dropped: What the collision filter took out: `id`, `reason`, `detail`.
         n_offered: Items before the filter.
-        reading: How sets were made.
+        match: How sets were made.
     """
 
     sets: pd.DataFrame
@@ -44,7 +46,7 @@ class TargetSets:
     extra: tuple[str, ...]
     dropped: pd.DataFrame
     n_offered: int
-    reading: Reading
+    match: Match
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -86,6 +88,7 @@ class TargetSets:
         return out
 
 
+@renamed(reading="match")
 @typed
 def target_sets(
     model: HookedModel,
@@ -93,7 +96,7 @@ def target_sets(
     *,
     languages: Sequence[str] | None = None,
     extra: Sequence[str] = (),
-    reading: Reading = "prefixes",
+    match: Match = "prefixes",
     collisions: Collisions = "drop",
 ) -> TargetSets:
     """Token sets of every item's word, disjoint between languages.
@@ -112,7 +115,7 @@ def target_sets(
         words: Item ids × language tags.
         languages: Columns whose sets must exist and be disjoint; default: all not in `extra`.
         extra: Columns that are read too and may end up empty.
-        reading: `prefixes` or `first`; see `word_tokens`.
+        match: `prefixes` or `first`; see `word_tokens`.
         collisions: `drop` (as in the paper) or `subtract`.
 
     Raises:
@@ -133,7 +136,7 @@ def target_sets(
     dropped: list[dict[str, str]] = []
     for item, row in words.iterrows():
         texts = {c: row[c] for c in (*main, *others) if isinstance(row[c], str) and row[c]}
-        sets = {c: frozenset(tokens_of(model, vocab, w, reading)) for c, w in texts.items()}
+        sets = {c: frozenset(tokens_of(model, vocab, w, match)) for c, w in texts.items()}
         problem = _problem(main, texts, sets, collisions)
         if problem is not None:
             dropped.append({"id": str(item), "reason": problem[0], "detail": problem[1]})
@@ -150,7 +153,7 @@ def target_sets(
         counts = pd.Series([d["reason"] for d in dropped]).value_counts().to_dict()
         raise InputError(
             f"No item of {len(words)} is left for {', '.join(main)} after the collision filter "
-            f"({counts}). Use other words, other languages, reading='first' or "
+            f"({counts}). Use other words, other languages, match='first' or "
             "collisions='subtract'."
         )
     return TargetSets(
@@ -159,7 +162,7 @@ def target_sets(
         extra=others,
         dropped=pd.DataFrame(dropped, columns=["id", "reason", "detail"]),
         n_offered=len(words),
-        reading=reading,
+        match=match,
     )
 
 

@@ -125,7 +125,7 @@ def fit_tuned_lens(
         provenance=analysed(states.provenance, "tuned_lens", how),
         matrices=found.matrices.numpy(),
         offsets=found.offsets.numpy(),
-        points=points,
+        layers=points,
         n_layers=model.n_layers,
         n_prompts=len(items),
         languages=tuple(dict.fromkeys(item.language for item in items)),
@@ -306,7 +306,7 @@ def read_tuned_lens(path: str | Path, model: HookedModel) -> TunedLens:
         # There the map is added to the state.
         matrices=(matrices + torch.eye(matrices.shape[1])).numpy(),
         offsets=offsets.numpy(),
-        points=tuple(numbers),
+        layers=tuple(numbers),
         n_layers=len(numbers),  # such a lens has a map for each
         training=pd.DataFrame({"layer": [], "step": [], "kl": []}),
     )

@@ -86,7 +86,7 @@ def whole_word_lens(
         top=read.top,
         n_layers=model.n_layers,
         pivot=pivot,
-        reading="whole",
+        match="whole",
         lens=lens.kind,
         **one_task(own),
     )

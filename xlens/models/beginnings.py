@@ -2,14 +2,16 @@
 
 from typing import Literal
 
+from xlens._renamed import renamed
 from xlens.models.hooked import HookedModel
 from xlens.models.vocabulary import Vocabulary
 from xlens.text import form
 
-Reading = Literal["prefixes", "first"]
+Match = Literal["prefixes", "first"]
 
 
-def word_tokens(model: HookedModel, word: str, reading: Reading = "prefixes") -> tuple[int, ...]:
+@renamed(reading="match")
+def word_tokens(model: HookedModel, word: str, match: Match = "prefixes") -> tuple[int, ...]:
     """The ids that begin `word`, with and without a space before it.
 
     `prefixes` (arXiv 2402.10588, section 3.2 as in the authors' code): every vocabulary item that
@@ -19,14 +21,12 @@ def word_tokens(model: HookedModel, word: str, reading: Reading = "prefixes") ->
     one form first (`xlens.text.form`), and prefixes are those of what the tokenizer's normaliser
     makes of it.
     """
-    return tokens_of(model, model.vocab, word, reading)
+    return tokens_of(model, model.vocab, word, match)
 
 
-def tokens_of(
-    model: HookedModel, vocab: Vocabulary, word: str, reading: Reading
-) -> tuple[int, ...]:
+def tokens_of(model: HookedModel, vocab: Vocabulary, word: str, match: Match) -> tuple[int, ...]:
     """`word_tokens` with the model's vocabulary at hand, for many words."""
-    if reading == "first":
+    if match == "first":
         return _first_tokens(model, vocab, form(word))
     return _prefix_tokens(vocab, vocab.written(word))
 

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from xlens._renamed import names_of, renamed
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Bootstrap, ClusterSums, Resampling
 
-Reading = Literal["cumulative", "percentile"]
+Measure = Literal["cumulative", "percentile"]
 Sign = Literal["abs", "positive"]
 Normalise = Literal["none", "sum", "max"]
 Aggregate = Literal["segment", "tokens"]
@@ -21,12 +22,13 @@ Aggregate = Literal["segment", "tokens"]
 _TOLERANCE = 1e-9
 
 
+@renamed(reading="measure")
 @dataclass(frozen=True)
 class DepthOptions:
     """How relevance becomes a depth; what the paper leaves open is a switch.
 
     Attributes:
-        reading: `cumulative`: the first layer at which `share` of the relevance, summed from below,
+        measure: `cumulative`: the first layer at which `share` of the relevance, summed from below,
             has been reached. `percentile`: the last layer whose relevance reaches that percentile
             of the layers' relevances (linear interpolation).
         share: Of the relevance, or the percentile as a share.
@@ -41,7 +43,7 @@ class DepthOptions:
         ValueError: an unknown switch, or a share outside (0, 1].
     """
 
-    reading: Reading = "cumulative"
+    measure: Measure = "cumulative"
     share: float = 0.95
     sign: Sign = "abs"
     normalise: Normalise = "none"
@@ -50,7 +52,7 @@ class DepthOptions:
 
     def __post_init__(self) -> None:
         for name, accepted in (
-            ("reading", Reading),
+            ("measure", Measure),
             ("sign", Sign),
             ("normalise", Normalise),
             ("aggregate", Aggregate),
@@ -83,6 +85,11 @@ class DepthResult(Result):
     n_layers: int
     options: dict[str, Any]
     kind: str = "value"
+
+    def __post_init__(self) -> None:
+        """Results of before say `reading` for what is `measure` now."""
+        now = names_of(DepthOptions)
+        object.__setattr__(self, "options", {now.get(k, k): v for k, v in self.options.items()})
 
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
@@ -148,12 +155,13 @@ def segment_means(
     return pd.DataFrame(rows)
 
 
+@renamed(reading="measure")
 @typed
 def major_depth(
     relevance: Float[np.ndarray, "layer item"],
     layers: Sequence[int],
     *,
-    reading: Reading = "cumulative",
+    measure: Measure = "cumulative",
     share: float = 0.95,
     sign: Sign = "abs",
     embedding: bool = True,
@@ -166,7 +174,7 @@ def major_depth(
     Args:
         relevance: By layer.
         layers: Residual points, ascending.
-        reading: As in `DepthOptions`.
+        measure: As in `DepthOptions`.
         share: As in `DepthOptions`.
         sign: As in `DepthOptions`.
         embedding: Whether layer 0 counts.
@@ -177,7 +185,7 @@ def major_depth(
     Raises:
         ValueError: an unknown switch, other layers than rows, or none left.
     """
-    DepthOptions(reading=reading, share=share, sign=sign)
+    DepthOptions(measure=measure, share=share, sign=sign)
     points = np.array(layers)
     if len(points) != len(relevance) or (np.diff(points) <= 0).any():
         raise InputError(
@@ -190,7 +198,7 @@ def major_depth(
         raise InputError("No layer is left; give layers above 0, or embedding=True.")
     size = np.abs(relevance) if sign == "abs" else np.maximum(relevance, 0.0)
     total = size.sum(axis=0)
-    if reading == "cumulative":
+    if measure == "cumulative":
         reached = size.cumsum(axis=0) >= share * total * (1 - _TOLERANCE)
         at = reached.argmax(axis=0)
     else:

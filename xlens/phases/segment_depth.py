@@ -20,7 +20,7 @@ _PROFILE = ["language", "segment", "layer", "mean", "low", "high", "n"]
 SOURCES = {
     "definition": "arXiv 2504.10906 as third parties report it: the layer at the 95th percentile of"
     " a token's relevance; the paper's own text is not confirmed",
-    "reading, sign, normalise, embedding, aggregate": "our reading",
+    "measure, sign, normalise, embedding, aggregate": "our reading",
 }
 
 
@@ -135,7 +135,7 @@ def _one(relevance: np.ndarray, layers: Sequence[int], how: DepthOptions) -> flo
     found = major_depth(
         relevance,
         layers,
-        reading=how.reading,
+        measure=how.measure,
         share=how.share,
         sign=how.sign,
         embedding=how.embedding,

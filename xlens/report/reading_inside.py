@@ -76,7 +76,7 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
 def _reached(depth: DepthResult) -> str:
     """What a depth is, by the options that it was read with."""
     share = percent(depth.options["share"], whole=False)
-    if depth.options["reading"] == "cumulative":
+    if depth.options["measure"] == "cumulative":
         return f"by which {share} of a segment's relevance is reached"
     place = f"{100 * depth.options['share']:g}th percentile"
     return f"that is the last whose relevance reaches the {place} of all layers'"

@@ -77,6 +77,7 @@ class AlignStudy(ItemsStudy, Recipe):
     COMMAND: ClassVar[str] = "align"
     FREE: ClassVar[tuple[str, ...]] = (*ItemsStudy.FREE, "bound")
     CONTROLS: ClassVar[tuple[str, ...]] = (SHUFFLED,)
+    LISTS: ClassVar[tuple[str, ...]] = (*ItemsStudy.LISTS, "source")
 
     source: Annotated[tuple[str, ...], Parameter(name=["--from", "--source"])] = ()
     target: Annotated[str, Parameter(name=["--to", "--target"])] = "en"
@@ -104,8 +105,7 @@ class AlignStudy(ItemsStudy, Recipe):
     def __post_init__(self) -> None:
         ItemsStudy.__post_init__(self)
         Recipe.__post_init__(self)
-        parts = [part for value in self.source for part in value.split(",") if part]
-        object.__setattr__(self, "source", standardize_all(parts) if parts else ())
+        object.__setattr__(self, "source", standardize_all(self.source) if self.source else ())
         object.__setattr__(self, "target", standardize(self.target))
         if self.target in self.source:
             raise InputError(

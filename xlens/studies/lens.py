@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter
 
+from xlens._renamed import renamed
 from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import by_tag, standardize
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from xlens.tasks.words import WordList
 
 Task = Literal["translation", "repetition", "cloze"]
-Reading = Literal["prefixes", "first", "whole"]
+Match = Literal["prefixes", "first", "whole"]
 Collisions = Literal["drop", "subtract"]
 CONTROLS = ("shuffled", "random-init", "repetition")
 NULLS = ("shuffled", "random-init")
@@ -31,9 +32,10 @@ CAUSAL, EFFECTS, CAUSAL_SUMMARY, VERDICTS = ".causal", "effects", "causal-summar
 # Of the causal test, where none are named: languages that the built-in words and the atlas have.
 _OTHERS = ("es", "ru", "zh-Hans", "ar", "hi", "de", "fr")
 _N_OTHERS = 4
-_OF_CAUSAL = ("others", "n_causal", "donors", "points")
+_OF_CAUSAL = ("others", "n_causal", "donors", "layers")
 
 
+@renamed(reading="match", points="layers")
 @dataclass(frozen=True, kw_only=True)
 class LensStudy(Study):
     """Which language's word is the model about to say, layer by layer?
@@ -41,7 +43,7 @@ class LensStudy(Study):
     ```
     xlens lens gemma-3-270m --from fr --to zh-Hans
     xlens lens ./my-checkpoint --pairs de:ru ru:ar --kinds territory month
-    xlens lens google/gemma-3-270m --from fr --to hi --words my-words.tsv --reading whole
+    xlens lens google/gemma-3-270m --from fr --to hi --words my-words.tsv --match whole
     xlens lens ./my-checkpoint --from fr --to tlh --words my-words.tsv --names.tlh "tlhIngan Hol"
     xlens lens gemma-3-270m smollm2-135m-instruct --from fr --to de
     xlens lens atlas --from fr --to de --lens logit jacobian=fit-lens-atlas tuned=fit-lens-atlas
@@ -61,7 +63,8 @@ class LensStudy(Study):
         kinds: Which of the built-in words (CLDR): territory language currency month weekday unit.
         pivot: The language suspected inside.
         task: `translation`; `repetition` and `cloze` stay within the target language.
-        reading: Token sets (`prefixes`, `first`) or the exact `whole` word.
+        match: What of a word counts: the tokens it may begin with (`prefixes`), those of its own
+            tokens' `first`, or the exact `whole` word.
         n_items: Most items per pair, drawn with `seed` from those that survive the filter.
         n_controls: Most items of the controls that need their own forward pass.
         controls: Which controls run: `shuffled` (the same states, other items' words),
@@ -78,7 +81,7 @@ class LensStudy(Study):
             what languages share; two or more that the model knows.
         n_causal: Of the causal test: most items per pair.
         donors: Of the causal test: other items that each is exchanged with.
-        points: Of the causal test: residual points; default all below the last.
+        layers: Of the causal test: residual points; default all below the last.
         collisions: Whether items whose sets share a token are dropped or the tokens subtracted.
         names: What the prompts call a language, by tag, where not as it calls itself; needed for
             languages outside CLDR (--names.tlh "tlhIngan Hol").
@@ -97,7 +100,7 @@ class LensStudy(Study):
     kinds: tuple[str, ...] = ()
     pivot: str = "en"
     task: Task = "translation"
-    reading: Reading = "prefixes"
+    match: Match = "prefixes"
     n_items: int = 100
     n_controls: int = 40
     controls: tuple[str, ...] = CONTROLS
@@ -108,7 +111,7 @@ class LensStudy(Study):
     others: tuple[str, ...] = ()
     n_causal: int = 32
     donors: int = 2
-    points: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
     collisions: Collisions = "drop"
     names: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     seed: int = 0
@@ -152,11 +155,11 @@ class LensStudy(Study):
                 shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
                 raise InputError(f"{shown}: of the causal test, which isn't asked for (--causal).")
             return
-        if self.task != "translation" or self.reading == "whole":
+        if self.task != "translation" or self.match == "whole":
             raise InputError(
                 "The causal test exchanges words of a translation, by their first tokens: it takes "
-                f"task translation and reading prefixes or first; got {self.task} and "
-                f"{self.reading}."
+                f"task translation and match prefixes or first; got {self.task} and "
+                f"{self.match}."
             )
 
     def _settle_pairs(self) -> None:

@@ -43,7 +43,7 @@ class InsideStudy(TextStudy):
     """
 
     LANGUAGES: ClassVar[tuple[str, ...]] = (*TextStudy.LANGUAGES, "phase_languages")
-    LISTS: ClassVar[tuple[str, ...]] = ("settings", *LANGUAGES, "controls", "kinds")
+    LISTS: ClassVar[tuple[str, ...]] = (*TextStudy.LISTS, "phase_languages")
     CONTROLS: ClassVar[tuple[str, ...]] = (RANDOM_INIT,)
 
     controls: tuple[str, ...] = (RANDOM_INIT,)

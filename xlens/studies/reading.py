@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from xlens._renamed import renamed
 from xlens.checks import check_least
 from xlens.studies.phases import INSIDE, INSIDE_SUMMARIES, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.study import Kept, Parts, Step, Switch
@@ -30,6 +31,7 @@ SUMMARIES = {**INSIDE_SUMMARIES, "scores": "summary", ORACLE: "oracle-summary"}
 PARTS = ("predictions", "scores", *BASELINES, ORACLE, *INSIDE, TWIN, *SUMMARIES.values())
 
 
+@renamed(rules="normalisation")
 @dataclass(frozen=True, kw_only=True)
 class ReadingStudy(InsideStudy):
     """How well do models find in a text in one language what is asked in another?
@@ -57,7 +59,7 @@ class ReadingStudy(InsideStudy):
         controls: mismatched (texts of other articles, where these are known), first-sentence and
             random-span (answers without a model), random-init (phases in random weights of the same
             shape).
-        rules: How answers are compared: xlens, mlqa (en es hi vi de ar zh) or squad.
+        normalisation: How answers are compared: xlens, mlqa (en es hi vi de ar zh) or squad.
         oracle: Leave each sentence of the text out in turn, for the questions of `n_controls`.
         phases: Look inside as well: relevance, evidence by layer, phases.
         seed: Of sampling, demonstrations, exchanges, intervals and tests.
@@ -74,7 +76,7 @@ class ReadingStudy(InsideStudy):
     n_controls: int = 60
     max_new_tokens: int | None = None
     controls: tuple[str, ...] = READING_CONTROLS
-    rules: Literal["xlens", "mlqa", "squad"] = "xlens"
+    normalisation: Literal["xlens", "mlqa", "squad"] = "xlens"
     oracle: Annotated[bool, Switch] = False
     phases: Annotated[bool, Switch] = False
     seed: int = 0

@@ -102,6 +102,15 @@ class Study:
     """Fields that shape derived parts only, and may be others when a run is taken up again."""
     MODEL: ClassVar[str | None] = None
     """Asked where none is named."""
+    LISTS: ClassVar[tuple[str, ...]] = (
+        "languages",
+        "steer_languages",
+        "others",
+        "pairs",
+        "controls",
+        "kinds",
+    )
+    """Fields that may be written with commas, too, where a study has them."""
 
     draws: Annotated[int, Drawn] = 1000
     confidence: Annotated[float, Drawn] = 0.95
@@ -110,6 +119,12 @@ class Study:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in set(self.LISTS) & {field.name for field in fields(self)}:
+            given: tuple[str, ...] = getattr(self, name)
+            parts = tuple(part for value in given for part in value.split(",") if part)
+            if given and not parts:
+                raise InputError(f"{name} is {list(given)}, which names none: leave it out.")
+            object.__setattr__(self, name, parts)
         if self.clusters not in (None, *self.CLUSTERS):
             raise InputError(
                 f"clusters is {self.clusters!r}; what is asked here can be drawn by "

@@ -48,8 +48,7 @@ class TextStudy(Study):
     CLUSTERS: ClassVar[tuple[str, ...]] = ("paragraph", "id")
     LANGUAGES: ClassVar[tuple[str, ...]] = ("context", "questions", "answers")
     """Fields that hold tags."""
-    LISTS: ClassVar[tuple[str, ...]] = ("settings", *LANGUAGES)
-    """Fields that may be written with commas."""
+    LISTS: ClassVar[tuple[str, ...]] = (*Study.LISTS, "settings", *LANGUAGES)
 
     data: str = "xquad"
     layout: Literal["squad", "mlqa", "tydiqa"] = "squad"
@@ -67,13 +66,9 @@ class TextStudy(Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.LISTS:
-            given: tuple[str, ...] = getattr(self, name)
-            parts = [part for value in given for part in value.split(",") if part]
-            if given and not parts:
-                raise InputError(f"{name} is {list(given)}, which names none: leave it out.")
-            tags = parts and name in self.LANGUAGES
-            object.__setattr__(self, name, standardize_all(parts) if tags else tuple(parts))
+        for name in self.LANGUAGES:
+            if tags := getattr(self, name):
+                object.__setattr__(self, name, standardize_all(tags))
         # YAML reads a bare yes or no as true or false.
         chat = {"true": "yes", "false": "no"}.get(self.chat.lower(), self.chat)
         object.__setattr__(self, "chat", chat)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xlens.checks import typed
-from xlens.corpus.sources import JSON_LINES, Reading, blocks, check_source, documents
+from xlens.corpus.sources import JSON_LINES, Layout, blocks, check_source, documents
 from xlens.errors import DataError, InputError
 from xlens.languages import standardize
 from xlens.prompts import Prompt, Prompts, read_prompts, tokenize
@@ -46,7 +46,7 @@ def read_texts(sources: Sequence[str], *, field: str = "text", most: int = 20_00
                 f"Which language is {place!r} in? Write de={place}, or name the file after it "
                 "(wiki.de.txt)."
             )
-        language, path, how = standardize(tag), Path(place), Reading(field=field)
+        language, path, how = standardize(tag), Path(place), Layout(field=field)
         check_source(path, how)
         mine = list(_documents(path, how, most))
         if not mine:
@@ -105,7 +105,7 @@ def _tag_in(name: str) -> str:
     return next((piece for piece in reversed(pieces) if plain_tag(piece)), "")
 
 
-def _documents(path: Path, how: Reading, most: int) -> Iterator[str]:
+def _documents(path: Path, how: Layout, most: int) -> Iterator[str]:
     n = 0
     for block in blocks(path, how):
         found = documents(path, block, how)

@@ -55,7 +55,7 @@ from xlens.tasks.xmrc import (
     reading_scores,
 )
 from xlens.tasks.xmrc.answers import KEY, MAX_NEW_TOKENS, answer_limit
-from xlens.tasks.xmrc.metrics import chance_levels, check_rules
+from xlens.tasks.xmrc.metrics import chance_levels, check_normalisation
 
 _log = logging.getLogger(__name__)
 
@@ -124,16 +124,16 @@ def check_reading(
 
 def _checked_combinations(reading: ReadingSet, study: ReadingStudy) -> tuple[Combination, ...]:
     found = combinations_there(reading, study)
-    check_rules(study.rules, (each.answer for each in found))
+    check_normalisation(study.normalisation, (each.answer for each in found))
     wanted = reading.frame["language"].isin([each.answer for each in found])
-    if study.rules != "xlens" and (n := int(reading.frame.loc[wanted, "rewritten"].sum())):
+    if study.normalisation != "xlens" and (n := int(reading.frame.loc[wanted, "rewritten"].sum())):
         _log.warning(
             "%d right answers of %s were not in NFC, or held characters that nobody sees. The "
             "published %s rules would compare them so, and count answers as wrong that a "
             "tokenizer composes; here all texts are in NFC.",
             n,
             reading.source,
-            study.rules,
+            study.normalisation,
         )
     return found
 
@@ -211,14 +211,14 @@ def reading_steps(
             tag: [(item.paragraph, item.answers) for item in reading.items(tag).values()]
             for tag in dict.fromkeys(each.answer for each in found)
         },
-        rules=study.rules,
+        normalisation=study.normalisation,
     )
 
     def scored(answers: Result) -> ReadingResult:
         assert isinstance(answers, Predictions)
         return reading_scores(
             answers,
-            rules=study.rules,
+            normalisation=study.normalisation,
             chance=levels,
             pivot=study.pivot,
             resampling=study.resampling,

@@ -160,7 +160,7 @@ def pair_work(
         few = list(prompts[:n])
         layers = model.size.n_layers + 1
         work = passes(model.tokenizer, few) + Work(read=len(few) * layers)
-        if study.reading != "whole":
+        if study.match != "whole":
             return work
         said = answers(words, prompts[:n], columns)
         for tag in said.columns:

@@ -60,7 +60,7 @@ def causal_steps(
             answers(every, pairing.candidates, [target, study.pivot, source, *others]),
             languages=(target, study.pivot),
             extra=(source, *others),
-            reading="first" if study.reading == "first" else "prefixes",
+            match="first" if study.match == "first" else "prefixes",
             collisions=study.collisions,
         )
         there = for_causal_test(targets, pairing.candidates.ids)
@@ -75,7 +75,7 @@ def causal_steps(
             there,
             pivot=study.pivot,
             lens=lens,
-            layers=list(study.points) or "all",
+            layers=list(study.layers) or "all",
             n_donors=study.donors,
             seed=study.seed,
             **kept.options,
@@ -113,7 +113,7 @@ def causal_work(asked: Work, study: LensStudy, model: HookedModel | Outline) -> 
     positions after the word run about a fifth of a prompt.
     """
     n_layers = model.size.n_layers
-    points = len(study.points) or n_layers
+    points = len(study.layers) or n_layers
     share = min(1.0, study.n_causal / max(1, asked.prompts))
     rows = int(asked.prompts * share) * study.donors
     above = points / 2

@@ -120,7 +120,7 @@ class Pairing:
             self.answers,
             languages=(target, study.pivot),
             extra=columns[2:],
-            reading="first" if study.reading == "first" else "prefixes",
+            match="first" if study.match == "first" else "prefixes",
             collisions=study.collisions,
         )
 
@@ -139,7 +139,7 @@ class Pairing:
             raise TooFewItems(
                 f"Only {len(ids)} items are left for {' → '.join(self.targets.all_languages)}: "
                 f"{self.survival().set_index('reason')['n'].to_dict()}. Offer more words, "
-                "or use collisions='subtract' or reading='first'."
+                "or use collisions='subtract' or match='first'."
             )
         order = generator(self.study.seed).permutation(len(ids))[:n]
         by_id = {p.id: p for p in self.candidates}
@@ -166,7 +166,7 @@ class Pairing:
         states = cache(partial(harvest, model, prompts, store=self.store, progress=progress))
         if unknown:
             require_agreement(model, states(), lens)
-        if study.reading == "whole":
+        if study.match == "whole":
             words = self.answers.loc[list(prompts.ids), list(self.targets.all_languages)]
             sets = {self.task: words}
             if shuffled:

@@ -16,7 +16,7 @@ from xlens.engine.generate import room_for
 from xlens.errors import InputError
 from xlens.lengths import By, compared
 from xlens.models import HookedModel
-from xlens.models.beginnings import Reading, tokens_of
+from xlens.models.beginnings import Match, tokens_of
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed
 from xlens.store import Store
@@ -33,7 +33,7 @@ RULES: Mapping[Rule, str] = {
     "first_token": "the option whose first token is the most probable",
     "generation": "the option that the model writes",
 }
-_SETS: Mapping[str, Reading] = {"prefix_sum": "prefixes", "first_token": "first"}
+_SETS: Mapping[str, Match] = {"prefix_sum": "prefixes", "first_token": "first"}
 _CHUNK = 256  # prompts whose logits are in memory together
 NOTHING = -1
 

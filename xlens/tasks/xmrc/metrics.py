@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 import regex
 
+from xlens._renamed import renamed
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.languages import script, standardize
@@ -40,7 +41,7 @@ from xlens.stats import generator
 from xlens.tasks.choices.text import UNSPACED
 from xlens.text import comparable
 
-Rules = Literal["xlens", "mlqa", "squad"]
+Normalisation = Literal["xlens", "mlqa", "squad"]
 METRICS = ("em", "f1", "inclusion")
 FEWEST_ANSWERS = 20
 """Of a language; fewer don't tell what 19 of 20 answers get by chance."""
@@ -65,45 +66,49 @@ _CLUSTER = regex.compile(
 )
 
 
+@renamed(rules="normalisation")
 @typed
-def normalise(text: str, language: str, *, rules: Rules = "xlens") -> str:
+def normalise(text: str, language: str, *, normalisation: Normalisation = "xlens") -> str:
     """A text in lower case, without punctuation, articles and superfluous space.
 
     Args:
         text: An answer.
         language: Its language.
-        rules: See the module.
+        normalisation: See the module.
 
     Raises:
-        ValueError: unknown rules, or a language that MLQA's rules don't cover.
+        ValueError: unknown normalisation, or a language that MLQA's rules don't cover.
     """
-    if rules == "xlens":
+    if normalisation == "xlens":
         text = comparable(text)
     plain = text.lower()
-    if rules == "squad":
+    if normalisation == "squad":
         plain = "".join(c for c in plain if c not in _ASCII)
         return " ".join(_PATTERNS["en"].sub(" ", plain).split())
-    base = _covered(language, rules)
-    if base == "tr" and rules == "xlens":
+    base = _covered(language, normalisation)
+    if base == "tr" and normalisation == "xlens":
         plain = text.translate(_DOTTED).lower()
     plain = "".join(c for c in plain if not _punctuation(c))
     if base in _PATTERNS:
         plain = _PATTERNS[base].sub(" ", plain)
     elif base == "ar":
         # MLQA's script means the beginning of a word, too; this is what it does.
-        plain = _ARABIC_MLQA.sub(" ", plain) if rules == "mlqa" else _ARABIC.sub("", plain)
-    return " ".join(words(plain, language, rules=rules) if base == "zh" else plain.split())
+        plain = _ARABIC_MLQA.sub(" ", plain) if normalisation == "mlqa" else _ARABIC.sub("", plain)
+    return " ".join(
+        words(plain, language, normalisation=normalisation) if base == "zh" else plain.split()
+    )
 
 
-def words(text: str, language: str, *, rules: Rules = "xlens") -> list[str]:
+@renamed(rules="normalisation")
+def words(text: str, language: str, *, normalisation: Normalisation = "xlens") -> list[str]:
     """The tokens of a text that F1 counts.
 
     Chinese: each of MLQA's Han characters (U+4E00 to U+9FA5) is one, what stands between them is
     cut at spaces. Punctuation is gone by then, although MLQA's script would count it as well.
     """
-    if rules == "squad":
+    if normalisation == "squad":
         return text.split()
-    base = _covered(language, rules)
+    base = _covered(language, normalisation)
     if base == "zh":
         return _HAN.sub(lambda found: f" {found[0]} ", text).split()
     if script(language) in UNSPACED:
@@ -123,24 +128,34 @@ def characters(text: str, language: str) -> list[str]:
     return plain.split()
 
 
-def tokens(text: str, language: str, *, rules: Rules = "xlens") -> list[str]:
+@renamed(rules="normalisation")
+def tokens(text: str, language: str, *, normalisation: Normalisation = "xlens") -> list[str]:
     """The tokens of a text once normalised."""
-    return words(normalise(text, language, rules=rules), language, rules=rules)
+    return words(
+        normalise(text, language, normalisation=normalisation),
+        language,
+        normalisation=normalisation,
+    )
 
 
-def check_rules(rules: str, languages: Iterable[str]) -> None:
+def check_normalisation(normalisation: str, languages: Iterable[str]) -> None:
     """See that rules cover the languages of answers, before any is generated.
 
     Raises:
-        ValueError: unknown rules, or a language that MLQA's don't cover.
+        ValueError: unknown normalisation, or a language that MLQA's don't cover.
     """
     for language in languages:
-        _covered(language, rules)
+        _covered(language, normalisation)
 
 
+@renamed(rules="normalisation")
 @typed
 def answer_scores(
-    prediction: str, references: Sequence[str], language: str, *, rules: Rules = "xlens"
+    prediction: str,
+    references: Sequence[str],
+    language: str,
+    *,
+    normalisation: Normalisation = "xlens",
 ) -> dict[str, float]:
     """Exact match, F1 and inclusion of a prediction, each the best over the references, 0 to 1.
 
@@ -153,15 +168,15 @@ def answer_scores(
     """
     if not references:
         raise InputError("There is no right answer to compare with; leave such questions out.")
-    said = normalise(prediction, language, rules=rules)
-    found = words(said, language, rules=rules)
+    said = normalise(prediction, language, normalisation=normalisation)
+    found = words(said, language, normalisation=normalisation)
     best: dict[str, float] = dict.fromkeys(METRICS, 0.0)
     for reference in references:
-        wanted = normalise(reference, language, rules=rules)
-        asked = words(wanted, language, rules=rules)
+        wanted = normalise(reference, language, normalisation=normalisation)
+        asked = words(wanted, language, normalisation=normalisation)
         inside = (
             holds(characters(prediction, language), characters(reference, language))
-            if rules == "xlens"
+            if normalisation == "xlens"
             else holds(found, asked)
         )
         scores = (float(said == wanted), _f1(found, asked), float(inside))
@@ -183,10 +198,11 @@ def holds(found: Sequence[str], wanted: Sequence[str]) -> bool:
     return n > 0 and any(list(found[at : at + n]) == wanted for at in range(len(found) - n + 1))
 
 
+@renamed(rules="normalisation")
 def chance_levels(
     answers: Mapping[str, Sequence[tuple[str, Sequence[str]]]],
     *,
-    rules: Rules = "xlens",
+    normalisation: Normalisation = "xlens",
     pairs: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -197,7 +213,7 @@ def chance_levels(
 
     Args:
         answers: By language, of each question its text and its right answers.
-        rules: Of the comparison.
+        normalisation: Of the comparison.
         pairs: Most pairs drawn per language.
         seed: Of the draw.
 
@@ -216,7 +232,9 @@ def chance_levels(
         apart = np.flatnonzero(texts[one] != texts[other])[:pairs]
         f1 = np.array(
             [
-                answer_scores(mine[one[n]][1][0], mine[other[n]][1], language, rules=rules)["f1"]
+                answer_scores(
+                    mine[one[n]][1][0], mine[other[n]][1], language, normalisation=normalisation
+                )["f1"]
                 for n in map(int, apart)
             ]
         )
@@ -234,15 +252,16 @@ def chance_levels(
 
 
 @lru_cache(maxsize=256)
-def _covered(language: str, rules: str) -> str:
+def _covered(language: str, normalisation: str) -> str:
     """The language without script and region, which the rules know or have a way for."""
-    if rules not in get_args(Rules):
-        raise InputError(f"rules={rules!r}: accepted are {', '.join(map(repr, get_args(Rules)))}.")
+    if normalisation not in get_args(Normalisation):
+        accepted = ", ".join(map(repr, get_args(Normalisation)))
+        raise InputError(f"normalisation={normalisation!r}: accepted are {accepted}.")
     base = standardize(language).partition("-")[0]
-    if rules == "mlqa" and base not in _MLQA:
+    if normalisation == "mlqa" and base not in _MLQA:
         raise InputError(
-            f"MLQA's rules cover {', '.join(_MLQA)}, not {language!r}; use rules='xlens', which "
-            "extends them."
+            f"MLQA's rules cover {', '.join(_MLQA)}, not {language!r}; use normalisation='xlens', "
+            "which extends them."
         )
     return base
 

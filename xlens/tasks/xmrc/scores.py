@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from xlens._renamed import renamed
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.languages import standardize
@@ -16,7 +17,7 @@ from xlens.segments import segmenter
 from xlens.stats import Resampling, bootstrap
 from xlens.tasks.xmrc.answers import KEY, Predictions
 from xlens.tasks.xmrc.errors import ERRORS, FAILURES, Langid, Verdict, classify
-from xlens.tasks.xmrc.metrics import Rules, answer_scores, chance_levels, tokens
+from xlens.tasks.xmrc.metrics import Normalisation, answer_scores, chance_levels, tokens
 from xlens.tasks.xmrc.tables import Cell, Table, Wide
 from xlens.text import out_of_form
 
@@ -108,11 +109,12 @@ class ReadingResult(Result):
         return "another article's text" if known and all(known) else "another text"
 
 
+@renamed(rules="normalisation")
 @typed
 def reading_scores(
     predictions: Predictions,
     *,
-    rules: Rules = "xlens",
+    normalisation: Normalisation = "xlens",
     wrong_if: Literal["f1", "em"] = "f1",
     error_denominator: Literal["wrong", "all"] = "wrong",
     langid: Langid | None = None,
@@ -129,7 +131,7 @@ def reading_scores(
 
     Args:
         predictions: From `answer_questions`.
-        rules: How answers are normalised; see `xlens.tasks.xmrc.metrics`.
+        normalisation: How answers are normalised; see `xlens.tasks.xmrc.metrics`.
         wrong_if: An answer is wrong if its F1 is no higher than 19 of 20 right answers to other
             questions get in its language (`chance`), or (`em`) unless it is exactly right.
         error_denominator: Shares of errors are of the wrong answers, or of all. The review calls
@@ -150,10 +152,14 @@ def reading_scores(
         if value not in accepted:
             raise InputError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}.")
     home = standardize(pivot)
-    _warn_of_form(predictions, rules)
-    levels = chance_levels(_golds(predictions), rules=rules) if chance is None else chance
+    _warn_of_form(predictions, normalisation)
+    levels = (
+        chance_levels(_golds(predictions), normalisation=normalisation)
+        if chance is None
+        else chance
+    )
     judge = classifier or (lambda r: classify(r, langid=langid))
-    items = _items(predictions, rules, wrong_if, levels, judge)
+    items = _items(predictions, normalisation, wrong_if, levels, judge)
     # A classifier of one's own may be a model: it is not asked twice as much.
     baseline = {} if classifier else _baseline(predictions, judge)
     cells = list(dict.fromkeys(items[list(KEY)].itertuples(index=False, name=None)))
@@ -166,7 +172,10 @@ def reading_scores(
     )
     table = Table(found, wide, home, levels, _left_out(predictions))
     empty = sum(
-        not any(tokens(r, row["answer_language"], rules=rules) for r in row["references"])
+        not any(
+            tokens(r, row["answer_language"], normalisation=normalisation)
+            for r in row["references"]
+        )
         for row in _rows(predictions.table)
     )
     if empty:
@@ -186,7 +195,7 @@ def reading_scores(
             predictions.provenance,
             "scores",
             {
-                "rules": rules,
+                "normalisation": normalisation,
                 "wrong_if": wrong_if,
                 "error_denominator": error_denominator,
                 "langid": "given" if langid else "py3langid",
@@ -199,18 +208,18 @@ def reading_scores(
     )
 
 
-def _warn_of_form(predictions: Predictions, rules: Rules) -> None:
+def _warn_of_form(predictions: Predictions, normalisation: Normalisation) -> None:
     """Published rules compare code points: say so where equal texts would differ."""
-    if rules == "xlens":
+    if normalisation == "xlens":
         return
     table = predictions.table
     texts = [*table["prediction"], *(r for found in table["references"] for r in found)]
     if n := out_of_form(texts):
         _log.warning(
             "%d answers are not in NFC, or hold characters that nobody sees. %s rules compare them "
-            "as they stand, as published; rules='xlens' compares what they say.",
+            "as they stand, as published; normalisation='xlens' compares what they say.",
             n,
-            rules,
+            normalisation,
         )
 
 
@@ -269,7 +278,7 @@ def _cut_off(row: Mapping[str, Any]) -> bool:
 
 def _items(
     predictions: Predictions,
-    rules: Rules,
+    normalisation: Normalisation,
     wrong_if: str,
     levels: pd.DataFrame,
     classifier: Classifier,
@@ -278,7 +287,10 @@ def _items(
     rows: list[dict[str, Any]] = []
     for row in _rows(predictions.table):
         scores = answer_scores(
-            row["prediction"], row["references"], row["answer_language"], rules=rules
+            row["prediction"],
+            row["references"],
+            row["answer_language"],
+            normalisation=normalisation,
         )
         wrong = (
             scores["em"] < 1
