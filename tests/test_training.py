@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import kit
@@ -258,6 +259,54 @@ def test_killed_training_goes_on_and_ends_the_same(base, done, tmp_path):
     assert child.returncode == -signal.SIGKILL
     again = train(kit.model(base), PROMPTS, SAID, folder, recipe=RECIPE, **QUIET)
     assert same(again.adapter, done.adapter)
+
+
+_SHARED = """
+import sys
+sys.path.insert(0, {tests!r})
+import xlens
+from xlens.training import train
+import test_training as t
+made = train(xlens.load({base!r}, device="cpu"), t.PROMPTS, t.SAID, {folder!r}, recipe=t.RECIPE,
+             progress=False)
+assert made.n_rows == 8 and len(made.curve) in (0, 4)
+"""
+
+
+def test_two_processes_take_the_steps_of_one(base, done, tmp_path):
+    """As `accelerate launch` and torchrun start them; on GPUs likewise, each with its own."""
+    file, folder = tmp_path / "job.py", tmp_path / "run"
+    tests = str(Path(__file__).parent)
+    file.write_text(_SHARED.format(tests=tests, base=str(base), folder=str(folder)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ran = subprocess.run([*launch, str(file)], env=dict(os.environ), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    made = train(kit.model(base), PROMPTS, SAID, folder, recipe=RECIPE, **QUIET)
+    assert made.curve["step"].tolist() == [1, 2, 3, 4]
+    ours, theirs = weights(made.adapter), weights(done.adapter)
+    for name, wanted in theirs.items():
+        assert torch.allclose(ours[name], wanted, atol=1e-4), name
+    assert {*os.listdir(made.checkpoints)} == {*os.listdir(done.checkpoints)}
+
+
+def test_passes_that_cannot_be_dealt_to_the_processes_are_refused(base, tmp_path, monkeypatch):
+    import accelerate
+
+    state = accelerate.PartialState(cpu=True)
+    monkeypatch.setattr(accelerate, "PartialState", lambda cpu: state)
+    monkeypatch.setattr(state, "num_processes", 3)
+    with pytest.raises(ValueError, match=r"accumulate is 2, and 3 processes .* multiples"):
+        train(kit.model(base), PROMPTS, SAID, tmp_path / "run", recipe=RECIPE, **QUIET)
+
+
+def test_bfloat16_is_of_the_passes_only(base, done, tmp_path):
+    recipe = replace(RECIPE, precision="bfloat16")
+    made = train(kit.model(base), PROMPTS, SAID, tmp_path / "run", recipe=recipe, **QUIET)
+    ours, theirs = weights(made.adapter), weights(done.adapter)
+    assert {w.dtype for w in ours.values()} == {torch.float32}
+    assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert abs(made.curve["loss"] - done.curve["loss"]).max() < 0.05
+    assert made.provenance["training"]["precision"] == "bfloat16"
 
 
 # --- refused before any work ---

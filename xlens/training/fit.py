@@ -113,7 +113,9 @@ def train(
         "recipe": recipe.options(),
         "targets": list(targets),
     }
-    done = _taken_up(place, known)
+    one, processes = _processes(model, recipe)
+    with one.main_process_first():  # it marks the folder as this training's; the others find that
+        done = _taken_up(place, known)
     if done is not None:
         return done
     with _seeded(recipe.seed), files.told(place, "a checkpoint"):
@@ -131,7 +133,8 @@ def train(
         wrapper.save_pretrained = partial(wrapper.save_pretrained, save_embedding_layers=False)
         weights = sum(p.numel() for p in wrapper.parameters() if p.requires_grad)
         _check_room(place, weights, _n_checkpoints(rows, recipe))
-        trainer = _trainer(wrapper, model, rows, place, recipe, progress)
+        shown = progress and one.is_main_process
+        trainer = _trainer(wrapper, model, rows, place, recipe, shown, processes)
         began = perf_counter()
         try:
             trainer.train(resume_from_checkpoint=_last_whole(place / SERIES))
@@ -140,10 +143,12 @@ def train(
                 raise
             raise StoreError(f"{error}".splitlines()[0]) from error  # torch's words for a full disk
         seconds = perf_counter() - began
-        with files.replacing(place / FINAL) as draft:
-            wrapper.save_pretrained(str(draft))
-            (draft / "README.md").unlink(missing_ok=True)
-            files.seal(draft, SEAL, {})
+        if one.is_main_process:
+            with files.replacing(place / FINAL) as draft:
+                wrapper.save_pretrained(str(draft))
+                (draft / "README.md").unlink(missing_ok=True)
+                files.seal(draft, SEAL, {})
+        one.wait_for_everyone()
     log = [row for row in trainer.state.log_history if "loss" in row]
     # As far as it was not taken up from an earlier run.
     how = {**recipe.options(), "seconds": round(seconds, 1)}
@@ -160,7 +165,9 @@ def train(
         n_weights=weights,
         targets=targets,
     )
-    done.save(place / RESULT)
+    if one.is_main_process:
+        done.save(place / RESULT)
+    one.wait_for_everyone()
     return _placed(done, place)
 
 
@@ -210,8 +217,31 @@ def _fans_in(model: HookedModel, targets: Sequence[str]) -> bool:
     return any(isinstance(m, Conv1D) for name, m in named if name.rpartition(".")[2] in targets)
 
 
+def _processes(model: HookedModel, recipe: Recipe) -> tuple[Any, int]:
+    """This process among those that `accelerate launch` or torchrun started, and how many.
+
+    Raises:
+        ValueError: the passes of a step can't be dealt to them.
+    """
+    from accelerate import PartialState
+
+    one = PartialState(cpu=model.device.type == "cpu")
+    if recipe.accumulate % one.num_processes:
+        raise InputError(
+            f"accumulate is {recipe.accumulate}, and {one.num_processes} processes share the "
+            "passes of a step: accepted are multiples of that, so that a step is of the same rows."
+        )
+    return one, one.num_processes
+
+
 def _trainer(
-    wrapper: Any, model: HookedModel, rows: Rows, place: Path, recipe: Recipe, progress: bool
+    wrapper: Any,
+    model: HookedModel,
+    rows: Rows,
+    place: Path,
+    recipe: Recipe,
+    progress: bool,
+    processes: int,
 ) -> Any:
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -221,7 +251,7 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(place / SERIES),
         per_device_train_batch_size=recipe.batch,
-        gradient_accumulation_steps=recipe.accumulate,
+        gradient_accumulation_steps=recipe.accumulate // processes,
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
@@ -239,8 +269,11 @@ def _trainer(
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        average_tokens_across_devices=False,
+        average_tokens_across_devices=processes > 1,
+        ddp_find_unused_parameters=False if processes > 1 else None,
     )
+    # Else one process would spread each pass over all GPUs of the machine, several times the rows.
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
     pad = model.tokenizer.pad_token_id
     trainer = Trainer(
         wrapper,
