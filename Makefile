@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test test-all families lint format docs docs-serve dist bench clean
+.PHONY: help install smollm2 demo test test-all families lint format docs docs-serve dist bench bench-quick clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ dist: .venv/.dist ## wheel and sdist into dist/, checked; the wheel tried alone 
 
 bench: .venv/.installed ## every benchmark, one after the other
 	@for file in $(wildcard benchmarks/bench_*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-quick: .venv/.installed ## every benchmark on tiny models: whether they run, not how fast (a few minutes)
+	@for file in $(wildcard benchmarks/bench_*.py); do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done
 
 clean: ## remove caches and builds (not .venv, not runs/)
 	@rm -rf build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache

@@ -17,7 +17,7 @@ END = "<!-- end figures -->"
 # The order of the table; what is not listed comes last.
 ORDER = (
     *("harvest", "ragged", "prefix", "score", "lens", "relevance", "store", "count", "facts"),
-    *("training", "lenses", "gpu"),
+    *("reading", "training", "lenses", "jobs", "gpu"),
 )
 
 
