@@ -7,7 +7,7 @@ TESTS ?=
 .PHONY: help install smollm2 demo test test-all families lint format docs docs-serve dist bench bench-quick clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PYTHON=python3.12 picks the Python, TESTS='-k lens' narrows the tests"
 
 install: .venv/.installed ## fill .venv with xlens, its demo model and the tools (once)

@@ -1,6 +1,6 @@
 """Whole commands, and how much of their time is the model's own forward pass.
 
-A job is what `xlens COMMAND` does with a model that is loaded: prompts, passes, lens, intervals, and
+A job is what `xlens COMMAND` does with a model that is loaded: prompts, passes, intervals and
 tables. Its floor is the time inside the model's own forward passes, taken in the same run: what no
 way of asking the same prompts can do without (the lens's product with the head is not in it). So
 the figure says what everything else costs, and a regression of any room shows. Tokens run stand
