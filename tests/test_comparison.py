@@ -59,6 +59,14 @@ def test_the_largest_difference_is_named_with_its_place():
     assert found.loc["first", "difference"] == pytest.approx(0.0)
 
 
+def test_vocabulary_items_and_ranks_are_no_numbers():
+    table = twins().table.assign(token=range(6), k=1)
+    found = xlens.compare(twins(0.5), replace(twins(), table=table.assign(token=7)))
+    assert {"token", "k"}.isdisjoint(found.table["measure"])
+    both = [replace(twins(), table=table.assign(token=[n, *range(1, 6)])) for n in (0, 7)]
+    assert "token" not in set(xlens.compare(*both).table["measure"])
+
+
 def test_names_that_are_cut_alike_give_way(tmp_path):
     long = "m" * 80
     pair = [twins(model=f"{long} {name}") for name in ("one", "two")]

@@ -22,6 +22,8 @@ _QUIET = ("out", "overwrite", "dry_run")
 _ENDS = ("low", "high")
 _SHOWN, _LONGEST = 2, 60
 _APART = " · "
+_NAMES = ("k", "prompt", "seed", "token")
+"""Columns of numbers that are none: ranks, vocabulary items. Their differences mean nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +178,7 @@ def _matched(one: Result, two: Result) -> pd.DataFrame | None:
     numbers = [
         c
         for c in frames[0].columns
-        if c not in keys and all(c in f and is_numeric_dtype(f[c]) for f in frames)
+        if c not in (*keys, *_NAMES) and all(c in f and is_numeric_dtype(f[c]) for f in frames)
     ]
     if not numbers:
         return None
