@@ -96,6 +96,18 @@ def test_reloading_changes_no_bit(kind, tie, tmp_path):
     assert "quantization_config" not in json.loads(Path(source.location, "config.json").read_text())
 
 
+def test_numbers_begin_where_kernels_like_them(tmp_path):
+    """So that none is copied when the file is mapped."""
+    for name in ("m", "somewhat-longer"):
+        source = resolve(tiny_gguf.make(tmp_path / f"{name}.gguf", kind="F16"), progress=False)
+        for file in Path(source.location).glob("*.safetensors"):
+            size = int.from_bytes(file.read_bytes()[:8], "little")
+            assert (8 + size) % 64 == 0
+        assert not list(Path(source.location).glob("*.moved"))
+        whole = load_hf(source)[0].model.embed_tokens.weight
+        assert whole.data_ptr() % 64 == 0
+
+
 def test_without_bos_none_is_added(tmp_path):
     path = tiny_gguf.make(tmp_path / "m.gguf", add_bos=False)
     _, tokenizer = load_hf(resolve(path, progress=False))
