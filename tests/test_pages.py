@@ -102,7 +102,7 @@ OPENINGS = {
     "page": {},
     "lens": {"weights": EVIL},
     "choices": {"percent": EVIL},
-    "process": {"percent": EVIL, "steered_only": False},
+    "process": {"percent": EVIL, "steered_only": False, "questions": True, "sentences": True},
     "phases": {"percent": EVIL},
     "alignment": {"percent": EVIL},
     "fit_lens": {"percent": EVIL},

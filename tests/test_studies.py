@@ -162,6 +162,8 @@ SPECIAL = {
     ("lens", "target"): None,
     ("process", "incomplete"): "error",
     ("subspace", "layout"): None,  # of what is read
+    **dict.fromkeys([(c, "sentences") for c in ("process", "steer")]),  # beside items
+    **dict.fromkeys([(c, "sentence_layout") for c in ("process", "steer")]),  # of sentences
     ("subspace", "pooling"): "last",
     ("twins", "n_items"): 9,
     ("lens", "task"): "repetition",

@@ -38,6 +38,7 @@ from xlens.figures.reading import error_bars, ratio_scatter, reading_bars, readi
 from xlens.figures.scripts import script_columns, script_probe_curves
 from xlens.figures.shares import language_shares_curves
 from xlens.figures.steering import languages_said, steering_effects, steering_surface
+from xlens.figures.steering_outputs import output_scores, output_surface
 from xlens.figures.subspace import pair_curves, pair_matrix, probe_curves
 from xlens.figures.theme import language_colors, language_label
 from xlens.figures.traces import trace_table, trace_text
@@ -77,6 +78,8 @@ __all__ = [
     "loss_curve",
     "neuron_losses",
     "neuron_places",
+    "output_scores",
+    "output_surface",
     "page",
     "pair_curves",
     "pair_matrix",

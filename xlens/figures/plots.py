@@ -29,8 +29,10 @@ from xlens.figures.neurons import neuron_losses, neuron_places
 from xlens.figures.phase_depth import segment_relevance, stability_scatter
 from xlens.figures.phases import paired_curves, paired_effects, phase_boundaries, phase_curves
 from xlens.figures.reading import reading_bars
+from xlens.figures.scripts import script_columns, script_probe_curves
 from xlens.figures.shares import language_shares_curves
 from xlens.figures.steering import steering_surface
+from xlens.figures.steering_outputs import output_scores
 from xlens.figures.subspace import pair_curves, probe_curves
 from xlens.figures.traces import trace_table
 from xlens.gain import Gain
@@ -54,8 +56,15 @@ from xlens.phases import (
     StabilityCorrelation,
 )
 from xlens.results import Result
-from xlens.steering import SteeringResult
-from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe, TwinStates
+from xlens.steering import OutputSteering, SteeringResult
+from xlens.subspace import (
+    LanguageMap,
+    LanguagePairs,
+    LanguageProbe,
+    ScriptControl,
+    ScriptProbe,
+    TwinStates,
+)
 from xlens.tasks.choices import LatentOptions, LatentSummary
 from xlens.tasks.xmrc import ReadingResult
 from xlens.testbed.atlas.build import TrainingCurves
@@ -88,8 +97,11 @@ OWN: dict[type[Result], Callable[..., go.Figure]] = {
     NeuronEffects: neuron_losses,
     PairedCurves: paired_curves,
     PairedEffects: paired_effects,
+    OutputSteering: output_scores,
     PhaseResult: phase_boundaries,
     ReadingResult: reading_bars,
+    ScriptControl: script_columns,
+    ScriptProbe: script_probe_curves,
     StabilityCorrelation: stability_scatter,
     SteeringResult: steering_surface,
     TraceResult: trace_table,

@@ -31,14 +31,20 @@ from xlens.report.choices import (
 )
 from xlens.report.grouped import Group, groups, require_summaries
 from xlens.report.sentences import listed, used
+from xlens.report.steered_outputs import CAPTIONS as OUTPUT_CAPTIONS
+from xlens.report.steered_outputs import output_figures, output_findings, output_tables
+from xlens.report.subspace import CAPTIONS as SCRIPT_CAPTIONS
+from xlens.report.subspace import offered as offered_sentences
+from xlens.report.subspace import script_figures, script_findings, script_tables
 from xlens.report.ways import ways_table
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
-from xlens.steering import EFFECTS, SteeringResult
+from xlens.steering import EFFECTS, OutputSteering, SteeringResult
 from xlens.studies.process import LATENT, PARTS
-from xlens.studies.steering import STEERING
-from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
+from xlens.studies.steering import OUTPUTS, STEERING
+from xlens.studies.subspace import SCRIPTS
+from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe, ScriptControl
 from xlens.tasks.choices import LatentSummary
 from xlens.wording import number_of
 
@@ -86,7 +92,7 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     models = listed_models(made_by)
     does = "Do" if " and " in models else "Does"
     title = f"{does} {models} leave the shared space, and does it matter?"
-    steered_only = all([*parts] == [STEERING] for parts in sets.values())
+    steered_only = all({*parts} <= {STEERING, OUTPUTS} for parts in sets.values())
     if steered_only:
         title = f"Does pushing {models} towards another language help?"
     sections = [
@@ -101,6 +107,8 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         figures,
         static,
         template="process",
+        questions=not all({*parts} & {SCRIPTS, OUTPUTS} for parts in sets.values()),
+        sentences=any({*parts} & {SCRIPTS, OUTPUTS} for parts in sets.values()),
         steered_only=steered_only,
         percent=run.resampling.percent,
     )
@@ -108,10 +116,15 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
 
 def offered(known: Mapping[str, Any]) -> list[str]:
     """What of each set of items, and of what could be asked of it, is left out, and why."""
+    texts: Mapping[str, Any] = known.get("texts", {})
     return [
         f"{name}: {said}" if len(known["survival"]) > 1 else said
         for name, survival in known["survival"].items()
-        for said in left_out(survival, known.get("without", {}).get(name, {}))
+        for said in (
+            offered_sentences(texts[name])
+            if name in texts
+            else left_out(survival, known.get("without", {}).get(name, {}))
+        )
     ]
 
 
@@ -156,6 +169,10 @@ def process_findings(
     steered = parts.get("steering")
     if isinstance(steered, SteeringResult):
         said += _steered(steered, names)
+    if SCRIPTS in parts:
+        said += script_findings(parts)
+    if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
+        said += output_findings(outputs, names)
     return said
 
 
@@ -168,12 +185,18 @@ def language_names(sets: Iterable[Mapping[str, Result]]) -> dict[str, str]:
             tags += panel.languages["language"].tolist()
         if isinstance(steered, SteeringResult):
             tags += [steered.target, *steered.test["language"], *steered.test["vector"]]
+        if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
+            tags += [outputs.source, *outputs.targets]
     return english_names(tags)
 
 
 def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
-    for part in parts.values():
+    if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
+        drawn |= output_figures(outputs)
+    if SCRIPTS in parts:
+        drawn = {**script_figures(parts), **drawn}
+    for part in () if {*parts} & {SCRIPTS, OUTPUTS} else parts.values():
         if isinstance(part, ConsistencyResult):
             drawn["agreement"] = agreement_matrix(part, "spearman")
             drawn["transfer"] = agreement_matrix(part, "transfer")
@@ -204,6 +227,8 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
 
 def _said(run: RunDirectory, items: str) -> list[str]:
     known = run.provenance
+    if texts := known.get("texts", {}).get(items):
+        return offered_sentences(texts)
     survival, without = (known.get(name, {}).get(items, {}) for name in ("survival", "without"))
     return left_out(survival, without)
 
@@ -220,10 +245,15 @@ def _section(
     blocks: list[Block] = [block for text in without for block in said(text)]
     if isinstance(panel, ConsistencyResult):
         blocks += [accuracy_table(panel, names), *ways_table(panel, names), means_table(panel)]
+    if isinstance(control := parts.get(SCRIPTS), ScriptControl):
+        blocks += script_tables(control)
+    if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
+        blocks += output_tables(outputs, names)
+    captions = {**_CAPTIONS, **OUTPUT_CAPTIONS, **(SCRIPT_CAPTIONS if SCRIPTS in parts else {})}
     blocks += [
-        Drawing.of(fig, name, _CAPTIONS[part])
+        Drawing.of(fig, name, captions[part])
         for name, fig in figures.items()
-        if (part := name.removeprefix(f"{items}-")) in _CAPTIONS and name.startswith(f"{items}-")
+        if (part := name.removeprefix(f"{items}-")) in captions and name.startswith(f"{items}-")
     ]
     if isinstance(steered, SteeringResult):
         blocks.append(_steering_table(steered, names))

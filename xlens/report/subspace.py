@@ -28,7 +28,7 @@ from xlens.wording import percent
 _SHOWN = ("cka_unbiased", "mexa_centred", "cosine_centred", "retrieval_centred", "mexa", "cosine",
           "distance", "direction")  # fmt: skip
 _SAID = ("mexa_centred", "cka_unbiased", "distance")
-_CAPTIONS = {
+CAPTIONS = {
     SCRIPTS: "Every measure, over pairs of varieties by what they share. For a distance, low is "
     "alike. Where a language is there in two scripts, the other pairs are those with it.",
     "scripts-length": "The same with length and tokens a character taken out.",
@@ -56,11 +56,12 @@ def write_subspace_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
     sections: list[Section] = []
     for model, parts in models.items():
         blocks: list[Drawing] = []
-        for name, fig in _figures(parts).items():
+        for name, fig in script_figures(parts).items():
             figures[f"{model}-{name}"] = fig
-            blocks.append(Drawing.of(fig, f"{model}-{name}", _CAPTIONS[name]))
+            blocks.append(Drawing.of(fig, f"{model}-{name}", CAPTIONS[name]))
         sections += [
-            section.more([*_tables(parts[SCRIPTS]), *blocks]) for section in told(model, parts)
+            section.more([*script_tables(parts[SCRIPTS]), *blocks])
+            for section in told(model, parts)
         ]
     return write_page(
         run,
@@ -88,11 +89,15 @@ def offered(known: Mapping[str, Any]) -> list[str]:
 
 def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
     """What the page and the terminal say of a model's parts."""
+    title = str(parts[SCRIPTS].provenance.get("model", model))
+    return [Section(model, title, (Findings.of(script_findings(parts)),))]
+
+
+def script_findings(parts: Mapping[str, Result]) -> list[str]:
+    """What the numbers of a model's sentences say, in sentences."""
     control = parts[SCRIPTS]
     assert isinstance(control, ScriptControl)
-    said = [*_columns(control), *_shares(control), *_probe(parts.get(PROBE))]
-    title = str(control.provenance.get("model", model))
-    return [Section(model, title, (Findings.of(said),))]
+    return [*_columns(control), *_shares(control), *_probe(parts.get(PROBE))]
 
 
 def _middle(layers: Sequence[int]) -> int:
@@ -173,7 +178,8 @@ def _probe(probe: Result | None) -> Iterator[str]:
     )
 
 
-def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
+def script_figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
+    """By the names of their captions."""
     drawn: dict[str, Figure] = {}
     for name in (name for name in (SCRIPTS, PROBE, SIMILARITY, MAP) if name in parts):
         part = parts[name]
@@ -190,7 +196,7 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
-def _tables(control: Result) -> Iterator[Table]:
+def script_tables(control: Result) -> Iterator[Table]:
     """Every measure at the middle layer, by what two varieties share."""
     assert isinstance(control, ScriptControl)
     layer = _middle(control.layers)

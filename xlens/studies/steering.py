@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     from xlens.models.sources import Outline
     from xlens.results import Result
     from xlens.tasks.choices import Choices
+    from xlens.tasks.sentences import Sentences
 
-Method = Literal["mean_difference", "pca", "pca_centred", "lda", "lsar"]
+    Asked = Mapping[str, Choices | Sentences]
+
+Method = Literal["mean_difference", "pca", "pca_centred", "lda", "lsar", "neurons"]
+SentenceLayout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
 REMOVALS = {"lsar": "the subspace of the languages' means (LSAR) taken out"}
-STEERING = "steering"
+NEURONS = "neurons"
+STEERING, OUTPUTS = "steering", "outputs"
+SENTENCES = "sentences"
+"""What parallel sentences are called among the sets of questions."""
 MOST_CONTROLS = 1_000  # of each kind, for every method; each is asked all that is reported on
 
 
@@ -31,9 +38,16 @@ class SteeredStudy(AskingStudy):
     """Studies in which the stream can be pushed.
 
     Attributes:
-        pivot: The language suspected inside, and steered to.
-        steer: Methods of steering to try.
-        steer_languages: Languages that are steered; default all but the pivot.
+        sentences: Parallel sentences, a folder or a file for the layout tsv: continued under a push
+            from the pivot to the other languages, and judged by what comes out. Without --items
+            nothing else is asked.
+        sentence_layout: Of --sentences: sib200, ntrex, pud, aligned (a text file per variety, by
+            line) or tsv.
+        pivot: The language suspected inside, and steered to; sentences are steered from it.
+        steer: Methods of steering to try; neurons (LAPE, with --sentences only) sets the target's
+            units to their mean in it and switches the pivot's off, in all blocks at once.
+        steer_languages: Languages that are steered, or steered to in sentences; default all but
+            the pivot.
         layers: Of steering: layers, or bands such as 7-9 that are changed together; default each
             by itself.
         strengths: Of steering with vectors; no steering is always there.
@@ -46,9 +60,11 @@ class SteeredStudy(AskingStudy):
         n_outputs: Of the items that steering is reported on, prompts continued freely, for the
             language of what comes.
         max_new_tokens: Of these; default what the longest option needs in the model's own tokens,
-            12 or more.
+            12 or more; of sentences 32.
     """
 
+    sentences: str | None = None
+    sentence_layout: SentenceLayout = "aligned"
     pivot: str = "en"
     steer: tuple[Method, ...] = ()
     steer_languages: tuple[str, ...] = ()
@@ -73,6 +89,11 @@ class SteeredStudy(AskingStudy):
         check_least(self, max_new_tokens=1)
         if self.n_controls > MOST_CONTROLS:
             raise InputError(f"n_controls is {self.n_controls}; accepted are 1 to {MOST_CONTROLS}.")
+        if self.sentences is None and self.sentence_layout != "aligned":
+            raise InputError(
+                f"sentence_layout={self.sentence_layout!r} is of sentences: name their folder with "
+                "--sentences."
+            )
         for name in ("strengths", "removal_strengths"):
             if not any(given := getattr(self, name)) or not all(map(math.isfinite, given)):
                 raise InputError(f"{name}={given!r}; give numbers, at least one other than 0.")
@@ -100,14 +121,46 @@ class SteeredStudy(AskingStudy):
         """As `Study.outlined`: it may lack layers, or the room for what is generated."""
         return bool(self.layers) or self.max_new_tokens is not None
 
-    def check(self, data: "Mapping[str, Choices]", model: Any = None) -> None:
+    def read(self) -> "dict[str, Choices | Sentences]":  # type: ignore[override]
+        """As `Study.read`: the sets of questions by name, and the sentences."""
+        from xlens.tasks.sentences import read_sentences
+
+        found: dict[str, Choices | Sentences] = {}
+        if self.items or self.sentences is None:
+            found.update(self.sets())
+        if self.sentences is not None:
+            found[SENTENCES] = read_sentences(
+                self.sentences,
+                layout=self.sentence_layout,
+                languages=list(self.languages) or None,
+                incomplete=self.incomplete,
+            )
+        return found
+
+    def check(self, data: "Asked", model: Any = None) -> None:
         """As `Study.check`: languages and numbers of items, and layers."""
         from xlens.studies.steps.steering import check_steering
+        from xlens.studies.steps.steering_outputs import check_outputs
 
-        super().check(data, model)
-        for choices in data.values():
-            if self.steer:
-                check_steering(choices, self, model)
+        super().check(questions_of(data), model)
+        for choices in questions_of(data).values() if self.steer else ():
+            check_steering(choices, self, model)
+        for sentences in sentences_of(data).values() if self.steer else ():
+            check_outputs(sentences, self, model)
+
+    def taken(self, data: Any) -> "Asked":  # type: ignore[override]
+        """As `Study.taken`: questions, sentences, or several of them by name."""
+        from xlens.tasks.sentences import Sentences
+
+        sets: Any = {SENTENCES: data} if isinstance(data, Sentences) else data
+        if not isinstance(sets, Mapping) or not sentences_of(sets):
+            return super().taken(data)
+        rest = questions_of(sets)
+        texts = {
+            str(name): each.select(languages=self.languages) if self.languages else each
+            for name, each in sentences_of(sets).items()
+        }
+        return {**(super().taken(rest) if rest else {}), **texts}
 
     def steering_step(
         self, name: str, choices: "Choices", model: "HookedModel", kept: Kept
@@ -118,6 +171,21 @@ class SteeredStudy(AskingStudy):
         return Step.one(
             f"{name}/{STEERING}", SteeringResult, partial(self._steered, choices, model, kept)
         )
+
+    def outputs_step(
+        self, name: str, sentences: "Sentences", model: "HookedModel", kept: Kept
+    ) -> Step:
+        """Of sentences."""
+        from xlens.steering import OutputSteering
+
+        return Step.one(
+            f"{name}/{OUTPUTS}", OutputSteering, partial(self._said, sentences, model, kept)
+        )
+
+    def _said(self, sentences: "Sentences", model: "HookedModel", kept: Kept, _: Parts) -> "Result":
+        from xlens.studies.steps.steering_outputs import steer_outputs
+
+        return steer_outputs(model, sentences, study=self, **kept.options)
 
     def _steered(self, choices: "Choices", model: "HookedModel", kept: Kept, _: Parts) -> "Result":
         from xlens.studies.steps.steering import steer_choices
@@ -135,7 +203,11 @@ class SteeringStudy(SteeredStudy):
     ```
     xlens steer gemma-3-270m --languages en de sw --layers 4 8 12-14
     xlens steer gemma-3-270m --items xcopa:data/xcopa --steer lda lsar --pivot it
+    xlens steer gemma-3-270m --sentences data/sib200 --sentence-layout sib200 --languages en de ru
     ```
+
+    With --sentences: beginnings of sentences are continued under a push from the pivot to every
+    other language, and what comes out is judged by its language and by what it is about.
     """
 
     COMMAND: ClassVar[str] = "steer"
@@ -149,30 +221,51 @@ class SteeringStudy(SteeredStudy):
         if not self.steer:
             raise InputError("steer is empty: name a method of steering, mean_difference, say.")
 
-    def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:
+    def parts(self, data: "Asked") -> tuple[str, ...]:
         """As `Study.parts`."""
-        return tuple(f"{name}/{STEERING}" for name in data)
+        return (
+            *(f"{name}/{STEERING}" for name in questions_of(data)),
+            *(f"{name}/{OUTPUTS}" for name in sentences_of(data)),
+        )
 
-    def work(
-        self, data: "Mapping[str, Choices]", model: "Outline | HookedModel"
-    ) -> dict[str, Work]:
+    def work(self, data: "Asked", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""
         from xlens.studies.steps.asking_work import steering_work
+        from xlens.studies.steps.steering_outputs import outputs_work
 
-        return {f"{name}/{STEERING}": steering_work(c, self, model) for name, c in data.items()}
+        work = {
+            f"{name}/{STEERING}": steering_work(c, self, model)
+            for name, c in questions_of(data).items()
+        }
+        texts = sentences_of(data).items()
+        return work | {f"{name}/{OUTPUTS}": outputs_work(s, self, model) for name, s in texts}
 
-    def steps(
-        self, data: "Mapping[str, Choices]", model: "HookedModel", kept: Kept
-    ) -> Iterable[Step]:
+    def steps(self, data: "Asked", model: "HookedModel", kept: Kept) -> Iterable[Step]:
         """As `Study.steps`."""
-        for name, choices in data.items():
+        for name, choices in questions_of(data).items():
             yield self.steering_step(name, choices, model, kept)
+        for name, sentences in sentences_of(data).items():
+            yield self.outputs_step(name, sentences, model, kept)
+
+
+def questions_of(data: "Mapping[str, Any]") -> "dict[str, Choices]":
+    """The sets that are questions."""
+    from xlens.tasks.choices import Choices
+
+    return {name: each for name, each in data.items() if isinstance(each, Choices)}
+
+
+def sentences_of(data: "Mapping[str, Any]") -> "dict[str, Sentences]":
+    """The sets that are sentences."""
+    from xlens.tasks.sentences import Sentences
+
+    return {name: each for name, each in data.items() if isinstance(each, Sentences)}
 
 
 def unused(study: SteeredStudy) -> list[str]:
     """Options of steering that were given though nothing is steered."""
     own = {f.name: f.default for f in fields(SteeredStudy)}
-    asked = set(SteeredStudy.__annotations__) - {"pivot", "steer"}
+    asked = set(SteeredStudy.__annotations__) - {"pivot", "steer", "sentences", "sentence_layout"}
     return [name for name in own if name in asked and getattr(study, name) != own[name]]
 
 

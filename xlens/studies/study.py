@@ -60,6 +60,16 @@ class Step:
         """A step that makes one part."""
         return cls({name: kind}, lambda done: {name: make(done)}, derived)
 
+    def within(self, group: str) -> "Step":
+        """The same step of a study whose parts lie in a group here."""
+        head = f"{group}/"
+
+        def make(done: Parts) -> Mapping[str, "Result"]:
+            own = {n.removeprefix(head): part for n, part in done.items() if n.startswith(head)}
+            return {f"{head}{name}": part for name, part in self.make(own).items()}
+
+        return Step({f"{head}{n}": kind for n, kind in self.kinds.items()}, make, self.derived)
+
 
 @dataclass(frozen=True)
 class Kept:

@@ -33,7 +33,7 @@ from xlens.steering import (
     sweep,
 )
 from xlens.store import Store
-from xlens.studies.steering import SteeredStudy, SteeringStudy
+from xlens.studies.steering import NEURONS, SteeredStudy, SteeringStudy
 from xlens.studies.steps.steering_effects import choose, effects, items_table, summarised
 from xlens.subspace import LSAR, LayerWise
 from xlens.subspace.controls import shuffled_languages
@@ -55,11 +55,12 @@ def check_steering(
         ValueError: a target that the items lack, or too few items, also to demonstrate with; with
             a model also layers that it lacks, or no room for what is to be generated.
     """
-    if model is not None and study.bands:
-        every = (at if isinstance(at, tuple) else (at,) for at in study.bands)
-        model.size.check_layers([*chain(*every)], fewest=1)
-    if model is not None and study.max_new_tokens:
-        check_room(study.max_new_tokens, model.n_ctx)
+    check_layers(study, model)
+    if NEURONS in study.steer:
+        raise InputError(
+            f"steer holds {NEURONS}, which are found in running text: give --sentences, and no "
+            "--items."
+        )
     if study.pivot not in choices.languages:
         raise InputError(
             f"Steering is to {study.pivot!r}, but {choices.source} has "
@@ -79,17 +80,33 @@ def check_steering(
             "test. Give more items or smaller numbers."
         )
     ids = choices.sample(study.n_steered, seed=study.seed).ids
+    parts = divided(ids, choices.paragraphs, study)
+    if study.shots:
+        named = choices.select(languages=tags) if study.steer_languages else choices
+        pool = named.select(ids=[id for id, part in parts.items() if part == SPLITS[0]])
+        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, False)
+    return parts
+
+
+def check_layers(study: SteeredStudy, model: HookedModel | Outline | None) -> None:
+    """Refuse layers that a model lacks, or more to generate than it has room for."""
+    if model is not None and study.bands:
+        every = (at if isinstance(at, tuple) else (at,) for at in study.bands)
+        model.size.check_layers([*chain(*every)], fewest=1)
+    if model is not None and study.max_new_tokens:
+        check_room(study.max_new_tokens, model.n_ctx)
+
+
+def divided(
+    ids: tuple[str, ...], belongs: Mapping[str, str], study: SteeredStudy
+) -> dict[str, str]:
+    """Which of the items serves for what: in parts that share none."""
     order = generator(study.seed).permutation(len(ids))
     # Items about one passage stay together, but for those where one part ends.
     place: dict[str, int] = {}
-    belongs = choices.paragraphs
     ranks = [place.setdefault(belongs[ids[i]], len(place)) for i in order]
     order = order[np.argsort(ranks, kind="stable")]
     parts = np.repeat(SPLITS, [study.n_estimate, study.n_dev, study.n_test])
-    if study.shots:
-        named = choices.select(languages=tags) if study.steer_languages else choices
-        pool = named.select(ids=[ids[i] for i in order[: study.n_estimate]])
-        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, False)
     return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
 
 

@@ -1,0 +1,444 @@
+"""Beginnings of sentences continued under a push to another language, judged by what comes out.
+
+Vectors are estimated on some sentences, layer and strength chosen by what is said after others,
+and only what is said after a third part is reported.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlens.checks import typed
+from xlens.engine import generate, harvest, score, tally
+from xlens.engine.interventions import Intervention
+from xlens.errors import DataError, InputError
+from xlens.languages import known_to_identifier
+from xlens.models import HookedModel
+from xlens.models.sources import Outline
+from xlens.neurons import language_neurons
+from xlens.neurons.push import NeuronPush, neuron_push
+from xlens.prompts import Prompt, Prompts
+from xlens.results import analysed
+from xlens.stats import generator
+from xlens.steering import (
+    OutputSteering,
+    SteeringVectors,
+    judge_text,
+    layer_balance,
+    predicted_layer,
+    steering_vectors,
+)
+from xlens.steering.judging import harmonic
+from xlens.steering.outputs import (
+    ASKED,
+    PLAIN,
+    RULE,
+    SWEEP,
+    WRITTEN,
+    languages_of,
+    output_rates,
+    pick_cells,
+)
+from xlens.store import Store
+from xlens.studies.steering import NEURONS, REMOVALS, SteeredStudy, SteeringStudy
+from xlens.studies.steps.steering import SPLITS, check_layers, divided
+from xlens.studies.work import NOTHING, Work, passes
+from xlens.tasks.sentences import Sentences, halved, long_enough
+
+ROOM = 32
+"""Tokens of a continuation where nobody says."""
+OTHERS = 3
+"""Other prompts that a continuation is held against: chance is a quarter."""
+_WHOLE = "sentence:mean"
+Push = SteeringVectors | NeuronPush
+
+
+def steered_to(sentences: Sentences, study: SteeredStudy) -> tuple[str, ...]:
+    """Varieties that are steered to: those asked for, or all but the pivot and made twins."""
+    if study.steer_languages:
+        return sentences.require(study.steer_languages)
+    return tuple(t for t in sentences.languages if t != study.pivot and t not in sentences.made)
+
+
+@typed
+def check_outputs(
+    sentences: Sentences, study: SteeredStudy, model: HookedModel | Outline | None = None
+) -> dict[str, str]:
+    """Which sentence serves for what; what can't be asked shows before a model is loaded.
+
+    Raises:
+        ValueError: no sentences in the language that is left, a target that the identifier can't
+            name, too few sentences, a subspace's removal, or layers that the model lacks.
+    """
+    check_layers(study, model)
+    if study.pivot not in sentences.languages:
+        raise InputError(
+            f"Sentences are steered from {study.pivot!r}, but {sentences.source} has "
+            f"{', '.join(sentences.languages)}: add that variety, or name another one (pivot)."
+        )
+    targets = steered_to(sentences, study)
+    if not targets or study.pivot in targets:
+        raise InputError(
+            f"Steering sentences from {study.pivot!r} to {', '.join(targets) or 'nothing'}: give "
+            "one language or more, and others than that (steer_languages)."
+        )
+    if strange := [tag for tag in (study.pivot, *targets) if not known_to_identifier(tag)]:
+        raise InputError(
+            f"The identifier (py3langid) can't name {', '.join(strange)}, so nobody could say "
+            "whether a text is in it: leave it out with steer_languages (--steer-languages)."
+        )
+    if taken := [method for method in study.steer if method in REMOVALS]:
+        raise InputError(
+            f"steer holds {', '.join(taken)}, which leads to no language: sentences are steered by "
+            f"vectors or {NEURONS}."
+        )
+    kept = [tag for tag in sentences.languages if tag in (study.pivot, *targets)]
+    ids = long_enough(sentences.select(languages=kept))
+    if len(ids) < study.n_steered:
+        raise DataError(
+            f"{len(ids)} of the {len(sentences)} sentences are long enough to be cut in half in "
+            f"every language, but {study.n_steered} are needed: {study.n_estimate} to estimate "
+            f"vectors, {study.n_dev} to choose layer and strength, {study.n_test} to test. Give "
+            "more, or smaller numbers (--n-estimate, --n-dev, --n-test)."
+        )
+    table = sentences.frame.drop_duplicates("id")
+    documents = dict(zip(table["id"], table["document"], strict=True))
+    drawn = sentences.select(ids=ids).sample(study.n_steered, seed=study.seed).ids
+    return divided(drawn, documents, study)
+
+
+@typed
+def steer_outputs(
+    model: HookedModel,
+    sentences: Sentences,
+    *,
+    study: SteeredStudy | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+) -> OutputSteering:
+    """Push continuations from one language to others, and judge them by language and relevance.
+
+    A continuation is relevant where the model, unsteered, finds it likelier after its own prompt
+    than after three others, in the source's and the target's words together (our reading: no
+    other model judges). The same is done with what was written in the target language, which shows
+    how far both judges can be right at all.
+
+    Args:
+        model: From `xlens.load`.
+        sentences: In the language of the prompts (`study.pivot`) and those steered to.
+        study: What is tried.
+        store: Where states, texts and scores are kept: a stopped study goes on where it was.
+        progress: Show bars.
+
+    Raises:
+        ValueError: what `check_outputs` refuses, before the model runs.
+    """
+    study = study or SteeringStudy()
+    parts = check_outputs(sentences, study, model)
+    targets = steered_to(sentences, study)
+    texts = sentences.select(languages=[study.pivot, *targets])
+    split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
+    work = _Work(model, texts, study, targets, split, store, progress)
+    dev = work.choosing()
+    chosen = pick_cells(dev, work.rule)
+    outputs = work.testing(chosen)
+    test, swept = output_rates(outputs, resampling=study.resampling)
+    return OutputSteering(
+        provenance=analysed(
+            model.provenance(),
+            "steering_outputs",
+            {
+                "sentences": sentences.source,
+                "licence": sentences.licence,
+                "study": study.options(),
+                "targets": list(targets),
+                **study.resampling.provenance(),
+            },
+        ),
+        dev=dev,
+        chosen=chosen,
+        test=test,
+        swept=swept,
+        said=languages_of(outputs),
+        outputs=outputs,
+        balance=work.balance,
+        split=pd.DataFrame({"id": list(parts), "part": list(parts.values())}),
+        source=study.pivot,
+        chance=1 / (1 + work.n_others(split["test"])),
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    model: HookedModel
+    texts: Sentences
+    study: SteeredStudy
+    targets: tuple[str, ...]
+    split: Mapping[str, list[str]]
+    store: Store | None
+    progress: bool
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"store": self.store, "progress": self.progress}
+
+    # Pushes
+
+    @cached_property
+    def estimates(self) -> Prompts:
+        return self.texts.select(ids=self.split["estimate"]).prompts()
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(method for method in self.study.steer if method != NEURONS)
+
+    @cached_property
+    def pushes(self) -> dict[tuple[str, str], Push]:
+        """By target and method."""
+        found: dict[tuple[str, str], Push] = {}
+        for target in self.targets:
+            for method in self.study.steer:
+                push = self.neurons.get(target) if method == NEURONS else self._vectors(
+                    target, method, None
+                )  # fmt: skip
+                if push is not None:
+                    found[target, method] = push
+        return found
+
+    @cached_property
+    def _states(self):
+        layers = range(1, self.model.n_layers + 1)
+        return harvest(self.model, self.estimates, layers=layers, slots=_WHOLE, **self._how)
+
+    def _vectors(self, target: str, method: str, shuffled: int | None) -> SteeringVectors:
+        return steering_vectors(
+            self._states, self.study.pivot, target, method=method, shuffled=shuffled
+        )
+
+    @cached_property
+    def neurons(self) -> dict[str, NeuronPush | None]:
+        counted = tally(self.model, self.estimates, **self._how)
+        mine = language_neurons(counted, least_tokens=1)
+        return {t: neuron_push(counted, mine, self.study.pivot, t) for t in self.targets}
+
+    @cached_property
+    def balance(self) -> pd.DataFrame:
+        if len(self.targets) < 2 or not self.methods:
+            return pd.DataFrame(columns=["layer", "alignment", "separability"])
+        every = {t: self._vectors(t, "mean_difference", None) for t in self.targets}
+        return layer_balance(every)
+
+    @cached_property
+    def rule(self) -> int | None:
+        """The layer that is predicted, among those that are swept one by one."""
+        bands = self.study.bands or range(1, self.model.n_layers + 1)
+        return predicted_layer(self.balance, [at for at in bands if isinstance(at, int)])
+
+    def cells(self, push: Push) -> Iterable[tuple[str, float]]:
+        """Bands and strengths that are tried; neurons are changed in all blocks at once."""
+        bands = self.study.bands or tuple(range(1, self.model.n_layers + 1))
+        names = ["-".join(map(str, [at] if isinstance(at, int) else at)) for at in bands]
+        if isinstance(push, NeuronPush):
+            names = ["-".join(map(str, push.layers))]
+        strengths = [s for s in self.study.strengths if s > 0 or not isinstance(push, NeuronPush)]
+        return [(name, s) for name in names for s in strengths if s != 0]
+
+    def _edits(self, push: Push, band: str, strength: float) -> list[Intervention]:
+        layers = [int(n) for n in band.split("-")]
+        return push.interventions(
+            self.model, strength=strength, layers=layers, slot=self.study.slot
+        )
+
+    # What is said
+
+    @cached_property
+    def _halves(self):
+        return {tag: halved(self.texts, tag) for tag in self.texts.languages}
+
+    def _prompts(self, tag: str, ids: list[str]) -> Prompts:
+        mine = {prompt.id: prompt for prompt in self._halves[tag].prompts}
+        return Prompts(mine[id] for id in ids)
+
+    def said(self, tag: str, ids: list[str], edits: list[Intervention]) -> pd.DataFrame:
+        """`id text truncated` of every prompt of a language."""
+        found = generate(
+            self.model,
+            self._prompts(tag, ids),
+            max_new_tokens=self.study.max_new_tokens or ROOM,
+            interventions=edits,
+            **self._how,
+        ).to_frame()
+        return pd.DataFrame(
+            {
+                "id": list(found["id"]),
+                "text": [str(text) for text in found["text"]],
+                "truncated": found["reason"].eq("length").to_numpy(),
+            }
+        )
+
+    # Judging
+
+    def n_others(self, ids: list[str]) -> int:
+        """Prompts that each text is held against, beside its own."""
+        return min(OTHERS, len(ids) - 1)
+
+    def judged(self, target: str, ids: list[str], said: pd.DataFrame) -> pd.DataFrame:
+        """Texts in many conditions with their language and relevance, all at once."""
+        told = [judge_text(text, target) for text in said["text"]]
+        table = said.reset_index(drop=True).assign(target=target)
+        table = pd.concat([table, pd.DataFrame(told)], axis=1)
+        table["relevance"] = self._relevant(target, ids, table)
+        table["wrong_language"] = table["relevance"] * (1 - table["forcing"])
+        return table
+
+    def _relevant(self, target: str, ids: list[str], said: pd.DataFrame) -> list[float]:
+        """Whether each text is likelier after its own prompt than after the others."""
+        n = self.n_others(ids)
+        turn = {id: at for at, id in enumerate(ids)}
+        # Neighbours in an order of its own: every prompt is as often another's.
+        order = generator(self.study.seed, 11).permutation(len(ids))
+        place = {ids[at]: k for k, at in enumerate(order)}
+        ring = [ids[at] for at in order]
+        others = {
+            id: [id, *(ring[(place[id] + step) % len(ids)] for step in range(1, n + 1))]
+            for id in turn
+        }
+        offered: dict[str, dict[str, None]] = {id: {} for id in ids}
+        pairs = [(str(id), str(text)) for id, text in zip(said["id"], said["text"], strict=True)]
+        for id, text in pairs:
+            if text.strip():
+                for other in others[id]:
+                    offered[other][text] = None
+        asked = [id for id in ids if offered[id]]
+        total: dict[tuple[str, str], float] = {}
+        for tag in (self.study.pivot, target) if asked else ():
+            prompts = [self._prompts(tag, [id])[0] for id in asked]
+            texts = [list(offered[id]) for id in asked]
+            table = score(self.model, Prompts(prompts), texts, **self._how).table
+            columns = (table["id"], table["candidate"], table["logprob"])
+            for id, candidate, value in zip(*columns, strict=True):
+                key = str(id), list(offered[str(id)])[int(candidate)]
+                total[key] = total.get(key, 0.0) + float(value)
+        return [
+            float(all(total[id, text] > total[other, text] for other in others[id][1:]))
+            if text.strip()
+            else 0.0
+            for id, text in pairs
+        ]
+
+    # The study
+
+    def choosing(self) -> pd.DataFrame:
+        """Every cell on the development prompts."""
+        ids, rows = self.split["dev"], list[dict[str, object]]()
+        for target in self.targets:
+            tried: dict[tuple[str, str, float], list[Intervention]] = {(PLAIN, "", 0.0): []}
+            for method in self.study.steer:
+                if (push := self.pushes.get((target, method))) is None:
+                    continue
+                for band, strength in self.cells(push):
+                    tried[method, band, strength] = self._edits(push, band, strength)
+            texts = pd.concat(
+                [
+                    self.said(self.study.pivot, ids, edits).assign(cell=n)
+                    for n, edits in enumerate(tried.values())
+                ]
+            )
+            judged = self.judged(target, ids, texts)
+            means = judged.groupby("cell")[["forcing", "relevance"]].mean()
+            for (method, band, strength), (forcing, relevance) in zip(
+                tried, means.to_numpy(float), strict=True
+            ):
+                rows.append(
+                    {
+                        "target": target,
+                        "method": method,
+                        "band": band,
+                        "strength": strength,
+                        "score": float(harmonic(np.array([forcing, relevance]))),
+                        "forcing": forcing,
+                        "relevance": relevance,
+                        "n": len(ids),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def testing(self, chosen: pd.DataFrame) -> pd.DataFrame:
+        """Every condition on the test prompts."""
+        ids = self.split["test"]
+        tables: list[pd.DataFrame] = []
+        for target in self.targets:
+            written = pd.DataFrame(
+                {"id": ids, "text": [self._halves[target].rest[id] for id in ids]}
+            ).assign(truncated=False)
+            said = {
+                PLAIN: self.said(self.study.pivot, ids, []),
+                ASKED: self.said(target, ids, []),
+                WRITTEN: written,
+            }
+            mine = chosen[chosen["target"] == target]
+            for method, cells in mine.groupby("method", sort=False):
+                said |= self._pushed(target, str(method), cells, ids)
+            every = pd.concat([t.assign(condition=name) for name, t in said.items()])
+            tables.append(self.judged(target, ids, every))
+        found = pd.concat(tables, ignore_index=True)
+        documents = self.texts.frame.drop_duplicates("id").set_index("id")["document"]
+        return found.assign(paragraph=documents.loc[found["id"]].to_numpy())
+
+    def _pushed(
+        self, target: str, method: str, cells: pd.DataFrame, ids: list[str]
+    ) -> dict[str, pd.DataFrame]:
+        """The chosen cell, the rule's, and the controls of the first."""
+        picked = {
+            str(row["picked"]): (str(row["band"]), float(row["strength"]))
+            for row in cells.to_dict("records")
+        }
+        push, at, pivot = self.pushes[target, method], picked[SWEEP], self.study.pivot
+        said = {method: self.said(pivot, ids, self._edits(push, *at))}
+        if RULE in picked:
+            same = picked[RULE] == at
+            other = [] if same else self._edits(push, *picked[RULE])
+            said[f"{method}, {RULE}"] = said[method] if same else self.said(pivot, ids, other)
+        for n in range(self.study.n_controls):
+            seed = self.study.seed + n
+            edits = self._edits(push.random(seed=seed), *at)
+            said[f"{method}, random {n}"] = self.said(pivot, ids, edits)
+            if method != NEURONS:
+                shuffled = self._vectors(target, method, seed)
+                edits = self._edits(shuffled, *at)
+                said[f"{method}, shuffled {n}"] = self.said(pivot, ids, edits)
+        return said
+
+
+def outputs_work(sentences: Sentences, study: SteeredStudy, model: HookedModel | Outline) -> Work:
+    """States of sentences, continuations in every cell, and what judges them."""
+    parts = check_outputs(sentences, study)
+    targets = steered_to(sentences, study)
+    texts = sentences.select(languages=[study.pivot, *targets])
+    split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
+    work = passes(model.tokenizer, list(texts.select(ids=split["estimate"]).prompts()))
+    bands, room = len(study.bands or range(model.size.n_layers)), study.max_new_tokens or ROOM
+    cells = sum(
+        (1 if method == NEURONS else bands) * sum(s != 0 for s in study.strengths)
+        for method in study.steer
+    )
+    conditions = 3 + len(study.steer) * (2 + 2 * study.n_controls)
+    halves = {tag: list(halved(texts, tag).prompts) for tag in texts.languages}
+    for part, runs in (("dev", 1 + cells), ("test", conditions)):
+        for target in targets:
+            mine: dict[str, list[Prompt]] = {
+                tag: [p for p in halves[tag] if p.id in split[part]]
+                for tag in (study.pivot, target)
+            }
+            n = len(split[part])
+            said = Work(said=n * runs * room)
+            # Each text is held against its own prompt and others, in two languages.
+            held = 2 * (1 + min(OTHERS, n - 1)) * n * runs
+            work += passes(model.tokenizer, mine[study.pivot], [1.0] * runs) + said
+            work += passes(model.tokenizer, [*mine[study.pivot], *mine[target]])
+            work += Work(held, held * room, held * room)
+    return work + NOTHING
