@@ -9,9 +9,11 @@ import torch
 
 from xlens import figures, subspace
 from xlens.activations import Activations, SlotValues
+from xlens.neurons import LanguageNeurons, neuron_overlap
+from xlens.report.neurons import told as neurons_told
 from xlens.report.subspace import told
 from xlens.stats import Resampling
-from xlens.subspace import by_relation, missing_relations, relation
+from xlens.subspace import by_relation, missing_relations, related_pairs, relation
 from xlens.subspace.folds import Folds, products
 from xlens.subspace.relations import chosen_pairs
 from xlens.subspace.scripts import _share, _together
@@ -265,3 +267,34 @@ def test_varieties_stand_by_script_and_by_what_lies_together():
                    ("b", "d"): 0.8, ("c", "d"): 0.1}),
     )  # fmt: skip
     assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset("ac"), frozenset("bd")}
+    family = {tag: "one" if tag.startswith(("ace", "ar", "fa")) else "two" for tag in tags}
+    mine = found.similarity(family).languages
+    assert [family[tag] for tag in mine] == ["one"] * 5 + ["two"] * 3, "families before scripts"
+    with pytest.raises(ValueError, match="No family of fa"):
+        found.similarity({tag: "one" for tag in tags if tag != "fa"})
+
+
+def test_neurons_of_two_scripts_stand_by_what_their_varieties_share():
+    """Planted: every unit is of a script, none of a language."""
+    units = {"ace-Arab": (1, 2, 3), "bjn-Arab": (1, 2, 3), "ace-Latn": (5, 6), "bjn-Latn": (5, 6)}
+    units["ace-Latn-x-words"] = (5, 6)
+    rows = [(t, 0, u, 0.5, 0.5, 0.0) for t, own in units.items() for u in own]
+    found = LanguageNeurons(
+        provenance={"model": "planted"},
+        table=pd.DataFrame(
+            rows, columns=["language", "layer", "unit", "probability", "mean", "entropy"]
+        ),
+        counts=pd.DataFrame([(t, 0, len(own)) for t, own in units.items()],
+                            columns=["language", "layer", "n"]),
+        tokens=dict.fromkeys(units, 1000), threshold=0.1, kept=5, width=10, layers=(0,),
+        languages=tuple(units), site="mlp_gate",
+    )  # fmt: skip
+    related = related_pairs(neuron_overlap(found), "jaccard")
+    means = related.table.set_index("relation")["mean"].to_dict()
+    assert means == {"language": 0.0, "script": 1.0, "neither": 0.0, "words": 1.0}
+    assert related.missing() == []
+    said = neurons_told("m", {"neurons": found, "overlap-scripts": related})[0].blocks[0].items
+    assert "same language, other script 0.00 (2 pairs)" in said[1].plain
+    assert "other language, same script 1.00 (2 pairs)" in said[1].plain
+    few = replace(found, languages=("ace-Arab", "bjn-Arab"))
+    assert "one script" in related_pairs(neuron_overlap(few), "jaccard").missing()[0]

@@ -10,6 +10,7 @@ import regex
 from xlens.tasks.sentences import (
     NoTransliteration,
     Sentences,
+    read_families,
     read_sentences,
     transliterated,
     with_twins,
@@ -214,3 +215,16 @@ def test_the_published_sets_are_read():
     assert len(found) == 1004 and found.languages == tuple(tags)
     ntrex = read_sentences(SHARED / "ntrex", layout="ntrex", languages=["es", "zh-Hans"])
     assert len(ntrex) == 1997 and ntrex.frame["document"].nunique() == 123
+
+
+def test_families_come_from_a_table_and_hold_for_every_script(tmp_path):
+    table = tmp_path / "families.tsv"
+    rows = "ar\tSemitic\nde\tGermanic\nace\tChamic\n"
+    table.write_text(f"language\tfamily\n{rows}", encoding="utf-8")
+    found = read_families(table, ["ar-Latn", "de", "ace-Arab"])
+    assert found == {"ar-Latn": "Semitic", "de": "Germanic", "ace-Arab": "Chamic"}
+    with pytest.raises(ValueError, match="no family of ru"):
+        read_families(table, ["ru", "de"])
+    table.write_text("language\tfamily\nde\tA\nde-Latn\tB\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="two families of 'de'"):
+        read_families(table, ["de"])

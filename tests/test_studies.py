@@ -69,6 +69,9 @@ def here(tmp_path, monkeypatch):
         for tag in ("en", "de", "sr-Latn", "sr-Cyrl", "bs-Latn", "bs-Cyrl")
     ]
     Path("sentences.jsonl").write_text("\n".join(map(json.dumps, sentences)))
+    families = {str(row["language"]): "family" for row in sentences}
+    said = "".join(f"{tag}\t{name}\n" for tag, name in families.items())
+    Path("families.tsv").write_text(f"language\tfamily\n{said}")
     Path("texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     for tag in ("en", "de"):
         mine = [text["text"] for text in texts if text["language"] == tag]
@@ -165,6 +168,8 @@ SPECIAL = {
     **dict.fromkeys([(c, "sentences") for c in ("process", "steer")]),  # beside items
     **dict.fromkeys([(c, "sentence_layout") for c in ("process", "steer")]),  # of sentences
     ("subspace", "pooling"): "last",
+    ("subspace", "families"): Path("families.tsv"),
+    ("neurons", "twins"): None,  # of sentences
     ("twins", "n_items"): 9,
     ("lens", "task"): "repetition",
     **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "layers")]),

@@ -15,7 +15,9 @@ from xlens.report.cells import interval, number
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import RunDirectory
-from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP
+from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP, SCRIPTS
+from xlens.subspace import RelatedPairs
+from xlens.subspace.relations import RELATIONS
 from xlens.wording import number_of, percent
 
 _DONE = {"off": "switched off", "mean": "at their mean in it", "boost": "boosted"}
@@ -75,7 +77,7 @@ def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
     """What the page and the terminal say of a model's parts."""
     found = parts[NEURONS]
     assert isinstance(found, LanguageNeurons)
-    said = [*_kept(found), *_effects(parts.get(EFFECTS))]
+    said = [*_kept(found), *_related(parts.get(SCRIPTS)), *_effects(parts.get(EFFECTS))]
     return [Section(model, str(found.provenance.get("model", model)), (Findings.of(said),))]
 
 
@@ -88,6 +90,19 @@ def _kept(found: LanguageNeurons) -> Iterator[str]:
         f"{number_of(found.kept, 'unit')} of {every} are kept ({percent(found.kept / every)}); to "
         f"a language belong: {each}."
     )
+
+
+def _related(related: Result | None) -> Iterator[str]:
+    """Are they units of languages, or of scripts?"""
+    if not isinstance(related, RelatedPairs):
+        return
+    cells = [
+        f"{RELATIONS[str(row['relation'])]} {number(row['mean'])} ({number_of(row['n'], 'pair')})"
+        for row in related.table.to_dict("records")
+    ]
+    if cells:
+        yield f"Units in common, as a share of either's (Jaccard): {'; '.join(cells)}."
+    yield from related.missing()
 
 
 def _effects(effects: Result | None) -> Iterator[str]:
@@ -175,4 +190,18 @@ def _tables(parts: Mapping[str, Result]) -> Iterator[Table]:
             "The pairs that share most of their units; by chance: of as many drawn in each block.",
             ["", "Shared", "By chance", "Jaccard"],
             pairs,
+        )
+    if isinstance(related := parts.get(SCRIPTS), RelatedPairs):
+        yield Table(
+            "Units in common (Jaccard) by what two varieties share: mean over pairs, the least and "
+            "the most of them.",
+            ["", "Mean", "Least", "Most", "Pairs"],
+            [
+                [
+                    RELATIONS[str(row["relation"])],
+                    *(number(row[name]) for name in ("mean", "least", "most")),
+                    str(row["n"]),
+                ]
+                for row in related.table.to_dict("records")
+            ],
         )

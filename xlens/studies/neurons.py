@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from xlens.prompts import Prompts
 
 TALLY, NEURONS, OVERLAP, EFFECTS = "tally", "neurons", "overlap", "effects"
+SCRIPTS = "overlap-scripts"
 Layout = Literal["jsonl", "squad", "mgsm", "xcopa", "belebele", "global-mmlu", "m-mmlu"]
 SentenceLayout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
+Twin = Literal["script", "words", "characters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class NeuronsStudy(Study):
         text: Files, a text a line, with their languages: de=FILE, or named by it (wiki.de.txt).
         sentences: Parallel sentences instead: a folder, or a file for the layout tsv.
         sentence_layout: sib200, ntrex, pud, aligned (a text file per variety, by line) or tsv.
+        twins: Of sentences, made and counted as varieties of their own: script (ICU), words,
+            characters.
         questions: Parallel questions instead: a file, or a folder in the --layout.
         layout: Of --questions.
         languages: Of texts, sentences or questions, default all; without these, of questions from
@@ -56,6 +60,7 @@ class NeuronsStudy(Study):
     text: tuple[str, ...] = ()
     sentences: str | None = None
     sentence_layout: SentenceLayout = "aligned"
+    twins: tuple[Twin, ...] = ()
     questions: str | None = None
     layout: Layout = "jsonl"
     languages: tuple[str, ...] = ()
@@ -77,6 +82,11 @@ class NeuronsStudy(Study):
         given = {"--text": self.text, "--sentences": self.sentences, "--questions": self.questions}
         if len(named := [name for name, value in given.items() if value]) > 1:
             raise InputError(f"{' and '.join(named)}: give one of them.")
+        if self.twins and self.sentences is None:
+            raise InputError(
+                f"twins={list(self.twins)} are made of sentences: name their folder with "
+                "--sentences."
+            )
 
     def read(self) -> "Prompts":
         """Texts in several languages."""
@@ -98,7 +108,8 @@ class NeuronsStudy(Study):
 
     def parts(self, data: "Prompts") -> tuple[str, ...]:
         """As `Study.parts`."""
-        return (TALLY, NEURONS, OVERLAP, *([EFFECTS] if self.effects else []))
+        related = [SCRIPTS] if self.sentences is not None else []
+        return (TALLY, NEURONS, OVERLAP, *related, *([EFFECTS] if self.effects else []))
 
     def work(self, data: "Prompts", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""

@@ -7,6 +7,7 @@ no questions and no answers.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
@@ -50,6 +51,7 @@ class SubspaceStudy(Study):
         twins: Made of the texts: script (ICU; extra `sentences`), words, characters.
         n_twins: Varieties of which each kind is made: the first that allow it.
         most_pairs: Of each relation that are compared; more are drawn with seed.
+        families: A table `language family` by which the matrix is ordered, before scripts.
     """
 
     COMMAND: ClassVar[str] = "subspace"
@@ -66,6 +68,7 @@ class SubspaceStudy(Study):
     twins: tuple[Twin, ...] = ("words", "characters")
     n_twins: int = 6
     most_pairs: int = 100
+    families: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,13 +90,24 @@ class SubspaceStudy(Study):
         )
 
     def check(self, data: "Sentences", model: Any = None) -> None:
-        """As `Study.check`: too few sentences, layers that the model hasn't."""
+        """As `Study.check`: too few sentences, no family, layers that the model hasn't."""
+        self.families_of(data)
         if len(data) < 5:
             raise InputError(f"{data.source} has {len(data)} sentences; this needs 5 or more.")
         if model is not None and self.layers:
             most = model.size.n_layers
             if odd := [layer for layer in self.layers if not 0 <= layer <= most]:
                 raise InputError(f"layers holds {odd}; this model has residual points 0 to {most}.")
+
+    def families_of(self, data: "Sentences") -> dict[str, str] | None:
+        """The families of all varieties; None where no table was given.
+
+        Raises:
+            ValueError: a table that can't be read, or lacks a variety.
+        """
+        from xlens.tasks.sentences import read_families
+
+        return None if self.families is None else read_families(self.families, data.languages)
 
     @property
     def outlined(self) -> bool:
@@ -129,7 +143,11 @@ class SubspaceStudy(Study):
 
     def digest(self, data: "Sentences") -> dict[str, Any]:
         """As `Study.digest`: every text."""
-        return {"sentences": data.digest()}
+        from xlens.store import digest
+
+        known = self.families_of(data)
+        more = {} if known is None else {"families": digest(sorted(known.items()))}
+        return {"sentences": data.digest(), **more}
 
     def described(self, data: "Sentences") -> dict[str, Any]:
         """As `Study.described`: where the sentences are from, and what can't be had of them."""

@@ -12,7 +12,13 @@ from xlens.subspace.maps import LanguageMap, language_map
 from xlens.subspace.pairs import LanguagePairs
 from xlens.subspace.pooled import PooledStates, pooled_states
 from xlens.subspace.probe import LanguageProbe, language_probe
-from xlens.subspace.relations import by_relation, missing_relations, relation
+from xlens.subspace.relations import (
+    RelatedPairs,
+    by_relation,
+    missing_relations,
+    related_pairs,
+    relation,
+)
 from xlens.subspace.script_probe import ScriptProbe, script_probe
 from xlens.subspace.scripts import ScriptControl, script_control
 from xlens.subspace.similarity import language_similarity
@@ -32,6 +38,7 @@ __all__ = [
     "MeanDifference",
     "PooledPCA",
     "PooledStates",
+    "RelatedPairs",
     "ScoreCorrelation",
     "ScriptControl",
     "ScriptProbe",
@@ -45,6 +52,7 @@ __all__ = [
     "missing_relations",
     "pool",
     "pooled_states",
+    "related_pairs",
     "relation",
     "score_correlation",
     "script_control",

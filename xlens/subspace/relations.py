@@ -12,6 +12,7 @@ from langcodes import Language
 
 from xlens.checks import typed
 from xlens.languages import written
+from xlens.results import Result
 from xlens.stats import generator
 from xlens.subspace.pairs import language_pairs
 
@@ -131,3 +132,46 @@ def by_relation(pairs: pd.DataFrame, value: str = "mean") -> pd.DataFrame:
     table = table[table["relation"] != ""]
     grouped = table.groupby([*by, "relation"], sort=False)[value]
     return grouped.agg(mean="mean", least="min", most="max", n="count").reset_index()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelatedPairs(Result):
+    """A table of pairs by what two varieties share; made by `related_pairs`.
+
+    Attributes:
+        table: As `by_relation`: means over all pairs of a relation, with the least and the most of
+            them; no intervals, as nothing was drawn.
+        value: What is averaged.
+        languages: Whose pairs they are.
+    """
+
+    table: pd.DataFrame
+    value: str
+    languages: tuple[str, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table`."""
+        return self.table
+
+    def missing(self) -> list[str]:
+        """Why some relations can't be had, in sentences."""
+        return missing_relations(self.languages)
+
+
+@typed
+def related_pairs(pairs: Result, value: str = "mean") -> RelatedPairs:
+    """Any result whose main table is of pairs, by relation.
+
+    Args:
+        pairs: With a table as `by_relation` takes it.
+        value: The column that is averaged.
+    """
+    table = pairs.main_table()
+    one, other = ("a", "b") if "a" in table else ("first", "second")
+    tags = dict.fromkeys([*table[one].astype(str), *table[other].astype(str)])
+    return RelatedPairs(
+        provenance=pairs.provenance,
+        table=by_relation(table, value),
+        value=value,
+        languages=tuple(tags),
+    )

@@ -81,16 +81,30 @@ class ScriptControl(Result):
         """Residual points, ascending."""
         return tuple(sorted(map(int, self.table["layer"].unique())))
 
-    def similarity(self) -> LanguagePairs:
-        """Every two published varieties, ordered by script and by what lies together.
+    @typed
+    def similarity(self, families: Mapping[str, str] | None = None) -> LanguagePairs:
+        """Every two published varieties, ordered by family, script, and by what lies together.
 
-        Within a script they stand as average linkage of their CKA leaves them.
+        Within a family and a script they stand as average linkage of their CKA leaves them.
+
+        Args:
+            families: Of the varieties, by tag; None: not known, all are one.
+
+        Raises:
+            ValueError: a variety without a family.
         """
         tags = [tag for tag in self.languages if not Variety.of(tag).twin]
+        if families is not None and (lacking := [tag for tag in tags if tag not in families]):
+            raise InputError(f"No family of {', '.join(lacking)}: name one for every variety.")
         alike = self.pairs[self.pairs["measure"] == KERNEL].groupby(["a", "b"])["mean"].mean()
+        blocks: dict[tuple[str, str], list[str]] = {}
+        for tag in tags:
+            family = "" if families is None else families[tag]
+            blocks.setdefault((family, Variety.of(tag).script), []).append(tag)
+        first = list(dict.fromkeys(family for family, _ in blocks))
         order: list[str] = []
-        for script in dict.fromkeys(Variety.of(tag).script for tag in tags):
-            order += _together([tag for tag in tags if Variety.of(tag).script == script], alike)
+        for _, mine in sorted(blocks.items(), key=lambda block: first.index(block[0][0])):
+            order += _together(mine, alike)
         there = self.pairs["a"].isin(tags) & self.pairs["b"].isin(tags)
         table = self.pairs[there].assign(kind="value", low=np.nan, high=np.nan, n=self.n_items)
         return LanguagePairs(

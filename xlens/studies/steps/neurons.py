@@ -17,13 +17,14 @@ from xlens.neurons import (
 from xlens.prompts import Prompt, Prompts
 from xlens.prompts.fewshot import seeded_rank
 from xlens.results import Result
-from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP, TALLY, NeuronsStudy
+from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP, SCRIPTS, TALLY, NeuronsStudy
 from xlens.studies.study import Kept, Parts, Step
 from xlens.studies.work import Work, passes, scored
+from xlens.subspace import RelatedPairs, related_pairs
 from xlens.tasks import running_text
 from xlens.tasks.alignment import questions_of, read_questions
 from xlens.tasks.facts import cldr_facts
-from xlens.tasks.sentences import read_sentences
+from xlens.tasks.sentences import read_sentences, with_twins
 
 
 def read_texts(study: NeuronsStudy) -> Prompts:
@@ -38,7 +39,9 @@ def read_texts(study: NeuronsStudy) -> Prompts:
             f"No text in {', '.join(lacking)}; there is text in {', '.join(found.languages)}."
         )
     if study.languages:
-        found = Prompts(text for text in found if text.language in study.languages)
+        plain = {text.language: text.language.partition("-x-")[0] for text in found}
+        asked = {tag for tag, of in plain.items() if of in study.languages or tag != of}
+        found = Prompts(text for text in found if text.language in asked)
     if len(tags := found.languages) < 2:
         raise InputError(
             f"All text is in {', '.join(tags)}: entropy is over languages, two or more."
@@ -52,7 +55,11 @@ def _every_text(study: NeuronsStudy) -> Prompts:
     wanted = list(study.languages) or None
     if study.sentences is not None:
         read = read_sentences(study.sentences, layout=study.sentence_layout, languages=wanted)
-        return read.prompts()
+        return (
+            with_twins(read, study.twins, seed=study.seed)[0].prompts()
+            if study.twins
+            else (read.prompts())
+        )
     if study.questions is not None:
         found = read_questions(study.questions, layout=study.layout, languages=wanted)
     elif study.languages:
@@ -99,6 +106,8 @@ def neuron_steps(
     yield Step.one(TALLY, Tally, lambda _: tally(model, data, **kept.options))
     yield Step.one(NEURONS, LanguageNeurons, choose)
     yield Step.one(OVERLAP, NeuronOverlap, lambda done: neuron_overlap(chosen(done)))
+    if SCRIPTS in study.parts(data):
+        yield Step.one(SCRIPTS, RelatedPairs, lambda done: related_pairs(done[OVERLAP], "jaccard"))
     if study.effects:
         yield Step.one(
             EFFECTS, NeuronEffects, lambda done: _effects(study, data, model, chosen(done), kept)

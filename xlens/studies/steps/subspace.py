@@ -50,7 +50,7 @@ def subspace_steps(
     def matrix(done: Parts) -> Result:
         found = done[SCRIPTS]
         assert isinstance(found, ScriptControl)
-        return found.similarity()
+        return found.similarity(study.families_of(data))
 
     def drawn(_: Parts) -> Result:
         few = published().select(ids=data.sample(min(ON_MAP, len(asked)), seed=study.seed).ids)
