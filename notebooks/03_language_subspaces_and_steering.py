@@ -26,6 +26,8 @@
 # %%
 import os
 
+import pandas as pd
+
 import xlens
 from xlens import figures
 from xlens.consistency import consistency, dissociation, option_scores
@@ -39,8 +41,11 @@ from xlens.subspace import (
     language_map,
     language_probe,
     language_similarity,
+    missing_relations,
+    script_control,
 )
 from xlens.tasks.choices import choice_prompts, cldr_choices, latent_options, score_choices
+from xlens.tasks.sentences import Sentences, with_twins
 
 model = xlens.load(os.environ.get("XLENS_NOTEBOOK_MODEL", "gemma-3-270m"))
 few = int(os.environ.get("XLENS_NOTEBOOK_ITEMS", "40"))
@@ -159,6 +164,72 @@ figures.steering_effects(steered)
 # On the test items, intervals of the real vector overlap those of random directions nearly
 # everywhere: on this small model, with so few items, no help from the mean difference can be told.
 # An honest null is a result; the control is what tells it from a small success.
+#
+# ## Is it language, or is it script?
+#
+# German and English share their letters, German and Russian don't: what looks like a language may
+# be a script. Twelve sentences in three languages, beside twins that a machine made of them: the
+# text in Latin letters, and with its words shuffled. Twelve are enough to see how the columns are
+# read, not to find anything; `xlens subspace --sentences` takes SIB-200, NTREX and others.
+
+# %%
+subjects = [
+    ("the child", "das Kind", "ребёнок"),
+    ("the teacher", "der Lehrer", "учитель"),
+    ("the old woman", "die alte Frau", "старая женщина"),
+    ("my brother", "mein Bruder", "мой брат"),
+]
+rests = [
+    ("drinks cold water in the garden", "trinkt kaltes Wasser im Garten",
+     "пьёт холодную воду в саду"),
+    ("reads a long letter by the window", "liest einen langen Brief am Fenster",
+     "читает длинное письмо у окна"),
+    ("buys fresh bread at the market", "kauft frisches Brot auf dem Markt",
+     "покупает свежий хлеб на рынке"),
+]  # fmt: skip
+written = pd.DataFrame(
+    [
+        {"id": f"{i}-{j}", "language": tag, "text": f"{who[n]} {what[n]}.", "document": str(i)}
+        for i, who in enumerate(subjects)
+        for j, what in enumerate(rests)
+        for n, tag in enumerate(("en", "de", "ru"))
+    ]
+)
+sentences = Sentences(written, "written for this notebook")
+both, without = with_twins(sentences, ["script", "words"])
+activations = xlens.harvest(model, both.prompts(), slots="sentence:mean", progress=False)
+control = script_control(activations, pooling="sentence:mean")
+figures.script_columns(control, ["cka_unbiased", "distance"])
+
+# %% [markdown]
+# No language is here in two scripts that somebody published, so which share survives a change of
+# script can't be had: `missing_relations(sentences.languages)` says so.
+#
+# ## What comes out
+#
+# The first half of each English sentence is continued under a push to German and to Russian. In
+# which language is what comes out, and is it about the same thing? Beside it: no push, a random one
+# of the same length, what the model says when asked in that language, and what was written there.
+
+# %%
+print(*missing_relations(sentences.languages))
+push = SteeringStudy(
+    steer=("mean_difference",),
+    layers=tuple(sorted({model.n_layers // 3, model.n_layers // 2})),
+    strengths=(1.0, 2.0),
+    n_estimate=5,
+    n_dev=3,
+    n_test=4,
+    n_controls=1,
+    max_new_tokens=12,
+    sentences="written for this notebook",
+)
+said = xlens.run(push, model, data=sentences, progress=False)["sentences/outputs"]
+print(said.outputs[["target", "condition", "text", "identified"]].head(8).to_string(index=False))
+figures.output_scores(said)
+
+# %% [markdown]
+# Four sentences: the intervals say how little that is.
 #
 # ## By hand
 #

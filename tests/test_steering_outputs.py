@@ -265,8 +265,11 @@ def test_a_planted_push_is_found_and_judged_on_prompts_that_chose_nothing(model,
     assert any(
         "was predicted" in text or "predict" in text for text in output_findings(found, NAMES)
     )
-    rows = {row[0]: row for row in output_tables(found, NAMES)[0].rows}
-    assert rows["German: mean difference"][1].startswith("1.00")
+    whole, by_language, *_ = output_tables(found, NAMES)
+    assert {row[0]: row for row in whole.rows}["mean difference"][1].startswith("1.00")
+    beside = ["no steering", "asked in the language", "what was written there"]
+    assert by_language.head[1:4] == beside
+    assert [row[0] for row in by_language.rows] == ["German", "Russian"]
     drawn = [figures.output_scores(found), figures.output_surface(found), found.plot()]
     names = {trace.name for trace in drawn[0].data}
     assert {"no steering", "mean difference", "mean difference, random"} <= names

@@ -364,7 +364,8 @@ def test_shipped_configurations_can_be_planned(path, monkeypatch):
             continue  # data that is not ours
         if command == "align" and study.questions and not Path(study.questions).exists():
             continue  # its run.py writes them first
-        if command == "subspace" and not (study.sentences and Path(study.sentences).exists()):
+        of_text = command == "subspace" or (command == "steer" and study.sentences)
+        if of_text and not (study.sentences and Path(study.sentences).exists()):
             continue  # likewise
         data = study.read()
         study.check(data)

@@ -1,7 +1,7 @@
 """What the page says of continuations under steering, judged by what came out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlens.figures import Figure, output_scores, output_surface
@@ -15,7 +15,7 @@ from xlens.wording import percent
 CAPTIONS = {
     "outputs-scores": "Shares of outputs on prompts that had no part in choosing; in grey the "
     "controls, hollow what stands beside: no steering, the prompt in that language, and what was "
-    "written there, which shows how far the judges can be right.",
+    "written there, which shows how far the judges are right about text that isn't the model's.",
     "outputs-surface": "What was tried on development prompts.",
 }
 _COLUMNS = {
@@ -39,13 +39,14 @@ def output_findings(result: OutputSteering, names: Mapping[str, str]) -> list[st
     """What the numbers say, in sentences."""
     several = len(result.targets) > 1
     target = ALL if several else result.targets[0]
-    whom = f"{len(result.targets)} languages" if several else names[target]
     told: list[str] = []
     scores = _rows(result, SCORE, target)
     forcing, relevance = (_rows(result, metric, target) for metric in ("forcing", "relevance"))
     wrong, means = _rows(result, "wrong_language", target), _rows(result, OF_MEANS, target)
     methods = list(dict.fromkeys(result.chosen["method"]))
     for method in methods:
+        tags = result.chosen[result.chosen["method"] == method]["target"].unique()
+        whom = f"{len(tags)} languages" if len(tags) > 1 else names[str(tags[0])]
         row = scores[method]
         random = scores[f"{method}, random"]
         average = f", of averages {number(means[method]['value'])}" if means else ""
@@ -78,24 +79,35 @@ def output_findings(result: OutputSteering, names: Mapping[str, str]) -> list[st
 
 def output_tables(result: OutputSteering, names: Mapping[str, str]) -> list[Table]:
     """Rates, the cells that were chosen, and the languages that were said."""
-    rows: list[list[str]] = []
-    for target in (*result.targets, *([ALL] if len(result.targets) > 1 else [])):
-        cells = {metric: _rows(result, metric, target) for metric in (*RATES, SCORE)}
-        for condition in result.conditions:
-            if condition not in cells[SCORE]:
-                continue
-            row = [_cell(cells[metric].get(condition)) for metric in _COLUMNS]
-            who = "mean" if target == ALL else names[target]
-            rows.append([f"{who}: {condition_name(condition)}", *row])
+    several = len(result.targets) > 1
+    target = ALL if several else result.targets[0]
+    cells = {metric: _rows(result, metric, target) for metric in (*RATES, SCORE)}
+    rows = [
+        [condition_name(c), *(_cell(cells[metric].get(c)) for metric in _COLUMNS)]
+        for c in result.conditions
+        if c in cells[SCORE]
+    ]
     tables = [
         Table(
-            "Test prompts, with intervals. Lines: every line of five words or more is in the "
-            "language; words: of those, none slips into Latin letters (not told where the "
-            "language is in them). 'Can't be told' counts as no pass.",
+            "Test prompts, with intervals"
+            + (f"; means over {len(result.targets)} languages. " if several else ". ")
+            + "Lines: every line of five words or more is in the language; words: of those, none "
+            "slips into Latin letters (not told where the language is in them). 'Can't be told' "
+            "counts as no pass.",
             ["", *_COLUMNS.values()],
             rows,
         )
     ]
+    shown = [c for c in result.conditions if ", " not in c]
+    by_target = {t: _rows(result, SCORE, t) for t in result.targets}
+    if several:
+        tables.append(
+            Table(
+                "Both (harmonic mean), by language.",
+                ["", *map(condition_name, shown)],
+                [[names[t], *(_cell(by_target[t].get(c)) for c in shown)] for t in result.targets],
+            )
+        )
     chosen = [
         [
             f"{names[str(row['target'])]}: {condition_name(str(row['method']))}",
@@ -112,16 +124,18 @@ def output_tables(result: OutputSteering, names: Mapping[str, str]) -> list[Tabl
         Table(
             "The languages that outputs are in, the most frequent first.",
             ["", "identified as"],
-            [[*row] for row in _languages(result, names)],
+            [[*row] for row in _languages(result, names, shown)],
             numbers=False,
         )
     )
     return tables
 
 
-def _languages(result: OutputSteering, names: Mapping[str, str]) -> list[tuple[str, str]]:
+def _languages(
+    result: OutputSteering, names: Mapping[str, str], shown: Sequence[str]
+) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], list[str]] = {}
-    for row in result.said.to_dict("records"):
+    for row in result.said[result.said["condition"].isin(list(shown))].to_dict("records"):
         cell = found.setdefault((str(row["target"]), str(row["condition"])), [])
         if len(cell) < _MOST_SAID:
             cell.append(f"{row['identified']} {percent(row['share'])}")

@@ -17,7 +17,7 @@ from xlens.steering.judging import harmonic
 
 RATES = {
     "forcing": "said in the target language",
-    "relevance": "likelier after its own prompt than after others",
+    "relevance": "likelier after its own prompt in the target language than after others",
     "lines": "every long line is in the target language (line pass rate)",
     "words": "no word slips into Latin letters, of those (word pass rate)",
     "wrong_language": "relevant, but in another language",
@@ -31,8 +31,8 @@ SCORES = {
 PLAIN, ASKED, WRITTEN = "none", "asked in it", "written"
 CONDITIONS = {
     PLAIN: "no steering",
-    ASKED: "the prompt in the target language, no steering",
-    WRITTEN: "what was written there: the judges' own ceiling",
+    ASKED: "asked in the language",
+    WRITTEN: "what was written there",
 }
 SWEEP, RULE = "sweep", "rule"
 ALL = "*"

@@ -123,9 +123,9 @@ def steer_outputs(
     """Push continuations from one language to others, and judge them by language and relevance.
 
     A continuation is relevant where the model, unsteered, finds it likelier after its own prompt
-    than after three others, in the source's and the target's words together (our reading: no
-    other model judges). The same is done with what was written in the target language, which shows
-    how far both judges can be right at all.
+    in the target language, which it has not seen, than after three others (our reading: no other
+    model judges). The same is done with what was written there, which shows how far the judges can
+    be right about other people's text.
 
     Args:
         model: From `xlens.load`.
@@ -315,14 +315,15 @@ class _Work:
                     offered[other][text] = None
         asked = [id for id in ids if offered[id]]
         total: dict[tuple[str, str], float] = {}
-        for tag in (self.study.pivot, target) if asked else ():
-            prompts = [self._prompts(tag, [id])[0] for id in asked]
+        if asked:
+            # After the target's own words: after the prompt that it said them to, whatever a model
+            # says is likely.
             texts = [list(offered[id]) for id in asked]
-            table = score(self.model, Prompts(prompts), texts, **self._how).table
+            prompts = self._prompts(target, asked)
+            table = score(self.model, prompts, texts, **self._how).table
             columns = (table["id"], table["candidate"], table["logprob"])
             for id, candidate, value in zip(*columns, strict=True):
-                key = str(id), list(offered[str(id)])[int(candidate)]
-                total[key] = total.get(key, 0.0) + float(value)
+                total[str(id), list(offered[str(id)])[int(candidate)]] = float(value)
         return [
             float(all(total[id, text] > total[other, text] for other in others[id][1:]))
             if text.strip()
@@ -436,9 +437,9 @@ def outputs_work(sentences: Sentences, study: SteeredStudy, model: HookedModel |
             }
             n = len(split[part])
             said = Work(said=n * runs * room)
-            # Each text is held against its own prompt and others, in two languages.
-            held = 2 * (1 + min(OTHERS, n - 1)) * n * runs
+            # Each text is held against its own prompt and others.
+            held = (1 + min(OTHERS, n - 1)) * n * runs
             work += passes(model.tokenizer, mine[study.pivot], [1.0] * runs) + said
-            work += passes(model.tokenizer, [*mine[study.pivot], *mine[target]])
+            work += passes(model.tokenizer, mine[target])
             work += Work(held, held * room, held * room)
     return work + NOTHING
