@@ -1,7 +1,6 @@
 """What is said under steering: in which language and about what, beside its controls."""
 
 import textwrap
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -44,19 +43,12 @@ def output_scores(result: OutputSteering) -> go.Figure:
     targets = [*result.targets, *([ALL] if len(result.targets) > 1 else [])]
     conditions = list(result.conditions)
     methods = [c for c in conditions if ", " not in c and c not in CONDITIONS]
-    fig = make_subplots(
-        rows=2,
-        cols=2,
-        subplot_titles=["<br>".join(textwrap.wrap(words, 24)) for words in _METRICS.values()],
-        shared_yaxes=True,
-        horizontal_spacing=0.05,
-        vertical_spacing=0.14,
-    )
-    fig.update_annotations(font_size=12)
+    height = max(220, _ROW * len(targets) * max(4, len(conditions)) // 2)
+    titles = ["<br>".join(textwrap.wrap(words, 24)) for words in _METRICS.values()]
+    fig, places = theme.small_plots(titles, columns=2, height=height, apart=0.05, shared_yaxes=True)
     step = 0.8 / max(len(conditions), 1)
-    for at, metric in enumerate(_METRICS):
+    for at, (metric, place) in enumerate(zip(_METRICS, places, strict=True)):
         table = result.pick(metric)
-        place: dict[str, Any] = {"row": 1 + at // 2, "col": 1 + at % 2}
         for n, condition in enumerate(conditions):
             rows = table[(table["condition"] == condition) & table["target"].isin(targets)]
             method, _, control = condition.partition(", ")
@@ -106,7 +98,7 @@ def output_scores(result: OutputSteering) -> go.Figure:
             f"{n} on which nothing was chosen · bars: {result.resampling.percent} interval",
             f"line: chance of relevance ({result.chance:.2f})",
         ],
-        height=2 * max(200, _ROW * len(targets) * max(4, len(conditions)) // 2),
+        height=2 * height,
         legend=[condition_name(c) for c in conditions],
         subtitles=True,
     )

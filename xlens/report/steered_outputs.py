@@ -27,6 +27,8 @@ _COLUMNS = {
     "words": "words",
     "unknown": "can't be told",
 }
+_SURE = ("forcing", "relevance", SCORE, "wrong_language")
+"""Columns with intervals: more don't fit on a page."""
 _MOST_SAID = 3
 
 
@@ -83,7 +85,10 @@ def output_tables(result: OutputSteering, names: Mapping[str, str]) -> list[Tabl
     target = ALL if several else result.targets[0]
     cells = {metric: _rows(result, metric, target) for metric in (*RATES, SCORE)}
     rows = [
-        [condition_name(c), *(_cell(cells[metric].get(c)) for metric in _COLUMNS)]
+        [
+            condition_name(c),
+            *(_cell(cells[m].get(c), sure=m in _SURE) for m in _COLUMNS),
+        ]
         for c in result.conditions
         if c in cells[SCORE]
     ]
@@ -152,7 +157,7 @@ def _rows(result: OutputSteering, metric: str, target: str) -> dict[str, Mapping
     return {str(row["condition"]): row for row in table.to_dict("records")}
 
 
-def _cell(row: Mapping[Any, Any] | None) -> str:
+def _cell(row: Mapping[Any, Any] | None, *, sure: bool = True) -> str:
     if row is None or math.isnan(row["value"]):
         return "–"
-    return interval(row, "value")
+    return interval(row, "value") if sure else number(row["value"])

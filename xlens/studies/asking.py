@@ -13,7 +13,6 @@ from xlens.studies.study import Study
 
 if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
-    from xlens.tasks.parallel import Parallel
 
 Layout = Literal[
     "jsonl",
@@ -157,11 +156,11 @@ class AskingStudy(ItemsStudy):
         """As `Study.read`: the sets of questions, by name."""
         return self.sets()
 
-    def digest(self, data: "Mapping[str, Parallel]") -> dict[str, Any]:
+    def digest(self, data: "Mapping[str, Any]") -> dict[str, Any]:
         """As `Study.digest`: every question of every set."""
         return {"items": {name: choices.digest() for name, choices in data.items()}}
 
-    def described(self, data: "Mapping[str, Parallel]") -> dict[str, Any]:
+    def described(self, data: "Mapping[str, Any]") -> dict[str, Any]:
         """As `Study.described`: where the questions are from, and how many can be used."""
         counted = {name: choices.survival() for name, choices in data.items()}
         return {
