@@ -170,7 +170,7 @@ figures.steering_effects(steered)
 # German and English share their letters, German and Russian don't: what looks like a language may
 # be a script. Twelve sentences in three languages, beside twins that a machine made of them: the
 # text in Latin letters, and with its words shuffled. Twelve are enough to see how the columns are
-# read, not to find anything; `xlens subspace --sentences` takes SIB-200, NTREX and others.
+# read, not to find anything; `xlens subspace` takes SIB-200, NTREX and others.
 
 # %%
 subjects = [

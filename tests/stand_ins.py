@@ -77,9 +77,7 @@ def files(page: str, at: Path) -> None:
             text["qas"] = [{**q, "id": f"english-{q['id']}"} for q in text["qas"]]
     write_json(at / "tydiqa-goldp-dev.json", told)
     for code, said in (("arb_Arab", "بيت"), ("arb_Latn", "bayt"), ("eng_Latn", "house")):
-        times, n_rows = (6, 160) if page == "docs/steering.md" else (2, 6)
-        text = " ".join([said] * times)
-        rows = "".join(f"{n}\ttravel\t{text} {n}\n" for n in range(n_rows))
+        rows = "".join(f"{n}\ttravel\t{said} {said} {n}\n" for n in range(6))
         path = at / "data" / "sib200" / code / "train.tsv"
         path.parent.mkdir(parents=True)
         path.write_text("index_id\tcategory\ttext\n" + rows, encoding="utf-8")
