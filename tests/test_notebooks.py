@@ -48,6 +48,8 @@ SMALL = {
         *("--kinds", "readable", "patch_last_question", "--relevance-rule", "gradient"),
     ],
 }
+SMALL["subspace"] = ["--sentences", "sentences", "--n-items", "6", "--layers", "1"]
+SMALL["subspace"] += ["--twins", "words", "--n-twins", "1", "--draws", "50"]
 PLOTLY = "application/vnd.plotly.v1+json"
 
 named = {"ids": lambda path: path.stem if path.suffix == ".py" else path.parent.name}
@@ -143,6 +145,11 @@ def test_an_experiment_runs_small(path, model, tmp_path):
     for tag in ("en", "de"):
         story = tmp_path / "stories" / f"stories.{tag}.json"
         story.write_text(json.dumps(readings.squad(tag)), encoding="utf-8")
+    for code, word in (("eng_Latn", "house"), ("deu_Latn", "Haus"), ("rus_Cyrl", "дом")):
+        rows = "".join(f"{n}\ttravel\t{word} {word} {n}\n" for n in range(8))
+        file = tmp_path / "sentences" / code / "train.tsv"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"index_id\tcategory\ttext\n{rows}", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(path.with_name("run.py")), *small],
         cwd=tmp_path,

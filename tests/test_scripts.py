@@ -11,7 +11,7 @@ from xlens import figures, subspace
 from xlens.activations import Activations, SlotValues
 from xlens.neurons import LanguageNeurons, neuron_overlap
 from xlens.report.neurons import told as neurons_told
-from xlens.report.subspace import told
+from xlens.report.subspace import script_tables, told
 from xlens.stats import Resampling
 from xlens.subspace import by_relation, missing_relations, related_pairs, relation
 from xlens.subspace.folds import Folds, products
@@ -272,6 +272,22 @@ def test_varieties_stand_by_script_and_by_what_lies_together():
     assert [family[tag] for tag in mine] == ["one"] * 5 + ["two"] * 3, "families before scripts"
     with pytest.raises(ValueError, match="No family of fa"):
         found.similarity({tag: "one" for tag in tags if tag != "fa"})
+
+
+@pytest.mark.parametrize("language, script", [(6.0, 1.0), (1.0, 6.0)])
+def test_on_the_map_varieties_lie_apart_by_what_was_planted(language, script):
+    activations = planted(language, script, tags=TAGS)
+    drawn = subspace.language_map(activations, n_controls=1)
+    apart = drawn.apart()
+    assert len(apart) == len(TAGS) * (len(TAGS) - 1) / 2
+    means = by_relation(apart).set_index("relation")["mean"]
+    # The map's first axis is the larger of the two: pairs that differ in it lie apart on it.
+    larger, other = ("script", "language") if language > script else ("language", "script")
+    assert means[larger] > 1.5 * means[other]
+    control = subspace.script_control(activations, measures=["distance"], resampling=FEW)
+    (table,) = script_tables({"scripts": control, "map": drawn})
+    row = next(row for row in table.rows if row[0].startswith("distance on the map"))
+    assert row[1:3] == [f"{means['language']:.2f}", f"{means['script']:.2f}"]
 
 
 def test_neurons_of_two_scripts_stand_by_what_their_varieties_share():

@@ -44,7 +44,7 @@ from xlens.steering import EFFECTS, OutputSteering, SteeringResult
 from xlens.studies.process import LATENT, PARTS
 from xlens.studies.steering import OUTPUTS, STEERING
 from xlens.studies.subspace import SCRIPTS
-from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe, ScriptControl
+from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
 from xlens.tasks.choices import LatentSummary
 from xlens.wording import number_of
 
@@ -245,8 +245,8 @@ def _section(
     blocks: list[Block] = [block for text in without for block in said(text)]
     if isinstance(panel, ConsistencyResult):
         blocks += [accuracy_table(panel, names), *ways_table(panel, names), means_table(panel)]
-    if isinstance(control := parts.get(SCRIPTS), ScriptControl):
-        blocks += script_tables(control)
+    if SCRIPTS in parts:
+        blocks += script_tables(parts)
     if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
         blocks += output_tables(outputs, names)
     captions = {**_CAPTIONS, **OUTPUT_CAPTIONS, **(SCRIPT_CAPTIONS if SCRIPTS in parts else {})}

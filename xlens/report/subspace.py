@@ -15,13 +15,13 @@ from xlens.figures import (
 )
 from xlens.figures.subspace import measure_name
 from xlens.report.blocks import Drawing, Findings, Section, Table
-from xlens.report.cells import interval
+from xlens.report.cells import interval, number
 from xlens.report.sentences import used
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY
-from xlens.subspace import LanguageMap, LanguagePairs, ScriptControl, ScriptProbe
+from xlens.subspace import LanguageMap, LanguagePairs, ScriptControl, ScriptProbe, by_relation
 from xlens.subspace.relations import LANGUAGE, LETTERS, PUBLISHED, RELATIONS, WORDS
 from xlens.wording import percent
 
@@ -60,8 +60,7 @@ def write_subspace_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
             figures[f"{model}-{name}"] = fig
             blocks.append(Drawing.of(fig, f"{model}-{name}", CAPTIONS[name]))
         sections += [
-            section.more([*script_tables(parts[SCRIPTS]), *blocks])
-            for section in told(model, parts)
+            section.more([*script_tables(parts), *blocks]) for section in told(model, parts)
         ]
     return write_page(
         run,
@@ -196,8 +195,9 @@ def script_figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
-def script_tables(control: Result) -> Iterator[Table]:
+def script_tables(parts: Mapping[str, Result]) -> Iterator[Table]:
     """Every measure at the middle layer, by what two varieties share."""
+    control = parts[SCRIPTS]
     assert isinstance(control, ScriptControl)
     layer = _middle(control.layers)
     rows: list[list[str]] = []
@@ -206,6 +206,12 @@ def script_tables(control: Result) -> Iterator[Table]:
         if found:
             cells = [interval(found[name], "mean") for name in RELATIONS]
             rows.append([measure_name(measure), *cells])
+    if isinstance(drawn := parts.get(MAP), LanguageMap):
+        found = by_relation(drawn.apart())
+        here = found[found["layer"] == layer]
+        means = dict(zip(here["relation"], here["mean"], strict=True))
+        cells = [number(means[name]) if name in means else "–" for name in RELATIONS]
+        rows.append(["distance on the map, of all pairs", *cells])
     table = control.table
     counts = dict(zip(table["relation"], table["n_pairs"], strict=True))
     rows.append(["pairs", *(str(counts[name]) for name in RELATIONS)])

@@ -16,7 +16,7 @@ from xlens.stats import generator
 from xlens.subspace.axes import PooledPCA
 from xlens.subspace.base import Subspace, random_basis
 from xlens.subspace.controls import shuffled_languages
-from xlens.subspace.pairs import check_options, spread
+from xlens.subspace.pairs import check_options, language_pairs, spread
 from xlens.subspace.states import Parallel, origin, parallel
 
 
@@ -56,6 +56,23 @@ class LanguageMap(Result):
     def layers(self) -> tuple[int, ...]:
         """Residual points, ascending."""
         return tuple(sorted(map(int, self.points["layer"].unique())))
+
+    def apart(self) -> pd.DataFrame:
+        """How far languages' means lie apart on the map: `layer a b mean`, for `by_relation`.
+
+        In root mean squared deviations of the items from their language's mean, all languages
+        alike: what an axis' unit is, differs from layer to layer.
+        """
+        rows: list[dict[str, Any]] = []
+        for layer, mine in self.centroids.groupby("layer", sort=False):
+            within = (mine["sd_major"] ** 2 + mine["sd_minor"] ** 2).mean() ** 0.5
+            places = mine[["x", "y"]].to_numpy(float)
+            tags = mine["language"].tolist()
+            for a, b in language_pairs(len(tags)):
+                far = float(np.linalg.norm(places[a] - places[b]))
+                mean = far / within if within > 0 else np.nan
+                rows.append({"layer": layer, "a": tags[a], "b": tags[b], "mean": mean})
+        return pd.DataFrame(rows)
 
 
 @typed
