@@ -41,3 +41,12 @@ def range_of(counts: Iterable[SupportsInt], noun: str) -> str:
     whole = [int(n) for n in counts]
     least, most = min(whole), max(whole)
     return number_of(most, noun) if least == most else f"{least:,} to {number_of(most, noun)}"
+
+
+def one_of(counts: Iterable[int], noun: str, plural: str | None = None) -> str:
+    """`no prompts`, `1 prompt`, `0 or 1 prompts`: counts that occur, each once."""
+    every = sorted(set(counts))
+    if len(every) == 1 and every[0]:
+        return number_of(every[0], noun, plural)
+    said = " or ".join(f"{n:,}" for n in every) if any(every) else "no"
+    return f"{said} {plural or f'{noun}s'}"

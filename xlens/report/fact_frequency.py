@@ -6,7 +6,7 @@ from typing import Any
 from xlens.acquisition import FrequencyResponse
 from xlens.figures import Figure, frequency_curves, frequency_groups, threshold_bars
 from xlens.report.blocks import Drawing, Findings, Section, Table
-from xlens.report.cells import interval, number
+from xlens.report.cells import interval, number, rounded
 
 _SEEN = {
     "every": "all facts",
@@ -115,7 +115,7 @@ def _measures(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
             f"{row['zeros']:,}",
             *(_beside(row, name) for name in ("auc", "spearman", "pearson", "pearson_bins")),
             interval(row, "slope"),
-            "–" if row["half"] != row["half"] else f"{row['half']:,.1f}",
+            "–" if row["half"] != row["half"] else rounded(row["half"], ",.1f"),
         ]
         for row, seen in _each(result.measures)
     ]
@@ -155,7 +155,7 @@ def _carried(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
             f"{interval(row, 'share')} ({row['n']})",
             number(row["expected"]),
             f"{interval(row, 'control', 'control_low', 'control_high')} ({row['control_n']})",
-            "–" if row["p"] != row["p"] else f"{row['p']:.1g}",
+            "–" if row["p"] != row["p"] else rounded(row["p"], ".1g"),
         ]
         for row, seen in _each(result.carried)
     ]

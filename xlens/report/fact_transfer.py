@@ -8,7 +8,7 @@ import pandas as pd
 from xlens.acquisition import Transfer, TransferCurves
 from xlens.figures import Figure, likeness_by_layer, likeness_over_training
 from xlens.report.blocks import Drawing, Findings, Paragraph, Section, Table
-from xlens.report.cells import interval, number
+from xlens.report.cells import interval, number, rounded
 
 Names = Mapping[str, str]
 _MEASURE = "cosine_centred"
@@ -218,7 +218,7 @@ def _above(row: Mapping[Any, Any]) -> str:
 def _p(value: float) -> str:
     if value != value:
         return "–"
-    return "< .0001" if value < 1e-4 else f"= {value:.4f}"
+    return "< .0001" if value < 1e-4 else f"= {rounded(value, '.4f')}"
 
 
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:

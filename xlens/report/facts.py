@@ -39,12 +39,14 @@ from xlens.report.fact_transfer import (
     transfer_findings,
     transfer_section,
 )
+from xlens.report.facts_minute import facts_minute
+from xlens.report.minute import Minute, minutes
 from xlens.report.sentences import listed, used
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
-from xlens.studies.facts import CURVES, GROWN, PANEL, RECALL, RESPONSE, TRANSFER
-from xlens.tasks.facts import RULES
+from xlens.studies.facts import ANSWERS, CURVES, GROWN, PANEL, RECALL, RESPONSE, TRANSFER
+from xlens.tasks.facts import RULES, FactAnswers
 from xlens.wording import percent
 
 _DRAWN = ("accuracy", "co", "phi")
@@ -115,6 +117,7 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         made_by,
         figures,
         static,
+        minute=minutes({model: parts[model] for model in found}, minute),
         offered=offered(run.provenance),
         template="facts",
         rule=RULES[next(iter(found.values())).rule],  # pyright: ignore[reportArgumentType]
@@ -152,6 +155,13 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     if isinstance(carried := parts.get(TRANSFER), Transfer):
         more += transfer_findings(carried, names)
     return [_found("", found, names, more)]
+
+
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    found, answers = _recall(parts), parts.get(ANSWERS)
+    assert found is not None
+    return facts_minute(found, answers if isinstance(answers, FactAnswers) else None)
 
 
 def grew(across: Mapping[str, Result], _: Mapping[str, Mapping[str, Result]]) -> list[Section]:
