@@ -13,6 +13,7 @@ from xlens.cli import app, main
 from xlens.errors import DataError, InputError, ModelError, StoreError, XlensError
 from xlens.report.build import Page, page_of
 from xlens.report.minute import Minute
+from xlens.results import Result
 
 
 def failing(error):
@@ -57,8 +58,9 @@ def test_a_config_is_of_one_command(tmp_path, capsys):
 
 
 def test_what_is_said_in_short_is_what_stands_at_the_top_of_the_page():
+    part = Result(provenance={})
     page = Page(lambda run, static: run.path, minute=lambda parts: Minute(", ".join(parts)))
-    assert page.leads({}, {"m": {"a": None, "b": None}}) == ["a, b"]
+    assert page.leads({}, {"m": {"a": part, "b": part}}) == ["a, b"]
     assert page.leads({}, {"m": {}, "n": {}}) == ["m: ", "n: "]
     assert page_of("nothing of ours").leads({}, {"m": {}}) == []
 

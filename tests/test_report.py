@@ -97,7 +97,7 @@ def test_plotly_is_beside_the_page_once(run):
 def test_everything_from_outside_is_escaped(html):
     assert EVIL not in html
     text = Page(html).text
-    assert text.count(EVIL) == 5  # title, heading, command, config, table of the model
+    assert text.count(EVIL) == 6  # title, heading, command, config, table and line of the model
     assert f"Which language do made-up {EVIL} and made-up think in?" in text
 
 

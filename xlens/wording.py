@@ -1,5 +1,6 @@
 """How shares and counts are said, in figures, reports and on the terminal alike."""
 
+import math
 from collections.abc import Iterable
 from typing import SupportsInt
 
@@ -50,3 +51,11 @@ def one_of(counts: Iterable[int], noun: str, plural: str | None = None) -> str:
         return number_of(every[0], noun, plural)
     said = " or ".join(f"{n:,}" for n in every) if any(every) else "no"
     return f"{said} {plural or f'{noun}s'}"
+
+
+def rounded(value: float, form: str) -> str:
+    """A number in a form such as `.2f`: nothing that is rounded to zero has a minus, or a plus."""
+    if math.isnan(value):
+        return "–"
+    said = format(value, form)
+    return said if float(said.replace(",", "")) else format(0.0, form.removeprefix("+"))

@@ -12,7 +12,7 @@ from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.figures.subspace import POOLED, spaced
 from xlens.subspace.maps import LanguageMap
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 _SIDE = 250
 """Height of a small map, in pixels."""
@@ -252,7 +252,7 @@ def _finished(
     fig.update_layout(hovermode="closest")
     n = result.points["id"].nunique()
     notes = [
-        f"{n} items in {len(result.languages)} languages · "
+        f"{number_of(n, 'item')} in {number_of(len(result.languages), 'language')} · "
         f"{POOLED.get(result.pooling, result.pooling)} · {result.estimator}",
         f"large: means · ellipse: one standard deviation · {more}",
     ]

@@ -1,16 +1,12 @@
-"""How numbers stand in cells: the one place that rounds them."""
+"""How numbers stand in cells."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from xlens.wording import rounded
 
-def rounded(value: float, form: str) -> str:
-    """A number in a form such as `.2f`: nothing that is rounded to zero has a minus, or a plus."""
-    if math.isnan(value):
-        return "–"
-    said = format(value, form)
-    return said if float(said.replace(",", "")) else format(0.0, form.removeprefix("+"))
+__all__ = ["interval", "number", "rounded", "signed"]
 
 
 def number(value: float) -> str:

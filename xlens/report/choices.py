@@ -20,7 +20,7 @@ from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.studies.choices import PANEL
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 LEVEL = 0.05
 """Of the tests that sentences speak of."""
@@ -213,10 +213,13 @@ def _dependence(panel: ConsistencyResult) -> list[str]:
     how = panel.provenance.get("consistency", panel.provenance)
     n, passages = (int(how.get(name, 0)) for name in ("n_items", "n_clusters"))
     if passages < n:
-        means += f"; they take the {n} items for independent, though these are of {passages} texts"
+        means += (
+            f"; they take the {number_of(n, 'item')} for independent, though these are of "
+            f"{number_of(passages, 'text')}"
+        )
     return [
         "Being right in one language goes with being right in another, beyond accuracy, in "
-        f"{panel.dependent(LEVEL)} of {len(tested)} pairs of languages (exact tests, "
+        f"{panel.dependent(LEVEL)} of {number_of(len(tested), 'pair')} of languages (exact tests, "
         f"adjusted for all of them; {means})."
     ]
 

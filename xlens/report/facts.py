@@ -47,7 +47,7 @@ from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
 from xlens.studies.facts import ANSWERS, CURVES, GROWN, PANEL, RECALL, RESPONSE, TRANSFER
 from xlens.tasks.facts import RULES, FactAnswers
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 _DRAWN = ("accuracy", "co", "phi")
 _FLAGS = {
@@ -181,7 +181,7 @@ def findings(result: FactRecall, names: Names) -> list[str]:
     """
     rows = result.accuracy.to_dict("records")
     shares = ", ".join(f"{names[row['language']]} {interval(row, 'accuracy')}" for row in rows)
-    said = [f"Recalled of {rows[0]['n']} facts: {shares}."]
+    said = [f"Recalled of {number_of(int(rows[0]['n']), 'fact')}: {shares}."]
     if blind := [row["language"] for row in rows if not row["low"] > row["majority"]]:
         said.append(f"Not above always giving the most frequent object in {listed(names, blind)}.")
     said += _consistency(result, names)
@@ -206,7 +206,8 @@ def _consistency(result: FactRecall, names: Names) -> list[str]:
         above = sum(row["value"] > row["control_high"] for row in known)
         said.append(
             f"CO with {names[result.pivot]} (in brackets: permuted within relations): {shown}; "
-            f"above what its permutations give in {above} of {len(known)} languages. Its mean is "
+            f"above what its permutations give in {above} of {number_of(len(known), 'language')}. "
+            "Its mean is "
             f"{number(result.mean_co())}; as the paper's code counts it, with "
             f"{names[result.pivot]} itself as 1, {number(result.mean_co(with_pivot=True))}."
         )

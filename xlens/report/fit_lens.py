@@ -121,8 +121,9 @@ def _yardstick(found: Result | None) -> Iterator[Table]:
         "The multilingual items of the Jacobian lens's authors: share of an item's English "
         "intermediates that are among the k most probable tokens at some layer below the output; "
         "the control reads other items' words. Uneven: most languages have one to three items. Of "
-        f"{there['words']} words {there['words of one token']} are one token here, in "
-        f"{there['items with a word of one token']} of {there['items']} items.",
+        f"{number_of(int(there['words']), 'word')} {there['words of one token']} are one token "
+        "here, in "
+        f"{there['items with a word of one token']} of {number_of(int(there['items']), 'item')}.",
         ("Lens", "k", "Read", "Other items' words"),
         rows,
     )

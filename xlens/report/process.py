@@ -303,7 +303,7 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
     for row in effects:
         looked_at = f"the {number_of(row['n'], 'language')} looked at"
         if len(effects) > 1:
-            looked_at += f" and the {len(effects)} methods"
+            looked_at += f" and the {number_of(len(effects), 'method')}"
         sure = {name: row[name].split() for name in ("rises", "falls")}
         alike = [
             f"; with random directions it {word} in {listed(names, both)} as well"

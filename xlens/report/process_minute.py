@@ -113,7 +113,7 @@ def _pushed(result: SteeringResult, names: Names, level: float) -> list[str]:
         shown = " and ".join(told) if told else "no language's accuracy is shown to change"
         said.append(
             f"steered towards {names[result.target]} ({row['method'].replace('_', ' ')}), {shown} "
-            f"beyond random directions, of {row['n']}"
+            f"beyond random directions, of {number_of(int(row['n']), 'language')}"
         )
     return said
 

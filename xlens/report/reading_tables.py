@@ -164,7 +164,7 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     told = [
         f"the {row['target']} in {percent(row['hit'])} (chance {percent(row['chance'])}, longest "
         f"sentence {percent(row['longest'])}; above chance, by the interval, in "
-        f"{row['above']} of {row['of']} combinations of languages)"
+        f"{row['above']} of {number_of(int(row['of']), 'combination')} of languages)"
         for row in found.targets.to_dict("records")
     ]
     return [
@@ -300,7 +300,8 @@ def _cut(summary: ReadingSummary) -> list[str]:
         "text_cut": ("Texts were cut to fit into the model", "these are easier to search"),
     }
     return [
-        f"{words[row['limit']][0]} in {row['n']} of {row['of']} combinations of text, question and "
+        f"{words[row['limit']][0]} in {row['n']} of {number_of(int(row['of']), 'combination')} of "
+        "text, question and "
         f"answer, most in {row['most']} ({percent(row['share'])}): {words[row['limit']][1]}."
         for row in summary.cut.to_dict("records")
     ]
@@ -321,7 +322,7 @@ def _of_golds(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
     if math.isnan(row["golds"]):
         return ""
     of = row["compared"]
-    alone = f", of {of} combinations, each by itself" if of > 1 else ""
+    alone = f", of {number_of(of, 'combination')}, each by itself" if of > 1 else ""
     return (
         f" (of right answers to other questions, {percent(row['golds'])} would count so; the "
         "interval lies above its own language's share of these in "

@@ -65,7 +65,8 @@ def similarity_course(pairs: LanguagePairs, measure: str) -> SimilarityCourse | 
         return None
     control = pairs.pick(measure, "mismatched")
     means = table.groupby("layer")["mean"].mean()
-    peak, (lowest, highest) = _where(means, np.argmax), (means.index.min(), means.index.max())
+    peak = _where(means, np.argmax)
+    lowest, highest = int(means.index.min()), int(means.index.max())
 
     def at(rows: pd.DataFrame, layer: int) -> pd.DataFrame:
         return rows[rows["layer"] == layer].set_index(keys)
