@@ -16,7 +16,7 @@ from xlens.figures import (
 )
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
 from xlens.lens import TwinCurves
-from xlens.report.blocks import Block, Drawing, Findings, Section, Table
+from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table
 from xlens.report.cells import number, rounded
 from xlens.report.choices import listed_models
 from xlens.report.gain import (
@@ -134,7 +134,7 @@ def _found(result: Gain, trainings: Mapping[str, Training], start: str, title: s
     return Section(
         f"{start}findings",
         f"{title}What was found",
-        (Findings.of([*findings(result, names), *_trained(trainings)]),),
+        (Findings.of(filter(None, [*findings(result, names), _trained(trainings)])),),
     )
 
 
@@ -180,20 +180,19 @@ def _control(result: Gain) -> str:
     )
 
 
-def _trained(trainings: Mapping[str, Training]) -> list[str]:
-    said: list[str] = []
+def _trained(trainings: Mapping[str, Training]) -> str:
+    """How far the loss fell, of the first alignment; nothing where none was trained."""
     for name, training in trainings.items():
         if not name.startswith(ALIGNED) or not len(training.curve):
             continue
         losses = training.curve["loss"]
-        said.append(
+        return (
             f"The loss on translations fell from {rounded(losses.iloc[0], '.2f')} to "
-            f"{rounded(losses.iloc[-1], '.2f')} in "
-            f"{number_of(len(losses), 'step')} ({number_of(training.n_rows, 'pair')}, "
+            f"{rounded(losses.iloc[-1], '.2f')} in {number_of(len(losses), 'step')} "
+            f"({number_of(training.n_rows, 'pair')}, "
             f"{rounded(training.provenance['training']['seconds'], ',.0f')} s)."
         )
-        break
-    return said
+    return ""
 
 
 def _sections(
@@ -210,21 +209,26 @@ def _sections(
         f"{title}Before and after",
         (
             *_drawn(drawn, {"gain": "What changed by language, of the alignment and its control."}),
-            *(
-                [gain_table(result, names, ALIGNED, SHUFFLED)]
-                if len(result.of(ALIGNED, SHUFFLED))
-                else []
-            ),
+            *_against_control(result, names),
         ),
     )
+    loss = tuple(_drawn(drawn, {"loss": "Loss on the translations, a mean over a step's rows."}))
     yield Section(
         f"{start}training",
         f"{title}Training",
-        tuple(_drawn(drawn, {"loss": "Loss on the translations, a mean over a step's rows."})),
+        (Folded(_trained(trainings) or "Loss on the translations", loss),),
     )
     inside = {name.partition("/")[2]: p for name, p in parts.items() if name.startswith(INSIDE)}
     if inside:
         yield inside_section(inside, start, title, figures)
+
+
+def _against_control(result: Gain, names: Names) -> tuple[Folded, ...]:
+    """The alignment beside training on shuffled pairs, where that was done."""
+    if not len(result.of(ALIGNED, SHUFFLED)):
+        return ()
+    said = _control(result) or "Control: training as long on shuffled pairs"
+    return (Folded(said, (gain_table(result, names, ALIGNED, SHUFFLED),)),)
 
 
 def _drawn(figures: Mapping[str, Figure], captions: Mapping[str, str]) -> list[Drawing]:

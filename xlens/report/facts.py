@@ -23,7 +23,7 @@ from xlens.figures import (
     fact_relations,
 )
 from xlens.languages import english_names
-from xlens.report.blocks import Block, Drawing, Findings, Section, Table
+from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table
 from xlens.report.cells import interval, number
 from xlens.report.choices import listed_models
 from xlens.report.fact_frequency import (
@@ -120,7 +120,7 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         minute=minutes({model: parts[model] for model in found}, minute),
         offered=offered(run.provenance),
         template="facts",
-        rule=RULES[next(iter(found.values())).rule],  # pyright: ignore[reportArgumentType]
+        rule=_rule(next(iter(found.values()))),
         percent=run.resampling.percent,
     )
 
@@ -246,7 +246,7 @@ def _tables(model: str, result: FactRecall, figures: Mapping[str, Figure], names
         _accuracy(result, names),
         _paired(result, names),
         _relations(result, names),
-        _rules(result, names),
+        Folded(f"By other rules than: {_rule(result)}", (_rules(result, names),)),
     ]
     drawn = _drawings(figures, "Intervals and baselines show on hovering.")
     return Section(f"{start}tables", head, (*tables, *drawn))
@@ -297,6 +297,10 @@ def _relations(result: FactRecall, names: Names) -> Table:
         rows.append([f"{relation} ({first['n']})", percent(first["majority"]), *shares])
     head = ["", "most frequent object", *(names[tag] for tag in tags)]
     return Table("Share recalled by relation (facts).", head, rows)
+
+
+def _rule(result: FactRecall) -> str:
+    return RULES[result.rule]  # pyright: ignore[reportArgumentType]
 
 
 def _rules(result: FactRecall, names: Names) -> Table:

@@ -20,7 +20,7 @@ from xlens.figures import (
     steering_surface,
 )
 from xlens.languages import english_names
-from xlens.report.blocks import Block, Drawing, Findings, Section, Table, said
+from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table, said
 from xlens.report.cells import number, rounded
 from xlens.report.choices import (
     LEVEL,
@@ -62,6 +62,11 @@ _CAPTIONS = {
     "steering-surface": "What was tried on the development items.",
     "steering-effects": "What the chosen push does to items that had no part in choosing it.",
     "steering-languages": "In which language the model goes on when it may say what it likes.",
+}
+
+_FOLDED = {
+    "dissociation-accuracy-out": "Control: similarity and consistency with accuracy taken out",
+    "steering-surface": "How layer and strength were chosen, on other items",
 }
 
 
@@ -233,11 +238,11 @@ def _section(
     blocks: list[Block] = [block for text in without for block in said(text)]
     if isinstance(panel, ConsistencyResult):
         blocks += [accuracy_table(panel, names), *folded_ways(panel, names), means_table(panel)]
-    blocks += [
-        Drawing.of(fig, name, _CAPTIONS[part])
-        for name, fig in figures.items()
-        if (part := name.removeprefix(f"{items}-")) in _CAPTIONS and name.startswith(f"{items}-")
-    ]
+    for name, fig in figures.items():
+        part = name.removeprefix(f"{items}-")
+        if part in _CAPTIONS and name.startswith(f"{items}-"):
+            one = Drawing.of(fig, name, _CAPTIONS[part])
+            blocks.append(Folded(_FOLDED[part], (one,)) if part in _FOLDED else one)
     if isinstance(steered, SteeringResult):
         blocks.append(_steering_table(steered, names))
     return _found(items, group.title, parts, names, several).more(blocks)

@@ -35,7 +35,8 @@ def reproduce(run: RunDirectory, made_by: list[dict[str, Any]]) -> Section:
     versions = [[str(k), str(v)] for k, v in dict(known.get("versions", {})).items()]
     versions += [["platform", str(known["platform"])]] if known.get("platform") else []
     if versions:
-        blocks.append(Table("Versions", ["package", "version"], versions, numbers=False))
+        table = Table("Versions", ["package", "version"], versions, numbers=False)
+        blocks.append(Folded("Versions of all packages", (table,)))
     if known.get("resumed"):
         blocks += [
             Paragraph("The run was taken up again, with these changes:"),
