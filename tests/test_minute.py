@@ -13,6 +13,7 @@ from test_heat import panel as agreement
 
 import xlens
 from xlens.acquisition import FactRecall
+from xlens.figures import figure_block, theme
 from xlens.gain import Gain
 from xlens.lens.readings import LensReadings
 from xlens.neurons import NeuronEffects
@@ -36,6 +37,7 @@ from xlens.report.process_inside import (
 )
 from xlens.report.process_minute import process_lead
 from xlens.report.reading_minute import reading_lead
+from xlens.report.sentences import used
 from xlens.report.subspace import subspace_lead
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe, ScriptControl
 from xlens.subspace.courses import map_course, similarity_course
@@ -70,6 +72,9 @@ def test_the_prompt_of_the_first_model_is_open_and_others_fold():
     (section,) = example_section(shown)
     assert section.blocks[0] == Code("a")
     assert section.blocks[1] == Folded("The same of n", (Code("b"),))
+    assert "what the model said" in section.title
+    (section,) = example_section({"m": replace(shown["m"], asked=False)})
+    assert "said" not in section.title
 
 
 def test_contents_are_sections_with_the_figures_that_are_not_folded():
@@ -77,6 +82,18 @@ def test_contents_are_sections_with_the_figures_that_are_not_folded():
     folded = Folded("more", (Drawing("p", "c", "fig-b", "B"),))
     (listed,) = contents([Section("s", "S", (drawn, folded, Drawing("p", "c")))])
     assert (listed.key, listed.title, listed.drawn) == ("s", "S", (("fig-a", "A"),))
+
+
+def test_figures_of_one_title_are_told_apart_by_their_captions():
+    two = (Drawing("p", "German. More.", "a", "A"), Drawing("p", "French. More.", "b", "A"))
+    (listed,) = contents([Section("s", "S", two)])
+    assert listed.drawn == (("a", "German"), ("b", "French"))
+
+
+def test_three_plots_beside_each_other_scroll_on_a_narrow_page():
+    for columns, wide in ((2, False), (3, True)):
+        fig, _ = theme.small_plots(["t"] * columns, columns=columns, height=200)
+        assert ("min-width:690px" in figure_block(fig, "f", label="l")) == wide
 
 
 def test_the_model_s_line_says_what_is_not_recorded():
@@ -352,6 +369,13 @@ def test_options_inside_are_told_beside_another_item_s():
     assert "2 looks, each by its own interval" in first and "in 1 of 1 language" in second
     first, second = latent_sentences(latent(0.32, 0.26), NAMES)
     assert "German at 0 of 2;" in first and "in 0 of 1 language" in second
+
+
+def test_reasons_have_one_order_whatever_the_file_s():
+    counts = {"offered": 9, "kept": 3, "b": 1, "c": 4, "a": 1, "d": 0}
+    said = "3 of 9 items can be used; of the others: c 4, a 1, b 1."
+    assert used(counts, "items") == used(dict(sorted(counts.items())), "items") == said
+    assert used({"offered": 3, "kept": 3, "a": 0}, "items") == ""
 
 
 # numbers and words ------------------------------------------------------------------------------

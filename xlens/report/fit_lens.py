@@ -150,7 +150,12 @@ def minute(parts: Mapping[str, Result]) -> Minute:
     )
     said = (Paragraph("No question is asked: the model only reads text, as this."),)
     prompt = prompt_of(found)
-    return Minute(fit_lens_lead(found), table if rows else None, (*said, *prompt) if prompt else ())
+    return Minute(
+        fit_lens_lead(found),
+        table if rows else None,
+        (*said, *prompt) if prompt else (),
+        asked=False,
+    )
 
 
 def fit_lens_lead(found: LensReadings) -> str:

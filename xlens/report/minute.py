@@ -22,11 +22,13 @@ class Minute:
         lead: One sentence over all languages or pairs; whether the task is done at all comes first.
         table: A row for each language or pair: few numbers, with intervals, and what they say.
         example: One real prompt, what is read of it at each layer, and what the model said.
+        asked: Whether the model says anything: where it only reads, the prompt is all there is.
     """
 
     lead: str
     table: Table | None = None
     example: Sequence[Block] = ()
+    asked: bool = True
 
 
 def minute_blocks(models: Mapping[str, Minute]) -> list[Block]:
@@ -57,7 +59,10 @@ def example_section(models: Mapping[str, Minute]) -> list[Section]:
     blocks = list(told[first])
     blocks += [Folded(f"The same of {name}", told[name]) for name in others]
     more = f" ({first})" if others else ""
-    return [Section("one-prompt", f"One prompt, and what the model said{more}", tuple(blocks))]
+    title = (
+        "One prompt, and what the model said" if models[first].asked else "One text that it read"
+    )
+    return [Section("one-prompt", f"{title}{more}", tuple(blocks))]
 
 
 def leads(models: Mapping[str, Minute]) -> list[str]:
@@ -123,11 +128,14 @@ class Listed:
 
 def contents(sections: Iterable[Section]) -> list[Listed]:
     """The list of contents of a page."""
-    return [
-        Listed(
-            part.key,
-            part.title,
-            tuple((b.name, b.title) for b in part.blocks if isinstance(b, Drawing) and b.title),
-        )
-        for part in sections
-    ]
+    return [Listed(part.key, part.title, _listed(part.blocks)) for part in sections]
+
+
+def _listed(blocks: Iterable[Block]) -> tuple[tuple[str, str], ...]:
+    """Figures by id and title; those that share a title by the beginning of their captions."""
+    drawn = [block for block in blocks if isinstance(block, Drawing) and block.title]
+    titles = [block.title for block in drawn]
+    return tuple(
+        (b.name, b.title if titles.count(b.title) == 1 else b.caption.partition(". ")[0])
+        for b in drawn
+    )

@@ -143,7 +143,7 @@ def minute(parts: Mapping[str, Result]) -> Minute:
     )
     said = (Paragraph("No question is asked: the model only reads text, as this."),)
     prompt = prompt_of(effects) or prompt_of(found)
-    return Minute(neurons_lead(effects), table, (*said, *prompt) if prompt else ())
+    return Minute(neurons_lead(effects), table, (*said, *prompt) if prompt else (), asked=False)
 
 
 def neurons_lead(effects: Result | None) -> str:

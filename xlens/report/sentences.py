@@ -20,9 +20,9 @@ NULLS = {"shuffled": "with shuffled words", "random-init": "with random weights"
 
 def used(survival: Mapping[str, int], what: str) -> str:
     """How many of what was offered can be used, and why the rest can't; nothing if all can."""
-    reasons = ", ".join(
-        f"{why} {n}" for why, n in survival.items() if n and why not in ("offered", "kept")
-    )
+    # A run and its file order them differently: the most frequent reason first.
+    order = sorted(survival.items(), key=lambda one: (-one[1], one[0]))
+    reasons = ", ".join(f"{why} {n}" for why, n in order if n and why not in ("offered", "kept"))
     return (
         f"{survival['kept']} of {survival['offered']} {what} can be used; of the others: {reasons}."
         if reasons

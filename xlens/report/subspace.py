@@ -194,7 +194,10 @@ def minute(parts: Mapping[str, Result]) -> Minute:
     said = (Paragraph("No question is asked: the model only reads sentences, as this."),)
     prompt = prompt_of(control)
     return Minute(
-        subspace_lead(control), Table(caption, head, rows), (*said, *prompt) if prompt else ()
+        subspace_lead(control),
+        Table(caption, head, rows),
+        (*said, *prompt) if prompt else (),
+        asked=False,
     )
 
 
