@@ -20,7 +20,8 @@ _THEMES = {
 
 def _columns(fig: go.Figure) -> int:
     """Small plots beside each other."""
-    starts = {axis.domain[0] for axis in fig.select_xaxes() if axis.domain}
+    axes: Any = fig.select_xaxes()
+    starts = {axis.domain[0] for axis in axes if axis.domain}
     return max(1, len(starts))
 
 
