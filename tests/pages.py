@@ -21,7 +21,8 @@ class Page(HTMLParser):
         self.elements.append((tag, attrs))
         if tag not in VOID:
             self.open.append(tag)
-        if tag == "li" or (tag == "p" and attrs.get("class") == "said"):
+        listed = tag == "li" and "nav" not in self.open
+        if listed or (tag == "p" and attrs.get("class") == "said"):
             self.said.append("")
             self._listens = True
 

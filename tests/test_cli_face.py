@@ -10,9 +10,10 @@ import torch
 
 import xlens
 from xlens.cli import app, main
-from xlens.cli.study_job import verdicts
 from xlens.errors import DataError, InputError, ModelError, StoreError, XlensError
-from xlens.report.blocks import Finding, Findings, Section
+from xlens.report.build import Page, page_of
+from xlens.report.minute import Minute
+from xlens.results import Result
 
 
 def failing(error):
@@ -56,10 +57,12 @@ def test_a_config_is_of_one_command(tmp_path, capsys):
     assert app.config == ()
 
 
-def test_the_first_finding_is_said_once_more():
-    said = [Findings((Finding("first"), Finding("second")))]
-    sections = [Section("s", "", ()), Section("t", "", tuple(said)), Section("u", "", tuple(said))]
-    assert verdicts(sections) == [said[0].items[0].plain] and verdicts(sections[:1]) == []
+def test_what_is_said_in_short_is_what_stands_at_the_top_of_the_page():
+    part = Result(provenance={})
+    page = Page(lambda run, static: run.path, minute=lambda parts: Minute(", ".join(parts)))
+    assert page.leads({}, {"m": {"a": part, "b": part}}) == ["a, b"]
+    assert page.leads({}, {"m": {}, "n": {}}) == ["m: ", "n: "]
+    assert page_of("nothing of ours").leads({}, {"m": {}}) == []
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "no right"), MemoryError("too long")])

@@ -212,7 +212,7 @@ def test_seventeen_languages_of_thousands_of_items():
 def test_the_figure_shows_the_measure_and_its_control():
     found = consistency(planted(n=40, shared=0.9), resampling=Resampling(draws=5), n_permutations=3)
     fig = agreement_matrix(found, "jaccard_lift")
-    values, control = (np.array(trace.z, float) for trace in fig.data)
+    values, control = (np.array(trace.z, float) for trace in fig.data if trace.type == "heatmap")
     np.testing.assert_allclose(values, found.matrix("jaccard_lift"))
     np.testing.assert_allclose(control, found.matrix("jaccard_lift", column="control"))
     assert fig.layout.coloraxis.cmin == -1 and "40 items" in fig.layout.title.text

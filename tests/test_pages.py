@@ -19,6 +19,7 @@ from xlens.figures.page import page
 from xlens.html import render
 from xlens.report import blocks, write_report
 from xlens.report.blocks import Drawing, Finding, Findings, OwnName, Paragraph, Section, Table
+from xlens.report.minute import contents
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.terminal import show_table, text_table
@@ -93,6 +94,9 @@ def evil_blocks() -> list[blocks.Block]:
         Table(EVIL, [EVIL, EVIL], [[EVIL, EVIL]]),
         Drawing(plot, EVIL),
         blocks.Code(EVIL),
+        blocks.Code(EVIL, copied=True),
+        blocks.Links(((EVIL, EVIL),)),
+        blocks.Folded(EVIL, (Paragraph(EVIL), Table(EVIL, [EVIL], [[EVIL]]))),
     ]
     assert {type(block) for block in made} == set(blocks.Block.__args__)
     return made
@@ -100,7 +104,7 @@ def evil_blocks() -> list[blocks.Block]:
 
 OPENINGS = {
     "page": {},
-    "lens": {"weights": EVIL},
+    "lens": {},
     "choices": {"percent": EVIL},
     "process": {"percent": EVIL, "steered_only": False, "questions": True, "sentences": True},
     "phases": {"percent": EVIL},
@@ -125,14 +129,17 @@ def test_everything_from_outside_is_escaped_in_every_page(template):
         plot = figures.figure_block(go.Figure(layout={"title": {"text": EVIL}}), "f", label=EVIL)
         html = page("figures/figure.html", title=EVIL, plotlyjs=EVIL, plot=plot)
     else:
-        given = {"started": EVIL, "offered": [Paragraph(EVIL)], "sections": [section]}
+        shown = {"minute": [Paragraph(EVIL, "lead")], "models": [Paragraph(EVIL)]}
+        shown |= {"contents": contents([section]), "offered": [Paragraph(EVIL)]}
+        given = {"started": EVIL, "sections": [section], **shown}
         html = page(
             f"report/{template}.html", title=EVIL, plotlyjs=EVIL, **given, **OPENINGS[template]
         )
     whole = Page(html)
     assert EVIL not in html and "<script>alert" not in html
     own = {"src", "type", "data-figure"}
-    assert len(whole.all("script")) == 3
+    # plotly.js, the figure's data, what draws it; on a report what copies the command as well.
+    assert len(whole.all("script")) == (3 if template == "figure" else 4)
     assert all({*attrs} <= own for attrs in whole.all("script"))
     assert not whole.all("b")
     if template != "figure":

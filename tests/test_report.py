@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -72,7 +73,11 @@ def test_the_page_is_well_formed_and_every_figure_has_a_place_and_a_caption(html
     assert all(e["aria-label"] for e in page.all("div") if e.get("role") == "img")
     ids = [e["id"] for _, e in page.elements if "id" in e]
     assert len(ids) == len(set(ids))
-    assert {a["href"].removeprefix("#") for a in page.all("a")} <= set(ids)
+    links = [a["href"] for a in page.all("a")]
+    assert {at.removeprefix("#") for at in links if at.startswith("#")} <= set(ids)
+    beside = [unquote(at) for at in links if not at.startswith("#")]
+    assert {"config.yaml", "provenance.json"} <= {*beside}
+    assert all((run.path / at).is_file() for at in beside)
 
 
 def test_nothing_comes_from_outside(html):
@@ -92,7 +97,7 @@ def test_plotly_is_beside_the_page_once(run):
 def test_everything_from_outside_is_escaped(html):
     assert EVIL not in html
     text = Page(html).text
-    assert text.count(EVIL) == 5  # title, heading, command, config, table of the model
+    assert text.count(EVIL) == 6  # title, heading, command, config, table and line of the model
     assert f"Which language do made-up {EVIL} and made-up think in?" in text
 
 

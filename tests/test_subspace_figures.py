@@ -90,7 +90,8 @@ def test_curves_of_correlations_and_distances(acts):
 
 def test_matrix_is_symmetric_on_one_scale_with_its_control_in_words(pairs):
     fig = figures.pair_matrix(pairs, "cka", layers=[0, 2])
-    first, second = fig.data
+    first, second, *labels = fig.data
+    assert {trace.mode for trace in labels} == {"text"} and len(labels) == 2
     assert list(first.x) == ["en", "de", "ar"]
     wanted = pairs.matrix("cka", 2)
     for i, a in enumerate(wanted.index):
@@ -100,7 +101,8 @@ def test_matrix_is_symmetric_on_one_scale_with_its_control_in_words(pairs):
     assert first.coloraxis == second.coloraxis == "coloraxis"
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 1)
     assert "mismatched pairs: 0." in fig.layout.title.text.replace("<br>", " ")
-    assert len(figures.pair_matrix(pairs, "cka").data) == 4
+    drawn = figures.pair_matrix(pairs, "cka").data
+    assert sum(trace.type == "heatmap" for trace in drawn) == 4
     with pytest.raises(ValueError, match="No layer 9"):
         figures.pair_matrix(pairs, "cka", layers=[9])
 

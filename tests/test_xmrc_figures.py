@@ -159,7 +159,8 @@ def test_models_are_compared_by_their_ratios(result):
 
 def test_the_matrix_has_every_pair():
     made = result_of("matrix", 7)
-    (heat,) = figures.reading_matrix(made).data
+    heat, labels = figures.reading_matrix(made).data
+    assert len(labels.text) == len(heat.x) * len(heat.y)
     assert list(heat.x) == list(heat.y) == list(readings.LANGUAGES)
     for i, context in enumerate(heat.y):
         for j, question in enumerate(heat.x):

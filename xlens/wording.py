@@ -1,5 +1,6 @@
 """How shares and counts are said, in figures, reports and on the terminal alike."""
 
+import math
 from collections.abc import Iterable
 from typing import SupportsInt
 
@@ -41,3 +42,20 @@ def range_of(counts: Iterable[SupportsInt], noun: str) -> str:
     whole = [int(n) for n in counts]
     least, most = min(whole), max(whole)
     return number_of(most, noun) if least == most else f"{least:,} to {number_of(most, noun)}"
+
+
+def one_of(counts: Iterable[int], noun: str, plural: str | None = None) -> str:
+    """`no prompts`, `1 prompt`, `0 or 1 prompts`: counts that occur, each once."""
+    every = sorted(set(counts))
+    if len(every) == 1 and every[0]:
+        return number_of(every[0], noun, plural)
+    said = " or ".join(f"{n:,}" for n in every) if any(every) else "no"
+    return f"{said} {plural or f'{noun}s'}"
+
+
+def rounded(value: float, form: str) -> str:
+    """A number in a form such as `.2f`: nothing that is rounded to zero has a minus, or a plus."""
+    if math.isnan(value):
+        return "–"
+    said = format(value, form)
+    return said if float(said.replace(",", "")) else format(0.0, form.removeprefix("+"))

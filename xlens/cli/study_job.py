@@ -7,7 +7,6 @@ from typing import Any
 from xlens.cli.shown import show
 from xlens.figures.export import check_static
 from xlens.report import page_of, write_report
-from xlens.report.blocks import Findings, Section
 from xlens.report.build import Page
 from xlens.report.lens import left_out
 from xlens.results import Result
@@ -21,14 +20,11 @@ class _Telling(Watch):
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.short: list[str] = []
-        self.alone = True
 
     def described(self, known: Mapping[str, Any]) -> None:
         _print(self.page.offered(known))
 
     def model(self, name: str, number: int, of: int) -> None:
-        self.alone = of == 1
         _print([f"[{number}/{of}] {name}"])
 
     def planned(self, plan: Callable[[], Plan]) -> None:
@@ -42,11 +38,7 @@ class _Telling(Watch):
         _print([left_out(name, why)])
 
     def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
-        sections = list(self.page.model(folder, parts))
-        show(sections)
-        # Two models' sentences about one thing would else be told apart by nothing.
-        start = "" if self.alone else f"{folder}: "
-        self.short += [f"{start}{said}" for said in verdicts(sections)]
+        show(self.page.model(folder, parts))
 
 
 def study_job(
@@ -81,22 +73,14 @@ def study_job(
         loading=loading,
         serving=serving,
         store=Store(),
-        watch=(telling := _Telling(page)),
+        watch=_Telling(page),
     )
     assert done.folder is not None
-    across = list(page.across(done.across, done.models))
-    show(across)
-    if short := verdicts(across) or telling.short:
+    show(page.across(done.across, done.models))
+    if short := page.leads(done.across, done.models):
         _print(["", "In short:", *short])
     written = write_report(done.folder, static=static)
     print(f"\nReport: {written.resolve()}")
-
-
-def verdicts(sections: Sequence[Section]) -> list[str]:
-    """The first finding of the sections: what is said at the end."""
-    found = (block for section in sections for block in section.blocks)
-    first = next((block for block in found if isinstance(block, Findings)), None)
-    return [first.items[0].plain] if first is not None and first.items else []
 
 
 def together(plans: Iterable[Plan]) -> str:

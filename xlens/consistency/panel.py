@@ -27,7 +27,7 @@ METRICS = {
     "same_wrong": "the same wrong option in the second, given wrong in the first",
     "any_wrong": "wrong in the second, given wrong in the first",
     "jaccard": "right in both over right in either",
-    "jaccard_lift": "jaccard less its value if the two were independent",
+    "jaccard_lift": "right in both over right in either, less what unrelated answers give",
 }
 _DIRECTED = frozenset({"transfer", "lift", "same_wrong", "any_wrong"})
 _WITHOUT_GOLD = ("spearman", "rank_c", "top1")

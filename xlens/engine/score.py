@@ -28,6 +28,7 @@ from xlens.lengths import WAYS, compared
 from xlens.models import HookedModel
 from xlens.models.sites import Point
 from xlens.prompts import Prompt, Prompts, PromptsLike, TokenizedPrompt
+from xlens.prompts.prompt import first_prompt
 from xlens.results import Result, analysed
 from xlens.store import Parts, Store
 
@@ -146,7 +147,8 @@ class Offered:
             ignore_index=True,
         )
         table = table.assign(**{by: compared(table, by) for by in WAYS})
-        known = analysed(provenance, "score", {"slot": SLOT})
+        asked = {**provenance, **first_prompt(self.asked)}  # without a candidate
+        known = analysed(asked, "score", {"slot": SLOT})
         return Scores(provenance=known, table=table[_COLUMNS])
 
 

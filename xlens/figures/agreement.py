@@ -6,9 +6,12 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import theme
+from xlens.figures.heat import label_cells
+from xlens.wording import number_of
 
 _CELL = 34
 """Height of a cell, in pixels."""
+_MOST_LABELLED = 8  # languages
 _NAMES = {"rank_c": "RankC", "spearman": "Spearman's rho", "jaccard": "Jaccard"}
 # Differences that can fall below zero; the others lie between 0 and 1.
 _AROUND_ZERO = frozenset({"spearman", "lift", "jaccard_lift"})
@@ -48,8 +51,6 @@ def agreement_matrix(result: ConsistencyResult, metric: str = "rank_c") -> go.Fi
                 for row in zip(low.tolist(), high.tolist(), strict=True)
             ],
             coloraxis="coloraxis",
-            texttemplate="%{z:.2f}" if len(tags) <= 8 else None,
-            textfont={"size": 10},
             hovertemplate="%{y} – %{x}: %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
             "<extra></extra>",
             hoverongaps=False,
@@ -58,14 +59,20 @@ def agreement_matrix(result: ConsistencyResult, metric: str = "rank_c") -> go.Fi
             row=1,
             col=i + 1,
         )
+    centred = metric in _AROUND_ZERO
+    scale, ends = ("RdBu", (-1.0, 1.0)) if centred else ("Cividis", (0.0, 1.0))
+    for i, columns in enumerate(parts if len(tags) <= _MOST_LABELLED else ()):
+        values = result.matrix(metric, column=columns[0]).to_numpy().tolist()
+        label_cells(
+            fig, values, x=tags, y=tags, scale=scale, ends=ends, place={"row": 1, "col": i + 1}
+        )
     fig.update_yaxes(autorange="reversed", showgrid=False, type="category")
     fig.update_xaxes(showgrid=False, type="category")
-    centred = metric in _AROUND_ZERO
     fig.update_layout(
         coloraxis={
-            "cmin": -1.0 if centred else 0.0,
-            "cmax": 1.0,
-            "colorscale": "RdBu" if centred else "Cividis",
+            "cmin": ends[0],
+            "cmax": ends[1],
+            "colorscale": scale,
             "colorbar": {"thickness": 10},
         }
     )
@@ -73,7 +80,7 @@ def agreement_matrix(result: ConsistencyResult, metric: str = "rank_c") -> go.Fi
     return theme.finish(
         fig,
         title=f"Agreement between languages: {_NAMES.get(metric, metric.replace('_', ' '))}",
-        notes=[METRICS[metric], f"{n} items; rows: first language, columns: second"],
+        notes=[METRICS[metric], f"{number_of(n, 'item')}; rows: first language, columns: second"],
         height=max(160, _CELL * len(tags)),
         subtitles=True,
     )

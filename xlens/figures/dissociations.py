@@ -9,6 +9,7 @@ from xlens.consistency import Dissociation
 from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.figures.subspace import measure_name
+from xlens.wording import number_of
 
 _ROW = 210
 _METRICS = {"spearman": "order of options", "rank_c": "RankC", "lift": "transfer beyond accuracy"}
@@ -87,7 +88,8 @@ def dissociation_curves(
     fig.update_yaxes(range=[-1.05, 1.05], nticks=5)
     fig.update_yaxes(title_text="rho over pairs", col=1)
     notes = [
-        f"{len(result.languages)} languages, {int(table['n_pairs'].iloc[0])} pairs",
+        f"{number_of(len(result.languages), 'language')}, "
+        f"{number_of(int(table['n_pairs'].iloc[0]), 'pair')}",
         "filled: p < 0.05 by permuted languages, each point by itself",
     ]
     if kind == "accuracy_out":

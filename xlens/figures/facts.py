@@ -9,9 +9,12 @@ from xlens.acquisition import MEASURES, FactCurves, FactRecall
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
+from xlens.figures.heat import label_cells
 from xlens.languages import english_name
+from xlens.wording import number_of
 
 ACCURACY = "accuracy"
+_MOST_LABELLED = 8  # languages
 _SAID = {"co": "CO (Jaccard) with the pivot", ACCURACY: "share of facts recalled"}
 
 
@@ -49,7 +52,7 @@ def fact_bars(result: FactRecall) -> go.Figure:
     return theme.finish(
         fig,
         title="Facts recalled, by language",
-        notes=[f"{int(table['n'].iloc[0])} facts · bars: interval over facts"],
+        notes=[f"{number_of(int(table['n'].iloc[0]), 'fact')} · bars: interval over facts"],
         height=320,
         legend=["answers to other facts of the relation", "always the most frequent object"],
     )
@@ -86,14 +89,19 @@ def fact_relations(result: FactRecall) -> go.Figure:
         zmax=1,
         colorscale="Cividis",
         colorbar={"thickness": 10},
-        texttemplate="%{z:.2f}" if len(tags) <= 8 else None,
-        textfont={"size": 10},
         hovertemplate="%{y}, %{x}: %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]; "
         "most frequent object %{customdata[2]:.3f}, dealt %{customdata[3]:.3f}, "
         "%{customdata[4]} facts<extra></extra>",
         xgap=1,
         ygap=1,
     )
+    if len(tags) <= _MOST_LABELLED:
+        labels: dict[str, Any] = {
+            "x": tags,
+            "y": [theme.plain(kind) for kind in kinds],
+            "ends": (0.0, 1.0),
+        }
+        label_cells(fig, wide(ACCURACY), **labels, scale="Cividis")
     fig.update_yaxes(autorange="reversed", showgrid=False, type="category")
     fig.update_xaxes(showgrid=False, type="category")
     return theme.finish(

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lens.readings import LensReadings
+from xlens.wording import number_of
 
 _ROW = 190
 # Lenses of one kind share a colour: what was in their texts is told by the line.
@@ -45,7 +46,8 @@ def lens_readings(result: LensReadings, *, columns: int = 2) -> go.Figure:
         fig,
         title="How far what is read is from what the model says",
         notes=[
-            f"KL(output || reading) on held-out text · {n} texts a language · shaded: interval",
+            f"KL(output || reading) on held-out text · {number_of(n, 'text')} a language · "
+            "shaded: interval",
             "jacobian: fitted on all languages; of it: on this alone; without it: on the others",
         ],
         height=_ROW * rows,

@@ -12,7 +12,7 @@ from xlens.errors import InputError
 from xlens.figures import bands, theme
 from xlens.figures.subspace import POOLED, spaced
 from xlens.subspace.maps import LanguageMap
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 _SIDE = 250
 """Height of a small map, in pixels."""
@@ -73,6 +73,8 @@ def language_map_animation(
 ) -> go.Figure:
     """One map with a slider and a button that go through the layers.
 
+    It opens where languages are told apart best (`LanguageMap.telling`).
+
     Coordinates are divided by the root mean square distance from the centre, as layers differ in
     scale by orders of magnitude.
 
@@ -98,7 +100,8 @@ def language_map_animation(
                 layout={"annotations": [_corner(result, layer)]},
             )
         )
-    fig = go.Figure(data=frames[0].data, frames=frames)
+    opens = layers.index(result.telling)
+    fig = go.Figure(data=frames[opens].data, frames=frames)
     span = [-1.05 * reach, 1.05 * reach]
     fig.update_xaxes(range=span, title_text="first axis (in root mean square distances)")
     fig.update_yaxes(range=span, title_text="second axis", scaleanchor="x")
@@ -106,9 +109,10 @@ def language_map_animation(
     stop: dict[str, Any] = {"mode": "immediate", "frame": {"duration": 0}}
     steps = [{"label": f.name, "method": "animate", "args": [[f.name], stop]} for f in frames]
     fig.update_layout(
-        annotations=[_corner(result, layers[0])],
+        annotations=[_corner(result, layers[opens])],
         sliders=[
             {
+                "active": opens,
                 "steps": steps,
                 "currentvalue": {"prefix": "residual point ", "font": {"size": 12}},
                 "pad": {"t": 40, "l": 96},  # the buttons' width, whatever the page's
@@ -134,7 +138,9 @@ def language_map_animation(
     names = [theme.language_label(tag) for tag in bands.in_order(set(result.languages), colors)]
     fig = _finished(fig, result, names, 420, "signs follow the layer below")
     layout: Any = fig.layout
-    return fig.update_layout(margin_b=layout.margin.b + 90, height=layout.height + 90)
+    # The slider is between the map and its legend.
+    below = {"yref": "container", "y": 0, "yanchor": "bottom"}
+    return fig.update_layout(margin_b=layout.margin.b + 90, height=layout.height + 90, legend=below)
 
 
 def _traces(
@@ -246,7 +252,7 @@ def _finished(
     fig.update_layout(hovermode="closest")
     n = result.points["id"].nunique()
     notes = [
-        f"{n} items in {len(result.languages)} languages · "
+        f"{number_of(n, 'item')} in {number_of(len(result.languages), 'language')} · "
         f"{POOLED.get(result.pooling, result.pooling)} · {result.estimator}",
         f"large: means · ellipse: one standard deviation · {more}",
     ]

@@ -1,15 +1,18 @@
 """Language neurons: where they are, and what text loses without them."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
+from xlens.figures.heat import label_cells
 from xlens.neurons import LanguageNeurons, NeuronEffects
 from xlens.neurons.effects import BEYOND, RANDOM
 from xlens.neurons.effects import NEURONS as OWN
-from xlens.wording import percent
+from xlens.wording import percent, rounded
 
 _CELL = 26
 _MOST_NUMBERS = 8  # languages: with more, a number doesn't fit into its cell at 420 pixels
@@ -75,6 +78,7 @@ def neuron_losses(effects: NeuronEffects) -> go.Figure:
     )
     most = float(effects.of(OWN)["difference"].abs().max()) or 1.0
     level = 1 - effects.confidence
+    labels: list[Any] = []
     for kind, place in zip((BEYOND, RANDOM), places, strict=True):
         rows = effects.of(kind)
         whose = list(dict.fromkeys(rows["neurons"]))
@@ -90,12 +94,6 @@ def neuron_losses(effects: NeuronEffects) -> go.Figure:
             x=list(effects.languages),
             y=whose,
             z=cells["difference"].tolist(),
-            text=[
-                [f"{value:.2f}{mark}" if few else mark for value, mark in zip(*row, strict=True)]
-                for row in zip(cells["difference"], marks, strict=True)
-            ],
-            texttemplate="%{text}",
-            textfont={"size": 10},
             customdata=np.dstack([cells["low"], cells["high"]]).tolist(),
             coloraxis="coloraxis",
             hovertemplate="without the units of %{y}, text in %{x}: %{z:.3f} "
@@ -104,7 +102,18 @@ def neuron_losses(effects: NeuronEffects) -> go.Figure:
             ygap=1,
             **place,
         )
+        text = [
+            [
+                f"{rounded(value, '.2f')}{mark}" if few else mark
+                for value, mark in zip(*row, strict=True)
+            ]
+            for row in zip(cells["difference"], marks, strict=True)
+        ]
+        labels.append((cells["difference"].tolist(), whose, text, place))
         fig.update_yaxes(autorange="reversed", title="units of", **place)
+    for values, whose, text, place in labels:
+        where: dict[str, Any] = {"x": list(effects.languages), "y": whose, "scale": "RdBu_r"}
+        label_cells(fig, values, **where, ends=(-most, most), text=text, place=place)
     fig.update_xaxes(title="text in", row=2, col=1)
     fig.update_yaxes(showgrid=False, type="category")
     fig.update_xaxes(showgrid=False, type="category", tickangle=0)
@@ -112,8 +121,7 @@ def neuron_losses(effects: NeuronEffects) -> go.Figure:
         coloraxis={
             "cmin": -most,
             "cmax": most,
-            "colorscale": "RdBu",
-            "reversescale": True,
+            "colorscale": "RdBu_r",
             "colorbar": {"thickness": 10},
         }
     )

@@ -11,10 +11,18 @@ from xlens.html import render
 PLOTLY_JS = "plotly.min.js"
 HEIGHT = 450
 """Of figures that set none, in pixels."""
+_COLUMN = 230  # pixels of a small plot, at least
 _THEMES = {
     "light": {"ink": theme.INK, "paper": "#ffffff"},
     "dark": {"ink": "#e6e9ef", "paper": "#14171c"},
 }
+
+
+def _columns(fig: go.Figure) -> int:
+    """Small plots beside each other."""
+    axes: Any = fig.select_xaxes()
+    starts = {axis.domain[0] for axis in axes if axis.domain}
+    return max(1, len(starts))
 
 
 def figure_json(fig: go.Figure) -> str:
@@ -35,6 +43,8 @@ def figure_block(fig: go.Figure, name: str, *, label: str) -> str:
     size = f"height:{layout.height or HEIGHT}px"
     if layout.width:
         size += f";width:{layout.width}px"
+    elif (columns := _columns(fig)) > 2:  # a narrow page scrolls them: they would overlap
+        size += f";min-width:{_COLUMN * columns}px"
     data = figure_json(fig).replace("<", "\\u003c")
     return render("figures/plot.html", name=name, label=label, size=size, data=data)
 

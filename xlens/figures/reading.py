@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
+from xlens.figures.heat import label_cells
 from xlens.languages import english_name
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.wording import range_of
@@ -146,8 +147,6 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
             colorscale="Cividis",
             zmin=0,
             zmax=float(table["value"].max()) or 1.0,
-            texttemplate="%{z:.2f}",
-            textfont={"size": 11},
             colorbar={"thickness": 10},
             hovertemplate="text %{y}, question %{x}: %{z:.3f} "
             "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
@@ -155,6 +154,8 @@ def reading_matrix(result: ReadingResult, metric: str = "f1") -> go.Figure:
             ygap=1,
         )
     )
+    ends = (0.0, float(table["value"].max()) or 1.0)
+    label_cells(fig, wide["value"], x=cols, y=rows, scale="Cividis", ends=ends, size=11)
     fig.update_yaxes(autorange="reversed", showgrid=False, type="category", title="text")
     fig.update_xaxes(showgrid=False, type="category", title="question")
     notes = [f"{_METRICS[metric]} · {range_of(table['n'], 'question')}"]

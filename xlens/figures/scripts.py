@@ -12,7 +12,7 @@ from xlens.figures.subspace import POOLED, measure_name
 from xlens.subspace.relations import RELATIONS
 from xlens.subspace.script_probe import CROSSED, OWN, ScriptProbe
 from xlens.subspace.scripts import ScriptControl
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 _ROW = 220
 _LETTERS = 33  # above one of two plots, at 420 pixels
@@ -80,7 +80,8 @@ def script_columns(
         fig.update_xaxes(title_text=_POINTS if lowest else None, **place)
     level = percent(control.confidence, whole=False)
     notes = [
-        f"{control.n_items} sentences · {POOLED.get(control.pooling, control.pooling)}",
+        f"{number_of(control.n_items, 'sentence')} · "
+        f"{POOLED.get(control.pooling, control.pooling)}",
         f"means over pairs of varieties · shaded: {level} interval over documents",
     ]
     notes += ["length and tokens a character taken out"] if kind != "value" else []

@@ -8,11 +8,13 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import bands, theme
+from xlens.figures.heat import label_cells
 from xlens.subspace.distances import DISTANCES
 from xlens.subspace.pairs import KINDS, LanguagePairs
 from xlens.subspace.probe import FEATURES, LanguageProbe
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
+_MOST_LABELLED = 8  # languages
 _ROW = 210
 """Height of a small plot with its title, in pixels."""
 _POINTS = "residual point (0 = embedding)"  # which one is the last, activations don't say
@@ -164,8 +166,6 @@ def pair_matrix(
             y=tags,
             z=values,
             coloraxis="coloraxis",
-            texttemplate="%{z:.2f}" if len(tags) <= 8 else None,
-            textfont={"size": 10},
             hovertemplate="%{y} – %{x}: %{z:.3f}<extra></extra>",
             hoverongaps=False,
             xgap=1,
@@ -180,9 +180,16 @@ def pair_matrix(
     # colour. Distances have no end.
     lowest = min((v for table in tables for v in table.min() if v == v), default=0.0)
     limits = {} if measure in DISTANCES else {"cmin": min(0.0, float(lowest)), "cmax": 1.0}
+    highest = max((v for table in tables for v in table.max() if v == v), default=1.0)
+    ends = (limits.get("cmin", float(lowest)), limits.get("cmax", float(highest)))
+    for i, table in enumerate(tables if len(tags) <= _MOST_LABELLED else ()):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        cells = table.to_numpy().tolist()
+        label_cells(fig, cells, x=tags, y=tags, scale="Cividis", ends=ends, place=place)
     fig.update_layout(
         coloraxis={
-            **limits,
+            "cmin": ends[0],
+            "cmax": ends[1],
             "colorscale": "Cividis",
             "colorbar": {"title": {"text": label, "side": "right"}, "thickness": 10},
         },
@@ -245,7 +252,7 @@ def probe_curves(probe: LanguageProbe) -> go.Figure:
     fig.update_yaxes(title_text="accuracy", range=[0, 1.02])
     bands.layer_axis(fig, int(probe.table["layer"].max()), title=False)
     fig.update_xaxes(title_text=_POINTS)
-    notes = [f"{len(probe.languages)} languages, held-out items · grey line: chance"]
+    notes = [f"{number_of(len(probe.languages), 'language')}, held-out items · grey line: chance"]
     if probe.estimator:
         notes.append(f"subspace: {probe.estimator}")
     level = percent(probe.confidence, whole=False)
@@ -309,7 +316,7 @@ def _pivot(pairs: LanguagePairs, pivot: str | None) -> str:
 
 
 def _sample(pairs: LanguagePairs) -> str:
-    return f"{pairs.n_items} items · {POOLED.get(pairs.pooling, pairs.pooling)}"
+    return f"{number_of(pairs.n_items, 'item')} · {POOLED.get(pairs.pooling, pairs.pooling)}"
 
 
 def _controls(pairs: LanguagePairs, measure: str, layers: Sequence[int]) -> list[str]:

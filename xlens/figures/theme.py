@@ -46,6 +46,8 @@ _SYMBOLS = (
     *("square", "diamond", "triangle-up", "x", "star", "cross", "pentagon", "triangle-down"),
     *("hexagon", "triangle-left", "triangle-right", "hourglass"),
 )
+_AXIS = 44
+"""Height of ticks and title of the axis below the plots, in pixels."""
 OTHER, UNKNOWN = "other", "unknown"
 """Names that stand for no one language: drawn in grey, last."""
 
@@ -256,9 +258,19 @@ def finish(
     wide = max((46 + 7 * len(name) for name in legend), default=0)
     rows = -(-len(legend) // max(1, 400 // wide)) if wide else 0
     bottom = 50 + 28 * rows
+    if rows:  # right below the axis: where a wide page needs fewer rows, no gap is between
+        under = {"yref": "paper", "y": -_AXIS / height, "yanchor": "top"}
+        fig.update_layout(legend=under)
     return fig.update_layout(
         template=template(),
         title_text="<br>".join(head),
+        meta={"title": title},
         height=height + top + bottom,
         margin={"t": top, "b": bottom},
     )
+
+
+def figure_title(fig: go.Figure) -> str:
+    """The title that `finish` gave a figure, in one line and without notes; empty without one."""
+    layout: Any = fig.layout
+    return str((layout.meta or {}).get("title", ""))

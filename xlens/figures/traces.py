@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
+from xlens.figures.heat import color_at, ink_on
 from xlens.lens.result import TraceResult
 from xlens.terminal import cell_width, text_table
 
@@ -75,7 +75,11 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
         # Plotly's own choice of a text colour is hard to read on middle tones.
         textfont={
             "size": 11,
-            "color": [_ink_on(value / top) for row in table[color_by] for value in row],
+            "color": [
+                ink_on(color_at(value, _SCALE, (0.0, top)))
+                for row in table[color_by]
+                for value in row
+            ],
         },
         hoverinfo="skip",
         showlegend=False,
@@ -140,16 +144,6 @@ def shorten(text: str, columns: int) -> str:
     if cell_width(text) <= columns:
         return text
     return set_cell_size(text, columns - 1).rstrip() + "…"  # a space for half of a wide letter
-
-
-def _ink_on(share: float) -> str:
-    """White or near-black, whichever is easier to read on the colour at `share` of the scale."""
-    color: Any = sample_colorscale(_SCALE, min(max(share, 0.0), 1.0), colortype="tuple")[0]
-    linear: list[float] = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color
-    ]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#ffffff" if luminance < 0.18 else "#111111"
 
 
 def _shown(text: str) -> str:

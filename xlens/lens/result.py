@@ -157,6 +157,41 @@ class LensResult(Result):
             lens=self.lens,
         )
 
+    def right_at_output(self) -> tuple[int, int]:
+        """In how many prompts nothing is more probable at the output than the right word; of all.
+
+        By the word's best token; 0 of 0 where the reading has no ranks, or the last layer is not
+        there.
+        """
+        rows = self.rows[
+            (self.rows["layer"] == self.n_layers) & (self.rows["language"] == self.target)
+        ].dropna(subset=["rank"])
+        return int((rows["rank"] == 1).sum()), len(rows)
+
+    def first_read(self, k: int = 3) -> pd.DataFrame:
+        """What is read of the first prompt: `layer pivot target entropy label_1 prob_1 …`.
+
+        Args:
+            k: Most probable tokens shown; fewer where fewer are kept.
+
+        Returns:
+            One row per layer: the probability of the pivot's and of the target's word, the entropy
+            in bits, and the most probable tokens with theirs.
+        """
+        mine = self.rows[self.rows["prompt"] == 0].pivot(
+            index="layer", columns="language", values="prob"
+        )
+        states = self.states[self.states["prompt"] == 0].set_index("layer")
+        found = pd.DataFrame({"target": mine[self.target], "entropy": states["entropy"]})
+        found["pivot"] = mine.get(self.pivot, np.nan)
+        top = self.top[self.top["prompt"] == 0]
+        for place in range(1, k + 1):
+            here = top[top["k"] == place].set_index("layer")
+            if len(here):
+                found[f"label_{place}"] = here["label"]
+                found[f"prob_{place}"] = here["prob"]
+        return found.reset_index()
+
     def _more_than(self, shuffled: "LensResult", layer: int) -> pd.Series:
         """By how much the target's word beats another prompt's, by prompt; NaN without another."""
         mine, other = (

@@ -27,6 +27,7 @@ from xlens.models.size import Size
 from xlens.models.tree import tensors
 from xlens.models.vocabulary import Vocabulary
 from xlens.prompts import Ends, Prompt, TokenizedPrompt, tokenize
+from xlens.prompts.prompt import first_prompt
 
 
 class HookedModel:
@@ -235,7 +236,8 @@ class HookedModel:
     def provenance(self, tokens: Sequence[TokenizedPrompt] = ()) -> dict[str, Any]:
         """What results record about this model, and about how the prompts that it reads begin.
 
-        `begins_with` counts the prompts by their first token, `text` where it is no special one.
+        `begins_with` counts the prompts by their first token, `text` where it is no special one;
+        `first_prompt` is one of them in full.
 
         Raises:
             ValueError: weights that are not there; parts replaced, or an attention implementation
@@ -258,6 +260,7 @@ class HookedModel:
             "prepends_bos": self._prepends(ends),
             "left_off": name(list(ends.after)),
             **({"begins_with": dict(sorted(firsts.items()))} if firsts else {}),
+            **first_prompt(t.prompt for t in tokens),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
             "attention": attention_of(self.hf_model),

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from scipy.stats import binomtest
 
 from xlens.checks import typed
 from xlens.errors import InputError
@@ -111,6 +112,21 @@ class CurveSummary(Result):
                 f"{list(dict.fromkeys(held['kind']))} in {list(dict.fromkeys(held['language']))}."
             )
         return found
+
+
+class Answered(NamedTuple):
+    """How often the right answer is ahead of the wrong one at the output.
+
+    Attributes:
+        right: Prompts in which it is.
+        n: Of so many.
+        low: Lower end of the share's 95 % interval (Wilson), which takes prompts for independent;
+            by chance the share is one half.
+    """
+
+    right: int
+    n: int
+    low: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +244,21 @@ class Curves(Result):
         """By kind, the prompts that say something at some layer."""
         found = np.isfinite(self.values).any(axis=2).sum(axis=1)
         return {kind: int(n) for kind, n in zip(self.kinds, found, strict=True)}
+
+    def answered(self) -> Answered:
+        """In how many prompts the right answer is ahead of the wrong one at the output.
+
+        By what is readable at the last position at the highest layer; 0 of 0 where that is not the
+        output, or wasn't looked at.
+        """
+        if "readable" not in self.kinds or self.layers[-1] != self.n_layers:
+            return Answered(0, 0, 0.0)
+        ahead = self.get("readable")[:, -1]
+        known = ahead[np.isfinite(ahead)]
+        right, n = int((known > 0).sum()), len(known)
+        if not n:
+            return Answered(0, 0, 0.0)
+        return Answered(right, n, float(binomtest(right, n).proportion_ci(method="wilson").low))
 
     def to_frame(self) -> pd.DataFrame:
         """One row per kind, prompt and layer: `kind id language layer value control excess`."""

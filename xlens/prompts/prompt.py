@@ -283,6 +283,14 @@ PromptsLike = Prompts | str | Prompt | Sequence[str | Prompt]
 """What the verbs take for prompts; `Prompts.of` makes them of it."""
 
 
+def first_prompt(prompts: Iterable[Prompt]) -> dict[str, dict[str, str]]:
+    """What provenance keeps of prompts, for people to see how was asked; nothing of none."""
+    found = next(iter(prompts), None)
+    if found is None:
+        return {}
+    return {"first_prompt": {"id": found.id, "language": found.language, "text": found.text}}
+
+
 def _join(
     parts: Sequence[Part], start: int, spans: dict[str, tuple[int, int]], prompt_id: str
 ) -> str:

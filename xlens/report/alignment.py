@@ -15,30 +15,35 @@ from xlens.figures import (
     twin_similarity,
 )
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
-from xlens.languages import english_names
 from xlens.lens import TwinCurves
-from xlens.report.blocks import Block, Drawing, Findings, Section, Table
-from xlens.report.cells import interval, number
+from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table
+from xlens.report.cells import number, rounded
 from xlens.report.choices import listed_models
+from xlens.report.gain import (
+    MEANS,
+    SAID,
+    Names,
+    answered,
+    change,
+    gain_lead,
+    gain_names,
+    gain_table,
+    rows_of,
+    verdict_words,
+)
+from xlens.report.minute import Minute, minutes
 from xlens.report.sentences import listed, used
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import RunDirectory
-from xlens.studies.align import ALIGNED, GAIN, INSIDE, SHUFFLED, TRAINING
+from xlens.studies.align import ALIGNED, ANSWERS, GAIN, INSIDE, SHUFFLED, TRAINING
 from xlens.studies.steps.twins import TwinSummary
 from xlens.subspace import TwinStates
 from xlens.tasks.choices import LatentSummary
 from xlens.training.fit import Training
 from xlens.wording import number_of
 
-Names = Mapping[str, str]
 Row = Mapping[Any, Any]
-_MEANS = {ALL: "All languages", SEEN: "Languages in training", UNSEEN: "Languages never seen"}
-_SAID = {
-    ALL: "in the mean over all languages",
-    SEEN: "in the mean over the languages in training",
-    UNSEEN: "in the mean over the languages never seen",
-}
 
 
 def write_alignment_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
@@ -73,6 +78,7 @@ def write_alignment_report(run: RunDirectory, static: Collection[str] = ()) -> P
         made_by,
         figures,
         static,
+        minute=minutes(done, minute),
         offered=offered(run.provenance),
         template="alignment",
         percent=run.resampling.percent,
@@ -95,6 +101,18 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     return [_found(found, _trainings(parts), "", "")]
 
 
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    found, before = parts[GAIN], parts.get(f"{BEFORE}/{ANSWERS}")
+    assert isinstance(found, Gain)
+    names = gain_names(found)
+    return Minute(
+        gain_lead(found, ALIGNED, before, names),
+        gain_table(found, names, ALIGNED, BEFORE),
+        answered(before),
+    )
+
+
 def findings(result: Gain, names: Names) -> list[str]:
     """What the numbers say, in sentences; nothing but what they say."""
     said = [_mean(result, ALIGNED, where) for where in (UNSEEN, SEEN, ALL)]
@@ -112,55 +130,28 @@ def _trainings(parts: Mapping[str, Result]) -> dict[str, Training]:
 
 
 def _found(result: Gain, trainings: Mapping[str, Training], start: str, title: str) -> Section:
-    names = _names(result)
+    names = gain_names(result)
     return Section(
         f"{start}findings",
         f"{title}What was found",
-        (Findings.of([*findings(result, names), *_trained(trainings)]),),
+        (Findings.of(filter(None, [*findings(result, names), _trained(trainings)])),),
     )
 
 
-def _names(result: Gain) -> dict[str, str]:
-    return english_names(dict.fromkeys(t for t in result.table["language"] if t not in _MEANS))
-
-
-def _rows(result: Gain, condition: str, against: str = BEFORE) -> dict[str, Row]:
-    return {str(row["language"]): row for row in result.of(condition, against).to_dict("records")}
-
-
 def _mean(result: Gain, condition: str, where: str) -> str:
-    row = _rows(result, condition).get(where)
+    row = rows_of(result, condition).get(where)
     if row is None:
         return ""
     before, after = (100 * row[name] for name in ("before", "after"))
     return (
-        f"{_word(row).capitalize()} {_SAID[where]}: {before:.1f} % right before, {after:.1f} % "
-        f"after, {change(row)}."
+        f"{verdict_words(row).capitalize()} {SAID[where]}: {rounded(before, '.1f')} % right "
+        f"before, {rounded(after, '.1f')} % after, {change(row)}."
     )
-
-
-def _word(row: Row) -> str:
-    return {
-        "better": "better",
-        "worse": "worse",
-        "the same": "the same, within the bound that was set beforehand,",
-        "undecided": "neither a change nor its absence is shown",
-    }[row["verdict"]]
-
-
-def change(row: Row) -> str:
-    """`+2.1 points [0.4, 3.8], p 0.03`."""
-    low, high = (100 * row[name] for name in ("low", "high"))
-    return f"{100 * row['difference']:+.1f} points [{low:.1f}, {high:.1f}], p {_p(row['p'])}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _each(result: Gain, condition: str, names: Names) -> str:
     """Which languages changed by themselves, after adjusting for all that were looked at."""
-    rows = {t: r for t, r in _rows(result, condition).items() if t not in _MEANS}
+    rows = {t: r for t, r in rows_of(result, condition).items() if t not in MEANS}
     by_verdict = {
         verdict: [tag for tag, row in rows.items() if row["verdict"] == verdict]
         for verdict in ("better", "worse", "the same")
@@ -173,8 +164,8 @@ def _each(result: Gain, condition: str, names: Names) -> str:
 
 def _control(result: Gain) -> str:
     """What is left of the gain beside training on shuffled pairs."""
-    control = _rows(result, SHUFFLED).get(ALL)
-    beside = _rows(result, ALIGNED, SHUFFLED).get(ALL)
+    control = rows_of(result, SHUFFLED).get(ALL)
+    beside = rows_of(result, ALIGNED, SHUFFLED).get(ALL)
     if control is None or beside is None:
         return ""
     left = {
@@ -189,19 +180,19 @@ def _control(result: Gain) -> str:
     )
 
 
-def _trained(trainings: Mapping[str, Training]) -> list[str]:
-    said: list[str] = []
+def _trained(trainings: Mapping[str, Training]) -> str:
+    """How far the loss fell, of the first alignment; nothing where none was trained."""
     for name, training in trainings.items():
         if not name.startswith(ALIGNED) or not len(training.curve):
             continue
         losses = training.curve["loss"]
-        said.append(
-            f"The loss on translations fell from {losses.iloc[0]:.2f} to {losses.iloc[-1]:.2f} in "
-            f"{number_of(len(losses), 'step')} ({number_of(training.n_rows, 'pair')}, "
-            f"{training.provenance['training']['seconds']:,.0f} s)."
+        return (
+            f"The loss on translations fell from {rounded(losses.iloc[0], '.2f')} to "
+            f"{rounded(losses.iloc[-1], '.2f')} in {number_of(len(losses), 'step')} "
+            f"({number_of(training.n_rows, 'pair')}, "
+            f"{rounded(training.provenance['training']['seconds'], ',.0f')} s)."
         )
-        break
-    return said
+    return ""
 
 
 def _sections(
@@ -209,7 +200,7 @@ def _sections(
 ) -> Iterable[Section]:
     result, trainings = parts[GAIN], _trainings(parts)
     assert isinstance(result, Gain)
-    names = _names(result)
+    names = gain_names(result)
     yield _found(result, trainings, start, title)
     drawn = {f"{start}gain": gain_bars(result), f"{start}loss": training_loss(trainings)}
     figures |= drawn
@@ -218,22 +209,26 @@ def _sections(
         f"{title}Before and after",
         (
             *_drawn(drawn, {"gain": "What changed by language, of the alignment and its control."}),
-            gain_table(result, names, ALIGNED, BEFORE),
-            *(
-                [gain_table(result, names, ALIGNED, SHUFFLED)]
-                if len(result.of(ALIGNED, SHUFFLED))
-                else []
-            ),
+            *_against_control(result, names),
         ),
     )
+    loss = tuple(_drawn(drawn, {"loss": "Loss on the translations, a mean over a step's rows."}))
     yield Section(
         f"{start}training",
         f"{title}Training",
-        tuple(_drawn(drawn, {"loss": "Loss on the translations, a mean over a step's rows."})),
+        (Folded(_trained(trainings) or "Loss on the translations", loss),),
     )
     inside = {name.partition("/")[2]: p for name, p in parts.items() if name.startswith(INSIDE)}
     if inside:
         yield inside_section(inside, start, title, figures)
+
+
+def _against_control(result: Gain, names: Names) -> tuple[Folded, ...]:
+    """The alignment beside training on shuffled pairs, where that was done."""
+    if not len(result.of(ALIGNED, SHUFFLED)):
+        return ()
+    said = _control(result) or "Control: training as long on shuffled pairs"
+    return (Folded(said, (gain_table(result, names, ALIGNED, SHUFFLED),)),)
 
 
 def _drawn(figures: Mapping[str, Figure], captions: Mapping[str, str]) -> list[Drawing]:
@@ -243,36 +238,6 @@ def _drawn(figures: Mapping[str, Figure], captions: Mapping[str, str]) -> list[D
         if caption:
             found.append(Drawing.of(fig, name, caption))
     return found
-
-
-def gain_table(
-    result: Gain, names: Names, condition: str, against: str, *, called: str | None = None
-) -> Table:
-    """A comparison, a row per language and mean; what it is against may be `called` otherwise."""
-    called = called or against
-    head = ["", "in training", called, condition, "difference", "p", "McNemar", "verdict"]
-    rows = [
-        [
-            _MEANS.get(tag) or names[tag],
-            "–" if tag in _MEANS else "yes" if row["seen"] else "no",
-            interval(row, "before", "before_low", "before_high"),
-            interval(row, "after", "after_low", "after_high"),
-            f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-            _p(row["p"]),
-            "–" if tag in _MEANS else number(row["p_mcnemar"]),
-            str(row["verdict"]),
-        ]
-        for tag, row in _rows(result, condition, against).items()
-    ]
-    if not result.trained:
-        head, rows = head[:1] + head[2:], [row[:1] + row[2:] for row in rows]
-    n = result.of(condition, against)["n"].iloc[0]
-    return Table(
-        f"{condition[:1].upper()}{condition[1:]} against {called}, {number_of(int(n), 'item')}. p "
-        f"is adjusted for all languages; McNemar's is not. The same: within ±{result.bound:g}.",
-        head,
-        rows,
-    )
 
 
 def inside_section(

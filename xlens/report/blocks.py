@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xlens.figures import Figure, figure_block
+from xlens.figures.theme import figure_title
 from xlens.languages import direction, endonym
 
 
@@ -50,7 +51,7 @@ class Paragraph:
 
     Attributes:
         text: Of it.
-        role: `said` of what the terminal says as well; `verdict`, `note` or `quiet`.
+        role: `said` of what the terminal says as well; `lead`, `verdict`, `note` or `quiet`.
     """
 
     KIND: ClassVar[str] = "paragraph"
@@ -83,27 +84,60 @@ class Drawing:
     Attributes:
         plot: HTML of it, from `figure_block`.
         caption: Below it.
+        name: Of its files, and its id on the page.
+        title: Its own, for the list of contents.
     """
 
     KIND: ClassVar[str] = "drawing"
     plot: str
     caption: str
+    name: str = ""
+    title: str = ""
 
     @classmethod
     def of(cls, fig: Figure, name: str, caption: str, *, label: str | None = None) -> "Drawing":
         """A figure by the name of its files; `label` for readers who can't see it."""
-        return cls(figure_block(fig, name, label=label or caption), caption)
+        plot = figure_block(fig, name, label=label or caption)
+        return cls(plot, caption, name, figure_title(fig))
 
 
 @dataclass(frozen=True)
 class Code:
-    """What is typed, or lies in a file."""
+    """What is typed, or lies in a file.
+
+    Attributes:
+        text: Of it.
+        copied: With a button that copies it.
+    """
 
     KIND: ClassVar[str] = "code"
     text: str
+    copied: bool = False
 
 
-Block = Findings | Paragraph | Table | Drawing | Code
+@dataclass(frozen=True)
+class Links:
+    """Where something lies: addresses relative to the page, and what they are called."""
+
+    KIND: ClassVar[str] = "links"
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What is there, and opens on demand: controls, details.
+
+    Attributes:
+        summary: Its message in one line, which is always seen.
+        blocks: What is folded.
+    """
+
+    KIND: ClassVar[str] = "folded"
+    summary: str
+    blocks: "tuple[Block, ...]"
+
+
+Block = Findings | Paragraph | Table | Drawing | Code | Links | Folded
 
 
 @dataclass(frozen=True)

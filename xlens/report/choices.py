@@ -10,15 +10,17 @@ from xlens.consistency import METRICS, ConsistencyResult
 from xlens.figures import Figure, agreement_matrix
 from xlens.languages import english_names
 from xlens.report.blocks import Drawing, Findings, Section, Table, said
-from xlens.report.cells import interval, number
+from xlens.report.cells import interval, number, rounded
+from xlens.report.choices_minute import choices_minute
 from xlens.report.grouped import Group, groups
+from xlens.report.minute import Minute, minutes
 from xlens.report.sentences import listed, used
-from xlens.report.ways import ways_sentences, ways_table
+from xlens.report.ways import folded_ways, ways_sentences
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.studies.choices import PANEL
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 LEVEL = 0.05
 """Of the tests that sentences speak of."""
@@ -61,6 +63,7 @@ def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         made_by,
         every,
         static,
+        minute=minutes({m: own for m in run.models if panels_in(own := run.parts(m))}, minute),
         template="choices",
         percent=run.resampling.percent,
     )
@@ -72,6 +75,18 @@ def panel_in(parts: Mapping[str, Result]) -> ConsistencyResult | None:
     return found if isinstance(found, ConsistencyResult) else None
 
 
+def panels_in(parts: Mapping[str, Result]) -> dict[str, ConsistencyResult]:
+    """The panel of every set of items."""
+    return {group: panel for group, own in by_group(parts).items() if (panel := panel_in(own))}
+
+
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    panels = panels_in(parts)
+    names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
+    return choices_minute(panels, by_group(parts), names, LEVEL)
+
+
 def listed_models(made_by: Iterable[Mapping[str, Any]]) -> str:
     """The models that results are of."""
     return " and ".join(dict.fromkeys(str(p.get("model", "the model")) for p in made_by))
@@ -79,7 +94,7 @@ def listed_models(made_by: Iterable[Mapping[str, Any]]) -> str:
 
 def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     """What the page and the terminal say of a model's parts."""
-    panels = {group: panel for group, own in by_group(parts).items() if (panel := panel_in(own))}
+    panels = panels_in(parts)
     names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
     several = len(panels) > 1
     return [_found(group, group, panel, names, several) for group, panel in panels.items()]
@@ -115,7 +130,7 @@ def _sections(
         for name, fig in figures.items()
     )
     found = _found(group.key, group.title, panel, names, several)
-    accuracy = (accuracy_table(panel, names), *ways_table(panel, names))
+    accuracy = (accuracy_table(panel, names), *folded_ways(panel, names))
     return [
         found.more(said(used(survival.get(group.name, {}), "items"))),
         Section(f"{start}accuracy", "Accuracy", accuracy),
@@ -156,8 +171,11 @@ def _accuracy(known: pd.DataFrame, names: Mapping[str, str]) -> str:
     for chance, tag in zip(known["chance"], known["language"], strict=True):
         chances.setdefault(chance, []).append(tag)
     if len(chances) == 1:
-        return f"{said}; chance is {next(iter(chances)):.2f}."
-    told = [f"{chance:.2f} in {listed(names, tags)}" for chance, tags in sorted(chances.items())]
+        return f"{said}; chance is {rounded(next(iter(chances)), '.2f')}."
+    told = [
+        f"{rounded(chance, '.2f')} in {listed(names, tags)}"
+        for chance, tags in sorted(chances.items())
+    ]
     return f"{said}; chance is {', '.join(told)}."
 
 
@@ -195,10 +213,13 @@ def _dependence(panel: ConsistencyResult) -> list[str]:
     how = panel.provenance.get("consistency", panel.provenance)
     n, passages = (int(how.get(name, 0)) for name in ("n_items", "n_clusters"))
     if passages < n:
-        means += f"; they take the {n} items for independent, though these are of {passages} texts"
+        means += (
+            f"; they take the {number_of(n, 'item')} for independent, though these are of "
+            f"{number_of(passages, 'text')}"
+        )
     return [
         "Being right in one language goes with being right in another, beyond accuracy, in "
-        f"{panel.dependent(LEVEL)} of {len(tested)} pairs of languages (exact tests, "
+        f"{panel.dependent(LEVEL)} of {number_of(len(tested), 'pair')} of languages (exact tests, "
         f"adjusted for all of them; {means})."
     ]
 
@@ -214,7 +235,7 @@ def accuracy_table(panel: ConsistencyResult, names: Mapping[str, str]) -> Table:
         [
             names[row["language"]],
             interval(row, "accuracy"),
-            f"{row['chance']:.2f}",
+            rounded(row["chance"], ".2f"),
             percent(row["ties"]),
             str(row["n"]),
         ]

@@ -6,7 +6,8 @@ from typing import Any
 from xlens.acquisition import FrequencyResponse
 from xlens.figures import Figure, frequency_curves, frequency_groups, threshold_bars
 from xlens.report.blocks import Drawing, Findings, Section, Table
-from xlens.report.cells import interval, number
+from xlens.report.cells import interval, number, rounded
+from xlens.wording import number_of
 
 _SEEN = {
     "every": "all facts",
@@ -17,7 +18,8 @@ _SEEN = {
 
 def frequencies_given(counted: Mapping[str, int]) -> str:
     """Of how many facts the frequency is known, and how many were given for others."""
-    said = f"The frequency of {counted['counted']:,} of {counted['asked']:,} facts is known"
+    facts = number_of(counted["asked"], "fact")
+    said = f"The frequency of {counted['counted']:,} of {facts} is known"
     if counted["counted"] < counted["asked"]:
         said += "; the others are left out where frequency plays a part"
     if counted["estimates"]:
@@ -79,8 +81,8 @@ def frequency_findings(result: FrequencyResponse, names: Mapping[str, str]) -> l
     useful = [row for row in rows if row["beyond_low"] > 0]
     said.append(
         "The rule “right if stated so often” is right more often than always saying the same, on "
-        f"facts it was not chosen on, by more than its interval in {len(useful)} of {len(rows)} "
-        "languages."
+        f"facts it was not chosen on, by more than its interval in {len(useful)} of "
+        f"{number_of(len(rows), 'language')}."
     )
     told = [row for row in _rows(result.carried, "every") if row["n"] and row["control_n"]]
     if told:
@@ -115,7 +117,7 @@ def _measures(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
             f"{row['zeros']:,}",
             *(_beside(row, name) for name in ("auc", "spearman", "pearson", "pearson_bins")),
             interval(row, "slope"),
-            "–" if row["half"] != row["half"] else f"{row['half']:,.1f}",
+            "–" if row["half"] != row["half"] else rounded(row["half"], ",.1f"),
         ]
         for row, seen in _each(result.measures)
     ]
@@ -155,7 +157,7 @@ def _carried(result: FrequencyResponse, names: Mapping[str, str]) -> Table:
             f"{interval(row, 'share')} ({row['n']})",
             number(row["expected"]),
             f"{interval(row, 'control', 'control_low', 'control_high')} ({row['control_n']})",
-            "–" if row["p"] != row["p"] else f"{row['p']:.1g}",
+            "–" if row["p"] != row["p"] else rounded(row["p"], ".1g"),
         ]
         for row, seen in _each(result.carried)
     ]

@@ -8,7 +8,8 @@ import pandas as pd
 from xlens.acquisition import Transfer, TransferCurves
 from xlens.figures import Figure, likeness_by_layer, likeness_over_training
 from xlens.report.blocks import Drawing, Findings, Paragraph, Section, Table
-from xlens.report.cells import interval, number
+from xlens.report.cells import interval, number, rounded
+from xlens.wording import number_of
 
 Names = Mapping[str, str]
 _MEASURE = "cosine_centred"
@@ -107,7 +108,8 @@ def _tested(result: Transfer, names: Names) -> Iterator[str]:
         f"of two pathways, by frequency and from {home}."
     )
     yield (
-        f"Of {both['n']:,} answers about {both['facts']} facts, relations and languages held "
+        f"Of {both['n']:,} answers about {number_of(int(both['facts']), 'fact')}, relations and "
+        "languages held "
         f"alike, the log-odds of being right change by {interval(frequency, 'coefficient')} for "
         f"tenfold frequency, by {interval(pivot, 'coefficient')} where the fact is right in "
         f"{home}, by {interval(similar, 'coefficient')} for a standard deviation of similarity at "
@@ -128,7 +130,7 @@ def _held_against(result: Transfer, names: Names) -> Iterator[str]:
     said = (
         "Of facts that the text of a language never states, but others do, are right (in brackets: "
         f"of those that no language states): {shares}; more by test (p < .01) in {sure} of "
-        f"{len(rows)} languages."
+        f"{number_of(len(rows), 'language')}."
     )
     paths = result.paths
     if len(paths):
@@ -218,7 +220,7 @@ def _above(row: Mapping[Any, Any]) -> str:
 def _p(value: float) -> str:
     if value != value:
         return "–"
-    return "< .0001" if value < 1e-4 else f"= {value:.4f}"
+    return "< .0001" if value < 1e-4 else f"= {rounded(value, '.4f')}"
 
 
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:

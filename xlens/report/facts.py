@@ -23,7 +23,7 @@ from xlens.figures import (
     fact_relations,
 )
 from xlens.languages import english_names
-from xlens.report.blocks import Block, Drawing, Findings, Section, Table
+from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table
 from xlens.report.cells import interval, number
 from xlens.report.choices import listed_models
 from xlens.report.fact_frequency import (
@@ -39,13 +39,15 @@ from xlens.report.fact_transfer import (
     transfer_findings,
     transfer_section,
 )
+from xlens.report.facts_minute import facts_minute
+from xlens.report.minute import Minute, minutes
 from xlens.report.sentences import listed, used
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
-from xlens.studies.facts import CURVES, GROWN, PANEL, RECALL, RESPONSE, TRANSFER
-from xlens.tasks.facts import RULES
-from xlens.wording import percent
+from xlens.studies.facts import ANSWERS, CURVES, GROWN, PANEL, RECALL, RESPONSE, TRANSFER
+from xlens.tasks.facts import RULES, FactAnswers
+from xlens.wording import number_of, percent
 
 _DRAWN = ("accuracy", "co", "phi")
 _FLAGS = {
@@ -115,9 +117,10 @@ def write_facts_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         made_by,
         figures,
         static,
+        minute=minutes({model: parts[model] for model in found}, minute),
         offered=offered(run.provenance),
         template="facts",
-        rule=RULES[next(iter(found.values())).rule],  # pyright: ignore[reportArgumentType]
+        rule=_rule(next(iter(found.values()))),
         percent=run.resampling.percent,
     )
 
@@ -154,6 +157,13 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     return [_found("", found, names, more)]
 
 
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    found, answers = _recall(parts), parts.get(ANSWERS)
+    assert found is not None
+    return facts_minute(found, answers if isinstance(answers, FactAnswers) else None)
+
+
 def grew(across: Mapping[str, Result], _: Mapping[str, Mapping[str, Result]]) -> list[Section]:
     """What the terminal says of several models: a table of recall."""
     grown = across.get(CURVES)
@@ -171,7 +181,7 @@ def findings(result: FactRecall, names: Names) -> list[str]:
     """
     rows = result.accuracy.to_dict("records")
     shares = ", ".join(f"{names[row['language']]} {interval(row, 'accuracy')}" for row in rows)
-    said = [f"Recalled of {rows[0]['n']} facts: {shares}."]
+    said = [f"Recalled of {number_of(int(rows[0]['n']), 'fact')}: {shares}."]
     if blind := [row["language"] for row in rows if not row["low"] > row["majority"]]:
         said.append(f"Not above always giving the most frequent object in {listed(names, blind)}.")
     said += _consistency(result, names)
@@ -196,7 +206,8 @@ def _consistency(result: FactRecall, names: Names) -> list[str]:
         above = sum(row["value"] > row["control_high"] for row in known)
         said.append(
             f"CO with {names[result.pivot]} (in brackets: permuted within relations): {shown}; "
-            f"above what its permutations give in {above} of {len(known)} languages. Its mean is "
+            f"above what its permutations give in {above} of {number_of(len(known), 'language')}. "
+            "Its mean is "
             f"{number(result.mean_co())}; as the paper's code counts it, with "
             f"{names[result.pivot]} itself as 1, {number(result.mean_co(with_pivot=True))}."
         )
@@ -235,7 +246,7 @@ def _tables(model: str, result: FactRecall, figures: Mapping[str, Figure], names
         _accuracy(result, names),
         _paired(result, names),
         _relations(result, names),
-        _rules(result, names),
+        Folded(f"By other rules than: {_rule(result)}", (_rules(result, names),)),
     ]
     drawn = _drawings(figures, "Intervals and baselines show on hovering.")
     return Section(f"{start}tables", head, (*tables, *drawn))
@@ -286,6 +297,10 @@ def _relations(result: FactRecall, names: Names) -> Table:
         rows.append([f"{relation} ({first['n']})", percent(first["majority"]), *shares])
     head = ["", "most frequent object", *(names[tag] for tag in tags)]
     return Table("Share recalled by relation (facts).", head, rows)
+
+
+def _rule(result: FactRecall) -> str:
+    return RULES[result.rule]  # pyright: ignore[reportArgumentType]
 
 
 def _rules(result: FactRecall, names: Names) -> Table:

@@ -5,15 +5,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlens.errors import InputError
-from xlens.figures import Figure, lens_readings
+from xlens.figures import lens_readings
 from xlens.languages import english_name
 from xlens.lens import JacobianLens, LensYardstick
 from xlens.lens.readings import LensReadings
 from xlens.lens.result import lens_title
-from xlens.report.blocks import Drawing, Findings, Section, Table
-from xlens.report.cells import interval, number
-from xlens.report.written import write_page
+from xlens.report.blocks import Findings, Paragraph, Section, Table
+from xlens.report.by_model import ModelPage, write_by_model
+from xlens.report.cells import interval, number, rounded, signed
+from xlens.report.minute import Minute, prompt_of
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.fit_lens import READINGS, YARDSTICK
@@ -38,35 +38,7 @@ def write_fit_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
         ValueError: no results yet.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    models = {
-        m: parts
-        for m in run.models
-        if isinstance((parts := run.parts(m)).get(READINGS), LensReadings)
-    }
-    if not models:
-        raise InputError(f"{str(run.path)!r} has no readings yet: the same command goes on.")
-    figures: dict[str, Figure] = {}
-    sections: list[Section] = []
-    for model, parts in models.items():
-        found = parts[READINGS]
-        assert isinstance(found, LensReadings)
-        key = f"{model}-{READINGS}"
-        figures[key] = lens_readings(found)
-        drawn = Drawing.of(figures[key], key, _CAPTION)
-        more = [drawn, *_tables(found), *_yardstick(parts.get(YARDSTICK))]
-        sections += [s.more(more) for s in told(model, parts)]
-    made_by = [parts[READINGS].provenance for parts in models.values()]
-    return write_page(
-        run,
-        "Lenses, and the text that they were fitted on",
-        sections,
-        made_by,
-        figures,
-        static,
-        offered=offered(run.provenance),
-        template="fit_lens",
-        percent=run.resampling.percent,
-    )
+    return write_by_model(run, static, PAGE)
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
@@ -82,8 +54,7 @@ def offered(known: Mapping[str, Any]) -> list[str]:
 
 def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
     """What the page and the terminal say of a model's parts."""
-    found = parts[READINGS]
-    assert isinstance(found, LensReadings)
+    found = _readings(parts)
     title = str(found.provenance.get("model", model))
     estimators = {x.estimator for x in parts.values() if isinstance(x, JacobianLens)}
     sentences = [*_against_none(found), *_by_text(found)]
@@ -102,9 +73,11 @@ def _against_none(found: LensReadings) -> Iterator[str]:
         if told := found.told_apart(lens, level=_LEVEL):
             yield (
                 f"The {lens_title(lens)} reads nearer to the output than the logit lens in "
-                f"{told['nearer']:.0f} of {number_of(int(told['n']), 'language')} and farther in "
-                f"{told['farther']:.0f}, the difference told from none (adjusted p < {_LEVEL}); "
-                f"over layers and languages it is {told['kl']:+.2f} bits."
+                f"{rounded(told['nearer'], '.0f')} of {number_of(int(told['n']), 'language')} and "
+                "farther in "
+                f"{rounded(told['farther'], '.0f')}, the difference told from none (adjusted p < "
+                f"{_LEVEL}); "
+                f"over layers and languages it is {rounded(told['kl'], '+.2f')} bits."
             )
 
 
@@ -121,8 +94,10 @@ def _by_text(found: LensReadings) -> Iterator[str]:
         most = sorted(rows, key=lambda row: -math.fabs(row["kl"]))[0]
         yield (
             f"{how}, the Jacobian lens reads that language farther from the output than the lens "
-            f"of all languages in {told['farther']:.0f} of {told['n']:.0f} and nearer in "
-            f"{told['nearer']:.0f}; the largest change is {interval(most, 'kl')} bits, in "
+            f"of all languages in {rounded(told['farther'], '.0f')} of {rounded(told['n'], '.0f')} "
+            "and nearer in "
+            f"{rounded(told['nearer'], '.0f')}; the largest change is {interval(most, 'kl')} bits, "
+            "in "
             f"{english_name(str(most['language']))}."
         )
 
@@ -146,31 +121,75 @@ def _yardstick(found: Result | None) -> Iterator[Table]:
         "The multilingual items of the Jacobian lens's authors: share of an item's English "
         "intermediates that are among the k most probable tokens at some layer below the output; "
         "the control reads other items' words. Uneven: most languages have one to three items. Of "
-        f"{there['words']} words {there['words of one token']} are one token here, in "
-        f"{there['items with a word of one token']} of {there['items']} items.",
+        f"{number_of(int(there['words']), 'word')} {there['words of one token']} are one token "
+        "here, in "
+        f"{there['items with a word of one token']} of {number_of(int(there['items']), 'item')}.",
         ("Lens", "k", "Read", "Other items' words"),
         rows,
     )
 
 
-def _tables(found: LensReadings) -> Iterator[Table]:
-    """Differences by language, and agreement at the highest layer below the output."""
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model: each lens against another, by language."""
+    found = _readings(parts)
     rows = [
-        (
+        [
             f"{row['lens']} less {row['against']}",
             english_name(str(row["language"])),
-            interval(row, "kl"),
+            signed(row, "kl"),
             number(float(row["p_adjusted"])),
-        )
+            _verdict(row),
+        ]
         for row in found.changes.to_dict("records")
     ]
-    if rows:
-        yield Table(
-            "Mean over the layers below the last, in bits; below 0 the first reads nearer to the "
-            "output. p by sign flips over texts, adjusted for all rows.",
-            ("Lenses", "Language", "Difference", "p"),
-            rows,
-        )
+    table = Table(
+        "Mean over the layers below the last, in bits; below 0 the first reads nearer to the "
+        "output. p by sign flips over texts, adjusted for all rows.",
+        ("lenses", "language", "difference", "p", "verdict"),
+        rows,
+    )
+    said = (Paragraph("No question is asked: the model only reads text, as this."),)
+    prompt = prompt_of(found)
+    return Minute(
+        fit_lens_lead(found),
+        table if rows else None,
+        (*said, *prompt) if prompt else (),
+        asked=False,
+    )
+
+
+def fit_lens_lead(found: LensReadings) -> str:
+    """One sentence over all languages: does a fitted lens read nearer to the output than none?"""
+    said: list[str] = []
+    for lens in ("jacobian", "tuned"):
+        if told := found.told_apart(lens, level=_LEVEL):
+            n, nearer, farther = (int(told[name]) for name in ("n", "nearer", "farther"))
+            more = f", and farther in {farther}" if farther else ""
+            said.append(
+                f"the {lens_title(lens)} reads nearer to the output than the logit lens in "
+                f"{nearer or 'none'} of {number_of(n, 'language')}{more}"
+            )
+    if not said:
+        return "No lens was compared with the logit lens."
+    whole = "; ".join(said)
+    return f"{whole[0].upper()}{whole[1:]}."
+
+
+def _verdict(row: Mapping[Any, Any]) -> str:
+    if not row["p_adjusted"] < _LEVEL:
+        return "undecided"
+    return "nearer" if row["kl"] < 0 else "farther"
+
+
+def _readings(parts: Mapping[str, Result]) -> LensReadings:
+    found = parts[READINGS]
+    assert isinstance(found, LensReadings)
+    return found
+
+
+def _tables(parts: Mapping[str, Result]) -> Iterator[Table]:
+    """Agreement at the highest layer below the output, and the public items."""
+    found = _readings(parts)
     wide = found.agreement()
     if len(wide):
         yield Table(
@@ -182,3 +201,18 @@ def _tables(found: LensReadings) -> Iterator[Table]:
                 for t, row in zip(wide.index, wide.to_numpy(), strict=True)
             ],
         )
+    yield from _yardstick(parts.get(YARDSTICK))
+
+
+PAGE = ModelPage(
+    needs=READINGS,
+    what="readings",
+    title=lambda _: "Lenses, and the text that they were fitted on",
+    template="fit_lens",
+    offered=offered,
+    told=told,
+    minute=minute,
+    figures=lambda parts: {READINGS: lens_readings(_readings(parts))},
+    captions={READINGS: _CAPTION},
+    tables=_tables,
+)

@@ -12,6 +12,8 @@ from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
 from xlens.report.cells import interval
 from xlens.report.grouped import groups
 from xlens.report.lens_causal import causal_sections
+from xlens.report.lens_minute import lens_minute
+from xlens.report.minute import Minute, minutes
 from xlens.report.pair import (
     anchor,
     languages_title,
@@ -76,7 +78,6 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         *_survival(counts, titles),
         *_left_out(*(run.parts(model) for model in run.models)),
     ]
-    weights = dict.fromkeys(str(p["weights"]) for p in made_by if p.get("weights"))
     return write_page(
         run,
         _title(made_by),
@@ -84,9 +85,9 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         made_by,
         everything,
         static,
+        minute=minutes({m: p for m in run.models if summaries_of(p := run.parts(m))}, minute),
         offered=offered(run.provenance),
         template="lens",
-        weights="; ".join(weights),
     )
 
 
@@ -110,8 +111,7 @@ def offered(known: Mapping[str, Any]) -> list[str]:
 
 def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
     """What the page and the terminal say of a model's parts."""
-    own = by_group(parts)
-    pairs = {key: found for key, group in own.items() if (found := summaries(group))}
+    own, pairs = by_group(parts), summaries_of(parts)
     counts = {key: _counts(own[key]) for key in pairs}
     names = named(summary for conditions in pairs.values() for summary in conditions.values())
     found = _found(pairs, counts, names, _titles(pairs, names))
@@ -121,6 +121,19 @@ def told(_: str, parts: Mapping[str, Result]) -> list[Section]:
         *causal_sections(parts),
         *_left_out(parts),
     ]
+
+
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    own = by_group(parts)
+    pairs = summaries_of(parts)
+    names = named(summary for conditions in pairs.values() for summary in conditions.values())
+    return lens_minute(pairs, own, names, _titles(pairs, names))
+
+
+def summaries_of(parts: Mapping[str, Result]) -> dict[str, dict[str, LensSummary]]:
+    """The summaries of every pair that has some."""
+    return {key: found for key, own in by_group(parts).items() if (found := summaries(own))}
 
 
 def _shares(

@@ -18,7 +18,7 @@ from xlens.lens.verdict import (
     CausalVerdicts,
 )
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table
-from xlens.report.cells import interval
+from xlens.report.cells import interval, rounded
 from xlens.report.pair import anchor
 from xlens.results import Result
 from xlens.studies.lens import CAUSAL, CAUSAL_SUMMARY, VERDICTS
@@ -112,7 +112,7 @@ def _cells(row: Mapping[Any, Any], summary: CausalSummary, names: Mapping[str, s
         (summary.curves["way"] == "exchange") & (summary.curves["where"] == where)
     ]
     most = [_largest(table[table["what"] == what]) for what in _WHAT]
-    p = [f"{float(row[name]):.3f}" for name in ("p_concept", "p_pivot")]
+    p = [rounded(float(row[name]), ".3f") for name in ("p_concept", "p_pivot")]
     return [f"{_pair(summary, names)}, {_WHERE[where]}", *most, *p]
 
 

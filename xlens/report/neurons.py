@@ -1,18 +1,18 @@
 """The page of a run of `xlens neurons`: which units belong to a language, and what do they do?"""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlens.errors import InputError
 from xlens.figures import Figure, neuron_losses, neuron_places
 from xlens.languages import english_names
 from xlens.neurons import LanguageNeurons, NeuronEffects, NeuronOverlap
 from xlens.neurons.effects import BEYOND
 from xlens.neurons.effects import NEURONS as OWN
-from xlens.report.blocks import Drawing, Findings, Section, Table
-from xlens.report.cells import interval, number
-from xlens.report.written import write_page
+from xlens.report.blocks import Block, Findings, Folded, Paragraph, Section, Table
+from xlens.report.by_model import ModelPage, write_by_model
+from xlens.report.cells import interval, number, rounded
+from xlens.report.minute import Minute, prompt_of
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.neurons import EFFECTS, NEURONS, OVERLAP, SCRIPTS
@@ -40,28 +40,7 @@ def write_neurons_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         ValueError: no results yet.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    models = {model: parts for model in run.models if NEURONS in (parts := run.parts(model))}
-    if not models:
-        raise InputError(f"{str(run.path)!r} has no neurons yet: the same command goes on.")
-    figures: dict[str, Figure] = {}
-    sections: list[Section] = []
-    for model, parts in models.items():
-        drawn: list[Drawing] = []
-        for name, fig in _figures(parts).items():
-            figures[f"{model}-{name}"] = fig
-            drawn.append(Drawing.of(fig, f"{model}-{name}", _CAPTIONS[name]))
-        sections += [s.more([*_tables(parts), *drawn]) for s in told(model, parts)]
-    return write_page(
-        run,
-        "Which units belong to a language?",
-        sections,
-        [parts[NEURONS].provenance for parts in models.values()],
-        figures,
-        static,
-        offered=offered(run.provenance),
-        template="neurons",
-        percent=run.resampling.percent,
-    )
+    return write_by_model(run, static, PAGE)
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
@@ -118,7 +97,8 @@ def _effects(effects: Result | None) -> Iterator[str]:
         f"With its own units {done}, text is predicted worse than with as many random units "
         f"{done} in {len(worse)} of {number_of(len(own), 'language')}"
         f"{_list(names, worse['neurons'])}, and better in {len(better)}"
-        f"{_list(names, better['neurons'])} (p < {level:.2g}, adjusted for every cell below)."
+        f"{_list(names, better['neurons'])} (p < {rounded(level, '.2g')}, adjusted for every cell "
+        "below)."
     )
     everywhere = effects.of(BEYOND)
     other = everywhere[everywhere["neurons"] != everywhere["language"]]
@@ -144,53 +124,95 @@ def _figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
-def _tables(parts: Mapping[str, Result]) -> Iterator[Table]:
-    """By language: its units, and what its own and other text loses without them; shared units."""
-    found, effects, overlap = (parts.get(name) for name in (NEURONS, EFFECTS, OVERLAP))
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model: by language its units, and what text loses without them."""
+    found, effects = parts[NEURONS], parts.get(EFFECTS)
     assert isinstance(found, LanguageNeurons)
     names = english_names(found.languages)
     sizes = found.sizes()
     cells = {tag: [str(found.tokens[tag]), str(sizes[tag])] for tag in found.languages}
-    head = ["", "Tokens", "Units"]
+    head = ["", "tokens", "units"]
     if isinstance(effects, NeuronEffects) and len(effects.table):
-        head += ["Own text", "Beyond random", "p", "Other text"]
+        head += ["own text", "beyond random", "p", "other text", "verdict"]
         own, beyond, others = (
             {str(row["neurons"]): row for row in table.to_dict("records")}
             for table in (effects.own(OWN), effects.own(BEYOND), effects.others(BEYOND))
         )
         for tag, row in cells.items():
             if tag not in own:
-                row += ["–"] * 4
+                row += ["–"] * 5
                 continue
             row += [
                 interval(own[tag], "difference"),
                 interval(beyond[tag], "difference"),
                 number(beyond[tag]["p"]),
                 number(others[tag]["difference"]) if tag in others else "–",
+                _verdict(beyond[tag], 1 - effects.confidence),
             ]
-    rows = [[names[tag], *row] for tag, row in cells.items()]
-    yield Table(
+    table = Table(
         "Loss in nats a token with a language's units changed, less that of the model as it is; "
-        "other text: the mean over the other languages, beyond random units.",
+        "other text: the mean over the other languages, beyond random units. p of own text beyond "
+        "random units, adjusted.",
         head,
-        rows,
+        [[names[tag], *row] for tag, row in cells.items()],
     )
+    said = (Paragraph("No question is asked: the model only reads text, as this."),)
+    prompt = prompt_of(effects) or prompt_of(found)
+    return Minute(neurons_lead(effects), table, (*said, *prompt) if prompt else (), asked=False)
+
+
+def neurons_lead(effects: Result | None) -> str:
+    """One sentence over all languages; no task is asked, so none can fail."""
+    nothing = "Units are found by language, and what they do wasn't asked."
+    if not isinstance(effects, NeuronEffects) or effects.table.empty:
+        return nothing
+    level = 1 - effects.confidence
+    own, every = effects.own(BEYOND), effects.of(BEYOND)
+    names = english_names(effects.languages)
+    harm = own[(own["p"] < level) & (own["difference"] > 0)]["neurons"].tolist()
+    other = every[every["neurons"] != every["language"]]
+    harmed = other[(other["p"] < level) & (other["difference"] > 0)]
+    done = _DONE[effects.how]
+    if not harm:
+        return (
+            f"In none of {number_of(len(own), 'language')} is text shown to be predicted worse "
+            f"with its own units {done} than with as many random units {done}."
+        )
+    return (
+        f"Text is predicted worse with its own units {done} than with as many random ones in "
+        f"{len(harm)} of {number_of(len(own), 'language')}{_list(names, harm)}, and text of "
+        f"another language in {len(harmed)} of {number_of(len(other), 'pair')}."
+    )
+
+
+def _verdict(row: Mapping[Any, Any], level: float) -> str:
+    if not row["p"] < level:
+        return "not told from random units"
+    return f"{'worse' if row['difference'] > 0 else 'better'} than random units"
+
+
+def _tables(parts: Mapping[str, Result]) -> Iterator[Block]:
+    """Units that languages share."""
+    found, overlap = parts[NEURONS], parts.get(OVERLAP)
+    assert isinstance(found, LanguageNeurons)
+    names = english_names(found.languages)
     if isinstance(overlap, NeuronOverlap):
         table = overlap.closest()
         pairs = [
             [
                 f"{names[str(row['first'])]}, {names[str(row['second'])]}",
                 str(row["shared"]),
-                f"{row['by_chance']:.1f}",
+                rounded(row["by_chance"], ".1f"),
                 number(row["jaccard"]),
             ]
             for row in table.to_dict("records")
         ]
-        yield Table(
+        shared = Table(
             "The pairs that share most of their units; by chance: of as many drawn in each block.",
-            ["", "Shared", "By chance", "Jaccard"],
+            ["", "shared", "by chance", "Jaccard"],
             pairs,
         )
+        yield Folded(f"Units that languages share, most of all {_most(pairs)}", (shared,))
     if isinstance(related := parts.get(SCRIPTS), RelatedPairs):
         yield Table(
             "Units in common (Jaccard) by what two varieties share: mean over pairs, the least and "
@@ -205,3 +227,21 @@ def _tables(parts: Mapping[str, Result]) -> Iterator[Table]:
                 for row in related.table.to_dict("records")
             ],
         )
+
+
+def _most(pairs: Sequence[Sequence[str]]) -> str:
+    return f"{pairs[0][0]}: {pairs[0][1]}, by chance {pairs[0][2]}" if pairs else "none"
+
+
+PAGE = ModelPage(
+    needs=NEURONS,
+    what="neurons",
+    title=lambda _: "Which units belong to a language?",
+    template="neurons",
+    offered=offered,
+    told=told,
+    minute=minute,
+    figures=_figures,
+    captions=_CAPTIONS,
+    tables=_tables,
+)

@@ -14,7 +14,7 @@ from xlens.figures import (
 )
 from xlens.figures.theme import task_words
 from xlens.lens.result import LensSummary, lens_title
-from xlens.report.blocks import Drawing, OwnName, Paragraph, Section, Table
+from xlens.report.blocks import Block, Drawing, Folded, OwnName, Paragraph, Section, Table
 from xlens.report.sentences import landmark, pair_sentences, verdict, with_interval
 from xlens.wording import percent
 
@@ -74,15 +74,13 @@ def pair_section(
     """A pair's section; `conditions` with the result first, `figures` as drawn for it."""
     summary = next(iter(conditions.values()))
     key = anchor(pair)
-    drawn = (
-        Drawing.of(
-            fig,
-            name,
-            _caption(name.removeprefix(f"{key}-"), conditions, names),
-            label=_alt(name, conditions, names),
-        )
-        for name, fig in figures.items()
-    )
+    drawn: list[Block] = []
+    for name, fig in figures.items():
+        kind = name.removeprefix(f"{key}-")
+        caption = _caption(kind, conditions, names)
+        one = Drawing.of(fig, name, caption, label=_alt(name, conditions, names))
+        folded = _folded(kind, conditions, names)
+        drawn.append(Folded(folded, (one,)) if folded else one)
     blocks = (
         Paragraph(verdict(conditions, names=names), "verdict"),
         *drawn,
@@ -90,6 +88,14 @@ def pair_section(
     )
     tags = dict.fromkeys([summary.source, summary.target])
     return Section(key, title, blocks, tuple(map(OwnName.of, tags)))
+
+
+def _folded(kind: str, conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
+    """The message of a figure that is folded; nothing of one that isn't."""
+    if kind == "controls":
+        said = pair_sentences(conditions, names=names)
+        return next((text for text in said if text.startswith("Controls:")), _FOLDED[kind])
+    return _FOLDED.get(kind, "")
 
 
 def _caption(kind: str, conditions: Mapping[str, LensSummary], names: Mapping[str, str]) -> str:
@@ -162,6 +168,11 @@ _CAPTIONS = {
         "Entropy: how many choices are open. KL: how far the layer's distribution is from the "
         "output's. Token energy: how much of the state lies where tokens are written."
     ),
+}
+_FOLDED = {
+    "controls": "Controls: the same reading of each",
+    "composition": "Languages of the most probable tokens, by layer",
+    "states": "How sure each layer is: entropy, distance from the output, token energy",
 }
 _OF_CONTROLS = {
     "curves": {

@@ -1,10 +1,9 @@
 """The page of a run of `xlens phases`: where inside a question ends and its answer begins."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlens.errors import InputError
 from xlens.figures import (
     Figure,
     depth_by_language,
@@ -13,16 +12,28 @@ from xlens.figures import (
     phase_curves,
     segment_relevance,
 )
+from xlens.languages import english_names
 from xlens.phases import Curves, CurveSummary, DepthResult, PhaseResult, StabilityResult
-from xlens.report.blocks import Drawing, Findings, Section, Table
-from xlens.report.grouped import require_summaries
+from xlens.phases.curves import ALL, Answered
+from xlens.report.blocks import Block, Findings, Section, Table
+from xlens.report.by_model import ModelPage, write_by_model
+from xlens.report.cells import number
+from xlens.report.minute import Minute, prompt_of
 from xlens.report.reading_inside import phase_findings, phase_rows, stability_rows
-from xlens.report.sentences import used
-from xlens.report.written import write_page
+from xlens.report.sentences import listed, used
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.phases import INSIDE_SUMMARIES
+from xlens.wording import number_of
 
+READABLE, HALF = "readable", 0.5
+_PHASES = (
+    "Where inside, by the language of the question: the first residual point (0 is the embedding, "
+    "{} the output of the last block) at which the question has been handed over, and at which the "
+    "answer has been retrieved; p of both and of their order, each language by itself."
+)
+INSIDE_FOLDED = {"depth": "Control: relevance depth of every question, and of random words"}
+"""Of figures that are details: their message in one line."""
 INSIDE_CAPTIONS = {
     "curves": "Evidence by layer. Coloured: what an intervention or a layer says about the right "
     "answer; grey, its control: the same for the answer to another question about the same text. "
@@ -49,46 +60,18 @@ def write_phases_report(run: RunDirectory, static: Collection[str] = ()) -> Path
         ValueError: no results yet.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    models = {model: parts for model in run.models if "phases" in (parts := run.parts(model))}
-    if not models:
-        raise InputError(f"{str(run.path)!r} has no phases yet: the same command goes on.")
-    require_summaries(run, models, INSIDE_SUMMARIES)
-    figures = {
-        f"{model}-{name}": fig
-        for model, parts in models.items()
-        for name, fig in inside_figures(parts).items()
-    }
-    sections: list[Section] = []
-    for model, parts in models.items():
-        drawn = (
-            Drawing.of(figures[key], key, words)
-            for name, words in INSIDE_CAPTIONS.items()
-            if (key := f"{model}-{name}") in figures
-        )
-        sections += [
-            section.more([*inside_tables(parts), *drawn]) for section in told(model, parts)
-        ]
-    made_by = [parts["phases"].provenance for parts in models.values()]
-    names = list(dict.fromkeys(str(made.get("model", "the model")) for made in made_by))
-    does = "does" if len(names) == 1 else "do"
-    title = f"Where inside {does} {' and '.join(names)} understand a question and find the answer?"
-    return write_page(
-        run,
-        title,
-        sections,
-        made_by,
-        figures,
-        static,
-        offered=offered(run.provenance),
-        template="phases",
-        percent=run.resampling.percent,
-    )
+    return write_by_model(run, static, PAGE)
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
     """How many questions can be used, if not all."""
     said = used(known.get("survival", {}), "questions")
     return [said] if said else []
+
+
+def _title(names: Sequence[str]) -> str:
+    does = "does" if len(names) == 1 else "do"
+    return f"Where inside {does} {' and '.join(names)} understand a question and find the answer?"
 
 
 def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
@@ -118,19 +101,84 @@ def inside_figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
-def inside_tables(parts: Mapping[str, Result]) -> Iterator[Table]:
-    """Boundaries and stability by language."""
-    if isinstance(phases := parts.get("phases"), PhaseResult):
-        caption = (
-            "Where inside, by the language of the question: the first residual point (0 is the "
-            f"embedding, {phases.n_layers} the output of the last block) at which the question has "
-            "been handed over, and at which the answer has been retrieved; p of both and of their "
-            "order, each language by itself."
-        )
-        yield Table(caption, *phase_rows(phases))
+def inside_tables(parts: Mapping[str, Result], *, phases: bool = True) -> Iterator[Table]:
+    """Boundaries, where they don't stand elsewhere, and stability by language."""
+    if phases and isinstance(found := parts.get("phases"), PhaseResult):
+        yield Table(_PHASES.format(found.n_layers), *phase_rows(found))
     if isinstance(found := parts.get("stability"), StabilityResult):
         caption = (
             "How stable relevance depth is; higher is stabler. Candidates for the paper's phasing "
             "stability, whose definition isn't public: the names are ours."
         )
         yield Table(caption, *stability_rows(found))
+
+
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    phases, curves = parts["phases"], parts.get("curves")
+    assert isinstance(phases, PhaseResult)
+    head, rows = phase_rows(phases)
+    answered = curves.answered() if isinstance(curves, Curves) else Answered(0, 0, 0.0)
+    return Minute(
+        phases_lead(phases, answered),
+        Table(_PHASES.format(phases.n_layers), head, rows),
+        _example(curves) if isinstance(curves, Curves) else (),
+    )
+
+
+def phases_lead(phases: PhaseResult, answered: Answered) -> str:
+    """One sentence over all languages: first whether the task is done."""
+    right, n, low = answered
+    tags = [str(tag) for tag in phases.phases["language"] if tag != ALL]
+    found = [tag for tag in tags if phases.found(tag)]
+    names = english_names(tags, variant=True)
+    done = (
+        f"At the output the right answer is ahead of the wrong one in {right} of "
+        f"{number_of(n, 'prompt')}"
+        if n
+        else "Whether questions are answered wasn't looked at"
+    )
+    if n and not low > HALF:
+        return (
+            f"The task isn't shown to be done: {done[0].lower()}{done[1:]}, by chance in half of "
+            "them; what is found inside says nothing."
+        )
+    both = "two phases are" if phases.found() else "two phases are not"
+    each = f", and in {len(found)} of {number_of(len(tags), 'language')} by itself"
+    which = f" ({listed(names, found)})" if found and len(found) < len(tags) else ""
+    return f"{done}; {both} found in all languages together{each}{which}."
+
+
+def _example(curves: Curves) -> tuple[Block, ...]:
+    """The first prompt, and how far its right answer is ahead of the other one at each layer."""
+    if not (prompt := prompt_of(curves)) or READABLE not in curves.kinds:
+        return prompt
+    table = curves.to_frame()
+    first = curves.meta.iloc[0]
+    mine = table[
+        (table["kind"] == READABLE)
+        & (table["id"] == first["id"])
+        & (table["language"] == first["language"])
+    ].to_dict("records")
+    rows = [[str(row["layer"]), *(number(row[c]) for c in ("value", "control"))] for row in mine]
+    caption = (
+        f"Item {first['id']} in {first['language']}: how readable the right answer and the other "
+        "one are at the last position, in nats."
+    )
+    return (*prompt, Table(caption, ["point", "right answer", "the other answer"], rows))
+
+
+PAGE = ModelPage(
+    needs="phases",
+    what="phases",
+    title=_title,
+    template="phases",
+    offered=offered,
+    told=told,
+    minute=minute,
+    figures=inside_figures,
+    captions=INSIDE_CAPTIONS,
+    tables=lambda parts: inside_tables(parts, phases=False),
+    folded=INSIDE_FOLDED,
+    summaries=INSIDE_SUMMARIES,
+)

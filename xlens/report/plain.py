@@ -7,9 +7,12 @@ import pandas as pd
 
 from xlens.errors import InputError
 from xlens.report.blocks import Paragraph, Section, Table
+from xlens.report.cells import rounded
+from xlens.report.minute import Minute
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
+from xlens.wording import number_of
 
 _ROWS = 30
 
@@ -33,7 +36,11 @@ def write_plain_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         Section(model, model, tuple(_part(name, part) for name, part in each.items()))
         for model, each in parts.items()
     ]
-    return write_page(run, f"xlens {run.command}", sections, made_by)
+    n = number_of(len(parts), "model")
+    lead = f"Tables of every part of {n}: this study has no sentences of its own."
+    return write_page(
+        run, f"xlens {run.command}", sections, made_by, minute={run.command: Minute(lead)}
+    )
 
 
 def _part(name: str, part: Result) -> Paragraph | Table:
@@ -49,5 +56,5 @@ def _part(name: str, part: Result) -> Paragraph | Table:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{value:.4g}"
+        return "–" if pd.isna(value) else rounded(value, ".4g")
     return str(value)

@@ -20,8 +20,8 @@ from xlens.figures import (
     steering_surface,
 )
 from xlens.languages import english_names
-from xlens.report.blocks import Block, Drawing, Findings, Section, Table, said
-from xlens.report.cells import number
+from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table, said
+from xlens.report.cells import number, rounded
 from xlens.report.choices import (
     LEVEL,
     accuracy_table,
@@ -30,13 +30,16 @@ from xlens.report.choices import (
     means_table,
 )
 from xlens.report.grouped import Group, groups, require_summaries
+from xlens.report.minute import Minute, minutes
+from xlens.report.process_inside import inside_sentences
+from xlens.report.process_minute import process_minute
 from xlens.report.sentences import listed, used
 from xlens.report.steered_outputs import CAPTIONS as OUTPUT_CAPTIONS
 from xlens.report.steered_outputs import output_figures, output_findings, output_tables
 from xlens.report.subspace import CAPTIONS as SCRIPT_CAPTIONS
 from xlens.report.subspace import offered as offered_sentences
-from xlens.report.subspace import script_figures, script_findings, script_tables
-from xlens.report.ways import ways_table
+from xlens.report.subspace import script_figures, script_findings, script_table
+from xlens.report.ways import folded_ways
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
@@ -56,13 +59,20 @@ _CAPTIONS = {
     "similarity": "Every language against the pivot, layer by layer; grey: mismatched pairs.",
     "probe": "Language identification from the states, before and after the languages' subspace is "
     "taken out, and from random subspaces of the same rank.",
-    "map": "Every item of every language on the two main axes of its layer.",
+    "map": "Every item of every language on the two main axes of its layer. It opens at the layer "
+    "where the map tells languages apart best: the largest share of its variance between them, "
+    "beyond what shuffled languages get.",
     "latent": "The share of the pivot's options in what the layer would say.",
     "dissociation": "Over pairs of languages: does more similarity go with more consistency?",
     "dissociation-accuracy-out": "The same with the languages' accuracy taken out.",
     "steering-surface": "What was tried on the development items.",
     "steering-effects": "What the chosen push does to items that had no part in choosing it.",
     "steering-languages": "In which language the model goes on when it may say what it likes.",
+}
+
+_FOLDED = {
+    "dissociation-accuracy-out": "Control: similarity and consistency with accuracy taken out",
+    "steering-surface": "How layer and strength were chosen, on other items",
 }
 
 
@@ -106,6 +116,7 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         made_by,
         figures,
         static,
+        minute=minutes({model: run.parts(model) for model in run.models}, minute),
         template="process",
         questions=not all({*parts} & {SCRIPTS, OUTPUTS} for parts in sets.values()),
         sentences=any({*parts} & {SCRIPTS, OUTPUTS} for parts in sets.values()),
@@ -143,6 +154,12 @@ def _found(
     return Section(key, head, (Findings.of(process_findings(parts, names=names)),))
 
 
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model."""
+    sets = {name: own for name, own in by_group(parts).items() if name}
+    return process_minute(sets, language_names(sets.values()), LEVEL)
+
+
 def left_out(survival: Mapping[str, int], without: Mapping[str, str]) -> list[str]:
     """What of the items, and of what could be asked of them, is left out, and why."""
     said = [f"Without {PART_WORDS.get(part, part)}: {why}." for part, why in without.items()]
@@ -163,6 +180,7 @@ def process_findings(
     panel = parts.get("consistency")
     if isinstance(panel, ConsistencyResult):
         said += findings(panel, names=names)
+    said += inside_sentences(parts, names)
     found = parts.get("dissociation")
     if isinstance(found, Dissociation):
         said.append(_dissociated(found))
@@ -244,17 +262,17 @@ def _section(
     panel, steered = parts.get("consistency"), parts.get("steering")
     blocks: list[Block] = [block for text in without for block in said(text)]
     if isinstance(panel, ConsistencyResult):
-        blocks += [accuracy_table(panel, names), *ways_table(panel, names), means_table(panel)]
+        blocks += [accuracy_table(panel, names), *folded_ways(panel, names), means_table(panel)]
     if SCRIPTS in parts:
-        blocks += script_tables(parts)
+        blocks.append(script_table(parts))
     if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
         blocks += output_tables(outputs, names)
     captions = {**_CAPTIONS, **OUTPUT_CAPTIONS, **(SCRIPT_CAPTIONS if SCRIPTS in parts else {})}
-    blocks += [
-        Drawing.of(fig, name, captions[part])
-        for name, fig in figures.items()
-        if (part := name.removeprefix(f"{items}-")) in captions and name.startswith(f"{items}-")
-    ]
+    for name, fig in figures.items():
+        part = name.removeprefix(f"{items}-")
+        if part in captions and name.startswith(f"{items}-"):
+            one = Drawing.of(fig, name, captions[part])
+            blocks.append(Folded(_FOLDED[part], (one,)) if part in _FOLDED else one)
     if isinstance(steered, SteeringResult):
         blocks.append(_steering_table(steered, names))
     return _found(items, group.title, parts, names, several).more(blocks)
@@ -270,7 +288,8 @@ def _dissociated(found: Dissociation) -> str:
         "Similarity inside and consistency of answers, over "
         f"{number_of(int(best[0]['n_pairs']), 'pair')} of languages: of {combinations} of layer "
         f"and measure, {_have(counted.found)} p < 0.05 by permuted languages (by chance "
-        f"{LEVEL * counted.n:.2g} would, on average){_signs(counted.found, counted.negative)}; the "
+        f"{rounded(LEVEL * counted.n, '.2g')} would, on "
+        f"average){_signs(counted.found, counted.negative)}; the "
         f"strongest {'is' if len(best) == 1 else 'are'} {' and '.join(map(_correlation, best))}."
     )
     if not counted.adjusted:
@@ -292,10 +311,15 @@ def _have(n: int) -> str:
 
 def _correlation(row: Mapping[Any, Any]) -> str:
     """Where, how strong, and how sure: the strongest of many is judged as such."""
-    said = f"{row['measure'].replace('_', ' ')} at layer {row['layer']:g} (rho {row['rho']:.2f}, p "
+    where = f"{row['measure'].replace('_', ' ')} at layer {row['layer']:g}"
+    said = f"{where} (rho {number(row['rho'])}, p "
     among = row.get("p_adjusted", math.nan)  # older results have none
-    own = f"{row['p']:.3f}"
-    return f"{said}{own})" if math.isnan(among) else f"{said}{among:.3f} as the strongest of all)"
+    own = rounded(row["p"], ".3f")
+    return (
+        f"{said}{own})"
+        if math.isnan(among)
+        else f"{said}{rounded(among, '.3f')} as the strongest of all)"
+    )
 
 
 def _signs(n: int, against: int) -> str:
@@ -314,7 +338,7 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
     for row in effects:
         looked_at = f"the {number_of(row['n'], 'language')} looked at"
         if len(effects) > 1:
-            looked_at += f" and the {len(effects)} methods"
+            looked_at += f" and the {number_of(len(effects), 'method')}"
         sure = {name: row[name].split() for name in ("rises", "falls")}
         alike = [
             f"; with random directions it {word} in {listed(names, both)} as well"
@@ -324,8 +348,8 @@ def _steered(result: SteeringResult, names: Mapping[str, str]) -> list[str]:
         said.append(
             f"Steering towards {target} by {row['method'].replace('_', ' ')} (layer {row['band']}, "
             f"strength {row['strength']:g}, chosen on other items): accuracy changes by "
-            f"{row['change']:+.3f} on average, with random directions by "
-            f"{row['change_random']:+.3f}; adjusted for {looked_at}, it rises in "
+            f"{rounded(row['change'], '+.3f')} on average, with random directions by "
+            f"{rounded(row['change_random'], '+.3f')}; adjusted for {looked_at}, it rises in "
             f"{listed(names, sure['rises'])} and falls in {listed(names, sure['falls'])}"
             f"{''.join(alike)}."
         )
@@ -338,7 +362,7 @@ def _steered_guesses(result: SteeringResult, names: Mapping[str, str]) -> list[s
     if not tags or chance is None:
         return []
     return [
-        f"Without steering, answers aren't told apart from guessing ({chance:.2f}) in "
+        f"Without steering, answers aren't told apart from guessing ({rounded(chance, '.2f')}) in "
         f"{listed(names, tags)}: what becomes of them says little."
     ]
 
@@ -357,7 +381,7 @@ def _steering_table(result: SteeringResult, names: Mapping[str, str]) -> Table:
     head = ["", "condition", *(m.replace("_", " ") for m in EFFECTS)]
     caption = "Test items: value, and in brackets the interval of the change against no steering."
     if result.chance is not None:
-        caption += f" Guessing is right in {result.chance:.2f}."
+        caption += f" Guessing is right in {rounded(result.chance, '.2f')}."
     return Table(caption, head, rows)
 
 
@@ -365,4 +389,4 @@ def _change(row: Mapping[Hashable, Any]) -> str:
     value = number(row["value"])
     if row["condition"] == "none" or math.isnan(row["change_low"]):
         return value
-    return f"{value} [{row['change_low']:+.2f}, {row['change_high']:+.2f}]"
+    return f"{value} [{rounded(row['change_low'], '+.2f')}, {rounded(row['change_high'], '+.2f')}]"

@@ -11,9 +11,12 @@ from xlens.figures.traces import shorten
 from xlens.languages import english_name
 from xlens.phases import StabilityCorrelation
 from xlens.report.blocks import Block, Drawing, Findings, Paragraph, Section, Table
+from xlens.report.cells import rounded
 from xlens.report.grouped import require_summaries
+from xlens.report.minute import minutes
 from xlens.report.phases import INSIDE_CAPTIONS, inside_figures, inside_tables, offered
 from xlens.report.reading_inside import correlation_rows
+from xlens.report.reading_minute import reading_minute
 from xlens.report.reading_tables import (
     controls_of,
     has_settings,
@@ -35,7 +38,7 @@ from xlens.studies.steps.leaderboard import RULE, Leaderboard
 from xlens.studies.steps.reading_summary import OracleSummary, answer_table
 from xlens.tasks.xmrc import ReadingResult
 from xlens.tasks.xmrc.tables import SETTINGS
-from xlens.wording import number_of
+from xlens.wording import number_of, one_of
 
 TABLE = "predictions.csv"
 """Texts stand in `predictions/table.parquet`."""
@@ -103,6 +106,7 @@ def write_reading_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         made_by,
         figures,
         static,
+        minute=minutes(models, reading_minute),
         offered=offered(run.provenance),
         template="reading",
         tag=scores_of(parts).pivot,
@@ -247,11 +251,7 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
     form = "turns of a chat" if chat else "plain prompts"
     if made.get("endpoint"):
         form = f"{made['api']} at {made['endpoint']}"
-    how_many = (
-        number_of(shots[0], "demonstration")
-        if len(shots) == 1
-        else (f"{' or '.join(map(str, shots)) or 'no'} demonstrations")
-    )
+    how_many = one_of(shots, "demonstration")
     said = [f"Asked as {form}, with {how_many}"]
     for name, word in (("skipped", "left out"), ("truncated", "cut")):
         if n := sum(len(each.get(name, [])) for each in how):
@@ -265,7 +265,7 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
         )
     if tokens := made.get("tokens"):
         counts = [f"{tokens[way]:,} {way}" for way in ("in", "out") if tokens.get(way) is not None]
-        price = "" if made.get("cost") is None else f", cost {made['cost']:,.4f}"
+        price = "" if made.get("cost") is None else f", cost {rounded(made['cost'], ',.4f')}"
         said.append(f"tokens by the server's count: {', '.join(counts) or 'unknown'}{price}")
     return f"{'; '.join(said)}. Every answer with its scores: results/{model}/{TABLE}."
 
@@ -303,7 +303,7 @@ def _examples(parts: Mapping[str, Result]) -> Iterator[Table]:
             str(row["question"]),
             str(row["reference"]),
             shorten(str(row["prediction"]), 80) or "(nothing)",
-            f"{row['f1']:.2f}" + ("" if row["kind"] == "right" else f", {row['kind']}"),
+            rounded(row["f1"], ".2f") + ("" if row["kind"] == "right" else f", {row['kind']}"),
         ]
         for row in summary_of(parts).examples.to_dict("records")
     ]

@@ -17,7 +17,7 @@ from xlens.phases import (
 )
 from xlens.phases.curves import ALL
 from xlens.phases.detect import placed
-from xlens.report.cells import interval
+from xlens.report.cells import interval, rounded
 from xlens.results import Result
 from xlens.studies.phases import TWIN
 from xlens.studies.reading import SUMMARIES
@@ -43,7 +43,8 @@ def phase_findings(parts: Mapping[str, Result]) -> list[str]:
         if n < _PARAGRAPHS:
             said.append(
                 f"Only {number_of(n, 'paragraph was', 'paragraphs were')} looked at inside, too "
-                f"few for the test: no p can be below {0.5**n:.2g}. Raise --n-phases to "
+                f"few for the test: no p can be below {rounded(0.5**n, '.2g')}. Raise --n-phases "
+                "to "
                 f"{2 * _PARAGRAPHS} or more."
             )
     if isinstance(curves, Curves):
@@ -113,8 +114,12 @@ def _pooled(table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
 
 
 def _layers(row: Mapping[Any, Any], name: str = "gap") -> str:
-    ends = "" if math.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]"
-    return f"{row[name]:.1f}{ends}"
+    ends = (
+        ""
+        if math.isnan(row["low"])
+        else f" [{rounded(row['low'], '.1f')}, {rounded(row['high'], '.1f')}]"
+    )
+    return f"{rounded(row[name], '.1f')}{ends}"
 
 
 def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:
@@ -125,7 +130,7 @@ def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:
         places = [placed(row, edge) for edge in ("question", "answer")]
         tag = str(row["language"])
         verdict = "two phases" if row["found"] else f"none found: {row['why']}"
-        p = "–" if math.isnan(row["p"]) else f"{row['p']:.2g}"
+        p = "–" if math.isnan(row["p"]) else rounded(row["p"], ".2g")
         rows.append([names[tag], *places, p, verdict])
     return ["question in", "question handed over", "answer retrieved", "p", "structure"], rows
 

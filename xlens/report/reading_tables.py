@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xlens.languages import english_names
-from xlens.report.cells import interval, number
+from xlens.report.cells import interval, number, rounded, signed
 from xlens.report.reading_inside import phase_findings
 from xlens.report.sentences import listed
 from xlens.results import Result
@@ -164,7 +164,7 @@ def oracle_findings(parts: Mapping[str, Result]) -> list[str]:
     told = [
         f"the {row['target']} in {percent(row['hit'])} (chance {percent(row['chance'])}, longest "
         f"sentence {percent(row['longest'])}; above chance, by the interval, in "
-        f"{row['above']} of {row['of']} combinations of languages)"
+        f"{row['above']} of {number_of(int(row['of']), 'combination')} of languages)"
         for row in found.targets.to_dict("records")
     ]
     return [
@@ -204,7 +204,7 @@ def pair_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         [
             *(str(row["base"]), str(row["post"])),
             *(number(row["f1_base"]), number(row["f1_post"])),
-            _signed(row),
+            signed(row, "difference"),
             str(row["n"]),
         ]
         for row in board.pairs.to_dict("records")
@@ -267,13 +267,6 @@ def _cuts(table: pd.DataFrame) -> list[str]:
     return [name for name in CUTS if name in {"truncated", *there}]
 
 
-def _signed(row: Mapping[Any, Any]) -> str:
-    if math.isnan(row["difference"]):
-        return "–"
-    ends = "" if math.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
-    return f"{row['difference']:+.2f}{ends}"
-
-
 def _ratio(row: Mapping[Any, Any]) -> str:
     return interval(row, "ratio", "ratio_low", "ratio_high")
 
@@ -284,7 +277,7 @@ def _unread(summary: ReadingSummary, result: ReadingResult) -> list[str]:
     said: list[str] = []
     if row := rows.get("mismatched"):
         said.append(
-            f"With {result.other_text} F1 is {row['mean']:.2f} on average and at most "
+            f"With {result.other_text} F1 is {rounded(row['mean'], '.2f')} on average and at most "
             f"{interval(row, 'top')} ({range_of((row['fewest'], row['most']), 'question')} a "
             "combination): that much is known, guessed or looks like an answer, and was not read."
         )
@@ -293,7 +286,7 @@ def _unread(summary: ReadingSummary, result: ReadingResult) -> list[str]:
         "random-span": "words drawn from the text",
     }
     said += [
-        f"To answer with {words} would give {rows[name]['mean']:.2f}."
+        f"To answer with {words} would give {rounded(rows[name]['mean'], '.2f')}."
         for name, words in what.items()
         if name in rows
     ]
@@ -307,7 +300,8 @@ def _cut(summary: ReadingSummary) -> list[str]:
         "text_cut": ("Texts were cut to fit into the model", "these are easier to search"),
     }
     return [
-        f"{words[row['limit']][0]} in {row['n']} of {row['of']} combinations of text, question and "
+        f"{words[row['limit']][0]} in {row['n']} of {number_of(int(row['of']), 'combination')} of "
+        "text, question and "
         f"answer, most in {row['most']} ({percent(row['share'])}): {words[row['limit']][1]}."
         for row in summary.cut.to_dict("records")
     ]
@@ -328,7 +322,7 @@ def _of_golds(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
     if math.isnan(row["golds"]):
         return ""
     of = row["compared"]
-    alone = f", of {of} combinations, each by itself" if of > 1 else ""
+    alone = f", of {number_of(of, 'combination')}, each by itself" if of > 1 else ""
     return (
         f" (of right answers to other questions, {percent(row['golds'])} would count so; the "
         "interval lies above its own language's share of these in "

@@ -8,18 +8,21 @@ import pandas as pd
 from xlens.checks import typed
 from xlens.languages import english_names
 from xlens.lens.result import LensSummary
+from xlens.report.cells import rounded
 from xlens.wording import number_of, percent
 
 _TINY = "below 0.001"
+PHASE, WEAK, NO_PHASE, UNDONE, UNTOLD = "phase", "weak", "no phase", "not done", "can't be told"
+"""What a pair comes to, in a word."""
 NULLS = {"shuffled": "with shuffled words", "random-init": "with random weights"}
 """Controls in which no language's word should become probable."""
 
 
 def used(survival: Mapping[str, int], what: str) -> str:
     """How many of what was offered can be used, and why the rest can't; nothing if all can."""
-    reasons = ", ".join(
-        f"{why} {n}" for why, n in survival.items() if n and why not in ("offered", "kept")
-    )
+    # A run and its file order them differently: the most frequent reason first.
+    order = sorted(survival.items(), key=lambda one: (-one[1], one[0]))
+    reasons = ", ".join(f"{why} {n}" for why, n in order if n and why not in ("offered", "kept"))
     return (
         f"{survival['kept']} of {survival['offered']} {what} can be used; of the others: {reasons}."
         if reasons
@@ -33,12 +36,12 @@ def probability(value: float) -> str:
         return "unknown"
     if value < 0.0005:
         return _TINY
-    return f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
+    return rounded(value, ".2f") if value >= 0.0995 else rounded(value, ".3f")
 
 
 def layer(value: float) -> str:
     """A residual point; bootstrap intervals may lie between two."""
-    return "none" if math.isnan(value) else f"{value:.3g}"
+    return "none" if math.isnan(value) else rounded(value, ".3g")
 
 
 def landmark(summary: LensSummary, name: str) -> pd.Series | None:
@@ -70,7 +73,7 @@ def _writer(row: pd.Series) -> Callable[[float], str]:
 
 
 def _signed(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:+.3f}"
+    return "unknown" if math.isnan(value) else rounded(value, "+.3f")
 
 
 @typed
@@ -86,27 +89,37 @@ def verdict(
         conditions: Summaries by condition, the result first.
         names: Of the languages of the whole run; by default those of this pair, told apart.
     """
+    return judged(conditions, names=names)[1]
+
+
+def judged(
+    conditions: Mapping[str, LensSummary], *, names: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """The verdict in a word, for a table, and in a sentence."""
     summary = _first(conditions)
     names = names or named([summary])
     pivot, target = names[summary.pivot], names[summary.target]
     if landmark(summary, "pivot_peak_layer") is None:
-        return f"{pivot} is the language asked for, so nothing can be said of it as a pivot."
+        return (
+            UNTOLD,
+            f"{pivot} is the language asked for, so nothing can be said of it as a pivot.",
+        )
     reached = _reached(conditions)
     if reached is None:
-        return (
+        return UNTOLD, (
             f"No control was run, so it can't be told whether the probability of {pivot} words "
             "is more than chance."
         )
     if (few := _too_few(conditions)) is not None:
-        return (
+        return UNTOLD, (
             f"{number_of(few, 'prompt is', 'prompts are')} too few for intervals, so it can't be "
             f"told whether the probability of {pivot} words is more than chance."
         )
     missing = undone(conditions)
-    said = _on_the_way(summary, pivot, target, reached, done=not missing)
+    word, said = _on_the_way(summary, pivot, target, reached, done=not missing)
     if not missing:
-        return said
-    return f"The task isn't done: at the output {target} words {missing}. {said}"
+        return word, said
+    return UNDONE, f"The task isn't done: at the output {target} words {missing}. {said}"
 
 
 def pivot_shows(conditions: Mapping[str, LensSummary]) -> bool | None:
@@ -141,16 +154,16 @@ def undone(conditions: Mapping[str, LensSummary]) -> str:
 
 def _on_the_way(
     summary: LensSummary, pivot: str, target: str, reached: list[str], *, done: bool
-) -> str:
+) -> tuple[str, str]:
     """What the pivot's words do, once it is known whether the target's arrive."""
     if reached:
-        return (
+        return NO_PHASE, (
             f"No {pivot} phase was found: {pivot} words are no more probable than "
             f"{' or '.join(reached)}, within the intervals."
         )
     above = f"{pivot} words are more probable than in the controls"
     if summary.source == summary.pivot:
-        return (
+        return NO_PHASE, (
             f"{above}, but {pivot} is the language of the word in the prompt: this may be copying "
             "and shows no inner language."
         )
@@ -158,7 +171,7 @@ def _on_the_way(
     if peak >= summary.n_layers:
         own, right = (summary.landmark(f"final_{what}_prob") for what in ("pivot", "target"))
         if own["low"] > right["high"]:
-            return (
+            return NO_PHASE, (
                 f"{above}, most of all at the output: the model answers in {pivot} rather than "
                 "passing through it."
             )
@@ -168,24 +181,24 @@ def _on_the_way(
             if own["value"] > right["value"]
             else f"not {ahead}"
         )
-        return f"{above}, but most of all at the output, and {told}: no phase."
+        return NO_PHASE, f"{above}, but most of all at the output, and {told}: no phase."
     crossover = landmark(summary, "crossover_layer")
     if crossover is None or math.isnan(crossover["value"]):
         if _target_leads(summary, peak):
-            return f"{above}, but never ahead of {target} ones where they peak."
-        return f"{above}, but {target} doesn't overtake them for good."
+            return NO_PHASE, f"{above}, but never ahead of {target} ones where they peak."
+        return NO_PHASE, f"{above}, but {target} doesn't overtake them for good."
     if not done:
-        return f"{above}, but on no way to {target} ones: no phase."
+        return NO_PHASE, f"{above}, but on no way to {target} ones: no phase."
     share = float(crossover.get("share_of_draws", 1.0))
     if share < summary.confidence:
-        return (
+        return WEAK, (
             f"{above} and ahead of {target} ones before these overtake them, though in "
             f"{percent(share)} of the resamples only: a weak finding."
         )
     article = "an" if pivot[:1] in "AEIOU" else "a"
     # Not "lead": the prompt's own word may be ahead of both.
     before = f"ahead of {target} ones before these overtake them"
-    return f"{above} and {before}: {article} {pivot} phase."
+    return PHASE, f"{above} and {before}: {article} {pivot} phase."
 
 
 @typed

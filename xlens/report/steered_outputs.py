@@ -10,7 +10,7 @@ from xlens.report.blocks import Table
 from xlens.report.cells import interval, number
 from xlens.steering import OutputSteering
 from xlens.steering.outputs import ALL, OF_MEANS, PLAIN, RATES, RULE, SCORE, SWEEP
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 CAPTIONS = {
     "outputs-scores": "Shares of outputs on prompts that had no part in choosing; in grey the "
@@ -30,6 +30,7 @@ _COLUMNS = {
 _SURE = ("forcing", "relevance", SCORE, "wrong_language")
 """Columns with intervals: more don't fit on a page."""
 _MOST_SAID = 3
+_BEYOND = "more than random changes"
 
 
 def output_figures(result: OutputSteering) -> dict[str, Figure]:
@@ -77,6 +78,42 @@ def output_findings(result: OutputSteering, names: Mapping[str, str]) -> list[st
             "rule compares the vectors to two languages or more."
         )
     return told
+
+
+def output_lead(result: OutputSteering, names: Mapping[str, str]) -> str:
+    """Whether a push brings the target language about, more than random changes do."""
+    table = beyond_random(result, names)
+    won = sum(row[-1] == _BEYOND for row in table.rows)
+    of = number_of(len(table.rows), "push", "pushes")
+    return (
+        f"pushed from {names[result.source]}, what is said is in the target language and about "
+        f"its prompt more often than with random changes of the same size in {won} of {of}"
+    )
+
+
+def beyond_random(result: OutputSteering, names: Mapping[str, str]) -> Table:
+    """By target and method: both in the language and about the prompt, and what controls get."""
+    rows: list[list[str]] = []
+    for target in result.targets:
+        scores = _rows(result, SCORE, target)
+        for method in dict.fromkeys(result.chosen["method"]):
+            own, random = scores.get(str(method)), scores.get(f"{method}, random")
+            if own is None or random is None:
+                continue
+            rows.append(
+                [
+                    f"{names[target]}, {condition_name(str(method))}",
+                    _cell(own),
+                    _cell(random),
+                    _cell(scores.get(PLAIN)),
+                    _BEYOND if own["low"] > random["high"] else "not told from random changes",
+                ]
+            )
+    caption = (
+        "Outputs in the target language and about their prompt (harmonic mean of the two shares), "
+        "on prompts that had no part in choosing; the verdict compares the intervals."
+    )
+    return Table(caption, ["", "pushed", "random changes", "not steered", "verdict"], rows)
 
 
 def output_tables(result: OutputSteering, names: Mapping[str, str]) -> list[Table]:

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlens.errors import InputError
 from xlens.figures import (
     Figure,
     language_map_animation,
@@ -14,10 +13,11 @@ from xlens.figures import (
     script_probe_curves,
 )
 from xlens.figures.subspace import measure_name
-from xlens.report.blocks import Drawing, Findings, Section, Table
+from xlens.report.blocks import Findings, Paragraph, Section, Table
+from xlens.report.by_model import ModelPage, write_by_model
 from xlens.report.cells import interval, number
+from xlens.report.minute import Minute, prompt_of
 from xlens.report.sentences import used
-from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import RunDirectory
 from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY
@@ -28,12 +28,16 @@ from xlens.wording import percent
 _SHOWN = ("cka_unbiased", "mexa_centred", "cosine_centred", "retrieval_centred", "mexa", "cosine",
           "distance", "direction")  # fmt: skip
 _SAID = ("mexa_centred", "cka_unbiased", "distance")
+HALF = 0.5
+"""Of what language and script make: above it is more the language's."""
 CAPTIONS = {
     SCRIPTS: "Every measure, over pairs of varieties by what they share. For a distance, low is "
     "alike. Where a language is there in two scripts, the other pairs are those with it.",
     "scripts-length": "The same with length and tokens a character taken out.",
     SIMILARITY: "Every two varieties, by script, and in it by what lies together.",
-    MAP: "Sentences of every variety on the two main axes of their layer.",
+    MAP: "Sentences of every variety on the two main axes of their layer. It opens at the layer "
+    "where the map tells varieties apart best: the largest share of its variance between them, "
+    "beyond what shuffled ones get.",
     PROBE: "Trained on one script of each of two languages, asked with the scripts swapped.",
 }
 
@@ -49,30 +53,7 @@ def write_subspace_report(run: RunDirectory, static: Collection[str] = ()) -> Pa
         ValueError: no results yet.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    models = {model: parts for model in run.models if SCRIPTS in (parts := run.parts(model))}
-    if not models:
-        raise InputError(f"{str(run.path)!r} has no results yet: the same command goes on.")
-    figures: dict[str, Figure] = {}
-    sections: list[Section] = []
-    for model, parts in models.items():
-        blocks: list[Drawing] = []
-        for name, fig in script_figures(parts).items():
-            figures[f"{model}-{name}"] = fig
-            blocks.append(Drawing.of(fig, f"{model}-{name}", CAPTIONS[name]))
-        sections += [
-            section.more([*script_tables(parts), *blocks]) for section in told(model, parts)
-        ]
-    return write_page(
-        run,
-        "Is it language or is it script?",
-        sections,
-        [parts[SCRIPTS].provenance for parts in models.values()],
-        figures,
-        static,
-        offered=offered(run.provenance),
-        template="subspace",
-        percent=run.resampling.percent,
-    )
+    return write_by_model(run, static, PAGE)
 
 
 def offered(known: Mapping[str, Any]) -> list[str]:
@@ -195,7 +176,7 @@ def script_figures(parts: Mapping[str, Result]) -> dict[str, Figure]:
     return drawn
 
 
-def script_tables(parts: Mapping[str, Result]) -> Iterator[Table]:
+def script_table(parts: Mapping[str, Result]) -> Table:
     """Every measure at the middle layer, by what two varieties share."""
     control = parts[SCRIPTS]
     assert isinstance(control, ScriptControl)
@@ -204,16 +185,82 @@ def script_tables(parts: Mapping[str, Result]) -> Iterator[Table]:
     for measure in _SHOWN:
         found = _rows(control, measure, layer)
         if found:
+            share = _share(control, measure)
             cells = [interval(found[name], "mean") for name in RELATIONS]
-            rows.append([measure_name(measure), *cells])
+            rows.append([measure_name(measure), *cells, _cell(share), _word(share)])
     if isinstance(drawn := parts.get(MAP), LanguageMap):
-        found = by_relation(drawn.apart())
-        here = found[found["layer"] == layer]
+        near = by_relation(drawn.apart())
+        here = near[near["layer"] == layer]
         means = dict(zip(here["relation"], here["mean"], strict=True))
         cells = [number(means[name]) if name in means else "–" for name in RELATIONS]
-        rows.append(["distance on the map, of all pairs", *cells])
+        rows.append(["distance on the map, of all pairs", *cells, "–", "–"])
     table = control.table
     counts = dict(zip(table["relation"], table["n_pairs"], strict=True))
-    rows.append(["pairs", *(str(counts[name]) for name in RELATIONS)])
-    caption = f"At layer {layer}, by what two varieties share. –: there is no such pair."
-    yield Table(caption, ["", *RELATIONS.values()], rows)
+    rows.append(["pairs", *(str(counts[name]) for name in RELATIONS), "–", "–"])
+    caption = (
+        f"At layer {layer}, by what two varieties share; of what that makes, the language's share. "
+        "–: there is no such pair, or nothing to share."
+    )
+    return Table(caption, ["", *RELATIONS.values(), "the language's share", "verdict"], rows)
+
+
+def minute(parts: Mapping[str, Result]) -> Minute:
+    """What is read first of a model: every measure at the middle layer, by what two share."""
+    control = parts[SCRIPTS]
+    assert isinstance(control, ScriptControl)
+    said = (Paragraph("No question is asked: the model only reads sentences, as this."),)
+    prompt = prompt_of(control)
+    return Minute(
+        subspace_lead(control),
+        script_table(parts),
+        (*said, *prompt) if prompt else (),
+        asked=False,
+    )
+
+
+def subspace_lead(control: ScriptControl) -> str:
+    """One sentence over all pairs: language, script, or neither; by each measure spoken of."""
+    layer = _middle(control.layers)
+    words = {measure: _word(_share(control, measure)) for measure in _SAID}
+    told = [f"{word} by {measure_name(measure)}" for measure, word in words.items() if word != "–"]
+    if not told:
+        return (
+            f"At layer {layer} sharing a language or a script isn't seen to make varieties more "
+            "alike than sharing neither."
+        )
+    return f"At layer {layer}, what makes two varieties alike is {', '.join(told)}."
+
+
+def _share(control: ScriptControl, measure: str) -> Mapping[Any, Any] | None:
+    """The language's share at the middle layer, of what has one."""
+    table, layer = control.share, _middle(control.layers)
+    here = (table["measure"] == measure) & (table["kind"] == "value") & (table["layer"] == layer)
+    rows = table[here].dropna(subset=["share"]).to_dict("records")
+    return rows[0] if rows else None
+
+
+def _cell(row: Mapping[Any, Any] | None) -> str:
+    return "–" if row is None else interval(row, "share")
+
+
+def _word(row: Mapping[Any, Any] | None) -> str:
+    if row is None:
+        return "–"
+    if row["low"] > HALF:
+        return "more the language"
+    return "more the script" if row["high"] < HALF else "undecided between language and script"
+
+
+PAGE = ModelPage(
+    needs=SCRIPTS,
+    what="results",
+    title=lambda _: "Is it language or is it script?",
+    template="subspace",
+    offered=offered,
+    told=told,
+    minute=minute,
+    figures=script_figures,
+    captions=CAPTIONS,
+    tables=lambda _: (),
+    folded={"scripts-length": "Control: the same with length and tokens a character taken out"},
+)

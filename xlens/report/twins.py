@@ -8,13 +8,17 @@ from xlens.errors import InputError
 from xlens.figures import Figure, gain_bars
 from xlens.gain import ALL, Gain
 from xlens.languages import english_names
-from xlens.report.alignment import change, gain_table, inside_section
+from xlens.report.alignment import inside_section
 from xlens.report.blocks import Drawing, Findings, Section
+from xlens.report.cells import rounded
+from xlens.report.gain import answered, change, gain_lead, gain_table
+from xlens.report.minute import Minute
 from xlens.report.process import offered
 from xlens.report.sentences import listed
 from xlens.report.written import write_page
 from xlens.results import Result
 from xlens.runs import ACROSS, RunDirectory
+from xlens.studies.twins import ANSWERS
 from xlens.subspace import TwinStates
 
 __all__ = ["offered", "told", "write_twins_report"]
@@ -47,13 +51,8 @@ def write_twins_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
     for name, found in gains.items():
         one = name.rpartition("/")[0]
         figures[f"{one}-gain"] = gain_bars(found)
-        names = _names(found)
-        tables = [
-            gain_table(found, names, model, _BASE, called=_first(across, one))
-            for model in dict.fromkeys(found.table["condition"])
-        ]
         drawn = Drawing.of(figures[f"{one}-gain"], f"{one}-gain", "Right answers, by language.")
-        sections.append(Section(f"{one}-answers", f"{one}: answers", (drawn, *tables)))
+        sections.append(Section(f"{one}-answers", f"{one}: answers", (drawn,)))
         for other, parts in _pairs(across, one).items():
             states = parts["states"]
             assert isinstance(states, TwinStates)
@@ -63,9 +62,10 @@ def write_twins_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         run,
         "What did training change?",
         sections,
-        [part.provenance for part in gains.values()],
+        [next(iter(run.parts(model).values())).provenance for model in run.models],
         figures,
         static,
+        minute=minutes_of(across, {model: run.parts(model) for model in run.models}),
         offered=offered(run.provenance),
         template="twins",
         percent=run.resampling.percent,
@@ -81,6 +81,23 @@ def told(across: Mapping[str, Result], models: Mapping[str, Any]) -> list[Sectio
             said = [*_sentences(found, _first(across, one)), *_likeness(across, one)]
             sections.append(Section(f"{one}-found", one, (Findings.of(said),)))
     return sections
+
+
+def minutes_of(
+    across: Mapping[str, Result], models: Mapping[str, Mapping[str, Result]]
+) -> dict[str, Minute]:
+    """What is read first: of each set of questions, each model beside the first."""
+    found: dict[str, Minute] = {}
+    first = next(iter(models.values()), {})
+    for name, part in across.items():
+        if isinstance(part, Gain):
+            one = name.rpartition("/")[0]
+            before, names, called = first.get(f"{one}/{ANSWERS}"), _names(part), _first(across, one)
+            for model in dict.fromkeys(part.table["condition"]):
+                table = gain_table(part, names, model, _BASE, called=called)
+                lead = gain_lead(part, model, before, names, called=called)
+                found[f"{one}, {model}"] = Minute(lead, table, answered(before))
+    return found
 
 
 def _first(across: Mapping[str, Result], one: str) -> str:
@@ -103,8 +120,10 @@ def _sentences(found: Gain, first: str) -> Iterator[str]:
         rows = {str(row["language"]): row for row in found.of(model).to_dict("records")}
         mean = rows[ALL]
         yield (
-            f"{model} {_WORDS[mean['verdict']].format(first=first)}: {100 * mean['after']:.1f} % "
-            f"right, {first} {100 * mean['before']:.1f} %, {change(mean)}, in the mean over all "
+            f"{model} {_WORDS[mean['verdict']].format(first=first)}: "
+            f"{rounded(100 * mean['after'], '.1f')} % "
+            f"right, {first} {rounded(100 * mean['before'], '.1f')} %, {change(mean)}, in the mean "
+            "over all "
             "languages."
         )
         single = {
@@ -137,7 +156,9 @@ def _likeness(across: Mapping[str, Result], one: str) -> Iterator[str]:
         low = states.least_alike()
         yield (
             f"{states.names[1]} is least like {states.names[0]} inside at layer {low['layer']} in "
-            f"{names[str(low['language'])]}: CKA {low['cka']:.2f} [{low['low']:.2f}, "
-            f"{low['high']:.2f}], other items {low['control']:.2f}; the lowest of all layers and "
+            f"{names[str(low['language'])]}: CKA {rounded(low['cka'], '.2f')} "
+            f"[{rounded(low['low'], '.2f')}, "
+            f"{rounded(low['high'], '.2f')}], other items {rounded(low['control'], '.2f')}; the "
+            "lowest of all layers and "
             "languages, so read lower than it is."
         )

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from xlens.consistency import ConsistencyResult
 from xlens.languages import english_names
 from xlens.lengths import LM_EVAL, WORDS
-from xlens.report.blocks import Table
-from xlens.report.cells import interval, number
+from xlens.report.blocks import Folded, Table
+from xlens.report.cells import interval, number, rounded
 
 
 def ways_sentences(panel: ConsistencyResult) -> list[str]:
@@ -23,6 +23,14 @@ def ways_sentences(panel: ConsistencyResult) -> list[str]:
     ]
 
 
+def folded_ways(
+    panel: ConsistencyResult, names: Mapping[str, str] | None = None
+) -> tuple[Folded, ...]:
+    """`ways_table`, folded behind the sentence."""
+    table, said = ways_table(panel, names), ways_sentences(panel)
+    return (Folded(said[0], table),) if table else ()
+
+
 def ways_table(
     panel: ConsistencyResult, names: Mapping[str, str] | None = None
 ) -> tuple[Table, ...]:
@@ -37,7 +45,7 @@ def ways_table(
             names[row["language"]],
             *(interval(dict(cells.loc[(row["language"], way)]), "accuracy") for way in ways),
             number(row["chance"]),
-            f"{row['unsettled']:.0f} of {row['n']}",
+            f"{rounded(row['unsettled'], '.0f')} of {row['n']}",
         ]
         for row in panel.languages.to_dict("records")
     ]

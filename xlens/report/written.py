@@ -6,7 +6,8 @@ from typing import Any
 
 from xlens import files
 from xlens.figures import Figure, page, write_figures
-from xlens.report.blocks import Section, said
+from xlens.report.blocks import Paragraph, Section, said
+from xlens.report.minute import Minute, contents, example_section, minute_blocks, model_lines
 from xlens.report.reproduce import reproduce
 from xlens.runs import RunDirectory
 
@@ -21,6 +22,7 @@ def write_page(
     figures: Mapping[str, Figure] | None = None,
     static: Collection[str] = (),
     *,
+    minute: Mapping[str, Minute],
     offered: Iterable[str] = (),
     template: str = "page",
     **opening: Any,
@@ -34,6 +36,7 @@ def write_page(
         made_by: Provenances of the results, for how to have them again.
         figures: By file name; None where a page has none.
         static: Pictures to draw as well, any of `png`, `svg`, `pdf`.
+        minute: What is read first, by what each model is called.
         offered: What is said of what was asked about, before the sections.
         template: Of `report/templates`: extends `page`, and writes the opening.
         opening: What the template names.
@@ -43,12 +46,16 @@ def write_page(
     """
     if figures is not None:
         write_figures(figures, run.figures, plotlyjs=_PLOTLY)
+    parts = [*example_section(minute), *sections, reproduce(run, made_by)]
     html = page(
         f"report/{template}.html",
         title=title,
         started=run.provenance.get("started"),
+        minute=minute_blocks(minute),
+        models=[Paragraph(text, "quiet") for text in model_lines(made_by)],
+        contents=contents(parts),
         offered=[block for text in offered for block in said(text)],
-        sections=[*sections, reproduce(run, made_by)],
+        sections=parts,
         **opening,
     )
     files.write(run.report_file, html)

@@ -16,6 +16,7 @@ from xlens.engine.generate import GENERATION
 from xlens.errors import InputError
 from xlens.keys import Mask
 from xlens.prompts import Prompts, PromptsLike
+from xlens.prompts.prompt import first_prompt
 from xlens.results import analysed, versions
 from xlens.served.answers import Answer, Answers
 from xlens.served.ask import Question, ServedError, ask
@@ -145,7 +146,8 @@ def served_generate(
     answered_by = sorted({answer.model for answer in given if answer is not _NONE})
     how = {"answered_by": answered_by, "refused": len(refused), "versions": versions()}
     found = ServedGenerations(
-        provenance=analysed({**origin, **how}, GENERATION, options), table=table
+        provenance=analysed({**origin, **how, **first_prompt(items)}, GENERATION, options),
+        table=table,
     )
     if progress:
         told = _told(found.tokens, found.cost)

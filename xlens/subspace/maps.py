@@ -74,6 +74,19 @@ class LanguageMap(Result):
                 rows.append({"layer": layer, "a": tags[a], "b": tags[b], "mean": mean})
         return pd.DataFrame(rows)
 
+    @property
+    def telling(self) -> int:
+        """The layer whose map tells languages apart best, beyond shuffled ones.
+
+        The largest share of the map's variance between languages, less what shuffled languages get;
+        the lowest layer where nothing varies.
+        """
+        table = self.separation[self.separation["where"] == "map"]
+        by = table.pivot(index="layer", columns="kind", values="mean")
+        beyond = (by["value"] - by["shuffled"] if "shuffled" in by else by["value"]).dropna()
+        layers = beyond.index.to_list()
+        return int(layers[int(beyond.to_numpy().argmax())]) if layers else self.layers[0]
+
 
 @typed
 def language_map(

@@ -27,6 +27,7 @@ from xlens.tasks.choices.scoring import asked_how
 from xlens.tasks.choices.text import folded, gap
 
 SETS = ("native", "pivot", "control")
+_ENDS = {"": "mean", "_low": "low", "_high": "high"}
 QUANTITIES = ("share", "share_control", "right_native", "right_pivot")
 
 
@@ -52,6 +53,35 @@ class LatentSummary(Result):
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
         return self.table
+
+    def counted(self) -> pd.DataFrame:
+        """By language, at how many layers the pivot's options hold more than its control.
+
+        Returns:
+            `language above layers most at control right right_low right_high chance`: `above` of
+            so many `layers` whose interval lies above that of the control; `most`, the highest
+            share, `at` its layer, and the `control` there; and how often the own options' most
+            probable is the right one at the highest layer.
+        """
+        rows: list[dict[str, Any]] = []
+        for language, mine in self.table.groupby("language", sort=False):
+            by = {str(name): each.set_index("layer") for name, each in mine.groupby("quantity")}
+            share, null = by["share"].dropna(subset=["mean"]), by["share_control"]
+            right = by["right_native"].sort_index().iloc[-1]
+            at = None if share.empty else int(share["mean"].to_numpy().argmax())
+            rows.append(
+                {
+                    "language": language,
+                    "above": int((share["low"] > null["high"].reindex(share.index)).sum()),
+                    "layers": len(share),
+                    "at": np.nan if at is None else share.index[at],
+                    "most": np.nan if at is None else share["mean"].iloc[at],
+                    "control": np.nan if at is None else null["mean"].reindex(share.index).iloc[at],
+                    **{f"right{end}": right[name] for end, name in _ENDS.items()},
+                    "chance": self.chance[str(language)],
+                }
+            )
+        return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +114,18 @@ class LatentOptions(Result):
     def to_frame(self) -> pd.DataFrame:
         """`items`."""
         return self.items
+
+    def first_read(self) -> pd.DataFrame:
+        """Of the first item and language: `layer share native pivot`, the most probable options."""
+        first = self.options.iloc[0]
+        table = self.options
+        mine = table[(table["id"] == first["id"]) & (table["language"] == first["language"])]
+        best = mine.assign(score=compared(mine, self.by)).sort_values("score", kind="stable")
+        last = best.groupby(["layer", "set"])["text"].last().unstack()
+        items = self.items
+        here = items[(items["id"] == first["id"]) & (items["language"] == first["language"])]
+        found = last[["native", "pivot"]].join(here.set_index("layer")["share"])
+        return found.reset_index()
 
     def compared(self, by: By) -> "LatentOptions":
         """The same scores, read by another way of comparing options of unequal length."""
