@@ -11,7 +11,7 @@ from xlens import figures, subspace
 from xlens.activations import Activations, SlotValues
 from xlens.neurons import LanguageNeurons, neuron_overlap
 from xlens.report.neurons import told as neurons_told
-from xlens.report.subspace import script_tables, told
+from xlens.report.subspace import script_table, told
 from xlens.stats import Resampling
 from xlens.subspace import by_relation, missing_relations, related_pairs, relation
 from xlens.subspace.folds import Folds, products
@@ -285,7 +285,7 @@ def test_on_the_map_varieties_lie_apart_by_what_was_planted(language, script):
     larger, other = ("script", "language") if language > script else ("language", "script")
     assert means[larger] > 1.5 * means[other]
     control = subspace.script_control(activations, measures=["distance"], resampling=FEW)
-    (table,) = script_tables({"scripts": control, "map": drawn})
+    table = script_table({"scripts": control, "map": drawn})
     row = next(row for row in table.rows if row[0].startswith("distance on the map"))
     assert row[1:3] == [f"{means['language']:.2f}", f"{means['script']:.2f}"]
 

@@ -39,6 +39,8 @@ def course_of(found: Result | None) -> SimilarityCourse | None:
     """How similarity goes over layers, by the measure that is spoken of."""
     if not isinstance(found, LanguagePairs) or MEASURE not in found.measures:
         return None
+    if "mismatched" not in set(found.table["kind"]):  # sentences' matrix has no control
+        return None
     return similarity_course(found, MEASURE)
 
 

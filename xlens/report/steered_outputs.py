@@ -49,7 +49,7 @@ def output_findings(result: OutputSteering, names: Mapping[str, str]) -> list[st
     methods = list(dict.fromkeys(result.chosen["method"]))
     for method in methods:
         tags = result.chosen[result.chosen["method"] == method]["target"].unique()
-        whom = f"{len(tags)} languages" if len(tags) > 1 else names[str(tags[0])]
+        whom = number_of(len(tags), "language") if len(tags) > 1 else names[str(tags[0])]
         row = scores[method]
         random = scores[f"{method}, random"]
         average = f", of averages {number(means[method]['value'])}" if means else ""
@@ -69,7 +69,7 @@ def output_findings(result: OutputSteering, names: Mapping[str, str]) -> list[st
         layer = ", ".join(dict.fromkeys(cells[cells["picked"] == RULE]["band"]))
         told.append(
             f"The layer that alignment and separability predict before anything is steered "
-            f"({layer}) costs {number(row['lost'])} [{row['low']:.2f}, {row['high']:.2f}] of that "
+            f"({layer}) costs {interval(row, 'lost')} of that "
             f"score against the layers of the sweep, by {condition_name(str(row['method']))}."
         )
     if not len(lost) and not several:
@@ -132,7 +132,7 @@ def output_tables(result: OutputSteering, names: Mapping[str, str]) -> list[Tabl
     tables = [
         Table(
             "Test prompts, with intervals"
-            + (f"; means over {len(result.targets)} languages. " if several else ". ")
+            + (f"; means over {number_of(len(result.targets), 'language')}. " if several else ". ")
             + "Lines: every line of five words or more is in the language; words: of those, none "
             "slips into Latin letters (not told where the language is in them). 'Can't be told' "
             "counts as no pass.",
