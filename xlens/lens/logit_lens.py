@@ -147,7 +147,9 @@ def logit_lenses(
                     "targets": sets.survival().set_index("reason")["n"].to_dict(),
                 },
             ),
-            rows=_word_rows(read.layers, ids, read.streamed, columns, sets, together),
+            rows=headed(
+                _word_rows(read.layers, ids, read.streamed, columns, sets, together), activations
+            ),
             states=read.states,
             top=read.top,
             n_layers=model.n_layers,
@@ -321,6 +323,13 @@ def grid(layers: Sequence[int], ids: Sequence[str], **last: Sequence[Any]) -> pd
     frame = pd.MultiIndex.from_product(list(axes.values()), names=list(axes)).to_frame(index=False)
     frame.insert(2, "id", np.asarray(ids, dtype=object)[frame["prompt"]])
     return frame
+
+
+def headed(rows: pd.DataFrame, activations: Activations) -> pd.DataFrame:
+    """Rows with the `header` of demonstrations of their prompts, where prompts share some."""
+    if "header" not in activations.meta:
+        return rows
+    return rows.assign(header=activations.meta["header"].to_numpy()[rows["prompt"]])
 
 
 def _tables(

@@ -10,7 +10,7 @@ from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
 from xlens.errors import InputError
 from xlens.lens.lenses import LOGIT, Lens
-from xlens.lens.logit_lens import grid, one_task, read_rows, require_pivot, through
+from xlens.lens.logit_lens import grid, headed, one_task, read_rows, require_pivot, through
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
@@ -81,7 +81,7 @@ def whole_word_lens(
         provenance=analysed(
             own.provenance, "lens", {"slot": _SLOT, "top_k": top_k, **through(lens)}
         ),
-        rows=rows,
+        rows=headed(rows, own),
         states=read.states,
         top=read.top,
         n_layers=model.n_layers,
