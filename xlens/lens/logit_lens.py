@@ -21,6 +21,7 @@ from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.result import LensResult, LensTokens
 from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel
+from xlens.prompts.fewshot import headers_in
 from xlens.prompts.prompt import UNDETERMINED
 from xlens.results import analysed
 
@@ -144,6 +145,7 @@ def logit_lenses(
                     "slot": slot or next(iter(activations.slots)),
                     "top_k": top_k,
                     **through(lens),
+                    **headers_in(activations.meta),
                     "targets": sets.survival().set_index("reason")["n"].to_dict(),
                 },
             ),

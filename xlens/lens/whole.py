@@ -14,6 +14,7 @@ from xlens.lens.logit_lens import grid, headed, one_task, read_rows, require_piv
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
+from xlens.prompts.fewshot import headers_in
 from xlens.results import analysed
 from xlens.text import form
 
@@ -79,7 +80,9 @@ def whole_word_lens(
     rows["n_tokens"] = np.broadcast_to(counts, logprob.shape).ravel()
     return LensResult(
         provenance=analysed(
-            own.provenance, "lens", {"slot": _SLOT, "top_k": top_k, **through(lens)}
+            own.provenance,
+            "lens",
+            {"slot": _SLOT, "top_k": top_k, **through(lens), **headers_in(own.meta)},
         ),
         rows=headed(rows, own),
         states=read.states,

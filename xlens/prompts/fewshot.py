@@ -7,6 +7,8 @@ from itertools import accumulate
 from math import ceil
 from operator import sub
 
+import pandas as pd
+
 from xlens.checks import check_seed, typed
 from xlens.errors import InputError
 
@@ -48,6 +50,14 @@ class Shown:
         shots = max(map(len, self.ids.values()), default=0)
         names = set(self.names.values())
         return {"shots": shots, **({"headers": len(names)} if names else {})}
+
+
+def headers_in(meta: pd.DataFrame) -> dict[str, int]:
+    """As `Shown.described`, from the table of prompts that share headers; else nothing."""
+    if "header" not in meta:
+        return {}
+    first = str(meta["demonstrations"].iloc[0])
+    return {"shots": first.count("|") + 1, "headers": int(meta["header"].nunique())}
 
 
 def header_name(ids: Sequence[str]) -> str:

@@ -1,10 +1,12 @@
 """How a page's numbers can be had again: the command, the config, the model, the versions."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from xlens.report.blocks import Block, Code, Paragraph, Section, Table
 from xlens.runs import RunDirectory
+from xlens.wording import number_of
 
 # Of a result's provenance: the model's own facts, in this order.
 _FACTS = (
@@ -25,6 +27,8 @@ def reproduce(run: RunDirectory, made_by: list[dict[str, Any]]) -> Section:
     if known.get("command"):
         blocks.append(Code(str(known["command"])))
     blocks += [Paragraph("Config:"), Code(run.config_text)]
+    if shown := _headers(made_by):
+        blocks.append(Paragraph(f"Demonstrations: {'; '.join(shown)}, drawn whole by intervals."))
     if rows:
         blocks.append(Table("The model", ["fact", "value"], rows, numbers=False))
     versions = [[str(k), str(v)] for k, v in dict(known.get("versions", {})).items()]
@@ -37,3 +41,15 @@ def reproduce(run: RunDirectory, made_by: list[dict[str, Any]]) -> Section:
             Code(json.dumps(known["resumed"], indent=1, ensure_ascii=False)),
         ]
     return Section("reproduce", "How to reproduce this", tuple(blocks))
+
+
+def _headers(known: Any) -> list[str]:
+    """What provenances say of shared demonstrations: `12 headers of 3`, each once."""
+    found: list[str] = []
+    if isinstance(known, Mapping):
+        if known.get("headers") and known.get("shots"):
+            found.append(f"{number_of(int(known['headers']), 'header')} of {known['shots']}")
+        known = [value for name, value in known.items() if name not in ("made_from", "study")]
+    if isinstance(known, list):
+        found += [text for each in known for text in _headers(each)]
+    return list(dict.fromkeys(found))

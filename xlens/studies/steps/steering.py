@@ -89,7 +89,7 @@ def check_steering(
     if study.shots:
         named = choices.select(languages=tags) if study.steer_languages else choices
         pool = named.select(ids=[ids[i] for i in order[: study.n_estimate]])
-        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, False)
+        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, study.headers, False)
     return {ids[i]: str(part) for i, part in zip(order, parts, strict=True)}
 
 
@@ -163,9 +163,7 @@ def steered_prompts(
     return choice_prompts(
         choices.select(ids=ids),
         language,
-        shots=study.shots,
-        seed=study.seed,
-        pool=choices.select(ids=pool) if study.shots else None,
+        **study.shown(choices.select(ids=pool) if study.shots else None),
     )
 
 
@@ -299,6 +297,9 @@ def _testing(
     found = pd.concat(rows, ignore_index=True)
     found["condition"] = found.pop("method")
     found["paragraph"] = found["id"].map(asking.choices.paragraphs)
+    asked, _ = asking.prompts(study.pivot, ids)
+    if headers := {p.id: p.meta["header"] for p in asked if "header" in p.meta}:
+        found["header"] = found["id"].map(headers)
     # No steering is in every run of a language: once is enough.
     return found.drop_duplicates(["language", "vector", "condition", "id"], ignore_index=True)
 
