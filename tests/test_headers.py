@@ -10,11 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from xlens.comparison import compare
 from xlens.engine.plan import plan
-from xlens.prompts import Prompts, tokenize
+from xlens.prompts import Prompts, TooFewItems, tokenize
 from xlens.prompts.fewshot import cut_headers, deal_headers, header_name
+from xlens.results import load
 from xlens.stats import Resampling, bootstrap, cluster_of, joined
+from xlens.studies.choices import ChoicesStudy
+from xlens.studies.lens import LensStudy
+from xlens.studies.reading import ReadingStudy
+from xlens.studies.steps.leaderboard import leaderboard
+from xlens.tasks.choices import Choices, choice_prompts, cldr_choices
 from xlens.tasks.words import WordList, cldr_words, repetition_prompts, translation_prompts
+from xlens.tasks.xmrc import (
+    ReadingPrompts,
+    ReadingResult,
+    ReadingSet,
+    mismatched,
+    predictions_of,
+    reading_prompts,
+    reading_scores,
+)
 
 ids = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=40)
 
@@ -168,6 +184,217 @@ def test_of_sixty_words_most_tokens_are_run_once(words: WordList, pair: tuple[st
     own = translation_prompts(words, *pair, headers="item").select(ids=some.ids)
     assert share(some) <= 0.35
     assert share(own) >= 0.9
+
+
+# --- questions with options ----------------------------------------------------------------------
+
+some_words = st.sampled_from(["oman", "omani", "mars", "may", "x", "y", "二月", "十二月"])
+questions = st.lists(st.tuples(some_words, some_words, some_words), min_size=3, max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(questions, st.integers(1, 3), st.integers(0, 2), st.sampled_from([2, 12]))
+def test_every_item_has_its_shots_or_an_error(rows, shots, seed, headers) -> None:
+    """Also where each header holds an item that gives the answer away."""
+    choices = Choices(
+        pd.DataFrame(
+            {"id": str(n), "language": tag, "question": f"{asked}?", "kind": f"k{n % 2}"}
+            | {"options": [right, f"no{n}"], "gold": 0}  # no classes
+            for n, (asked, right, other) in enumerate(rows)
+            for tag, right in (("en", right), ("de", other))
+        ),
+        "test",
+    )
+    said = {
+        str(n): (f"{asked}?\n{right}\n{other}", (f"{asked}?", right, other))
+        for n, (asked, right, other) in enumerate(rows)
+    }
+    fit = {
+        id: {o for o in said if o != id and not any(s in said[o][0] for s in said[id][1])}
+        for id in said
+    }
+    if min(map(len, fit.values())) < shots:
+        with pytest.raises(TooFewItems, match=f"needs {shots} demonstrations"):
+            choice_prompts(choices, "en", shots=shots, seed=seed, headers=headers)
+        return
+    prompts, _ = choice_prompts(choices, "de", shots=shots, seed=seed, headers=headers)
+    for prompt in prompts:
+        shown = str(prompt.meta["demonstrations"]).split("|")
+        assert len(set(shown)) == shots and set(shown) <= fit[prompt.id]
+
+
+@pytest.fixture(scope="module")
+def facts() -> Choices:
+    return cldr_choices(["en", "fr", "ru"])
+
+
+def test_a_sample_of_questions_has_the_headers_of_the_whole(facts: Choices) -> None:
+    whole = headers_of(choice_prompts(facts, "fr", shots=2)[0])
+    some = facts.sample(60, seed=0)
+    mine = choice_prompts(some, "ru", shots=2, pool=facts)[0]
+    assert headers_of(mine) == {id: whole[id] for id in some.ids}
+    assert (
+        share(mine) <= 0.55 < 0.9 <= share(choice_prompts(some, "ru", shots=2, headers="item")[0])
+    )
+
+
+def test_classes_come_first_equally_often() -> None:
+    choices = Choices(
+        pd.DataFrame(
+            {"id": f"{n:03}", "language": tag, "question": f"{n:03}{tag}", "kind": "k"}
+            | {"options": ["yes", "no", "perhaps"], "gold": n % 3}
+            for n in range(90)
+            for tag in ("en", "de")
+        ),
+        "test",
+    )
+    prompts, _ = choice_prompts(choices, "en", shots=3)
+    shown = [[int(id) % 3 for id in str(p.meta["demonstrations"]).split("|")] for p in prompts]
+    assert all(sorted(classes) == [0, 1, 2] for classes in shown)
+    headers = {str(p.meta["header"]): classes for p, classes in zip(prompts, shown, strict=True)}
+    assert Counter(classes[0] for classes in headers.values()) == {0: 4, 1: 4, 2: 4}
+
+
+def test_questions_on_one_passage_have_one_header() -> None:
+    choices = Choices(
+        pd.DataFrame(
+            {"id": f"{n:02}", "language": tag, "question": f"{n:02}{tag}?", "kind": "k"}
+            | {"options": [f"{n:02}a{tag}", f"{n:02}b{tag}"], "gold": 0}
+            | {"context": f"Passage {n // 4:02} {tag}."}
+            for n in range(80)
+            for tag in ("en", "de")
+        ),
+        "test",
+    )
+    prompts, _ = choice_prompts(choices, "en", shots=2)
+    found: dict[str, set[str]] = {}
+    for prompt in prompts:
+        found.setdefault(str(prompt.meta["paragraph"]), set()).add(str(prompt.meta["header"]))
+        assert not {int(id) // 4 for id in str(prompt.meta["demonstrations"]).split("|")} & {
+            int(prompt.id) // 4
+        }
+    assert len(found) == 20 and all(len(headers) == 1 for headers in found.values())
+    scores = pd.DataFrame([dict(p.meta) | {"id": p.id} for p in prompts])
+    assert cluster_of(scores).max() + 1 == scores["header"].nunique() <= 12
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def texts(n: int, *, articles: int) -> ReadingSet:
+    """Paragraphs of three questions each, as long as those of XQuAD."""
+    rows: list[dict[str, Any]] = []
+    for p in range(n):
+        for tag, word in (("en", "river"), ("de", "Fluss")):
+            said = " ".join(f"The {word} {p} {k} flows past {p * 7 + k}." for k in range(12))
+            rows += [
+                {
+                    "id": f"{p}-{k}",
+                    "language": tag,
+                    "context": said,
+                    "paragraph": f"{p % articles}/{p}",
+                }
+                | {"question": f"What flows past {p * 7 + k}?", "answers": [f"{word} {p} {k}"]}
+                | {"starts": [said.index(f"{word} {p} {k} ")]}
+                for k in range(3)
+            ]
+    return ReadingSet(pd.DataFrame(rows), "test")
+
+
+@pytest.fixture(scope="module")
+def rivers() -> ReadingSet:
+    return texts(240, articles=48)
+
+
+def test_texts_share_headers_of_other_articles_that_are_not_asked(rivers: ReadingSet) -> None:
+    asked = rivers.sample(200, seed=3)
+    how: dict[str, Any] = {"pool": rivers, "seed": 3}
+    prompts = reading_prompts(asked, context="en", question="de", **how)
+    found = headers_of(prompts)
+    assert len(set(found.values())) == prompts.how["headers"] == 12
+    # In the order in which questions are sampled: exactly even, but for those that move on.
+    counts = Counter(found.values())
+    assert min(counts.values()) >= 14 and max(counts.values()) <= 20
+    known = {row.id: str(row.paragraph) for row in rivers.frame.itertuples()}
+    own = {known[prompt.id] for prompt in prompts}
+    for prompt in prompts:
+        shown = [known[id] for id in str(prompt.meta["demonstrations"]).split("|")]
+        assert not {p.split("/")[0] for p in shown} & {known[prompt.id].split("/")[0]}
+        assert not own & set(shown)
+    for other in (
+        reading_prompts(asked, context="de", question="de", **how),
+        reading_prompts(mismatched(asked.sample(40, seed=3), seed=3), **how),
+    ):
+        assert headers_of(other) == {id: found[id] for id in other.ids}
+    assert cluster_of(pd.DataFrame([dict(p.meta) | {"id": p.id} for p in prompts])).max() == 11
+
+
+def test_of_two_hundred_questions_half_of_the_tokens_are_run(rivers: ReadingSet) -> None:
+    asked = rivers.sample(200, seed=0)
+    assert share(reading_prompts(asked, pool=rivers)) <= 0.5
+    assert share(reading_prompts(asked, pool=rivers, headers="item")) > 0.6
+
+
+def test_few_texts_have_their_own(rivers: ReadingSet) -> None:
+    few = texts(3, articles=1)
+    for prompt in reading_prompts(few, shots=6):
+        shown = {id.split("-")[0] for id in str(prompt.meta["demonstrations"]).split("|")}
+        assert len(shown) == 2 and prompt.id.split("-")[0] not in shown
+    with pytest.raises(ValueError, match="need 7 demonstrations"):
+        reading_prompts(few, shots=7)
+    own = reading_prompts(rivers.sample(20), pool=rivers, headers="item")
+    assert all("header" not in prompt.meta for prompt in own) and "headers" not in own.how
+
+
+def test_results_of_before_stand_beside_those_with_headers(rivers: ReadingSet, tmp_path) -> None:
+    asked = rivers.sample(60, seed=0)
+
+    def prompts(headers: Any) -> list[ReadingPrompts]:
+        return [
+            reading_prompts(asked, context="en", question=tag, pool=rivers, headers=headers)
+            for tag in ("en", "de")
+        ]
+
+    shared = prompts(12)
+    good = set(sorted({str(p.meta["header"]) for p in shared[0]})[:6])
+    said = [
+        asked.items("en")[p.id].answers[0] if p.meta["header"] in good else "no"
+        for group in shared
+        for p in group
+    ]
+    old, new = (
+        reading_scores(
+            predictions_of(made, said, model="any", provenance={}),
+            resampling=Resampling(draws=300),
+        )
+        for made in (prompts("item"), shared)
+    )
+    assert "header" not in old.items and new.items["header"].nunique() == 12
+    wide, narrow = (
+        found.scores.set_index("metric").loc["em", ["low", "high"]].to_numpy(float)
+        for found in (new, old)
+    )
+    assert np.diff(wide).mean() > 1.5 * np.diff(narrow).mean()
+    for one, other in ((old, new), (new, old), (new, new), (old, old)):
+        board = leaderboard({"a": one, "b": other}, pairs=[("a", "b")])
+        (row,) = board.pairs.to_dict("records")
+        assert row["n"] == 60 and row["difference"] == 0 and np.isfinite(row["low"])
+    assert compare(old, new).summary["difference"].abs().max() == 0
+    new.save(tmp_path / "new")
+    again = load(tmp_path / "new")
+    assert isinstance(again, ReadingResult)
+    pd.testing.assert_frame_equal(again.items, new.items)
+
+
+def test_the_way_of_showing_is_an_option_that_decides() -> None:
+    """Their parts are made from other options: a folder of one refuses the other."""
+    options = LensStudy(pairs=("fr:ru",)).options()
+    assert options["headers"] == 12
+    assert LensStudy(pairs=("fr:ru",), headers="item").options()["headers"] == "item"
+    for study in (LensStudy, ChoicesStudy, ReadingStudy):
+        assert "headers" not in study.FREE
+    with pytest.raises(ValueError, match="headers=1: accepted are 2 or more"):
+        LensStudy(pairs=("fr:ru",), headers=1)
 
 
 # --- intervals -----------------------------------------------------------------------------------
