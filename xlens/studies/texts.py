@@ -48,7 +48,7 @@ class TextStudy(ShownStudy):
     CLUSTERS: ClassVar[tuple[str, ...]] = ("paragraph", "id")
     LANGUAGES: ClassVar[tuple[str, ...]] = ("context", "questions", "answers")
     """Fields that hold tags."""
-    LISTS: ClassVar[tuple[str, ...]] = (*Study.LISTS, "settings", *LANGUAGES)
+    LISTS: ClassVar[tuple[str, ...]] = (*ShownStudy.LISTS, "settings", *LANGUAGES)
 
     data: str = "xquad"
     layout: Literal["squad", "mlqa", "tydiqa"] = "squad"
