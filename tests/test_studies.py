@@ -136,7 +136,7 @@ OTHERS = {
     "runs": 2, "bound": 0.1, "inside": True, "n_inside": 8,
     "sentences": "others.jsonl", "twins": ("words",), "n_twins": 3, "most_pairs": 2,
     "phase_languages": ("de",), "phase_layers": (1,), "relevance_rule": "gradient",
-    "causal": True,
+    "causal": True, "headers": "item",
 }  # fmt: skip
 SPECIAL = {
     ("xmrc", "layout"): "mlqa",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xlens.headers import Headers
 from xlens.prompts import Prompt
 from xlens.tasks.words import (
     KINDS,
@@ -345,7 +346,7 @@ def test_gatitos_is_read_as_published() -> None:
 
 
 def test_translation_is_laid_out_as_in_wendlers_prompts() -> None:
-    prompt = translation_prompts(ANIMALS, "fr", "de", ids=["animal/1"], shots=2)[0]
+    prompt = translation_prompts(ANIMALS, "fr", "de", ids=["animal/1"], shots=2, headers="item")[0]
     lines = prompt.text.split("\n")
     assert len(lines) == 3
     shown = prompt.meta["demonstrations"].split("|")
@@ -401,9 +402,13 @@ tables = st.lists(st.tuples(some_words, some_words, some_words), min_size=3, max
 
 
 @settings(max_examples=60, deadline=None)
-@given(tables, st.integers(0, 3), st.integers(1, 3), st.data())
+@given(tables, st.integers(0, 3), st.integers(1, 3), st.sampled_from([2, 12, "item"]), st.data())
 def test_no_demonstration_leaks_and_all_languages_see_the_same(
-    table: list[tuple[str, str, str]], seed: int, shots: int, data: st.DataObject
+    table: list[tuple[str, str, str]],
+    seed: int,
+    shots: int,
+    headers: Headers,
+    data: st.DataObject,
 ) -> None:
     rows = {
         f"k{n % 2}/{n}": dict(zip(("en", "fr", "de"), row, strict=True))
@@ -419,7 +424,7 @@ def test_no_demonstration_leaks_and_all_languages_see_the_same(
         for i, row in rows.items()
         if not any(mine in other.casefold() for mine in own for other in row.values())
     ]
-    options = {"ids": [id], "shots": shots, "seed": seed}
+    options = {"ids": [id], "shots": shots, "seed": seed, "headers": headers}
     if len(harmless) < shots:
         with pytest.raises(ValueError, match="candidates are left"):
             translation_prompts(words, "en", "fr", **options)

@@ -302,7 +302,8 @@ def _checkable(hint: Any) -> Any:
 def _words(hint: Any) -> str:
     """A hint as one writes it, `Sequence[str] | None`; the words of a `Literal` by themselves."""
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
+        words = ", ".join(map(repr, get_args(hint)))
+        return f"one of {words}" if len(get_args(hint)) > 1 else words
     if get_origin(hint) in (Union, UnionType) and "Literal[" in str(hint):
         return ", ".join(map(_words, get_args(hint)))
     text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -28,6 +28,7 @@ class OptionScores:
             these whole. Empty: each to itself.
         ways: The same scores by every way of comparing texts of unequal length that is known
             (`xlens.lengths`), that of `values` first.
+        headers: Of the demonstrations that items share: drawn whole, too. Empty: they share none.
     """
 
     values: Float[np.ndarray, "language item option"]
@@ -38,6 +39,7 @@ class OptionScores:
     ways: Mapping[str, Float[np.ndarray, "language item option"]] = field(
         default_factory=dict[str, np.ndarray]
     )
+    headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
@@ -52,10 +54,11 @@ class OptionScores:
                 f"{len(self.languages)} languages and {len(self.ids)} items ({len(set(self.ids))} "
                 "distinct ids): agreement needs two languages, and items with ids of their own."
             )
-        if self.paragraphs and len(self.paragraphs) != len(self.ids):
-            raise InputError(
-                f"{len(self.paragraphs)} paragraphs for {len(self.ids)} items; give each its own."
-            )
+        for called in ("paragraphs", "headers"):
+            if (given := getattr(self, called)) and len(given) != len(self.ids):
+                raise InputError(
+                    f"{len(given)} {called} for {len(self.ids)} items; give each its own."
+                )
         if np.isinf(self.values).any():
             raise InputError("A score is infinite; give log-probabilities or other finite scores.")
         there = ~np.isnan(self.values)
@@ -82,9 +85,10 @@ class OptionScores:
 
     @property
     def meta(self) -> pd.DataFrame:
-        """`id paragraph`: what `Resampling.codes` takes."""
+        """`id paragraph`, and `header` where there are some: what `Resampling.codes` takes."""
         paragraphs = self.paragraphs or self.ids
-        return pd.DataFrame({"id": self.ids, "paragraph": paragraphs})
+        shared = {"header": self.headers} if self.headers else {}
+        return pd.DataFrame({"id": self.ids, "paragraph": paragraphs, **shared})
 
     @property
     def counts(self) -> Int[np.ndarray, " item"]:
@@ -105,7 +109,8 @@ def option_scores(
 
     Args:
         scores: One row per item, language and candidate; candidates in the same order everywhere.
-            A column `paragraph` (`score_choices` has it) says which items hang together.
+            Columns `paragraph` and `header` (`score_choices` has them) say which items hang
+            together.
         gold: Number of the right candidate by item id.
         languages: These, in this order; None: all.
         layer: Of the scores; None where there is only one.
@@ -150,11 +155,13 @@ def option_scores(
         raise InputError(f"gold has nothing for {len(without)} items, first {without[0]!r}.")
     right = None if gold is None else np.array([gold[id] for id in ids], dtype=np.int64)
     ways = {way: _values(table, way, tags, ids) for way in dict.fromkeys([by, *known_ways(table)])}
-    paragraphs: tuple[str, ...] = ()
-    if "paragraph" in table:
-        of = table.drop_duplicates("id").set_index("id")["paragraph"]
-        paragraphs = tuple(map(str, of.loc[ids]))
-    return OptionScores(ways[by], tuple(tags), tuple(map(str, ids)), right, paragraphs, ways)
+    first = table.drop_duplicates("id").set_index("id").loc[ids]
+    paragraphs, headers = (
+        tuple(map(str, first[name])) if name in first else () for name in ("paragraph", "header")
+    )
+    return OptionScores(
+        ways[by], tuple(tags), tuple(map(str, ids)), right, paragraphs, ways, headers
+    )
 
 
 def _values(

@@ -7,7 +7,7 @@ change the state by the same length, random directions among them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,7 @@ class CausalResult(Result):
         pivot: The language suspected inside.
         others: Further languages of which words have a concept in common.
         lens: Through which words were read.
+        headers: Of demonstrations, by item, where prompts share some.
     """
 
     rows: pd.DataFrame
@@ -67,6 +68,7 @@ class CausalResult(Result):
     pivot: str
     others: tuple[str, ...]
     lens: str
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_frame(self) -> pd.DataFrame:
         """`rows`."""
@@ -166,6 +168,9 @@ def causal_test(
         pivot=pivot,
         others=tuple(languages[3:]),
         lens=lens.kind,
+        headers=dict(zip(states.meta["id"], states.meta["header"], strict=True))
+        if "header" in states.meta
+        else {},
     )
 
 

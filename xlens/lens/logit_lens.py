@@ -21,6 +21,7 @@ from xlens.lens.lenses import LOGIT, Lens
 from xlens.lens.result import LensResult, LensTokens
 from xlens.lens.targets import TargetSets
 from xlens.models import HookedModel
+from xlens.prompts.fewshot import headers_in
 from xlens.prompts.prompt import UNDETERMINED
 from xlens.results import analysed
 
@@ -144,10 +145,13 @@ def logit_lenses(
                     "slot": slot or next(iter(activations.slots)),
                     "top_k": top_k,
                     **through(lens),
+                    **headers_in(activations.meta),
                     "targets": sets.survival().set_index("reason")["n"].to_dict(),
                 },
             ),
-            rows=_word_rows(read.layers, ids, read.streamed, columns, sets, together),
+            rows=headed(
+                _word_rows(read.layers, ids, read.streamed, columns, sets, together), activations
+            ),
             states=read.states,
             top=read.top,
             n_layers=model.n_layers,
@@ -321,6 +325,13 @@ def grid(layers: Sequence[int], ids: Sequence[str], **last: Sequence[Any]) -> pd
     frame = pd.MultiIndex.from_product(list(axes.values()), names=list(axes)).to_frame(index=False)
     frame.insert(2, "id", np.asarray(ids, dtype=object)[frame["prompt"]])
     return frame
+
+
+def headed(rows: pd.DataFrame, activations: Activations) -> pd.DataFrame:
+    """Rows with the `header` of demonstrations of their prompts, where prompts share some."""
+    if "header" not in activations.meta:
+        return rows
+    return rows.assign(header=activations.meta["header"].to_numpy()[rows["prompt"]])
 
 
 def _tables(

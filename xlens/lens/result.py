@@ -73,7 +73,8 @@ class LensResult(Result):
     Attributes:
         rows: One row per prompt, layer and language: `prompt id layer language prob logprob rank
             n_tokens`. `logprob` in nats; `rank` is 1 + the items more probable than the word's
-            best token, NaN where the reading has none; `n_tokens` the size of the token set.
+            best token, NaN where the reading has none; `n_tokens` the size of the token set. Where
+            prompts share demonstrations also `header`, whose prompts are drawn together.
         states: One row per prompt and layer: `entropy` and `kl` (final layer || this one) in
             bits, `energy`.
         top: One row per prompt, layer and place k: `token label prob language`.

@@ -101,14 +101,17 @@ class CausalVerdicts(Result):
 def causal_summary(result: CausalResult, *, resampling: Resampling = Resampling()) -> CausalSummary:
     """Means, intervals and tests; a resample draws items, on either side of an exchange.
 
+    Where items share headers of demonstrations, these are drawn.
+
     Raises:
         ValueError: nothing was exchanged.
     """
+    headers = result.headers
     curves: list[pd.DataFrame] = []
     tests: list[pd.DataFrame] = []
     for (way, where), rows in result.rows.groupby(["way", "where"], sort=False):
         wide = _wide(rows, ["what", "layer"], "effect")
-        found = pair_bootstrap(wide.to_numpy(), *_pairs(wide), resampling=resampling)
+        found = pair_bootstrap(wide.to_numpy(), *_pairs(wide, headers), resampling=resampling)
         low, high = found.interval()
         names = wide.columns.to_frame(index=False)
         at = {"way": str(way), "where": str(where)}
@@ -118,7 +121,7 @@ def causal_summary(result: CausalResult, *, resampling: Resampling = Resampling(
             axis=1,
             names=["test", "layer"],
         )
-        apart = pair_bootstrap(less.to_numpy(), *_pairs(less), resampling=resampling)
+        apart = pair_bootstrap(less.to_numpy(), *_pairs(less, headers), resampling=resampling)
         low, high = apart.interval()
         names = less.columns.to_frame(index=False)
         tests.append(names.assign(**at, mean=apart.mean, low=low, high=high, p=apart.above()))
@@ -126,7 +129,7 @@ def causal_summary(result: CausalResult, *, resampling: Resampling = Resampling(
         provenance=analysed(result.provenance, "summary", resampling.provenance()),
         curves=pd.concat(curves, ignore_index=True),
         tests=pd.concat(tests, ignore_index=True),
-        plain=_plain(result.plain, resampling),
+        plain=_plain(result.plain, headers, resampling),
         n_items=int(result.rows["id"].nunique()),
         n_rows=len(result.plain) // result.plain["layer"].nunique(),
         n_layers=result.n_layers,
@@ -170,17 +173,20 @@ def _wide(rows: pd.DataFrame, columns: list[str], values: str) -> pd.DataFrame:
     return told.pivot(index=["id", "donor", "draw"], columns=columns, values=values)
 
 
-def _pairs(wide: pd.DataFrame) -> tuple[list[str], list[str]]:
-    return tuple(list(wide.index.get_level_values(name)) for name in ("id", "donor"))  # type: ignore[return-value]
+def _pairs(wide: pd.DataFrame, headers: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """What is drawn of each pair: its items, or the headers that these share with others."""
+    ids = [wide.index.get_level_values(name) for name in ("id", "donor")]
+    one, other = ([headers.get(id, id) for id in map(str, mine)] for mine in ids)
+    return one, other
 
 
-def _plain(plain: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
+def _plain(plain: pd.DataFrame, headers: Mapping[str, str], resampling: Resampling) -> pd.DataFrame:
     tables: list[pd.DataFrame] = []
     for what in ("readable", "output"):
         wide = _wide(plain, ["layer"], what)
         if what == "output":
             wide = wide.iloc[:, :1]
-        found = pair_bootstrap(wide.to_numpy(float), *_pairs(wide), resampling=resampling)
+        found = pair_bootstrap(wide.to_numpy(float), *_pairs(wide, headers), resampling=resampling)
         low, high = found.interval()
         row = {"what": what, "layer": wide.columns.get_level_values("layer"), "mean": found.mean}
         tables.append(pd.DataFrame({**row, "low": low, "high": high, "p": found.above()}))

@@ -10,10 +10,11 @@ from xlens.engine import harvest
 from xlens.engine.score import span_logprobs
 from xlens.errors import InputError
 from xlens.lens.lenses import LOGIT, Lens
-from xlens.lens.logit_lens import grid, one_task, read_rows, require_pivot, through
+from xlens.lens.logit_lens import grid, headed, one_task, read_rows, require_pivot, through
 from xlens.lens.result import LensResult
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
+from xlens.prompts.fewshot import headers_in
 from xlens.results import analysed
 from xlens.text import form
 
@@ -79,9 +80,11 @@ def whole_word_lens(
     rows["n_tokens"] = np.broadcast_to(counts, logprob.shape).ravel()
     return LensResult(
         provenance=analysed(
-            own.provenance, "lens", {"slot": _SLOT, "top_k": top_k, **through(lens)}
+            own.provenance,
+            "lens",
+            {"slot": _SLOT, "top_k": top_k, **through(lens), **headers_in(own.meta)},
         ),
-        rows=rows,
+        rows=headed(rows, own),
         states=read.states,
         top=read.top,
         n_layers=model.n_layers,

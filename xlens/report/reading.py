@@ -252,6 +252,8 @@ def _asked(model: str, parts: Mapping[str, Result]) -> str:
     if made.get("endpoint"):
         form = f"{made['api']} at {made['endpoint']}"
     how_many = one_of(shots, "demonstration")
+    if headers := max((int(each.get("headers", 0)) for each in how), default=0):
+        how_many = f"{number_of(headers, 'header')} of {how_many}"
     said = [f"Asked as {form}, with {how_many}"]
     for name, word in (("skipped", "left out"), ("truncated", "cut")):
         if n := sum(len(each.get(name, [])) for each in how):

@@ -1,7 +1,7 @@
 """How a page's numbers can be had again: the command, the config, the model, the versions."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,8 @@ def reproduce(run: RunDirectory, made_by: list[dict[str, Any]]) -> Section:
         blocks.append(Code(str(known["command"]), copied=True))
     blocks += _data(run)
     blocks.append(Folded("Options, as in config.yaml", (Code(run.config_text, copied=True),)))
+    if shown := _headers(made_by):
+        blocks.append(Paragraph(f"Demonstrations: {'; '.join(shown)}, drawn whole by intervals."))
     if rows:
         blocks.append(Table("The model", ["fact", "value"], rows, numbers=False))
     versions = [[str(k), str(v)] for k, v in dict(known.get("versions", {})).items()]
@@ -61,3 +63,15 @@ def _data(run: RunDirectory) -> Iterator[Block]:
 def _link(run: RunDirectory, path: Path) -> tuple[str, str]:
     name = path.relative_to(run.path).as_posix()
     return quote(name), name
+
+
+def _headers(known: Any) -> list[str]:
+    """What provenances say of shared demonstrations: `12 headers of 3`, each once."""
+    found: list[str] = []
+    if isinstance(known, Mapping):
+        if known.get("headers") and known.get("shots"):
+            found.append(f"{number_of(int(known['headers']), 'header')} of {known['shots']}")
+        known = [value for name, value in known.items() if name not in ("made_from", "study")]
+    if isinstance(known, list):
+        found += [text for each in known for text in _headers(each)]
+    return list(dict.fromkeys(found))

@@ -5,7 +5,7 @@ from xlens.stats.bootstrap import Bootstrap, bootstrap
 from xlens.stats.draws import generator
 from xlens.stats.intervals import FEW, FEWEST, interval, jumping, middle
 from xlens.stats.pairs import PairBootstrap, pair_bootstrap
-from xlens.stats.resampling import Resampling, Rows, cluster_of
+from xlens.stats.resampling import Resampling, Rows, cluster_of, joined
 from xlens.stats.significance import adjusted_flips, holm, random_signs
 from xlens.stats.sums import ClusterSums
 
@@ -23,6 +23,7 @@ __all__ = [
     "generator",
     "holm",
     "interval",
+    "joined",
     "jumping",
     "middle",
     "pair_bootstrap",

@@ -1,12 +1,14 @@
 """`Resampling`: what intervals are drawn from, how often, and how wide."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from xlens.checks import check_fields, typed
 from xlens.errors import InputError
@@ -15,6 +17,8 @@ from xlens.stats.intervals import interval
 from xlens.wording import percent
 
 DEFAULT_CLUSTER = "paragraph"
+HEADER = "header"
+"""Column of the demonstrations that prompts share."""
 MOST_DRAWS = 1_000_000  # their weights fill the memory before they make an interval surer
 
 
@@ -28,7 +32,8 @@ class Resampling:
         seed: Of the draws.
         clusters: Column of the prompts' table whose values are drawn whole, as prompts about one
             paragraph, and one item in several languages, are not independent. None: `paragraph`
-            where there is one, else `id`.
+            where there is one, else `id`. Prompts that share a `header` of demonstrations are
+            drawn whole as well.
 
     Raises:
         ValueError: no draws, a confidence outside (0, 1), or a seed that is none.
@@ -123,6 +128,9 @@ class Rows:
 def cluster_of(meta: pd.DataFrame, column: str | None = None) -> Int[np.ndarray, " prompt"]:
     """The number of each prompt's cluster.
 
+    Where prompts share headers of demonstrations (a column `header`), what shares one hangs
+    together, and so does what shares a cluster: the numbers are those of `joined`.
+
     Args:
         meta: One row per prompt.
         column: Of the clusters; None for `paragraph` where there is one, else `id`.
@@ -143,4 +151,34 @@ def cluster_of(meta: pd.DataFrame, column: str | None = None) -> Int[np.ndarray,
             f"{int((codes < 0).sum())} prompts have no {column!r}; give each one its cluster, or "
             "name another column."
         )
-    return np.asarray(codes, dtype=np.int64)
+    return joined(codes, *(meta[name] for name in (HEADER,) if name in meta))
+
+
+@typed
+def joined(
+    clusters: Sequence[Hashable] | np.ndarray | pd.Series,
+    *others: Sequence[Hashable] | np.ndarray | pd.Series,
+) -> Int[np.ndarray, " prompt"]:
+    """Clusters of what hangs together in any way: connected components.
+
+    Where one kind of cluster lies within the other, as paragraphs do within headers that are dealt
+    by paragraph, it is the larger kind. Where they cross, as few components are left as there are
+    independent parts: intervals get wide, or there are none; they never feign certainty.
+
+    Args:
+        clusters: Of each prompt.
+        others: Further kinds; a prompt without a value is of no such cluster.
+
+    Returns:
+        Numbers from 0, in the prompts' order.
+    """
+    found = np.asarray(pd.factorize(pd.Series(list(clusters), dtype="object"))[0], dtype=np.int64)
+    for other in others:
+        codes, _ = pd.factorize(pd.Series(list(other), dtype="object"))
+        there = np.flatnonzero(codes >= 0)
+        n, m = int(found.max(initial=-1)) + 1, int(codes.max(initial=-1)) + 1
+        ends = (found[there], n + codes[there])
+        links = coo_array((np.ones(len(there)), ends), shape=(n + m, n + m))
+        _, parts = connected_components(links, directed=False)
+        found = np.asarray(pd.factorize(parts[found])[0], dtype=np.int64)
+    return found

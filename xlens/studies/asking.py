@@ -9,7 +9,7 @@ from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import standardize_all
 from xlens.lengths import By
-from xlens.studies.study import Study
+from xlens.studies.study import ShownStudy
 
 if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
@@ -36,7 +36,7 @@ OWN = "items"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemsStudy(Study):
+class ItemsStudy(ShownStudy):
     """Where questions with options come from, in several languages.
 
     Attributes:
@@ -79,6 +79,10 @@ class ItemsStudy(Study):
         if self.languages:
             object.__setattr__(self, "languages", tuple(standardize_all(self.languages)))
         check_least(self, shots=0)
+
+    def shown(self, pool: Any) -> dict[str, Any]:
+        """How prompts come by their demonstrations, from `pool`; as every task's function asks."""
+        return {"shots": self.shots, "seed": self.seed, "headers": self.headers, "pool": pool}
 
     def sets(self) -> "dict[str, Choices]":
         """The sets of questions, by name.
@@ -208,7 +212,9 @@ class SampledStudy(AskingStudy):
 
         super().check(data, model)
         for choices in data.values():
-            demonstrations(self.sampled(choices), choices, self.shots, self.seed, False)
+            demonstrations(
+                self.sampled(choices), choices, self.shots, self.seed, self.headers, False
+            )
 
     def sampled(self, choices: "Choices") -> "Choices":
         """The items that are asked."""

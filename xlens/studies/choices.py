@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from xlens.studies.asking import SampledStudy
 from xlens.studies.study import Kept, Parts, Step
@@ -62,8 +62,8 @@ class ChoicesStudy(SampledStudy):
     def _scores(self, model: "HookedModel", choices: "Choices", kept: Kept, _: Parts) -> "Result":
         from xlens.tasks.choices import score_choices
 
-        shown: dict[str, Any] = {"shots": self.shots, "seed": self.seed, "pool": choices}
-        return score_choices(model, self.sampled(choices), **shown, **kept.options)
+        asked, shown = self.sampled(choices), self.shown(choices)
+        return score_choices(model, asked, **shown, **kept.options)
 
     def _panel(self, choices: "Choices", scores: str, done: Parts) -> "Result":
         from xlens.engine import Scores

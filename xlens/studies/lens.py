@@ -11,7 +11,7 @@ from xlens._renamed import renamed
 from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import by_tag, standardize
-from xlens.studies.study import Kept, Step, Study, Switch
+from xlens.studies.study import Kept, ShownStudy, Step, Switch
 from xlens.studies.work import Work
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _OF_CAUSAL = ("others", "n_causal", "donors", "layers")
 
 @renamed(reading="match", points="layers")
 @dataclass(frozen=True, kw_only=True)
-class LensStudy(Study):
+class LensStudy(ShownStudy):
     """Which language's word is the model about to say, layer by layer?
 
     ```

@@ -15,6 +15,7 @@ from cyclopts import Group, Parameter
 
 from xlens.checks import check_fields
 from xlens.errors import InputError
+from xlens.headers import HEADERS, Headers, check_headers
 from xlens.studies.work import Plan, Work
 
 if TYPE_CHECKING:
@@ -281,3 +282,19 @@ class Study:
             WrongType: it is something else.
         """
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownStudy(Study):
+    """Studies whose prompts show demonstrations.
+
+    Attributes:
+        headers: Sets of demonstrations that prompts share, about so many, which are run once and
+            drawn whole by intervals; item for demonstrations of each item's own.
+    """
+
+    headers: Headers = HEADERS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_headers(self.headers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import standardize_all
-from xlens.studies.study import Study
+from xlens.studies.study import ShownStudy
 
 if TYPE_CHECKING:
     from xlens.tasks.xmrc import ReadingSet
@@ -18,7 +18,7 @@ HUB = ("xquad", "mlqa", "tydiqa")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextStudy(Study):
+class TextStudy(ShownStudy):
     """Questions about texts, in several languages.
 
     Either `settings`, or languages of texts and questions; languages also as `en,de`.
@@ -48,7 +48,7 @@ class TextStudy(Study):
     CLUSTERS: ClassVar[tuple[str, ...]] = ("paragraph", "id")
     LANGUAGES: ClassVar[tuple[str, ...]] = ("context", "questions", "answers")
     """Fields that hold tags."""
-    LISTS: ClassVar[tuple[str, ...]] = (*Study.LISTS, "settings", *LANGUAGES)
+    LISTS: ClassVar[tuple[str, ...]] = (*ShownStudy.LISTS, "settings", *LANGUAGES)
 
     data: str = "xquad"
     layout: Literal["squad", "mlqa", "tydiqa"] = "squad"

@@ -117,21 +117,17 @@ class TwinsStudy(SampledStudy):
 
         yield from across_twins(self, models)
 
-    @property
-    def _shown(self) -> dict[str, Any]:
-        return {"shots": self.shots, "seed": self.seed}
-
     def _prompts(self, choices: "Choices") -> list[Any]:
         from xlens.tasks.choices import choice_prompts
 
         asked = self.sampled(choices)
-        how: dict[str, Any] = {**self._shown, "pool": choices}
+        how = self.shown(choices)
         return [p for tag in asked.languages for p in choice_prompts(asked, tag, **how)[0]]
 
     def _answers(self, model: "HookedModel", choices: "Choices", kept: Kept, _: Parts) -> "Result":
         from xlens.tasks.choices import answer_choices
 
-        how: dict[str, Any] = {**self._shown, "pool": choices, **kept.options}
+        how = {**self.shown(choices), **kept.options}
         return answer_choices(model, self.sampled(choices), by=self.by, **how)
 
     def _inside(
@@ -144,7 +140,7 @@ class TwinsStudy(SampledStudy):
             self._prompts(choices),
             pivot=self.pivot,
             choices=self.sampled(choices),
-            how={**self._shown, "pool": choices},
+            how=self.shown(choices),
             pooling=self.pooling,
             resampling=self.resampling,
             kept=kept,

@@ -135,7 +135,7 @@ def check_alignment(study: AlignStudy, data: AlignData) -> None:
             "more, or leave it out (inside=False, --no-inside)."
         )
     if isinstance(data.items, Choices):
-        demonstrations(data.items, _pool(data), study.shots, study.seed, False)
+        demonstrations(data.items, _pool(data), study.shots, study.seed, study.headers, False)
     else:
         _readings(study, data)
 
@@ -218,7 +218,7 @@ def alignment_steps(
                 asked_inside(study, data),
                 pivot=study.target,
                 choices=_inside(study, data) if isinstance(data.items, Choices) else None,
-                how={"shots": study.shots, "seed": study.seed, "pool": data.pool},
+                how=study.shown(data.pool),
                 pooling=study.pooling,
                 resampling=study.resampling,
                 kept=kept,
@@ -283,6 +283,7 @@ def values_of(part: Result) -> pd.DataFrame:
         raise TypeError(f"{type(part).__name__} holds no answers.")
     # `language` is there that of the answer, as far as it can be told.
     own = {"id": "id", "question_language": "language", "paragraph": "paragraph", "f1": "value"}
+    own |= {"header": "header"} if "header" in part.items else {}
     return part.items[list(own)].rename(columns=own)
 
 
@@ -297,9 +298,7 @@ def answers(study: AlignStudy, data: AlignData, model: HookedModel, kept: Kept) 
         rule=study.rule,
         by=study.by,
         calibrated=study.calibrated,
-        shots=study.shots,
-        seed=study.seed,
-        pool=_pool(data),
+        **study.shown(_pool(data)),
         **kept.options,
     )
 
@@ -316,9 +315,7 @@ def _readings(study: AlignStudy, data: AlignData) -> list[ReadingPrompts]:
             data.items,
             context=study.context or tag,
             question=tag,
-            shots=study.shots,
-            seed=study.seed,
-            pool=data.pool,
+            **study.shown(data.pool),
         )
         for tag in data.items.languages
     ]
@@ -333,7 +330,7 @@ def asked_inside(study: AlignStudy, data: AlignData) -> list[Prompt]:
     few = replace(data, items=_inside(study, data))
     if isinstance(few.items, ReadingSet):
         return [prompt for group in _readings(study, few) for prompt in group]
-    how: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": _pool(data)}
+    how = study.shown(_pool(data))
     return [p for tag in few.items.languages for p in choice_prompts(few.items, tag, **how)[0]]
 
 
@@ -345,7 +342,7 @@ def alignment_work(
         prompts: list[Prompt] = [p for group in _readings(study, data) for p in group]
         asked = passes(model.tokenizer, prompts) + Work(said=32 * len(prompts))
     else:
-        how: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": _pool(data)}
+        how = study.shown(_pool(data))
         both = [choice_prompts(data.items, tag, **how) for tag in data.items.languages]
         prompts = [p for mine, _ in both for p in mine]
         asked = scored(model.tokenizer, prompts, [o for _, own in both for o in own])

@@ -1,7 +1,6 @@
 """What studies of multiple-choice questions take of a model, counted from their prompts."""
 
 from collections.abc import Callable
-from typing import Any
 
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
@@ -33,7 +32,7 @@ def _asked(choices: Choices, study: SampledStudy) -> tuple[list[Prompt], list[tu
     prompts: list[Prompt] = []
     offered: list[tuple[str, ...]] = []
     for tag in asked.languages:
-        mine, options = choice_prompts(asked, tag, shots=study.shots, seed=study.seed, pool=choices)
+        mine, options = choice_prompts(asked, tag, **study.shown(choices))
         prompts += mine
         offered += options
     return prompts, offered
@@ -50,8 +49,7 @@ def process_work(choices: Choices, study: ProcessStudy, model: Model) -> dict[st
     if "latent" in parts:
         asked = study.sampled(choices)
         few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
-        how: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": choices}
-        inside = offered_options(few, pivot=study.pivot, **how)
+        inside = offered_options(few, pivot=study.pivot, **study.shown(choices))
         n = model.size.n_layers + 1
         work["latent"] = scored(model.tokenizer, list(inside.prompts), inside.candidates, layers=n)
     if STEERING in parts:

@@ -53,7 +53,7 @@ def process_steps(
 ) -> Iterator[Step]:
     """Ask, look inside, correlate, steer: what one set of questions allows."""
     asked = study.sampled(choices)
-    shown: dict[str, Any] = {"shots": study.shots, "seed": study.seed, "pool": choices}
+    shown = study.shown(choices)
     how: dict[str, Any] = {"pooling": study.pooling, "resampling": study.resampling}
 
     @cache

@@ -16,7 +16,7 @@ from xlens.studies.reading import ReadingStudy
 from xlens.studies.study import Parts
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.tasks.xmrc.answers import KEY
-from xlens.tasks.xmrc.tables import SETTINGS
+from xlens.tasks.xmrc.tables import SETTINGS, clusters_of
 
 RULE = (
     "Models are a pair, base and post-trained, where they are named so, or where the names differ "
@@ -281,8 +281,14 @@ def _pair(
     resampling: Resampling,
 ) -> dict[str, Any]:
     keys = [*KEY, "id", "paragraph"]
-    both = [_items(results[name], setting)[[*keys, "f1"]] for name in (base, post)]
-    joined = both[0].merge(both[1], on=keys, suffixes=("_base", "_post"))
+    # Older results, and those of chats without demonstrations, have no headers.
+    both = [
+        _items(results[name], setting)
+        .reindex(columns=[*keys, "f1", "header"])
+        .rename(columns={"f1": f"f1_{which}", "header": f"header_{which}"})
+        for name, which in ((base, "base"), (post, "post"))
+    ]
+    joined = both[0].merge(both[1], on=keys)
     row: dict[str, Any] = {"base": base, "post": post, "n": joined["id"].nunique()}
     if joined.empty:
         names = ("f1_base", "f1_post", "difference", "low", "high")
@@ -295,7 +301,9 @@ def _pair(
     wide = by_cell["difference"]
     found = bootstrap(
         wide.to_numpy(),
-        clusters=resampling.codes(wide.index.to_frame(index=False)),
+        clusters=clusters_of(
+            wide.index.to_frame(index=False), joined, resampling, "header_base", "header_post"
+        ),
         resampling=resampling,
         bounds=(-1, 1),
     )

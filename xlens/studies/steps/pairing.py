@@ -71,7 +71,11 @@ def candidates(
     Why others are not asked for goes to `dropped`, by id.
     """
     columns = list(dict.fromkeys([target, study.pivot, source]))
-    options: dict[str, Any] = {"seed": study.seed, "names": study.names}
+    options: dict[str, Any] = {
+        "seed": study.seed,
+        "headers": study.headers,
+        "names": study.names,
+    }
     if study.shots is not None:
         options["shots"] = study.shots
     if task == "translation":

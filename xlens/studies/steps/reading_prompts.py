@@ -108,6 +108,7 @@ def prompts_of(
             answer=each.answer,
             shots=manner.shots,
             seed=study.seed,
+            headers=study.headers,
             pool=pool,
             instruction=None if study.instruction == "none" else study.instruction,
             template=study.template or None,

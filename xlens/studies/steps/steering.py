@@ -84,7 +84,7 @@ def check_steering(
     if study.shots:
         named = choices.select(languages=tags) if study.steer_languages else choices
         pool = named.select(ids=[id for id, part in parts.items() if part == SPLITS[0]])
-        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, False)
+        demonstrations(named.select(ids=ids), pool, study.shots, study.seed, study.headers, False)
     return parts
 
 
@@ -180,9 +180,7 @@ def steered_prompts(
     return choice_prompts(
         choices.select(ids=ids),
         language,
-        shots=study.shots,
-        seed=study.seed,
-        pool=choices.select(ids=pool) if study.shots else None,
+        **study.shown(choices.select(ids=pool) if study.shots else None),
     )
 
 
@@ -316,6 +314,9 @@ def _testing(
     found = pd.concat(rows, ignore_index=True)
     found["condition"] = found.pop("method")
     found["paragraph"] = found["id"].map(asking.choices.paragraphs)
+    asked, _ = asking.prompts(study.pivot, ids)
+    if headers := {p.id: p.meta["header"] for p in asked if "header" in p.meta}:
+        found["header"] = found["id"].map(headers)
     # No steering is in every run of a language: once is enough.
     return found.drop_duplicates(["language", "vector", "condition", "id"], ignore_index=True)
 

@@ -87,25 +87,27 @@ def summarised(
 ) -> pd.DataFrame:
     """Means over items and paired changes against no steering, with intervals and tests.
 
-    Items of one `paragraph` are drawn together. The draws of a control are one condition: their
-    items' values are averaged first. `p` is of the change, against random signs of the items' own;
-    `p_adjusted` is Holm's over all languages and methods that were looked at, each control among
-    its like.
+    Items of one `paragraph`, and of one `header`, are drawn together. The draws of a control are
+    one condition: their items' values are averaged first. `p` is of the change, against random
+    signs of the items' own; `p_adjusted` is Holm's over all languages and methods that were looked
+    at, each control among its like.
     """
     given = items.drop_duplicates("id")
     of = given["paragraph" if "paragraph" in given else "id"]
-    paragraphs = dict(zip(given["id"], of, strict=True))
+    belonging = {"paragraph": dict(zip(given["id"], of, strict=True))}
+    if "header" in given:
+        belonging["header"] = dict(zip(given["id"], given["header"], strict=True))
     names = items["condition"].str.replace(r" \d+$", "", regex=True)
     keys = ["language", "vector", "condition"]
     each = items.assign(condition=names).groupby([*keys, "id"], sort=False)[list(EFFECTS)].mean()
     rows: list[dict[str, object]] = []
     for (language, vector), mine in each.groupby(["language", "vector"], sort=False):
         wide = mine.droplevel(["language", "vector"]).unstack("condition")
-        belongs = wide.index.map(paragraphs)
+        belongs = {name: wide.index.map(known) for name, known in belonging.items()}
         columns: list[tuple[str, str]] = [(str(m), str(c)) for m, c in wide.columns]
         values = wide.to_numpy(float)
         plain = [columns.index((metric, "none")) for metric, _ in columns]
-        clusters = resampling.codes(pd.DataFrame({"id": wide.index}).assign(paragraph=belongs))
+        clusters = resampling.codes(pd.DataFrame({"id": wide.index, **belongs}))
         means, changes = (
             bootstrap(table, clusters=clusters, resampling=resampling, bounds=(least, most))
             for table, (least, most) in (

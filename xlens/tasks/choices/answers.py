@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 
 from xlens.checks import typed
-from xlens.engine import generate, harvest
+from xlens.engine import generate, harvest, score
 from xlens.engine.generate import room_for
 from xlens.errors import InputError
+from xlens.headers import HEADERS, Headers
 from xlens.lengths import By, compared
 from xlens.models import HookedModel
 from xlens.models.beginnings import Match, tokens_of
@@ -22,7 +23,7 @@ from xlens.results import Result, analysed
 from xlens.store import Store
 from xlens.tasks.choices.data import Choices
 from xlens.tasks.choices.prompts import demonstrations, language_prompts
-from xlens.tasks.choices.scoring import asked_how, score_choices
+from xlens.tasks.choices.scoring import asked_how, headed
 from xlens.tasks.choices.text import folded
 
 Rule = Literal["sequence", "prefix_sum", "first_token", "generation"]
@@ -76,6 +77,7 @@ def answer_choices(
     languages: Iterable[str] | None = None,
     shots: int = 0,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Choices | None = None,
     show_options: bool = False,
     token_budget: int | None = None,
@@ -100,8 +102,9 @@ def answer_choices(
         calibrated: Take off each option's score after the prompt without its question: what the
             model would say anyway (a prior of labels; Holtzman et al. 2021). Not for `generation`.
         languages: These of theirs; None: all.
-        shots: Demonstrations; this and the next three as in `choice_prompts`.
+        shots: Demonstrations; this and the next four as in `choice_prompts`.
         seed: Of the demonstrations.
+        headers: That items share.
         pool: Items to demonstrate with.
         show_options: Name the options in the prompt.
         token_budget: Most tokens in a pass.
@@ -118,7 +121,8 @@ def answer_choices(
         raise InputError(f"by={by!r} is of the rule 'sequence'; {rule} compares single tokens.")
     tags = choices.languages if languages is None else choices.require(languages)
     asked = choices.select(languages=tags) if len(tags) > 1 else choices
-    how: dict[str, Any] = {"shots": shots, "seed": seed, "pool": pool, "show_options": show_options}
+    shown = demonstrations(asked, pool or asked, shots, seed, headers, show_options)
+    how: dict[str, Any] = {"shown": shown, "pool": pool or asked, "show_options": show_options}
     run: dict[str, Any] = {"token_budget": token_budget, "store": store, "progress": progress}
     if rule == "generation":
         said, provenance = _written(model, asked, tags, how, run)
@@ -126,8 +130,7 @@ def answer_choices(
     else:
         values, provenance = _scored(model, asked, tags, rule, by, how, run)
         if calibrated:
-            prior = {**how, "pool": pool or asked}
-            values = values - _scored(model, _bare(asked), tags, rule, by, prior, run)[0]
+            values = values - _scored(model, _bare(asked), tags, rule, by, how, run)[0]
         best = np.nanmax(values, axis=1, keepdims=True)
         said, tie = (values == best).argmax(axis=1), (values == best).sum(axis=1) > 1
     rows = [(id, tag) for tag in tags for id in asked.ids]
@@ -139,8 +142,9 @@ def answer_choices(
         value=(said == gold).astype(float),
         tie=tie,
     )
+    table = table.assign(**headed(shown, table))
     items = {tag: asked.items(tag).values() for tag in tags}
-    told = {**asked_how(choices, pool, shots, seed, show_options)}
+    told: dict[str, Any] = {**asked_how(choices, pool, shown, seed, show_options)}
     told |= {"rule": rule, "by": by, "calibrated": calibrated}
     return ChoiceAnswers(
         provenance=analysed(provenance, "answers", told),
@@ -186,12 +190,12 @@ def check_labels(
 def _asked(
     choices: Choices, tags: Sequence[str], how: Mapping[str, Any]
 ) -> tuple[list[Prompt], list[tuple[str, ...]]]:
-    pool = how["pool"] or choices
-    shown = demonstrations(choices, pool, how["shots"], how["seed"], how["show_options"])
     prompts: list[Prompt] = []
     options: list[tuple[str, ...]] = []
     for tag in tags:
-        mine, own = language_prompts(choices, pool, tag, shown, how["show_options"], None)
+        mine, own = language_prompts(
+            choices, how["pool"], tag, how["shown"], how["show_options"], None
+        )
         prompts += mine
         options += own
     return prompts, options
@@ -213,14 +217,13 @@ def _scored(
     run: Mapping[str, Any],
 ) -> tuple[Float[np.ndarray, "prompt option"], dict[str, Any]]:
     """A score for every option; NaN after an item's last."""
+    prompts, options = _asked(choices, tags, how)
     if rule == "sequence":
-        scores = score_choices(model, choices, languages=tags, **how, **run)
+        scores = score(model, Prompts(prompts), options, **run)
         table = scores.table.assign(score=compared(scores.table, by))
         wide = table.pivot(index=["language", "id"], columns="candidate", values="score")
         order = pd.MultiIndex.from_tuples([(tag, id) for tag in tags for id in choices.ids])
-        provenance = {k: v for k, v in scores.provenance.items() if k != "asked"}
-        return wide.sort_index(axis=1).loc[order].to_numpy(float), provenance
-    prompts, options = _asked(choices, tags, how)
+        return wide.sort_index(axis=1).loc[order].to_numpy(float), dict(scores.provenance)
     states = harvest(model, Prompts(prompts), layers=-1, slots="last", **run)
     last, vocab = states.slot("last").values[0], model.vocab
     sets = {

@@ -14,10 +14,11 @@ from xlens.checks import typed
 from xlens.engine import score
 from xlens.engine.transport import Transport
 from xlens.errors import InputError
+from xlens.headers import HEADERS, Headers
 from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
-from xlens.prompts.fewshot import seeded_rank
+from xlens.prompts.fewshot import Shown, seeded_rank
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap
 from xlens.store import Store
@@ -99,6 +100,7 @@ class LatentOptions(Result):
         pivot: The language suspected inside.
         gold: Number of the right option by item id.
         paragraphs: What each item belongs to (`Choices.paragraphs`): intervals draw these whole.
+        headers: Of demonstrations, by item, where items share some: drawn whole, too.
         by: What probabilities are of: `logprob` the whole option, `mean_logprob` (`p^(1/n_tokens)`)
             its tokens, `byte_logprob` its bytes, `char_logprob` its characters.
     """
@@ -110,6 +112,7 @@ class LatentOptions(Result):
     gold: dict[str, int]
     by: By = "logprob"
     paragraphs: dict[str, str] = field(default_factory=dict[str, str])
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_frame(self) -> pd.DataFrame:
         """`items`."""
@@ -149,8 +152,10 @@ class LatentOptions(Result):
         for language, mine in self.items.groupby("language", sort=False):
             wide = mine.pivot(index="id", columns="layer", values=list(QUANTITIES))
             items = wide.index.to_frame(index=False)
-            mine = [self.paragraphs.get(str(id), str(id)) for id in items["id"]]
-            codes = resampling.codes(items.assign(paragraph=mine))
+            items["paragraph"] = [self.paragraphs.get(str(id), str(id)) for id in items["id"]]
+            if self.headers:
+                items["header"] = items["id"].map(self.headers)
+            codes = resampling.codes(items)
             boot = bootstrap(
                 wide.to_numpy(float), clusters=codes, resampling=resampling, bounds=(0, 1)
             )
@@ -179,6 +184,7 @@ def latent_options(
     by: By = "logprob",
     shots: int = 0,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Choices | None = None,
     show_options: bool = False,
     lens: Transport | None = None,
@@ -208,8 +214,9 @@ def latent_options(
         by: Probabilities of whole options, or (`mean_logprob`, `byte_logprob`, `char_logprob`) per
             token, byte or character. Scripts differ in all three: look at another by
             `LatentOptions.compared`.
-        shots: Demonstrations; this and the next three as in `choice_prompts`.
+        shots: Demonstrations; this and the next four as in `choice_prompts`.
         seed: Of the demonstrations and of the control.
+        headers: That items share.
         pool: Items to demonstrate with.
         show_options: Name the options in the prompt.
         lens: Through which layers below the last are read (`xlens.lens`), those that it has; None:
@@ -227,6 +234,7 @@ def latent_options(
         pivot=pivot,
         shots=shots,
         seed=seed,
+        headers=headers,
         pool=pool,
         show_options=show_options,
     )
@@ -249,7 +257,7 @@ def latent_options(
         provenance=analysed(
             scores.provenance,
             "latent",
-            asked_how(choices, pool, shots, seed, show_options)
+            asked_how(choices, pool, asked.shown, seed, show_options)
             | ({"through": lens.key} if lens is not None and lens.key else {}),
         ),
         options=table,
@@ -259,6 +267,7 @@ def latent_options(
         gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
         by=by,
         paragraphs=choices.paragraphs,
+        headers=asked.shown.names,
     )
 
 
@@ -273,6 +282,7 @@ class OfferedOptions:
             two sets (a control shares options with its item).
         dropped: `id language reason detail`.
         pivot: The language suspected inside.
+        shown: Demonstrations.
     """
 
     prompts: Prompts
@@ -280,6 +290,7 @@ class OfferedOptions:
     table: pd.DataFrame
     dropped: pd.DataFrame
     pivot: str
+    shown: Shown
 
 
 @typed
@@ -290,6 +301,7 @@ def offered_options(
     pivot: str = "en",
     shots: int = 0,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Choices | None = None,
     show_options: bool = False,
 ) -> OfferedOptions:
@@ -301,7 +313,7 @@ def offered_options(
             f"The pivot {english!r} is among the languages {list(tags)}: its options are native "
             "there. Leave it out."
         )
-    shown = demonstrations(choices, pool or choices, shots, seed, show_options)
+    shown = demonstrations(choices, pool or choices, shots, seed, headers, show_options)
     texts = {id: item.options for id, item in choices.items(english).items()}
     donors = _donors(choices.items(english), seed)
     prompts: list[Prompt] = []
@@ -342,6 +354,7 @@ def offered_options(
         pd.DataFrame(wanted, columns=["id", "language", "set", "option", "text"]),
         pd.DataFrame(dropped, columns=["id", "language", "reason", "detail"]),
         english,
+        shown,
     )
 
 

@@ -1,13 +1,13 @@
 """Prompts of multiple-choice items, and the options as texts to score after them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice, zip_longest
 from typing import Any
 
 from xlens.checks import typed
-from xlens.errors import InputError
-from xlens.prompts import Prompt, Prompts
-from xlens.prompts.fewshot import seeded_rank
+from xlens.headers import HEADERS, Headers, check_headers
+from xlens.prompts import Prompt, Prompts, TooFewItems
+from xlens.prompts.fewshot import Shown, cut_headers, deal_headers, seeded_rank
 from xlens.prompts.prompt import Part
 from xlens.tasks.chat import in_chat
 from xlens.tasks.choices.data import Choice, Choices
@@ -23,6 +23,7 @@ def choice_prompts(
     *,
     shots: int = 0,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Choices | None = None,
     show_options: bool = False,
     chat: Any = None,
@@ -39,8 +40,9 @@ def choice_prompts(
     An option begins with a space where the language puts one between words; in Chinese, Japanese
     and Thai it doesn't, nor in a chat. Options are scored as text, never by a letter.
 
-    Demonstrations are the same items in every language, chosen by id and seed alone (among at most
-    64 of a kind), of the query's kind, or of any where these are too few. None holds the query's
+    Demonstrations are the same items in every language: one of `headers` that all items share, cut
+    (from at most 64 items of a kind) and dealt by ids and seed alone, to a whole passage where
+    there is one; of the query's kind, or of any where these are too few. None holds the query's
     question or right answer in any language of `choices`, or has its context. So build all
     languages of a study from one `Choices`. Where options are classes (every item of the kind has
     the same ones: topics, yes and no), classes are shown in turn instead, in an order that is drawn
@@ -48,13 +50,16 @@ def choice_prompts(
 
     Spans: `question`; `query` (the question with its mark, and the options where shown); `context`,
     `options` and `demonstrations` where there are any. Meta: task, kind, gold, paragraph
-    (`Choices.paragraphs`), demonstrations (their ids, joined by `|`).
+    (`Choices.paragraphs`), demonstrations (their ids, joined by `|`), header (their name, where
+    they are shared).
 
     Args:
         choices: The items.
         language: One of theirs.
         shots: Demonstrations before the query.
         seed: Varies the choice of demonstrations.
+        headers: About how many headers of `shots` demonstrations items share, split among kinds by
+            their size; `item`: demonstrations of each item's own.
         pool: Items to demonstrate with, from another split, in every language of `choices`; None:
             `choices` themselves.
         show_options: Name the options, in brackets, after the question.
@@ -65,7 +70,7 @@ def choice_prompts(
             without a chat template.
     """
     (tag,) = choices.require([language])
-    shown = demonstrations(choices, pool or choices, shots, seed, show_options)
+    shown = demonstrations(choices, pool or choices, shots, seed, headers, show_options)
     return language_prompts(choices, pool or choices, tag, shown, show_options, chat)
 
 
@@ -73,7 +78,7 @@ def language_prompts(
     choices: Choices,
     pool: Choices,
     language: str,
-    shown: Mapping[str, Sequence[str]],
+    shown: Shown,
     show_options: bool,
     chat: Any,
 ) -> tuple[Prompts, list[tuple[str, ...]]]:
@@ -85,13 +90,13 @@ def language_prompts(
     between = "\n\n" if any(item.context for item in own.values()) else "\n"
     made: list[Prompt] = []
     for id, item in own.items():
-        turns = [others[other] for other in shown[id]]
+        turns = [others[other] for other in shown.ids[id]]
         meta: dict[str, str | int] = {
             "task": "choices",
             "kind": item.kind,
             "gold": item.gold,
             "paragraph": paragraphs[id],
-            "demonstrations": "|".join(shown[id]),
+            **shown.meta(id),
         }
         query = _query(item, space, show_options)
         if chat:
@@ -111,17 +116,21 @@ def language_prompts(
 
 
 def demonstrations(
-    choices: Choices, pool: Choices, shots: int, seed: int, show_options: bool
-) -> dict[str, tuple[str, ...]]:
+    choices: Choices,
+    pool: Choices,
+    shots: int,
+    seed: int,
+    headers: Headers,
+    show_options: bool,
+) -> Shown:
     """Ids of `pool` to show before each item, by item id.
 
     Raises:
         ValueError: a negative number of shots, a language that the pool lacks, too few items.
     """
-    if shots < 0:
-        raise InputError(f"shots={shots}: give the number of demonstrations, 0 or more.")
+    check_headers(headers, shots)
     if not shots:
-        return {id: () for id in choices.ids}
+        return Shown({id: () for id in choices.ids}, shared=False)
     pool.require(choices.languages)
     of_kind: dict[str, list[str]] = {}
     for id, kind in pool.kinds.items():
@@ -135,39 +144,93 @@ def demonstrations(
         id: "\n".join(line for item in versions for line in _said(item, show_options))
         for id, versions in _versions(pool, offered).items()
     }
-    chosen: dict[str, tuple[str, ...]] = {}
     golds, classes = pool.gold, pool.classes()
-    for id, versions in _versions(choices, set(choices.ids)).items():
-        kind = versions[0].kind
-        secrets = {
-            folded(text)
-            for item in versions
-            for text in (
-                item.question,
-                "" if kind in classes else item.options[item.gold],
-                item.context,
-            )
-            if text
-        }
+    secrets = {
+        id: _secrets(versions, classes)
+        for id, versions in _versions(choices, set(choices.ids)).items()
+    }
+
+    def leaks(query: str, other: str) -> bool:
+        return any(secret in lines[other] for secret in secrets[query])
+
+    def same(query: str, other: str) -> bool:
+        return query == other or leaks(query, other)
+
+    chosen: dict[str, tuple[str, ...]] = {}
+    if headers != "item":
+        # Of one set, all that it has: a sample is shown what the whole would be.
+        of_one = pool.source == choices.source
+        known = {**choices.kinds, **(pool.kinds if of_one else {})}
+        few = {kind for kind in classes if len(nearest.get(kind, ())) <= shots}
+        chosen = deal_headers(
+            {id: kind for id, kind in known.items() if kind not in few},
+            choices.ids,
+            nearest,
+            shots,
+            headers,
+            seed=seed,
+            leaks=same,
+            anywhere=offered,
+            together={**choices.paragraphs, **(pool.paragraphs if of_one else {})},
+            cut=lambda ids, k, n, seed: (
+                _class_headers(ids, golds, k, n, seed)
+                if {pool.kinds[id] for id in ids} <= classes
+                else cut_headers(ids, k, n, seed=seed)
+            ),
+        )
+    for id, kind in choices.kinds.items():
+        if id in chosen:
+            continue
         own = nearest.get(kind, [])
-        order = _in_order(id, own, lines, seed)
-        if kind in classes:
-            order = _in_turn(id, own, golds, seed)
-        found: list[str] = []
-        for other in order:
-            same = pool is choices and other == id
-            if not same and not any(secret in lines[other] for secret in secrets):
-                found.append(other)
-            if len(found) == shots:
-                break
+        in_turn = kind in classes
+        order = _in_turn(id, own, golds, seed) if in_turn else _in_order(id, own, lines, seed)
+        tells = leaks if pool is not choices else same
+        found = [*islice((other for other in order if not tells(id, other)), shots)]
         if len(found) < shots:
-            raise InputError(
+            raise TooFewItems(
                 f"Item {id!r} needs {shots} demonstrations, but only {len(found)} items hold "
                 "neither its question nor its right answer in any language. Ask for fewer shots, "
                 "or give more items as pool=."
             )
         chosen[id] = tuple(found)
-    return chosen
+    return Shown(chosen, shared=headers != "item")
+
+
+def _secrets(versions: Sequence[Choice], classes: Collection[str]) -> frozenset[str]:
+    """What gives an item away, in all languages: question, right answer and context."""
+    return frozenset(
+        folded(text)
+        for item in versions
+        for text in (
+            item.question,
+            "" if item.kind in classes else item.options[item.gold],
+            item.context,
+        )
+        if text
+    )
+
+
+def _class_headers(
+    ids: Collection[str], golds: Mapping[str, int], k: int, n: int, seed: int
+) -> list[tuple[str, ...]]:
+    """Headers that show classes in turn; each class comes first in as many as any other."""
+    of_class: dict[int, list[str]] = {}
+    for id in sorted(ids, key=lambda id: seeded_rank(id, seed=seed)):
+        of_class.setdefault(golds[id], []).append(id)
+    order = sorted(of_class, key=lambda gold: seeded_rank(str(gold), seed=seed))
+    made: dict[tuple[str, ...], None] = {}
+    for turn in range(max(n, 2, len(order)) if len(ids) >= k else 0):
+        first = order[turn % len(order)]
+        rest = sorted(
+            (gold for gold in order if gold != first),
+            key=lambda gold: seeded_rank(str(turn), str(gold), seed=seed),
+        )
+        rounds = zip_longest(*(of_class[gold] for gold in (first, *rest)))
+        header = [*islice((id for each in rounds for id in each if id is not None), k)]
+        made[tuple(header)] = None
+        for own in of_class.values():  # what was shown goes to the end
+            own.sort(key=lambda id: id in header)
+    return list(made)
 
 
 def _in_order(id: str, own: Sequence[str], every: Iterable[str], seed: int) -> Iterable[str]:

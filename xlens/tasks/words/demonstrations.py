@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from xlens.prompts import choose_demonstrations
+from xlens.headers import Headers
+from xlens.prompts.fewshot import Shown, choose_demonstrations, deal_headers
 from xlens.tasks.words.wordlist import WordList
 from xlens.text import folded
 
@@ -41,32 +42,51 @@ def default_pool(words: WordList, items: Sequence[Item]) -> tuple[list[Item], li
 
 def demonstrations(
     queries: Sequence[Item],
+    known: Sequence[Item],
     pool: Sequence[Item],
     anywhere: Sequence[Item],
     shots: int,
     seed: int,
+    headers: Headers,
     surfaces: Mapping[str, frozenset[str]],
-) -> dict[str, tuple[str, ...]]:
-    """For each query the items shown before it: of its group, or `anywhere` where these are few.
+) -> Shown:
+    """What is shown before each query: items of its group, or `anywhere` where these are few.
 
     An item that holds a word of the query in any language, alone or within a longer one (一月 in
     十一月), is never shown: so nothing leaks, and what is left is the same whichever languages the
-    prompt is in.
+    prompt is in. Headers are dealt to all `known` items, whoever is asked for.
     """
     groups: dict[str, set[str]] = {}
     for item in pool:
         groups.setdefault(item.group, set()).add(item.id)
     lines = {item.id: "\n".join(surfaces[item.id]) for item in (*pool, *anywhere)}
+
+    def leaks(query: str, other: str) -> bool:
+        return query == other or says(lines[other], surfaces[query])
+
     chosen: dict[str, tuple[str, ...]] = {}
-    for query in queries:
-        leaks = {id for id, line in lines.items() if says(line, surfaces[query.id])} | {query.id}
-        candidates = groups.get(query.group, set[str]()) - leaks
-        if anywhere and len(candidates) < shots:
-            candidates = {item.id for item in anywhere} - leaks
-        chosen[query.id] = choose_demonstrations(
-            sorted(candidates), query.id, shots, seed=seed, exclude=leaks
+    if headers != "item" and shots:
+        chosen = deal_headers(
+            {item.id: item.group for item in known},
+            [query.id for query in queries],
+            groups,
+            shots,
+            headers,
+            seed=seed,
+            leaks=leaks,
+            anywhere={item.id for item in anywhere},
         )
-    return chosen
+    for query in queries:
+        if query.id in chosen:
+            continue
+        leaking = {id for id in lines if leaks(query.id, id)} | {query.id}
+        candidates = groups.get(query.group, set[str]()) - leaking
+        if anywhere and len(candidates) < shots:
+            candidates = {item.id for item in anywhere} - leaking
+        chosen[query.id] = choose_demonstrations(
+            sorted(candidates), query.id, shots, seed=seed, exclude=leaking
+        )
+    return Shown(chosen, shared=headers != "item")
 
 
 def says(text: str, words: Iterable[str]) -> bool:

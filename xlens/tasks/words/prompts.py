@@ -14,6 +14,7 @@ import pandas as pd
 
 from xlens.checks import typed
 from xlens.errors import InputError
+from xlens.headers import HEADERS, Headers, check_headers
 from xlens.languages import endonym, standardize
 from xlens.prompts import Prompt, Prompts, TooFewItems
 from xlens.tasks.cldr import world
@@ -50,21 +51,24 @@ def translation_prompts(
     ids: Iterable[str] | None = None,
     shots: int = 4,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Iterable[str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> WordPrompts:
     """Prompts that ask for the translation of a word (Wendler et al. 2024, arXiv 2402.10588).
 
-    An item is preceded by the same demonstrations in every pair of languages: they are chosen
-    from `pool`, by the item's id and `seed` alone, of the item's kind where the pool holds
-    enough of it, else of any. No demonstration holds a word of the query, in any language of
+    An item is preceded by the same demonstrations in every pair of languages: one of `headers`
+    that all items share, cut from `pool` and dealt by ids and `seed` alone, of the item's kind
+    where the pool holds enough of it, else of any. What many prompts begin with is run once;
+    intervals draw headers whole. No demonstration holds a word of the query, in any language of
     `words` and whatever its case; so build all pairs of a study from one word list. Nor is an item
     asked for, unless `ids` names it, that the prompt's own labels give away (`русский` after
     `Русский:`).
 
     Spans: `demonstrations`, `query` (the last line), `word` (the word asked about). Meta: task,
     source, target, kind, answer (the item asked for: here the prompt's own id), demonstrations
-    (their ids, joined by `|`). The prompt's id is the item's, its language `source`.
+    (their ids, joined by `|`), header (their name, where they are shared). The prompt's id is the
+    item's, its language `source`.
 
     Args:
         words: The word list.
@@ -73,6 +77,8 @@ def translation_prompts(
         ids: Items to ask for; None: all that have a word in both languages, and none in a label.
         shots: Demonstrations before the query.
         seed: Varies the choice of demonstrations.
+        headers: About how many headers of `shots` demonstrations all items share, split among
+            kinds by their size; `item`: demonstrations of each item's own.
         pool: Items to demonstrate with; None: those with a word in every language of `words` (of
             the query's kind: in every language that has the kind at all).
         names: What the prompt calls its languages, by tag, where not by endonym.
@@ -92,6 +98,7 @@ def translation_prompts(
         ids=ids,
         shots=shots,
         seed=seed,
+        headers=headers,
         pool=pool,
     )
 
@@ -104,6 +111,7 @@ def repetition_prompts(
     ids: Iterable[str] | None = None,
     shots: int = 4,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Iterable[str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> WordPrompts:
@@ -125,6 +133,7 @@ def repetition_prompts(
         ids=ids,
         shots=shots,
         seed=seed,
+        headers=headers,
         pool=pool,
     )
 
@@ -138,6 +147,7 @@ def cloze_prompts(
     ids: Iterable[str] | None = None,
     shots: int = 2,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: Iterable[str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> WordPrompts:
@@ -194,6 +204,7 @@ def cloze_prompts(
         ids=ids,
         shots=shots,
         seed=seed,
+        headers=headers,
         pool=pool,
     )
 
@@ -249,11 +260,11 @@ def _prompts(
     ids: Iterable[str] | None,
     shots: int,
     seed: int,
+    headers: Headers,
     pool: Iterable[str] | None,
 ) -> WordPrompts:
     """Queries for `ids`, demonstrations from `pool`, both among `items`."""
-    if shots < 0:
-        raise InputError(f"shots={shots}: give the number of demonstrations, 0 or more.")
+    check_headers(headers, shots)
     given, asked = (words.words(tag) for tag in languages)
     by_id = {item.id: item for item in items}
     ready = [item.id for item in items if item.cue in given and item.answer in asked]
@@ -283,10 +294,12 @@ def _prompts(
         anywhere = chosen_from
     demonstrated = demonstrations(
         [by_id[id] for id in queries],
+        items,
         chosen_from,
         anywhere if task != "cloze" else (),
         shots,
         seed,
+        headers,
         said,
     )
 
@@ -294,7 +307,7 @@ def _prompts(
     between = '" - ' + "".join(f"{label}: " for label in labels[1:]) + '"'
     prompts: list[Prompt] = []
     for id in queries:
-        item, shown_ids = by_id[id], demonstrated[id]
+        item, shown_ids = by_id[id], demonstrated.ids[id]
         cue, _ = _words(item, given, asked)
         lines = [
             f'{opening}{before}{between}{after}"'
@@ -306,7 +319,7 @@ def _prompts(
             "target": languages[1],
             "kind": kind_of(item.answer),
             "answer": item.answer,
-            "demonstrations": "|".join(shown_ids),
+            **demonstrated.meta(id),
         }
         if task == "cloze":
             meta |= {"relation": item.group, "cue": item.cue}

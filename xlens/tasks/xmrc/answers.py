@@ -177,6 +177,7 @@ def predictions_of(
                 "text": text,
                 "prediction": first_line(text),
                 "shots": prompt.meta["shots"],
+                **{name: str(prompt.meta[name]) for name in ("header",) if name in prompt.meta},
                 "cut": prompt.meta["cut"],
             }
             for prompt, text in zip(every, texts, strict=True)

@@ -262,6 +262,7 @@ def _row(
         **{key: str(prompt.meta[key]) for key in _CELL if key in prompt.meta},
         "target": name,
         "paragraph": str(prompt.meta.get("paragraph", prompt.id)),
+        **{name: str(prompt.meta[name]) for name in ("header",) if name in prompt.meta},
         "n_sentences": len(spans),
         "chosen": chosen,
         "hit": bool(holds[chosen]),

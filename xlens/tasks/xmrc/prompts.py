@@ -7,8 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 from xlens.checks import typed
 from xlens.errors import InputError
+from xlens.headers import HEADERS, Headers
 from xlens.languages import named_in, standardize, written
 from xlens.prompts import Prompt, Prompts
+from xlens.prompts.fewshot import Shown
 from xlens.tasks.chat import in_chat
 from xlens.tasks.xmrc.data import Reading, ReadingSet
 from xlens.tasks.xmrc.demonstrations import demonstrated
@@ -44,6 +46,7 @@ def reading_prompts(
     shots: int | None = None,
     per_text: int = PER_TEXT,
     seed: int = 0,
+    headers: Headers = HEADERS,
     pool: ReadingSet | None = None,
     instruction: str | None = "context",
     template: ReadingTemplate | Mapping[str, str] | None = None,
@@ -61,16 +64,18 @@ def reading_prompts(
         Answer:
 
     Demonstrations stand before it, in the same form, with their right answers: the same questions
-    in every language, chosen by paragraph and seed alone, from other articles than the query's
-    (from other paragraphs, where there is one article). All questions on a paragraph have the same
-    ones, so that everything up to the question is run once.
+    in every language, one of `headers` that all paragraphs share, dealt by paragraph and seed
+    alone, from other articles than the query's (from other paragraphs, where there is one article).
+    All questions on a paragraph have the same ones, so that everything up to the question is run
+    once, and what many paragraphs begin with, too.
 
     Spans: `context`; `sentence_0`, `sentence_1`, … each of its sentences; `answer` and
     `answer_sentence` (from the first to the last that the answer touches); `question`; and
     `instruction` and `demonstrations` where there are any. Meta: `task`, `paragraph`, the three
     languages, `references` and `question_references` (the right answers in the answer's and the
-    question's language, as JSON), `shots`, `demonstrations` (ids joined by `|`), `chat`, `cut`
-    (sentences left out), `control`. A prompt's language is its question's.
+    question's language, as JSON), `shots`, `demonstrations` (ids joined by `|`), `header` (their
+    name, where they are shared), `chat`, `cut` (sentences left out), `control`. A prompt's language
+    is its question's.
 
     Args:
         reading: The questions.
@@ -82,6 +87,8 @@ def reading_prompts(
             is asked of it, none in a chat.
         per_text: Most of them about one text, which is then shown once.
         seed: Varies the choice of demonstrations.
+        headers: About how many headers of `shots` demonstrations paragraphs share, fewer where
+            there are few texts; `item`: demonstrations of each paragraph's own.
         pool: Questions to demonstrate with, in these languages; None: `reading` itself.
         instruction: Whose language instruction and labels are in: `context`, `question`, `answer`,
             or a tag; None: the context's labels, without the instruction.
@@ -101,7 +108,7 @@ def reading_prompts(
     """
     form = _Form.of(reading, context, question, answer, instruction, template, chat)
     n = (0 if chat else SHOTS) if shots is None else shots
-    shown = _shown(form, reading, pool or reading, n, per_text, seed)
+    shown = _shown(form, reading, pool or reading, n, per_text, seed, headers)
     counted = chat if tokenizer is None else tokenizer
     if limit is not None and (counted is None or limit < 1):
         raise InputError(
@@ -138,6 +145,7 @@ def reading_prompts(
         "other_articles": reading.other_articles,
         "demonstrations": (pool or reading).source if n else "",
         "shots": n,
+        **({"headers": len({p.meta["header"] for p in made})} if shown.ids.names else {}),
         "per_text": per_text,
         "seed": seed,
         "limit": limit,
@@ -193,7 +201,7 @@ class Turn(NamedTuple):
 class _Shown:
     """Demonstrations: ids by paragraph, and what they look like."""
 
-    ids: Mapping[str, tuple[str, ...]]
+    ids: Shown
     turns: Mapping[tuple[str, ...], tuple[Turn, ...]]
 
 
@@ -278,7 +286,7 @@ class _Form:
             places["answer"] = (item.starts[0] + moved, stop + moved)
             hit = holding(part, (item.starts[0], stop))
             places["answer_sentence"] = (part[hit[0]][0] + moved, part[hit[-1]][1] + moved)
-        ids = shown.ids[item.paragraph]
+        ids = shown.ids.ids[item.paragraph]
         before = shown.turns[ids]
         languages = {f"{part}_language": tag for part, tag in self.languages._asdict().items()}
         meta: dict[str, str | int] = {
@@ -288,7 +296,7 @@ class _Form:
             "references": json.dumps(self.answered[id].answers, ensure_ascii=False),
             "question_references": json.dumps(self.asked[id].answers, ensure_ascii=False),
             "shots": len(before),
-            "demonstrations": "|".join(ids),
+            **shown.ids.meta(item.paragraph),
             "chat": bool(self.chat),
             "cut": len(spans) - len(part),
             "control": self.control,
@@ -337,7 +345,13 @@ class _Form:
 
 
 def _shown(
-    form: _Form, reading: ReadingSet, pool: ReadingSet, n: int, per_text: int, seed: int
+    form: _Form,
+    reading: ReadingSet,
+    pool: ReadingSet,
+    n: int,
+    per_text: int,
+    seed: int,
+    headers: Headers,
 ) -> _Shown:
     """The demonstrations before every paragraph's questions."""
     if n and pool.control:
@@ -352,9 +366,10 @@ def _shown(
         n,
         per_text=per_text,
         seed=seed,
+        headers=headers,
         comparable=pool.source == reading.source,
     )
-    return _Shown(ids, {each: form.turns(items, each) for each in set(ids.values())})
+    return _Shown(ids, {each: form.turns(items, each) for each in set(ids.ids.values())})
 
 
 def _shortened(form: _Form, id: str, shown: _Shown, fits: Callable[[Prompt], bool]) -> Prompt:

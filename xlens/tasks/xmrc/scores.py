@@ -22,6 +22,7 @@ from xlens.tasks.xmrc.tables import Cell, Table, Wide
 from xlens.text import out_of_form
 
 Classifier = Callable[[Mapping[str, Any]], Verdict]
+_COPIED = (*KEY, "id", "paragraph", "header", "prediction")
 _MOST_GOLDS = 200  # of a cell, to see what the rules say of right answers
 _log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class ReadingResult(Result):
         chance: What right answers to questions about other texts score, by language of the answer:
             `language chance shares wrong_to pairs`; see `chance_levels`.
         items: One row per answer: its cell, `id paragraph prediction em f1 inclusion wrong kind
-            rule language truncated text_cut`. `kind` is `right` where it isn't wrong.
+            rule language truncated text_cut`, and `header` where paragraphs share demonstrations.
+            `kind` is `right` where it isn't wrong.
     """
 
     model: str
@@ -123,9 +125,9 @@ def reading_scores(
     pivot: str = "en",
     resampling: Resampling = Resampling(),
 ) -> ReadingResult:
-    """Score answers, with intervals over paragraphs.
+    """Score answers, with intervals over paragraphs, or the headers that several of them share.
 
-    Paragraphs are drawn whole, the same for every cell: their questions are alike, and a ratio
+    They are drawn whole, the same for every cell: their questions are alike, and a ratio
     compares answers to the same questions, if all cells were asked the same (`paired`); `flag` says
     where they weren't. A ratio of a pivot that scores 0 is NaN, and flagged.
 
@@ -166,7 +168,7 @@ def reading_scores(
     wide = Wide.of(items, cells, error_denominator)
     found = bootstrap(
         wide.values,
-        clusters=resampling.codes(wide.questions),
+        clusters=wide.clusters(items, resampling),
         resampling=resampling,
         bounds=(0, 1),
     )
@@ -300,7 +302,7 @@ def _items(
         verdict = classifier(row) if wrong else Verdict("right", "")
         rows.append(
             {
-                **{name: row[name] for name in (*KEY, "id", "paragraph", "prediction")},
+                **{name: row[name] for name in _COPIED if name in row},
                 **scores,
                 "wrong": bool(wrong),
                 **verdict._asdict(),

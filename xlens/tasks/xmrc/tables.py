@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from xlens.stats import Bootstrap
+from xlens.stats import Bootstrap, Resampling, joined
 from xlens.tasks.xmrc.answers import KEY
 from xlens.tasks.xmrc.errors import ERRORS, FAILURES
 from xlens.tasks.xmrc.metrics import METRICS
@@ -50,6 +50,10 @@ class Wide:
         questions = pd.DataFrame(list(numbers), columns=["id", "paragraph"])
         return cls(np.stack(parts, axis=1), columns, questions)
 
+    def clusters(self, items: pd.DataFrame, resampling: Resampling) -> Int[np.ndarray, " question"]:
+        """The number of each question's cluster, from the answers that `of` was given."""
+        return clusters_of(self.questions, items, resampling, "header")
+
     def asked(self, cell: Cell) -> np.ndarray:
         """Which questions a cell has; an exact match is a number for all of them."""
         return np.isfinite(self.values[:, self.columns.index((cell, "em"))])
@@ -58,6 +62,24 @@ class Wide:
         """Of how many paragraphs a column has questions."""
         there = np.isfinite(self.values[:, column])
         return int(self.questions.loc[there, "paragraph"].nunique())
+
+
+def clusters_of(
+    questions: pd.DataFrame, answers: pd.DataFrame, resampling: Resampling, *headers: str
+) -> Int[np.ndarray, " question"]:
+    """The number of each question's cluster: what hangs together by itself or by its answers.
+
+    Args:
+        questions: `id paragraph` of each, no two alike.
+        answers: One row or more per question.
+        resampling: By what clusters.
+        headers: Columns of the answers with the headers of their prompts; those that are there.
+    """
+    numbers = {key: n for n, key in enumerate(_questions(questions))}
+    at = np.array([numbers[key] for key in _questions(answers)], dtype=np.int64)
+    out = resampling.codes(questions)
+    out[at] = joined(out[at], *(answers[name] for name in headers if name in answers))
+    return out
 
 
 def _quantities(items: pd.DataFrame, denominator: str) -> dict[str, np.ndarray]:
