@@ -58,6 +58,9 @@ docs: .venv/.docs ## the site, into build/docs: no warning, no dead link inside,
 	@$(BIN)/sphinx-build -q -W --keep-going -b html -c docs/site . build/docs
 	@echo "build/docs/index.html"
 
+gallery: .venv/.installed ## draw the gallery's pictures anew (fonts-noto-cjk and fonts-noto-core for their letters)
+	@$(BIN)/python docs/site/gallery.py
+
 docs-serve: docs ## the site at http://localhost:8765
 	@$(BIN)/python -m http.server 8765 --bind localhost --directory build/docs
 

@@ -17,6 +17,11 @@ from xlens.cli import main
 ROOT = Path(__file__).parent.parent
 
 
+def bare(line: str) -> str:
+    """Without its comment."""
+    return re.sub(r"\s+# .*", "", line)
+
+
 def lines(text: str) -> list[str]:
     """What is typed: without comments, each on one line."""
     joined = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
@@ -101,6 +106,8 @@ CHECKED: dict[str, tuple[str, Callable[[list[str]], None]]] = {
 
 def check(line: str, known: dict[str, tuple[str, Callable[[list[str]], None]]] = CHECKED) -> None:
     given = words(line)
+    if given[0] == "xlens":
+        return  # later: why stands in the list, and test_docs parses it
     assert given[0] in known, f"nothing is known of a line like: {line}"
     known[given[0]][1](given)
 
@@ -117,4 +124,4 @@ def parses(text: str) -> None:
 
 def runs(line: str) -> bool:
     """Whether a line is run here."""
-    return line.startswith("xlens ") and line not in LATER
+    return line.startswith("xlens ") and bare(line) not in LATER

@@ -20,14 +20,22 @@ import readings
 import test_corpus_index as index
 import tiny_gguf
 from test_choices import xcopa_rows
+from test_facts import klar
 
 import tiny
 import xlens
 
 SKIPPED: dict[tuple[str, int], str] = {}
 """Python blocks that can't run here, by page and number, and why; at most one in twenty."""
-LATER: dict[str, str] = {}
+LATER: dict[str, str] = {
+    "xlens process gemma-3-270m --items xcopa:FOLDER mine.jsonl --pivot it": (
+        "two sets of items of one's own; tests/test_process.py reads several"
+    ),
+    "xlens lens gemma-3-270m --pairs fr:zh-Hans de:ru --causal --points 12 14 16 "
+    "--lens jacobian=RUN": "points that a stand-in lacks, and a lens of it; the line above runs",
+}
 """Lines of `xlens` that can't run here, and why; at most one in twenty."""
+SERVERS = ("http://localhost:8000/v1", "https://api.example.org/v1", "https://api.openai.com/v1")
 OTHERS = ("path/to/post-trained", "runs/zh-de/final")
 """Models that stand beside one of those on a hub."""
 ON_A_HUB = (
@@ -51,7 +59,17 @@ SENTENCES = {
 SIB = {"arb_Arab": "بيت", "arb_Latn": "bayt", "eng_Latn": "house", "deu_Latn": "Haus"}
 SIB["hin_Deva"] = "घर"
 NTREX = {"en": "src.eng", "de": "ref.deu", "zh": "ref.zho-CN", "ar": "ref.arb"}
-WORDS_FILE = "id\ten\tde\tzh-Hans\ndog\tdog\tHund\t狗\nday\tday\tTag\t天\n"
+WORDS_FILE = """id\ten\tde\tzh-Hans
+dog\tdog\tHund\t狗
+day\tday\tTag\t天
+book\tbook\tBuch\t书
+tree\ttree\tBaum\t树
+sun\tsun\tSonne\t太阳
+fish\tfish\tFisch\t鱼
+house\thouse\tHaus\t房子
+milk\tmilk\tMilch\t牛奶
+king\tking\tKönig\t国王
+"""
 FACTS = "id\trelation\tlanguage\tsubject\tobject\n1\tcapital\ten\tFrance\tParis\n"
 
 
@@ -63,7 +81,6 @@ WORDS: dict[str, Callable[[], str]] = {
     **dict.fromkeys((*ON_A_HUB, "MODEL", "EleutherAI/pythia-160m", "base", "small"), _few),
     **dict.fromkeys(("large", "base-it", *OTHERS), lambda: str(folder(3))),
     **dict.fromkeys(("ray", "ray://head:10001?gpus=0.5"), lambda: "local"),
-    "infini-gram:v4_dolma-v1_7_llama": lambda: "infini-gram:v4_dolma-v1_7_llama@INDEX",
     "step*000": lambda: "all",
 }
 """What a word of a command is called here; also behind `=`, `:` or `@` within one."""
@@ -77,7 +94,7 @@ SMALL: dict[str, dict[str, list[str]]] = {
     "xmrc": _STUDY | _READ | {"--n-phases": ["4"], "--phase-layers": ["1", "2"]},
     "facts": _STUDY | {"--n-items": ["4"], "--shots": ["1"]},
     "process": _STUDY
-    | {"--n-items": ["6"], "--n-latent": ["3"], "--n-estimate": ["6"], "--n-dev": ["3"]}
+    | {"--n-items": ["6"], "--n-latent": ["6"], "--n-estimate": ["6"], "--n-dev": ["3"]}
     | {"--n-test": ["3"], "--n-controls": ["1"], "--n-outputs": ["1"], "--strengths": ["1"]},
     "align": _STUDY
     | {"--n-items": ["8"], "--n-pairs": ["4"], "--n-inside": ["8"], "--runs": ["1"]}
@@ -86,8 +103,8 @@ SMALL: dict[str, dict[str, list[str]]] = {
     "neurons": _STUDY | {"--n-texts": ["6"], "--least-tokens": ["20"]},
     "subspace": _STUDY | {"--n-items": ["6"]},
     "fit-lens": _STUDY
-    | {"--n-texts": ["3"], "--n-held": ["2"], "--n-steps": ["5"], "--max-tokens": ["24"]}
-    | {"--rotation": ["16"]},
+    | {"--n-texts": ["8"], "--n-held": ["2"], "--n-steps": ["5"], "--max-tokens": ["24"]}
+    | {"--rotation": ["8"]},
 }
 """How a command's size is turned down, in place of what a page says or beside it."""
 
@@ -106,7 +123,9 @@ def files(page: str, at: Path) -> None:
             ("en", f"The king lives in {city}.", "Where is the king?"),
             ("de", f"Der König wohnt in {city}.", "Wo ist der König?"),
         ):
+            city_at = start.index(city)
             spans = {
+                "city": [city_at, city_at + len(city)],
                 "context": [0, len(start)],
                 "question": [len(start) + 1, len(start + asked) + 1],
             }
@@ -157,6 +176,9 @@ def for_shell(at: Path) -> None:
     (at / "checkpoints.tsv").write_text(
         f"model\tname\tstep\n{folder(2)}\tearly\t100\n{folder(3)}\tlate\t200\n", encoding="utf-8"
     )
+    for tag, place in (("en", "Rome"), ("fr", "Rome"), ("es", "Roma")):
+        objects = [place, "Oslo", "Lima", "Bonn"]
+        klar(at / "data" / "klar", tag, objects, "Capital of <subject>? The answer is: <mask>")
     for step in (500, 1000):
         (at / "trained").mkdir(exist_ok=True)
         (at / "trained" / f"checkpoint-{step}").symlink_to(folder(2))
@@ -278,7 +300,12 @@ def standing_in(page: str, at: Path) -> Iterator["Stage"]:
         patch.object(choices, "open_hub", hub),
         patch.object(reading, "open_hub", hub),
         patch.object(xlens.corpus, "InfiniGram", partial(InfiniGram, url=counts.url)),
-        patch.dict("os.environ", {"EXAMPLE_API_KEY": "of nobody"}),
+        patch.dict("os.environ", dict.fromkeys(("EXAMPLE_API_KEY", "KEY"), "of nobody")),
         chdir(at),
     ):
-        yield Stage(shown, {"http://localhost:8000/v1": chat.url})
+        dolma = "infini-gram:v4_dolma-v1_7_llama"
+        yield Stage(
+            shown,
+            {dolma: f"{dolma}@{counts.url}", "http://localhost:9200": counts.url}
+            | dict.fromkeys(SERVERS, chat.url),
+        )

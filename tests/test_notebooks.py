@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -76,6 +78,15 @@ def test_both_halves_of_a_pair_say_the_same(path):
     assert cells[0] == cells[1]
     assert text.metadata["jupytext"]["formats"] == "ipynb,py:percent"
     assert notebook.metadata["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_the_first_cell_installs_what_is_missing(path):
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    first = next(c for c in jupytext.read(path).cells if c.cell_type == "code")
+    (name, extras) = re.findall(r"install --quiet ([\w-]+)\[([\w,]+)\]", first.source)[0]
+    assert 'find_spec("xlens") is None' in first.source and name == told["name"]
+    assert set(extras.split(",")) <= set(told["optional-dependencies"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
