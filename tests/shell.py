@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from stand_ins import LATER, RUNS, SMALL, WORDS
+from stand_ins import LATER, RUNS, SMALL, SMALL_WITH, WORDS
 
 from xlens.cli import main
 
@@ -40,7 +40,10 @@ def smaller(given: list[str]) -> list[str]:
     """
     said = [standing_for(word) for word in given]
     command = next((word for word in said if word in SMALL), None)
-    for name, values in SMALL.get(command or "", {}).items():
+    sizes = dict(SMALL.get(command or "", {}))
+    for option in SMALL_WITH.keys() & set(said):
+        sizes |= SMALL_WITH[option]
+    for name, values in sizes.items():
         if name in said:  # in place of the page's size
             start = said.index(name)
             stop = start + 1

@@ -93,9 +93,7 @@ SMALL: dict[str, dict[str, list[str]]] = {
     "choices": _STUDY | {"--n-items": ["3"]},
     "xmrc": _STUDY | _READ | {"--n-phases": ["4"], "--phase-layers": ["1", "2"]},
     "facts": _STUDY | {"--n-items": ["4"], "--shots": ["1"]},
-    "process": _STUDY
-    | {"--n-items": ["6"], "--n-latent": ["6"], "--n-estimate": ["6"], "--n-dev": ["3"]}
-    | {"--n-test": ["3"], "--n-controls": ["1"], "--n-outputs": ["1"], "--strengths": ["1"]},
+    "process": _STUDY | {"--n-items": ["6"], "--n-latent": ["6"]},
     "align": _STUDY
     | {"--n-items": ["8"], "--n-pairs": ["4"], "--n-inside": ["8"], "--runs": ["1"]}
     | {"--epochs": ["1"], "--targets": [], "--shots": ["0"]},
@@ -107,6 +105,11 @@ SMALL: dict[str, dict[str, list[str]]] = {
     | {"--rotation": ["8"]},
 }
 """How a command's size is turned down, in place of what a page says or beside it."""
+SMALL_WITH: dict[str, dict[str, list[str]]] = {
+    "--steer": {"--n-estimate": ["6"], "--n-dev": ["3"], "--n-test": ["3"], "--n-controls": ["1"]}
+    | {"--n-outputs": ["1"], "--strengths": ["1"]},
+}
+"""The same, where an option is asked for."""
 
 
 @cache

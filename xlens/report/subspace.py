@@ -128,7 +128,7 @@ def _shares(control: ScriptControl) -> Iterator[str]:
         )
         here = mine[mine["layer"] == layer].to_dict("records")
         if not here:
-            # None where no language is there in two scripts.
+            # Where no language is there in two scripts there may be no row to read.
             shared = _rows(control, measure, layer).get(LANGUAGE)
             if shared and not math.isnan(shared["mean"]):
                 yield (
