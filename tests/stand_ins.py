@@ -78,9 +78,10 @@ def _few() -> str:
 
 
 WORDS: dict[str, Callable[[], str]] = {
-    **dict.fromkeys((*ON_A_HUB, "MODEL", "EleutherAI/pythia-160m", "base", "small"), _few),
+    **dict.fromkeys((*ON_A_HUB, "MODEL", "base", "small"), _few),
     **dict.fromkeys(("large", "base-it", *OTHERS), lambda: str(folder(3))),
     **dict.fromkeys(("ray", "ray://head:10001?gpus=0.5"), lambda: "local"),
+    "EleutherAI/pythia-160m": lambda: "./trained",
     "step*000": lambda: "all",
 }
 """What a word of a command is called here; also behind `=`, `:` or `@` within one."""

@@ -13,6 +13,7 @@ import xlens
 
 MIME = "application/vnd.plotly.v1+json"
 SCRIPT = "plotly.min.js"
+_PAPER = "background: white; overflow-x: auto"  # figures are drawn for white; wide ones scroll
 _GITHUB = "https://github.com/"
 
 
@@ -22,9 +23,10 @@ def interactive(name: str, figure: dict[str, Any]) -> str:
         [figure["data"], figure["layout"]], ensure_ascii=False, cls=PlotlyJSONEncoder
     )
     about = about.replace("</", "<\\/")
+    draw = f'Plotly.newPlot("{name}", ...{about}, {{responsive: true}})'
     return (
-        f'<div id="{name}"></div><script>addEventListener("DOMContentLoaded", () => '
-        f'Plotly.newPlot("{name}", ...{about}, {{responsive: true}}))</script>'
+        f'<div id="{name}" style="{_PAPER}"></div>'
+        f'<script>addEventListener("DOMContentLoaded", () => {draw})</script>'
     )
 
 
