@@ -31,8 +31,8 @@ LATER: dict[str, str] = {
     "xlens process gemma-3-270m --items xcopa:FOLDER mine.jsonl --pivot it": (
         "two sets of items of one's own; tests/test_process.py reads several"
     ),
-    "xlens lens gemma-3-270m --pairs fr:zh-Hans de:ru --causal --points 12 14 16 "
-    "--lens jacobian=RUN": "points that a stand-in lacks, and a lens of it; the line above runs",
+    "xlens lens gemma-3-270m --pairs fr:zh-Hans de:ru --causal --layers 12 14 16 "
+    "--lens jacobian=RUN": "layers that a stand-in lacks, and a lens of it; the line above runs",
 }
 """Lines of `xlens` that can't run here, and why; at most one in twenty."""
 SERVERS = ("http://localhost:8000/v1", "https://api.example.org/v1", "https://api.openai.com/v1")
