@@ -4,7 +4,8 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test test-all families lint format docs docs-serve dist bench bench-quick clean
+.PHONY: help install smollm2 demo test test-all lowest families lint format docs docs-serve gallery dist bench \
+  bench-quick clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,13 @@ test: .venv/.installed ## the tests, without the slow ones (about 10 minutes on 
 test-all: .venv/.installed ## every test: also long kills, corruptions, coverage of intervals
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
+lowest: ## the quick tests with the lowest versions that pyproject.toml allows (its own environment, 8 GB)
+	@$(PYTHON) -m venv --clear build/lowest
+	@build/lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python \
+	  --resolution lowest-direct --editable '.[dev]'
+	@build/lowest/bin/python -m pytest -m "not slow" $(TESTS)
+
 families: .venv/.installed ## every family as a tiny model, checked; writes the table of docs/models.md (2 minutes)
 	@$(BIN)/python tests/families_check.py
 
@@ -50,6 +58,9 @@ docs: .venv/.docs ## the site, into build/docs: no warning, no dead link inside,
 	@$(BIN)/sphinx-build -q -W --keep-going -b html -c docs/site . build/docs
 	@echo "build/docs/index.html"
 
+gallery: .venv/.installed ## draw the gallery's pictures anew (fonts-noto-cjk and fonts-noto-core for their letters)
+	@$(BIN)/python docs/site/gallery.py
+
 docs-serve: docs ## the site at http://localhost:8765
 	@$(BIN)/python -m http.server 8765 --bind localhost --directory build/docs
 
@@ -66,6 +77,10 @@ dist: .venv/.dist ## wheel and sdist into dist/, checked; the wheel tried alone 
 	@build/alone/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt dist/*.whl
 	@cd build && alone/bin/python ../tests/wheel_alone.py
+	@rm -rf build/sdist && mkdir -p build/sdist && tar xzf dist/*.tar.gz -C build/sdist --strip-components 1
+	@cd build/sdist && ../../$(BIN)/python -m pytest -q -p no:cacheprovider --collect-only > /dev/null
+	@cd build/sdist && ../../$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_docs.py \
+	  tests/test_release.py tests/test_site.py -m "not slow"
 
 .venv/.dist: .venv/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \

@@ -25,6 +25,13 @@
 # takes about a minute; after that it takes seconds.
 
 # %%
+# Where xlens is missing, as on Colab, its release is installed first.
+import importlib.util
+
+if importlib.util.find_spec("xlens") is None:
+    get_ipython().run_line_magic("pip", "install --quiet xlens-interp[gemma,notebook]")
+
+# %%
 import os
 
 import xlens

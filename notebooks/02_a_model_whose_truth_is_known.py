@@ -28,6 +28,13 @@
 # nothing but add a little noise. The words are invented: `bako(de)` is the German word for `bako`.
 
 # %%
+# Where xlens is missing, as on Colab, its release is installed first.
+import importlib.util
+
+if importlib.util.find_spec("xlens") is None:
+    get_ipython().run_line_magic("pip", "install --quiet xlens-interp[notebook]")
+
+# %%
 import pandas as pd
 
 import xlens

@@ -27,6 +27,13 @@
 # answer at layer 6. Nothing else happens in it.
 
 # %%
+# Where xlens is missing, as on Colab, its release is installed first.
+import importlib.util
+
+if importlib.util.find_spec("xlens") is None:
+    get_ipython().run_line_magic("pip", "install --quiet xlens-interp[notebook]")
+
+# %%
 import os
 
 import xlens

@@ -23,6 +23,13 @@
 # the analysis says can be held against what is true.
 
 # %%
+# Where xlens is missing, as on Colab, its release is installed first.
+import importlib.util
+
+if importlib.util.find_spec("xlens") is None:
+    get_ipython().run_line_magic("pip", "install --quiet xlens-interp[notebook]")
+
+# %%
 import os
 
 import xlens

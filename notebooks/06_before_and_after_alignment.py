@@ -26,6 +26,13 @@
 # and the translation. Loss falls on the translation alone.
 
 # %%
+# Where xlens is missing, as on Colab, its release is installed first.
+import importlib.util
+
+if importlib.util.find_spec("xlens") is None:
+    get_ipython().run_line_magic("pip", "install --quiet xlens-interp[notebook]")
+
+# %%
 import os
 import tempfile
 from pathlib import Path

@@ -26,6 +26,13 @@
 # what lowers the distance from the output. Both need texts; these are sentences about facts.
 
 # %%
+# Where xlens is missing, as on Colab, its release is installed first.
+import importlib.util
+
+if importlib.util.find_spec("xlens") is None:
+    get_ipython().run_line_magic("pip", "install --quiet xlens-interp[notebook]")
+
+# %%
 import os
 
 import numpy as np

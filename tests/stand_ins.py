@@ -4,8 +4,9 @@ The one list: a name that a page uses, and what it means in the tests. Everythin
 what a reader types.
 """
 
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,26 +20,97 @@ import readings
 import test_corpus_index as index
 import tiny_gguf
 from test_choices import xcopa_rows
+from test_facts import klar
 
 import tiny
 import xlens
 
-SKIPPED: dict[tuple[str, int], str] = {
-    ("docs/lens.md", 0): "reads the run of the `xlens fit-lens` above it, which takes minutes",
-    ("docs/lens.md", 1): "goes on from the block before it",
+SKIPPED: dict[tuple[str, int], str] = {}
+"""Python blocks that can't run here, by page and number, and why; at most one in twenty."""
+LATER: dict[str, str] = {
+    "xlens process gemma-3-270m --items xcopa:FOLDER mine.jsonl --pivot it": (
+        "two sets of items of one's own; tests/test_process.py reads several"
+    ),
+    "xlens lens gemma-3-270m --pairs fr:zh-Hans de:ru --causal --layers 12 14 16 "
+    "--lens jacobian=RUN": "layers that a stand-in lacks, and a lens of it; the line above runs",
 }
-"""Blocks that can't run here, by page and number, and why; at most one in twenty."""
+"""Lines of `xlens` that can't run here, and why; at most one in twenty."""
+SERVERS = ("http://localhost:8000/v1", "https://api.example.org/v1", "https://api.openai.com/v1")
+OTHERS = ("path/to/post-trained", "runs/zh-de/final")
+"""Models that stand beside one of those on a hub."""
 ON_A_HUB = (
     *("gemma-3-270m", "google/gemma-3-270m", "google/gemma-3-1b-pt", "org/base"),
-    "path/to/post-trained",
     "Qwen/Qwen3-8B",
 )
 FEW_LAYERS = ("docs/phases.md", "docs/subspace.md", "docs/process.md", "docs/xmrc.md")
 FEW_LAYERS += ("docs/recipes/checkpoints.md", "docs/recipes/neurons.md")
 """Where every layer takes its time."""
+MANY_ITEMS = ("docs/xmrc.md", "docs/alignment.md")
 ADAPTERS = ("path/to/lora", "org/lora")
 CITIES = ("Rom", "Oslo", "Lima", "Bonn", "Kiew", "Bern")
+SENTENCES = {
+    "en": [f"The {n} dogs of the king sleep in the house by the river." for n in range(6)],
+    "de": [f"Die {n} Hunde des Königs schlafen im Haus am Fluss." for n in range(6)],
+    "hi": [f"राजा के {n} कुत्ते नदी के किनारे घर में सोते हैं।" for n in range(6)],
+    "sw": [f"Mbwa {n} wa mfalme wanalala nyumbani karibu na mto." for n in range(6)],
+    "zh": [f"国王的{n}只狗睡在河边的房子里。" for n in range(6)],
+    "ar": [f"تنام كلاب الملك {n} في البيت قرب النهر." for n in range(6)],
+}
+SIB = {"arb_Arab": "بيت", "arb_Latn": "bayt", "eng_Latn": "house", "deu_Latn": "Haus"}
+SIB["hin_Deva"] = "घर"
+NTREX = {"en": "src.eng", "de": "ref.deu", "zh": "ref.zho-CN", "ar": "ref.arb"}
+WORDS_FILE = """id\ten\tde\tzh-Hans
+dog\tdog\tHund\t狗
+day\tday\tTag\t天
+book\tbook\tBuch\t书
+tree\ttree\tBaum\t树
+sun\tsun\tSonne\t太阳
+fish\tfish\tFisch\t鱼
+house\thouse\tHaus\t房子
+milk\tmilk\tMilch\t牛奶
+king\tking\tKönig\t国王
+"""
 FACTS = "id\trelation\tlanguage\tsubject\tobject\n1\tcapital\ten\tFrance\tParis\n"
+
+
+def _few() -> str:
+    return str(folder(2))
+
+
+WORDS: dict[str, Callable[[], str]] = {
+    **dict.fromkeys((*ON_A_HUB, "MODEL", "base", "small"), _few),
+    **dict.fromkeys(("large", "base-it", *OTHERS), lambda: str(folder(3))),
+    **dict.fromkeys(("ray", "ray://head:10001?gpus=0.5"), lambda: "local"),
+    "EleutherAI/pythia-160m": lambda: "./trained",
+    "step*000": lambda: "all",
+}
+"""What a word of a command is called here; also behind `=`, `:` or `@` within one."""
+RUNS = {"README.md": ("runs/base", "runs/aligned")}
+"""Run directories of questions that a page takes for made."""
+_READ = {"--n-items": ["8"], "--n-controls": ["2"], "--shots": ["0"], "--max-new-tokens": ["3"]}
+_STUDY = {"--draws": ["50"], "--overwrite": []}
+SMALL: dict[str, dict[str, list[str]]] = {
+    "lens": _STUDY | {"--n-items": ["8"], "--n-controls": ["2"]},
+    "choices": _STUDY | {"--n-items": ["3"]},
+    "xmrc": _STUDY | _READ | {"--n-phases": ["4"], "--phase-layers": ["1", "2"]},
+    "facts": _STUDY | {"--n-items": ["4"], "--shots": ["1"]},
+    "process": _STUDY | {"--n-items": ["6"], "--n-latent": ["6"]},
+    "align": _STUDY
+    | {"--n-items": ["8"], "--n-pairs": ["4"], "--n-inside": ["8"], "--runs": ["1"]}
+    | {"--epochs": ["1"], "--targets": [], "--shots": ["0"]},
+    "twins": _STUDY | {"--n-items": ["8"]},
+    "neurons": _STUDY | {"--n-texts": ["6"], "--least-tokens": ["20"]},
+    "subspace": _STUDY | {"--n-items": ["6"]},
+    "fit-lens": _STUDY
+    | {"--n-texts": ["8"], "--n-held": ["2"], "--n-steps": ["5"], "--max-tokens": ["24"]}
+    | {"--rotation": ["8"]},
+}
+"""How a command's size is turned down, in place of what a page says or beside it."""
+SMALL_WITH: dict[str, dict[str, list[str]]] = {
+    "--steer": {"--n-estimate": ["6"], "--n-dev": ["3"], "--n-test": ["3"], "--n-controls": ["1"]}
+    | {"--n-outputs": ["1"], "--strengths": ["1"]},
+}
+"""The same, where an option is asked for."""
 
 
 @cache
@@ -55,17 +127,20 @@ def files(page: str, at: Path) -> None:
             ("en", f"The king lives in {city}.", "Where is the king?"),
             ("de", f"Der König wohnt in {city}.", "Wo ist der König?"),
         ):
+            city_at = start.index(city)
             spans = {
+                "city": [city_at, city_at + len(city)],
                 "context": [0, len(start)],
                 "question": [len(start) + 1, len(start + asked) + 1],
             }
             text = f"{start} {asked} =>"
             rows.append({"id": str(n), "language": tag, "text": text, "spans": spans})
     lines(at / "prompts.jsonl", rows)
+    for_shell(at)
     lines(at / "corpus" / "en.jsonl", [{"text": "Paris is the capital of France."}])
     (at / "facts.tsv").write_text(FACTS, encoding="utf-8")
     for tag, code in zip(readings.LANGUAGES, ("en", "de", "ru", "zh"), strict=True):
-        told = squad(tag, 10 if page == "docs/xmrc.md" else 1)
+        told = squad(tag, 10 if page in MANY_ITEMS else 1)
         write_json(at / "xquad" / f"xquad.{code}.json", told)
         write_json(at / "data" / "xquad" / f"xquad.{code}.json", told)
     for tag, code in (("en", "en"), ("de", "de"), ("zh-Hans", "zh")):
@@ -76,13 +151,41 @@ def files(page: str, at: Path) -> None:
         for text in part["paragraphs"]:
             text["qas"] = [{**q, "id": f"english-{q['id']}"} for q in text["qas"]]
     write_json(at / "tydiqa-goldp-dev.json", told)
-    for code, said in (("arb_Arab", "بيت"), ("arb_Latn", "bayt"), ("eng_Latn", "house")):
+    for code, said in SIB.items():
         rows = "".join(f"{n}\ttravel\t{said} {said} {n}\n" for n in range(6))
         path = at / "data" / "sib200" / code / "train.tsv"
         path.parent.mkdir(parents=True)
         path.write_text("index_id\tcategory\ttext\n" + rows, encoding="utf-8")
     for tag in ("it", "zh"):
         lines(at / "xcopa" / "data" / tag / f"test.{tag}.jsonl", xcopa_rows(tag))
+
+
+def for_shell(at: Path) -> None:
+    """Texts and lists that commands name."""
+    (at / "words.tsv").write_text(WORDS_FILE, encoding="utf-8")
+    for name, tag in (("english", "en"), ("german", "de"), ("swahili", "sw"), ("wiki.en", "en")):
+        text = "\n".join(SENTENCES[tag] * 4)
+        (at / f"{name}.txt").write_text(text, encoding="utf-8")
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in SENTENCES["de"] * 4)
+    (at / "wiki.de.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    (at / "data" / "ntrex").mkdir(parents=True)
+    (at / "data" / "mgsm").mkdir(parents=True)
+    for tag, texts in SENTENCES.items():
+        asked = "".join(f"{text}\t{n}\n" for n, text in enumerate(texts))
+        (at / "data" / "mgsm" / f"mgsm_{tag}.tsv").write_text(asked, encoding="utf-8")
+        if tag in NTREX:
+            name = f"newstest2019-{NTREX[tag]}.txt"
+            (at / "data" / "ntrex" / name).write_text("\n".join(texts), encoding="utf-8")
+    (at / "data" / "ntrex" / "DOCUMENT_IDS.tsv").write_text("a\n" * 6, encoding="utf-8")
+    (at / "checkpoints.tsv").write_text(
+        f"model\tname\tstep\n{folder(2)}\tearly\t100\n{folder(3)}\tlate\t200\n", encoding="utf-8"
+    )
+    for tag, place in (("en", "Rome"), ("fr", "Rome"), ("es", "Roma")):
+        objects = [place, "Oslo", "Lima", "Bonn"]
+        klar(at / "data" / "klar", tag, objects, "Capital of <subject>? The answer is: <mask>")
+    for step in (500, 1000):
+        (at / "trained").mkdir(exist_ok=True)
+        (at / "trained" / f"checkpoint-{step}").symlink_to(folder(2))
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -180,7 +283,7 @@ def standing_in(page: str, at: Path) -> Iterator["Stage"]:
     load = xlens.load
 
     def loaded(source: Any, *args: Any, **options: Any) -> Any:
-        if isinstance(source, str) and source in ON_A_HUB:
+        if isinstance(source, str) and source in (*ON_A_HUB, *OTHERS):
             source = folder(3) if page in FEW_LAYERS else folder()
         return load(source, *args, **options)
 
@@ -201,7 +304,12 @@ def standing_in(page: str, at: Path) -> Iterator["Stage"]:
         patch.object(choices, "open_hub", hub),
         patch.object(reading, "open_hub", hub),
         patch.object(xlens.corpus, "InfiniGram", partial(InfiniGram, url=counts.url)),
-        patch.dict("os.environ", {"EXAMPLE_API_KEY": "of nobody"}),
+        patch.dict("os.environ", dict.fromkeys(("EXAMPLE_API_KEY", "KEY"), "of nobody")),
         chdir(at),
     ):
-        yield Stage(shown, {"http://localhost:8000/v1": chat.url})
+        dolma = "infini-gram:v4_dolma-v1_7_llama"
+        yield Stage(
+            shown,
+            {dolma: f"{dolma}@{counts.url}", "http://localhost:9200": counts.url}
+            | dict.fromkeys(SERVERS, chat.url),
+        )

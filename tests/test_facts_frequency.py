@@ -180,6 +180,15 @@ def test_thresholds_by_hand() -> None:
     assert never.theta == np.inf and never.tp == never.fp == 0 and never.majority == 1
 
 
+def test_a_curve_that_hardly_rises_has_no_frequency_of_half() -> None:
+    """Ten of 1000 never stated, ten of 990 stated nine times: half would be at 10^500 or so."""
+    frequency = np.repeat([0, 9], [1000, 990])
+    right = np.zeros(1990, dtype=bool)
+    right[:10] = right[1000:1010] = True
+    found = logistic(frequency, right)
+    assert found["slope"] > 0 and np.isnan(found["half"])
+
+
 def test_logistic_and_isotonic_curves_find_what_was_drawn() -> None:
     random = generator(2)
     f = np.floor(10 ** random.uniform(0, 5, 3000)).astype(int)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -50,6 +52,7 @@ SMALL = {
 }
 SMALL["subspace"] = ["--sentences", "sentences", "--n-items", "6", "--layers", "1"]
 SMALL["subspace"] += ["--twins", "words", "--n-twins", "1", "--draws", "50"]
+PARTS = ["Found", "How certain", "Command"]
 PLOTLY = "application/vnd.plotly.v1+json"
 
 named = {"ids": lambda path: path.stem if path.suffix == ".py" else path.parent.name}
@@ -78,6 +81,15 @@ def test_both_halves_of_a_pair_say_the_same(path):
     assert cells[0] == cells[1]
     assert text.metadata["jupytext"]["formats"] == "ipynb,py:percent"
     assert notebook.metadata["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_the_first_cell_installs_what_is_missing(path):
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    first = next(c for c in jupytext.read(path).cells if c.cell_type == "code")
+    (name, extras) = re.findall(r"install --quiet ([\w-]+)\[([\w,]+)\]", first.source)[0]
+    assert 'find_spec("xlens") is None' in first.source and name == told["name"]
+    assert set(extras.split(",")) <= set(told["optional-dependencies"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
@@ -164,8 +176,61 @@ def test_an_experiment_runs_small(path, model, tmp_path):
     for name, value in options.items():
         assert name in turned_down or written[command][name] == value
     assert (tmp_path / "small" / "report.html").is_file()
+    as_the_readme_has_it(tmp_path / "small", path.parent)
     sets = options.get("pairs") or options.get("items") or ["cldr"]
     assert len(list((tmp_path / "small" / "results").iterdir())) == len(sets)
+
+
+@pytest.mark.parametrize("pair", ["fr:zh-Hans"])
+def test_tables_come_from_the_run_in_the_form_of_the_readme(pair, model, tmp_path, monkeypatch):
+    from xlens.cli import main
+
+    monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as end:
+        main(
+            f"lens {model} --pairs {pair} --n-items 8 --draws 50 "
+            f"--controls shuffled --out {tmp_path / 'run'}".split()
+        )
+    assert not end.value.code
+    printed = as_the_readme_has_it(tmp_path / "run", ROOT / "experiments" / "latent_language")
+    (row,) = printed.splitlines()[2:]
+    cells = [cell.strip() for cell in row.strip("| ").split("|")]
+    assert cells[0] == "fr → zh-Hans" and re.fullmatch(
+        r"zh-Hans [\d.]+ \[.*\], en [\d.]+", cells[4]
+    )
+    assert all(re.fullmatch(r"\.\d\d( \[.+\])? at \d+( \[.+\])?", c) for c in cells[1:3])
+
+
+def as_the_readme_has_it(run: Path, experiment: Path) -> str:
+    """What `experiments/tables.py` prints of a run; its heads and first cells are the README's."""
+    script = str(ROOT / "experiments" / "tables.py")
+    done = subprocess.run(
+        [sys.executable, script, str(run)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = (experiment / "README.md").read_text(encoding="utf-8")
+    tables = [table.splitlines() for table in done.stdout.split("\n\n")]
+    assert tables and all(len(table) > 2 for table in tables)
+    for head, _, *rows in tables:
+        if head.startswith("|  |"):  # languages' columns: the rows have the words
+            assert all(f"\n| {row.split('|')[1].strip()} |" in said for row in rows), rows
+        else:
+            asked = re.sub(r"layer\\ \d+", r"layer \\d+", re.escape(head))
+            assert re.search(asked, said), head
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, **named)
+def test_a_readme_says_first_what_was_found(path):
+    said = path.with_name("README.md").read_text(encoding="utf-8").split("\n\n")[1]
+    assert len(said.splitlines()) <= 10
+    assert [part for part in re.findall(r"\*\*(.+?)\.\*\*", said)] == PARTS
+    out = yaml.safe_load(path.read_text(encoding="utf-8")).popitem()[1]["out"]
+    assert f"experiments/tables.py {out}`" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("path", CONFIGS, **named)

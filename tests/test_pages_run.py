@@ -1,36 +1,51 @@
-"""Every Python block of README and docs runs, top to bottom, each page in one namespace."""
+"""Every block of README and docs runs, top to bottom, each page in one namespace and one folder."""
 
 from typing import Any
 
 import pytest
-from stand_ins import SKIPPED, names, standing_in
-from test_docs import PYTHON
+import shell
+from stand_ins import LATER, SKIPPED, names, standing_in
+from test_docs import BLOCKS, PYTHON
 
+# A page of an experiment is its own command, which test_notebooks runs small.
+SHOWN = [b for b in BLOCKS if b.language in ("python", "sh", "bash")]
 PAGES = {
-    page: [b for b in PYTHON if b.page == page] for page in dict.fromkeys(b.page for b in PYTHON)
+    page: [b for b in SHOWN if b.page == page] for page in dict.fromkeys(b.page for b in SHOWN)
 }
+LINES = [line for b in SHOWN if b.language != "python" for line in shell.lines(b.text)]
+OURS = [line for line in LINES if line.startswith("xlens ")]
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def test_hardly_any_is_left_out():
     assert len(SKIPPED) <= len(PYTHON) / 20 and all(SKIPPED.values())
+    assert len(LATER) <= len(OURS) / 20 and all(LATER.values())
+    assert set(LATER) <= {shell.bare(line) for line in OURS}
 
 
-LONG_PAGES = ("choices", "facts", "phases", "process", "start", "steering", "xmrc")
-LONG = tuple(f"docs/{name}.md" for name in LONG_PAGES)
-LONG += tuple(
-    f"docs/recipes/{name}.md" for name in ("checkpoints", "heads", "neurons", "own_vector", "pca")
-)
+# What takes less than about three seconds; all together well below a minute.
+QUICK = {"docs/recipes/gpu.md"}
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in PAGES]
+    "page", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in PAGES]
 )
-def test_blocks_run_as_shown(page, tmp_path):
+def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
     known: dict[str, Any] = {"__name__": "page"}
     with standing_in(page, tmp_path) as stage:
+        shell.before(page)
         known |= names(page, tmp_path)
-        for number, block in enumerate(PAGES[page]):
-            if (page, number) not in SKIPPED:
-                exec(compile(stage.code(block.text), f"{page}, block {number}", "exec"), known)
+        number = -1
+        for block in PAGES[page]:
+            if block.language == "python":
+                number += 1
+                if (page, number) not in SKIPPED:
+                    code = compile(stage.code(block.text), f"{page}, block {number}", "exec")
+                    exec(code, known)
+            elif shell.is_a_script(block.text):
+                shell.parses(block.text)
+            else:
+                for line in shell.lines(stage.code(block.text)):
+                    (shell.run if shell.runs(line) else shell.check)(line)
     assert all(figure.data for figure in stage.shown)

@@ -227,6 +227,9 @@ def test_where_sharing_a_script_makes_nothing_more_alike_no_share_is_said():
     one = subspace.script_control(planted(tags=("de", "fr", "ru")), resampling=FEW)
     columns, shares, _ = said_by_the_page({"scripts": one})
     assert len(columns) == 3 and not shares, "there is none to miss"
+    rows = one.table[one.table["relation"] != "language"]  # a run's, of many varieties
+    columns, shares, _ = said_by_the_page({"scripts": replace(one, table=rows)})
+    assert len(columns) == 3 and not shares
 
 
 def test_a_share_needs_both_to_make_something_more_alike():

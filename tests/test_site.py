@@ -43,6 +43,21 @@ def test_a_recipe_is_one_question_on_a_screen(page):
     assert "```python" in text
 
 
+def test_figures_wait_for_what_draws_them_and_badges_for_an_address(monkeypatch):
+    """plotly.js stands at the end of a page, after the figures' own scripts."""
+    monkeypatch.syspath_prepend(str(DOCS / "site"))
+    import pictures
+
+    said = pictures.interactive("figure-1", {"data": [], "layout": {"title": "</script>"}})
+    assert said.count("</script>") == 1 and 'addEventListener("DOMContentLoaded"' in said
+    told = '[project]\n[project.urls]\nSource = "https://github.com/x/xlens"'
+    assert pictures.colab("notebooks/a") == ""
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: told)
+    assert f"/github/x/xlens/blob/v{pictures.xlens.__version__}/notebooks/a.ipynb)" in (
+        pictures.colab("notebooks/a")
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(not find_spec("sphinx"), reason="the extra `docs` is not installed: make docs")

@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from xlens.tasks.words import read_words as read_words
     from xlens.tasks.words import translation_prompts as translation_prompts
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "Activations": "activations",

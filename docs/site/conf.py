@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "reference",
     "pictures",
+    "gallery",
 ]
 root_doc = "docs/index"
 include_patterns = [

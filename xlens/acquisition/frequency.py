@@ -87,7 +87,8 @@ def logistic(
     Returns:
         `slope low high half`: by how much the log-odds rise with tenfold frequency, and the
         frequency at which half is recalled. NaN where one kind of answer is missing, and where a
-        threshold parts the two kinds entirely: then any steep slope fits.
+        threshold parts the two kinds entirely: then any steep slope fits. `half` is NaN too where
+        recall doesn't rise, or so little that no number is large enough.
 
     Raises:
         ValueError: unequal numbers of facts.
@@ -113,7 +114,8 @@ def logistic(
         bread = bread @ (few * sums.T @ sums) @ bread
     error = float(np.sqrt(bread[0, 0]))
     reach = float(ndtri((1 + confidence) / 2)) * error
-    half = 10 ** (-start / slope) - 1 if slope > 0 else np.nan
+    decades = -start / slope if slope > 0 else np.nan
+    half = 10**decades - 1 if decades < np.finfo(float).maxexp * np.log10(2) else np.nan
     return {"slope": slope, "low": slope - reach, "high": slope + reach, "half": float(half)}
 
 

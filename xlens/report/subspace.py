@@ -113,7 +113,9 @@ def _shares(control: ScriptControl) -> Iterator[str]:
         )
         here = mine[mine["layer"] == layer].to_dict("records")
         if not here:
-            if not math.isnan(_rows(control, measure, layer)[LANGUAGE]["mean"]):
+            # Where no language is there in two scripts there may be no row to read.
+            shared = _rows(control, measure, layer).get(LANGUAGE)
+            if shared and not math.isnan(shared["mean"]):
                 yield (
                     f"By {measure_name(measure)} no share is the language's or the script's at "
                     f"layer {layer}: sharing one of them makes varieties no more alike than "
