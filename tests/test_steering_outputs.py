@@ -12,7 +12,13 @@ import xlens
 from xlens import figures
 from xlens.languages import identified, known_to_identifier, same_language
 from xlens.neurons import NeuronPush
-from xlens.report.steered_outputs import output_findings, output_tables
+from xlens.report.process_minute import process_lead
+from xlens.report.steered_outputs import (
+    beyond_random,
+    output_findings,
+    output_lead,
+    output_tables,
+)
 from xlens.steering import (
     OutputSteering,
     SteeringVectors,
@@ -265,6 +271,14 @@ def test_a_planted_push_is_found_and_judged_on_prompts_that_chose_nothing(model,
     assert any(
         "was predicted" in text or "predict" in text for text in output_findings(found, NAMES)
     )
+    lead = output_lead(found, NAMES)
+    assert "pushed from English" in lead and lead.endswith("in 2 of 2 pushes")
+    first = found.test["condition"] == "mean_difference"  # as if it did what random changes do
+    none = found.test["value"].where(~first, 0.0), found.test["low"].where(~first, 0.0)
+    weak = replace(found, test=found.test.assign(value=none[0], low=none[1]))
+    assert output_lead(weak, NAMES).endswith("in 0 of 2 pushes")
+    assert process_lead({"outputs": found}, NAMES, 0.05).startswith("Pushed from English")
+    assert "not told from random" in beyond_random(weak, NAMES).rows[0][-1]
     whole, by_language, *_ = output_tables(found, NAMES)
     assert {row[0]: row for row in whole.rows}["mean difference"][1].startswith("1.00")
     beside = ["no steering", "asked in the language", "what was written there"]

@@ -77,7 +77,8 @@ def process_lead(parts: Mapping[str, Result], names: Names, level: float) -> str
         said.append(subspace_lead(control).removesuffix("."))
     if isinstance(outputs := parts.get(OUTPUTS), OutputSteering):
         said.append(output_lead(outputs, names))
-    return f"{'; '.join(said)}."
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def steered_done(result: SteeringResult, names: Names) -> str:
