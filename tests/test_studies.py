@@ -165,6 +165,12 @@ SPECIAL = {
     ("subspace", "pooling"): "last",
     ("twins", "n_items"): 9,
     ("lens", "task"): "repetition",
+    ("choices", "lens"): ("logit",),
+    ("choices", "pivot"): None,  # of what is read inside, and refused without a lens
+    ("choices", "n_latent"): None,
+    ("process", "lens"): ("jacobian",),
+    ("phases", "lens"): ("jacobian",),
+    ("xmrc", "lens"): None,  # of phases
     **dict.fromkeys([("lens", name) for name in ("others", "n_causal", "donors", "layers")]),
     # of the causal test, and refused without it
 }

@@ -1,6 +1,6 @@
 """How well lenses read: what they say at each layer against what the model says in the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine.stream import stream
 from xlens.errors import InputError
-from xlens.lens.lenses import LOGIT, Lens
+from xlens.lens.lenses import LOGIT, FittedLens, Lens
 from xlens.lens.logit_lens import readable_states
 from xlens.models import HookedModel
 from xlens.results import Result, analysed
@@ -264,3 +264,21 @@ def require_agreement(model: HookedModel, states: Activations, lens: Lens) -> fl
             "another forward pass. Fit one on this model: xlens fit-lens."
         )
     return found
+
+
+@typed
+def trusted(model: HookedModel, lens: Lens, states: Callable[[], Activations]) -> Lens:
+    """The lens, where it may be read through: known to be the model's, or agreeing with it.
+
+    Args:
+        model: Whose states are to be read.
+        lens: Which.
+        states: Makes states of prompts, at the lens's points and the last; not called where the
+            lens says what it was fitted on.
+
+    Raises:
+        ValueError: as `require_agreement`.
+    """
+    if isinstance(lens, FittedLens) and not lens.fingerprint:
+        require_agreement(model, states(), lens)
+    return lens

@@ -12,7 +12,7 @@ from scipy.special import expit, logsumexp
 
 from xlens.checks import typed
 from xlens.engine import score
-from xlens.engine.transport import Transport
+from xlens.engine.transport import Transport, kind_of
 from xlens.errors import InputError
 from xlens.lengths import WAYS, By, compared
 from xlens.models import HookedModel
@@ -41,6 +41,7 @@ class LatentSummary(Result):
         chance: By language, how often guessing is right.
         by: What probabilities are of, as in `LatentOptions`.
         confidence: Of the intervals.
+        lens: Through which layers below the last were read.
     """
 
     table: pd.DataFrame
@@ -48,6 +49,7 @@ class LatentSummary(Result):
     chance: dict[str, float]
     by: By
     confidence: float
+    lens: str = "logit"
 
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
@@ -71,6 +73,7 @@ class LatentOptions(Result):
         paragraphs: What each item belongs to (`Choices.paragraphs`): intervals draw these whole.
         by: What probabilities are of: `logprob` the whole option, `mean_logprob` (`p^(1/n_tokens)`)
             its tokens, `byte_logprob` its bytes, `char_logprob` its characters.
+        lens: Through which layers below the last were read.
     """
 
     options: pd.DataFrame
@@ -80,6 +83,7 @@ class LatentOptions(Result):
     gold: dict[str, int]
     by: By = "logprob"
     paragraphs: dict[str, str] = field(default_factory=dict[str, str])
+    lens: str = "logit"
 
     def to_frame(self) -> pd.DataFrame:
         """`items`."""
@@ -123,6 +127,7 @@ class LatentOptions(Result):
             chance=self.chance,
             by=self.by,
             confidence=resampling.confidence,
+            lens=self.lens,
         )
 
 
@@ -217,6 +222,7 @@ def latent_options(
         gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
         by=by,
         paragraphs=choices.paragraphs,
+        lens=kind_of(lens),
     )
 
 
