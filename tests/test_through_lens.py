@@ -13,7 +13,7 @@ import tiny
 import xlens
 from xlens.figures import phase_curves
 from xlens.lens import JacobianLens, write_jacobian_lens
-from xlens.lens.places import lens_points
+from xlens.lens.places import lens_layers
 from xlens.phases import evidence
 from xlens.report import write_report
 from xlens.runs import RunDirectory
@@ -36,7 +36,7 @@ def lens(model):
         provenance={"model": model.name},
         matrices=turned.astype(np.float32),
         offsets=np.empty(0, np.float32),
-        points=(1, 2),
+        layers=(1, 2),
         n_layers=model.n_layers,
         fingerprint=model.fingerprint,
     )
@@ -154,19 +154,19 @@ def test_what_is_not_there_is_refused_before_a_model_is_loaded():
     reading = PhasesStudy(data="stories", lens=("tuned=nowhere",))
     with pytest.raises(ValueError, match="no such file"):
         reading.check(reading.read())
-    assert lens_points("jacobian=own") == (1, 2) and lens_points("logit") is None
+    assert lens_layers("jacobian=own") == (1, 2) and lens_layers("logit") is None
     words = pd.DataFrame({"fr": ["chat"], "ru": ["кот"], "en": ["cat"]}, index=["cat"])
-    for points, more, said in (
+    for layers, more, said in (
         ((0, 1), {"lens": ("jacobian=own",)}, r"none of \[0\], only 1, 2"),
-        ((-1,), {}, "residual points 0 to the model's last but one"),
+        ((-1,), {}, "accepted are 0 to the model's last but one"),
     ):
-        study = LensStudy(pairs=("fr:ru",), causal=True, points=points, **more)
+        study = LensStudy(pairs=("fr:ru",), causal=True, layers=layers, **more)
         with pytest.raises(ValueError, match=said):
             study.check(words)
 
 
-def test_points_of_the_causal_test_that_a_model_lacks_are_refused(model):
-    study = LensStudy(pairs=("fr:ru",), causal=True, points=(1, 3))
+def test_layers_of_the_causal_test_that_a_model_lacks_are_refused(model):
+    study = LensStudy(pairs=("fr:ru",), causal=True, layers=(1, 3))
     assert study.outlined
-    with pytest.raises(ValueError, match="residual points 0 to 2: at the last"):
+    with pytest.raises(ValueError, match="accepted are 0 to 2: at the last"):
         study.check(study.read(), model)

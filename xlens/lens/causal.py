@@ -197,10 +197,11 @@ def _points(model: HookedModel, lens: Lens, layers: str | int | Sequence[int]) -
         return lens.readable(below, model)
     points = model.layers(layers)
     there = lens.readable(below, model)
-    if not points or (lacking := [n for n in points if n not in there]):
+    lacking = [n for n in points if n not in there]
+    if lacking or not points:
         raise InputError(
-            f"Words can't be exchanged at points {lacking if points else []}: the {lens.kind} lens "
-            f"has {', '.join(map(str, there))} below the last, after which nothing comes."
+            f"Words can't be exchanged at points {lacking}: the {lens.kind} lens has "
+            f"{', '.join(map(str, there))} below the last, after which nothing comes."
         )
     return points
 

@@ -74,8 +74,8 @@ def lens_digest(asked: str) -> str:
 
 
 @typed
-def lens_points(asked: str) -> tuple[int, ...] | None:
-    """The points below the last that a lens has, as far as that is known without its model.
+def lens_layers(asked: str) -> tuple[int, ...] | None:
+    """The layers below the last that a lens has, as far as that is known without its model.
 
     Returns:
         Of lenses of several models all that any has; None: only the model can tell.
@@ -86,8 +86,8 @@ def lens_points(asked: str) -> tuple[int, ...] | None:
     kind, place = lens_kind(asked)
     found = lens_files(kind, place) if place else []
     saved = [load(file.parent) for file in found if file.name == HEADER]
-    points = {n for lens in saved if isinstance(lens, FittedLens) for n in lens.points}
-    return tuple(sorted(points)) or None
+    layers = {n for lens in saved if isinstance(lens, FittedLens) for n in lens.layers}
+    return tuple(sorted(layers)) or None
 
 
 @typed

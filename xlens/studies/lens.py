@@ -33,6 +33,7 @@ CAUSAL, EFFECTS, CAUSAL_SUMMARY, VERDICTS = ".causal", "effects", "causal-summar
 # Of the causal test, where none are named: languages that the built-in words and the atlas have.
 _OTHERS = ("es", "ru", "zh-Hans", "ar", "hi", "de", "fr")
 _N_OTHERS = 4
+_FEWEST_OTHERS = 2
 _OF_CAUSAL = ("others", "n_causal", "donors", "layers")
 
 
@@ -231,6 +232,7 @@ class LensStudy(ThroughLens):
         if model is not None and self.top_k > (n := model.size.d_vocab):
             raise InputError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
         self._check_layers(model)
+        self._check_others(data)
         asked = self.each_pair
         lacking: list[TooFewItems] = []
         for source, target in asked:
@@ -241,14 +243,25 @@ class LensStudy(ThroughLens):
         if len(lacking) == len(asked):
             raise lacking[-1]
 
+    def _check_others(self, data: "WordList") -> None:
+        """Refuse a causal test of words in too few languages."""
+        for pair in self.each_pair if self.causal else ():
+            if len(found := self.others_of(*pair, data.languages)) < _FEWEST_OTHERS:
+                raise InputError(
+                    "The causal test tells a word's concept from its language by words in "
+                    f"{_FEWEST_OTHERS} languages or more besides {', '.join(pair)} and "
+                    f"{self.pivot}; there are {len(found)}{': ' * bool(found)}{', '.join(found)}. "
+                    "Give words in more (--others names them)."
+                )
+
     def _check_layers(self, model: Any) -> None:
         """Refuse layers of the causal test that there are none of."""
         if not self.layers:
             return
-        from xlens.lens.places import lens_points
+        from xlens.lens.places import lens_layers
 
         for lens in self.lens:
-            there = lens_points(lens)
+            there = lens_layers(lens)
             if there and (lacking := sorted({*self.layers} - {*there})):
                 raise InputError(
                     f"layers is {list(self.layers)}; {lens!r} has none of {lacking}, only "
