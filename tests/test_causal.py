@@ -190,7 +190,7 @@ def test_words_of_too_few_languages_are_refused(tmp_path):
     study = LensStudy(pairs=("fr:ru",), words=words, causal=True)
     with pytest.raises(ValueError, match=r"besides fr, ru and en; there are 1: es"):
         study.check(study.read())
-    alone = target_sets(model, bed.answers[["ar"]], languages=["ar"], reading="first")
+    alone = target_sets(model, bed.answers[["ar"]], languages=["ar"], match="first")
     with pytest.raises(ValueError, match="Got ar for"):
         causal_test(model, prompts, alone, progress=False)
     states = xlens.harvest(model, prompts, progress=False)

@@ -1,5 +1,6 @@
 """How well lenses read: what they say at each layer against what the model says in the end."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from xlens.models import HookedModel
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap, holm, random_signs
 
+_log = logging.getLogger(__name__)
 _FLIPS = 9_999
 LEAST = 0.3
 """How often a lens of unknown origin must agree with the output at its highest layer."""
@@ -270,6 +272,8 @@ def require_agreement(model: HookedModel, states: Activations, lens: Lens) -> fl
 def trusted(model: HookedModel, lens: Lens, states: Callable[[], Activations]) -> Lens:
     """The lens, where it may be read through: known to be the model's, or agreeing with it.
 
+    Of the latter a log says that whose weights it is of isn't known, and what those read are.
+
     Args:
         model: Whose states are to be read.
         lens: Which.
@@ -280,5 +284,15 @@ def trusted(model: HookedModel, lens: Lens, states: Callable[[], Activations]) -
         ValueError: as `require_agreement`.
     """
     if isinstance(lens, FittedLens) and not lens.fingerprint:
-        require_agreement(model, states(), lens)
+        found = require_agreement(model, states(), lens)
+        _log.warning(
+            "The %s lens doesn't say which weights it was fitted on (the model that it names: %s). "
+            "It is read on those of %s (%s), and at its highest layer says what the model says in "
+            "%.0f %% of cases. Fitted on others, it would read silently wrong below.",
+            lens.kind,
+            lens.provenance.get("model") or "none",
+            model.name,
+            model.weights_note or model.dtype,
+            100 * found,
+        )
     return lens

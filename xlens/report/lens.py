@@ -84,7 +84,7 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         made_by,
         everything,
         static,
-        offered=offered(run.provenance),
+        offered=[*offered(run.provenance), *_unknown_origin(pairs)],
         template="lens",
         weights="; ".join(weights),
     )
@@ -105,6 +105,21 @@ def offered(known: Mapping[str, Any]) -> list[str]:
     return [
         f"{known['words']}: rows of {number_of(n, 'item')} are left out, {reason}."
         for reason, n in known.get("dropped", {}).items()
+    ]
+
+
+def _unknown_origin(pairs: Pairs) -> list[str]:
+    """Lenses of which nobody knows that they are of these weights."""
+    through = {
+        summary.lens: summary.provenance.get("lens", {}).get("through", {})
+        for conditions in pairs.values()
+        for summary in conditions.values()
+    }
+    return [
+        f"Which weights the {lens_title(lens)} was fitted on isn't known: it says what the model "
+        "says at its highest layer, and may be another model's all the same."
+        for lens, how in through.items()
+        if how.get("fitted_on") == "unknown"
     ]
 
 
