@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import xlens
+from xlens.comparison import compare
 from xlens.lens import (
     LOGIT,
     LensResult,
@@ -228,6 +229,13 @@ def test_shares_of_languages_are_those_of_mean_probabilities_at_relative_depths(
     both = found.inside.set_index("language")["share"]
     np.testing.assert_allclose(both.sum(), 1)
     assert (found.inside["low"] <= found.inside["share"] + 1e-9).all()
+    # Another model's run stands beside it by what is asked, not by what the model is called.
+    halved = rows.assign(prob=rows["prob"] / (1 + (rows["language"] == "en")))
+    other = language_shares({"b": LensResult(rows=halved, **told | {"provenance": {"model": "o"}})})
+    beside = compare(found, other).table
+    assert set(beside["where"]) == {"en", "de"} and set(beside["measure"]) >= {"share", "low"}
+    moved = beside[beside["measure"] == "share"].set_index("where")["difference"]
+    assert moved["en"] < 0 < moved["de"]
     gone = LensResult(rows=rows[rows["layer"] > 0], **told)  # as under a published Jacobian lens
     assert language_shares({"a": gone}).table["depth"].min() == 0.5
     with pytest.raises(ValueError, match="no results"):

@@ -240,10 +240,11 @@ def test_what_is_free_makes_only_summaries_anew(command, folder, monkeypatch):
     done = xlens.run(replace(study, **free), model, out="run", progress=False)
     after = parts_of(Path("run"))
     differ = {name for name in before if before[name] != after[name]}
-    derived = {name for name in before if "summary-" in name or name.endswith("consistency")}
+    ends = ("consistency", "language-shares")
+    derived = {name for name in before if "summary-" in name or name.endswith(ends)}
     assert differ == derived and derived
     assert RunDirectory.open("run").resampling == replace(study, **free).resampling
-    assert done.parts.keys() == {n.split("/", 2)[2] for n in before}
+    assert {*done.parts, *done.across} == {n.split("/", 2)[2] for n in before}
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ def _shares(
 ) -> list[Section]:
     """Models side by side: one number each, and whose words are read at which depth."""
     found = run.parts(ACROSS).get(SHARES) if ACROSS in run.results() else None
-    if not isinstance(found, LanguageShares):
-        return []
+    if not isinstance(found, LanguageShares) or len(run.models) < 2:
+        return []  # of one model they are for `xlens compare`
     inside = found.inside
     tags = list(dict.fromkeys(inside["language"]))
     rows: list[list[str]] = []

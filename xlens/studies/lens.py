@@ -340,7 +340,7 @@ class LensStudy(ThroughLens):
         folders: Mapping[str, str],
         series: "Mapping[str, Checkpoint]",
     ) -> Iterable[Step]:
-        """As `Study.across`: shares of languages by relative depth, model beside model."""
+        """As `Study.across`: shares of languages by relative depth, model beside model or alone."""
         from xlens.lens import LanguageShares, LensResult, language_shares
 
         found = {
@@ -349,7 +349,7 @@ class LensStudy(ThroughLens):
             for name, part in parts.items()
             if isinstance(part, LensResult) and name.rpartition("/")[2] == self.task
         }
-        if len(models) > 1 and found:
+        if found:
             how = self.resampling
             yield Step.one(SHARES, LanguageShares, lambda _: language_shares(found, resampling=how))
 
