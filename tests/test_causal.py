@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import xlens
+from xlens.comparison import compare
 from xlens.lens import (
     LOGIT,
     LensResult,
@@ -156,6 +157,16 @@ def test_what_cannot_be_tested_is_refused():
     model, prompts, sets = world("bound", 0)
     with pytest.raises(ValueError, match="n_donors is 0"):
         causal_test(model, prompts, sets, n_donors=0)
+    for layers, said in (([99], "Unknown layer"), ([model.n_layers], "nothing comes"), ([], "no")):
+        with pytest.raises(ValueError, match=said):
+            causal_test(model, prompts, sets, layers=layers, progress=False)
+    d = model.d_model
+    lens = TunedLens(
+        provenance={}, matrices=np.eye(d, dtype=np.float32)[None], offsets=np.empty(0, np.float32),
+        layers=(2,), n_layers=model.n_layers, training=pd.DataFrame(),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"at points \[3\]: the tuned lens has 2 below the last"):
+        causal_test(model, prompts, sets, layers=[2, 3], lens=lens, progress=False)
     few = prompts.select(ids=prompts.ids[:5])
     with pytest.raises(TooFewItems, match="needs 8"):
         causal_test(model, few, sets, progress=False)
@@ -165,7 +176,7 @@ def test_what_cannot_be_tested_is_refused():
         LensStudy(pairs=("de:fr",), task="cloze", causal=True)
 
 
-def test_words_of_too_few_languages_are_refused():
+def test_words_of_too_few_languages_are_refused(tmp_path):
     with pytest.raises(ValueError, match="a third to show words of"):
         planted.bound_pivot(languages=2)
     model, prompts, _ = world("bound", 0)
@@ -173,6 +184,19 @@ def test_words_of_too_few_languages_are_refused():
     few = target_sets(model, bed.answers, languages=["ar", "en"], extra=["de"], match="first")
     with pytest.raises(ValueError, match="two others or more"):
         causal_test(model, prompts, few, progress=False)
+    # Of a list of words that is seen before a model is loaded, as are sets in one language alone.
+    words = tmp_path / "words.tsv"
+    rows = [f"{n}\tun{n}\tодин{n}\tone{n}\tuno{n}" for n in range(20)]
+    words.write_text("\n".join(["id\tfr\tru\ten\tes", *rows]), "utf-8")
+    study = LensStudy(pairs=("fr:ru",), words=words, causal=True)
+    with pytest.raises(ValueError, match=r"besides fr, ru and en; there are 1: es"):
+        study.check(study.read())
+    alone = target_sets(model, bed.answers[["ar"]], languages=["ar"], match="first")
+    with pytest.raises(ValueError, match="Got ar for"):
+        causal_test(model, prompts, alone, progress=False)
+    states = xlens.harvest(model, prompts, progress=False)
+    with pytest.raises(ValueError, match="pivot is 'en', and the words to be read are ar"):
+        xlens.logit_lens(states, model, alone, progress=False)
 
 
 def test_results_are_saved_and_the_study_makes_them(tmp_path):
@@ -205,6 +229,13 @@ def test_shares_of_languages_are_those_of_mean_probabilities_at_relative_depths(
     both = found.inside.set_index("language")["share"]
     np.testing.assert_allclose(both.sum(), 1)
     assert (found.inside["low"] <= found.inside["share"] + 1e-9).all()
+    # Another model's run stands beside it by what is asked, not by what the model is called.
+    halved = rows.assign(prob=rows["prob"] / (1 + (rows["language"] == "en")))
+    other = language_shares({"b": LensResult(rows=halved, **told | {"provenance": {"model": "o"}})})
+    beside = compare(found, other).table
+    assert set(beside["where"]) == {"en", "de"} and set(beside["measure"]) >= {"share", "low"}
+    moved = beside[beside["measure"] == "share"].set_index("where")["difference"]
+    assert moved["en"] < 0 < moved["de"]
     gone = LensResult(rows=rows[rows["layer"] > 0], **told)  # as under a published Jacobian lens
     assert language_shares({"a": gone}).table["depth"].min() == 0.5
     with pytest.raises(ValueError, match="no results"):

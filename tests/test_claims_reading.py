@@ -175,7 +175,7 @@ def test_the_oracle_is_told_with_the_chance_of_its_sentences(hits):
         f"the right answer in {percent(np.mean(hits))} (chance 25 %, longest sentence 50 %;" in said
     )
     clear = int((found.summary()["above_low"] > 0).sum())
-    assert f"in {clear} of 1 combinations" in said
+    assert f"in {clear} of 1 combination" in said
 
 
 def test_the_oracle_is_told_by_the_intervals_that_were_asked_for():
@@ -190,7 +190,7 @@ def test_the_oracle_is_told_by_the_intervals_that_were_asked_for():
         assert int((found.summary(resampling=how)["above_low"] > 0).sum()) == clear
         scores = replace(result(), provenance={"scores": how.provenance()})
         (said,) = oracle_findings(summed({"oracle": found, "scores": scores}))
-        assert f"in {clear} of 1 combinations" in said
+        assert f"in {clear} of 1 combination" in said
 
 
 # tables ------------------------------------------------------------------------------------------

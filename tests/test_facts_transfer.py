@@ -239,7 +239,7 @@ def test_what_is_known_of_the_text_stands_beside() -> None:
     assert row["share"] == 0.75 and row["control"] == 0.25
     assert row["p"] == pytest.approx(7.4374e-06, rel=1e-3)
     (said,) = _held_against(found, {"en": "English", "de": "German"})
-    assert "German 0.75 (0.25); more by test (p < .01) in 1 of 1 languages" in said
+    assert "German 0.75 (0.25); more by test (p < .01) in 1 of 1 language" in said
     alone = table.assign(group="hidden")
     assert transfer(like, alone, rule="word", resampling=FAST).truth.empty
 

@@ -161,7 +161,7 @@ def test_items_of_their_own_demonstrations_have_no_header(words: WordList) -> No
 
 def test_headers_are_two_or_more(words: WordList) -> None:
     for wrong in (1, 0, -3):
-        with pytest.raises(ValueError, match=f"headers={wrong}: accepted are 2 or more"):
+        with pytest.raises(ValueError, match=f"headers={wrong}: accepted are 2 to"):
             translation_prompts(words, "fr", "ru", headers=wrong)
     with pytest.raises(TypeError, match="headers"):
         translation_prompts(words, "fr", "ru", headers="items")  # type: ignore[arg-type]
@@ -393,7 +393,7 @@ def test_the_way_of_showing_is_an_option_that_decides() -> None:
     assert LensStudy(pairs=("fr:ru",), headers="item").options()["headers"] == "item"
     for study in (LensStudy, ChoicesStudy, ReadingStudy):
         assert "headers" not in study.FREE
-    with pytest.raises(ValueError, match="headers=1: accepted are 2 or more"):
+    with pytest.raises(ValueError, match="headers=1: accepted are 2 to"):
         LensStudy(pairs=("fr:ru",), headers=1)
 
 
@@ -464,3 +464,12 @@ def test_where_clusters_cross_headers_intervals_are_never_too_narrow() -> None:
     )
     low, high = bootstrap(effects[: len(crossed)], clusters=cluster_of(crossed)).interval()
     assert np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_more_headers_than_items_are_none_more():
+    """A number without bound is no work without end."""
+    ids = [f"i{n}" for n in range(30)]
+    how = {"seed": 0, "leaks": lambda *_: False}
+    known, pools = dict.fromkeys(ids, "all"), {"all": ids}
+    many = deal_headers(known, ids, pools, 2, 10**12, **how)
+    assert many == deal_headers(known, ids, pools, 2, len(ids), **how)

@@ -30,6 +30,8 @@ from xlens.models.hooks import residual
 from xlens.results import load
 from xlens.store import Store
 from xlens.store import parts as store_parts
+from xlens.tasks.running_text import fact_texts
+from xlens.testbed.atlas.facts import atlas_facts
 
 TEXTS = [
     Prompt("The cat sat on the mat and looked at the moon over the old river.", "en", "1"),
@@ -129,7 +131,7 @@ def test_blocks_that_add_nothing_give_the_identity():
         assert (lens.to_frame()["distance"] == 0).all()
 
 
-def test_fit_and_reading_are_transformerlens_s(model, lenses, tmp_path):
+def test_fits_are_transformerlens_s(model, lenses):
     from transformer_lens.tools.analysis import JacobianLens as Published
 
     texts = [t.text for t in TEXTS if t.language == "en"]
@@ -146,17 +148,53 @@ def test_fit_and_reading_are_transformerlens_s(model, lenses, tmp_path):
     for n in theirs.source_layers:
         np.testing.assert_allclose(mine.matrices[n + 1], theirs.jacobians[n], atol=1e-5)
 
-    # The same file, read here and there.
+
+@pytest.fixture(params=["tiny", pytest.param("atlas", marks=pytest.mark.slow)])
+def read_by_both(request, model):
+    """A model with texts of its own, and tokens of each that a lens is fitted on."""
+    if request.param == "tiny":
+        return model, [t for t in TEXTS if t.language == "en"]
+    atlas = xlens.load("atlas", device="cpu")
+    return atlas, list(fact_texts(atlas_facts(), seed=0).select(languages=["ru"]))[:2]
+
+
+def joined(texts):
+    """As one text, long enough."""
+    return " ".join(t.text for t in texts)
+
+
+def test_an_artifact_is_read_as_transformerlens_reads_it(read_by_both, tmp_path):
+    """Theirs read here, and ours, fitted and written here, read there."""
+    published = pytest.importorskip("transformer_lens.tools.analysis")
+    if not hasattr(published, "JacobianLens"):
+        pytest.skip("this transformer-lens has no Jacobian lens")
+    model, texts = read_by_both
+    text = Prompt(joined(texts), texts[0].language, "0")
+    how = {"skip": SKIP, "max_tokens": 16, "progress": False}
+    (mine,) = fit_jacobian_lens(model, [text], **how).values()
+    theirs = published.JacobianLens.fit(
+        model.bridge, [text.text], corpus="one text", skip_first_positions=SKIP,
+        max_seq_len=16, show_progress=False,
+    )  # fmt: skip
+    for n in theirs.source_layers:
+        np.testing.assert_allclose(mine.matrices[n + 1], theirs.jacobians[n], atol=1e-3)
     theirs.save(str(tmp_path / "theirs.pt"), dtype=torch.float32)
-    read = read_jacobian_lens(tmp_path / "theirs.pt", model)
-    assert read.layers == mine.layers[1:] and not read.fingerprint
-    shown = theirs.readout(model.bridge, texts[0], return_full_logits=True)
-    states = harvest(model, [TEXTS[0]], slots="all", progress=False)
-    layers = read.readable(states.layers, model)
-    carried = read.over(layers)(states.slot("all").values[list(layers)])
-    for n, wanted in shown.lens_logits.items():
-        logits = model.readout.logits(carried[layers.index(n + 1)])
-        torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
+    written = write_jacobian_lens(mine, tmp_path / "mine.pt")
+    back = published.JacobianLens.from_pretrained(str(written))
+    assert back.n_prompts == 1 and back.metadata["xlens_fingerprint"] == model.fingerprint
+    for path in (tmp_path / "theirs.pt", written):
+        here = read_jacobian_lens(path, model)
+        assert here.layers == tuple(range(1, model.n_layers))
+        assert bool(here.fingerprint) == (path == written)
+        there = published.JacobianLens.from_pretrained(str(path))
+        shown = there.readout(model.bridge, texts[0].text, return_full_logits=True)
+        states = harvest(model, [texts[0]], slots="all", progress=False)
+        layers = here.readable(states.layers, model)
+        carried = here.over(layers)(states.slot("all").values[list(layers)])
+        assert {n + 1 for n in shown.lens_logits} == {*layers}  # the last as it is
+        for n, wanted in shown.lens_logits.items():
+            logits = model.readout.logits(carried[layers.index(n + 1)])
+            torch.testing.assert_close(logits, wanted.view_as(logits), atol=1e-4, rtol=0)
 
 
 def test_files_go_there_and_back(model, lenses, tmp_path):
@@ -324,7 +362,7 @@ def test_scores_are_read_through_a_lens(model, lenses, tmp_path):
         score(model, [prompt], options, layers=[1, 2], lens=lacking, progress=False)
 
 
-def test_another_model_s_lens_is_refused(model, lenses):
+def test_another_model_s_lens_is_refused(model, lenses, tmp_path):
     lens = lenses["en"]
     other = xlens.load(tiny.model("llama", seed=1), tiny.tokenizer("llama"))
     with pytest.raises(ValueError, match="fitted on other weights"):
@@ -332,6 +370,17 @@ def test_another_model_s_lens_is_refused(model, lenses):
     deeper = xlens.load(tiny.model("llama", num_hidden_layers=5), tiny.tokenizer("llama"))
     with pytest.raises(ValueError, match=r"3 layers of 64; .* has 5 of 64"):
         trace(deeper, "Der Hund", lens=lens)
+    # A published one, which says nothing of the weights but what shape they have.
+    file = write_jacobian_lens(dataclasses.replace(lens, fingerprint=""), tmp_path / "lens.pt")
+    with pytest.raises(ValueError, match="ends with block 4"):
+        read_jacobian_lens(file, deeper)
+    wider = xlens.load(tiny.model("llama", hidden_size=128), tiny.tokenizer("llama"))
+    with pytest.raises(ValueError, match=r"3 layers of 64; .* has 3 of 128"):
+        read_jacobian_lens(file, wider)
+    broken = lens.matrices.copy()
+    broken[1, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        dataclasses.replace(lens, matrices=broken)
     with pytest.raises(ValueError, match="no matrix for"):
         only = dataclasses.replace(lens, matrices=lens.matrices[2:], layers=(2,))
         only.readable([0, 1], model)
@@ -344,6 +393,7 @@ def test_another_model_s_lens_is_refused(model, lenses):
         ({"skip": 40, "max_tokens": 60}, "fewer than 42 tokens"),
         ({"layers": [3]}, "the last, 3, follows itself"),
         ({"layers": 9}, "Unknown layer"),
+        ({"layers": []}, r"layers is \[\]"),
         ({"max_tokens": 10**6}, "reads at most"),
         ({"rotation": 99}, "multiple of 99"),
     ],
@@ -414,6 +464,9 @@ def test_a_tuned_lens_never_reads_worse_than_none_on_what_is_held_out(model):
     assert all(p.grad is None for p in model.hf_model.parameters())
     with pytest.raises(ValueError, match="ten or more"):
         fit_tuned_lens(model, many_texts(9), progress=False)
+    bare = xlens.load(tiny.model("gpt2"), tiny.tokenizer("gpt2"))  # which adds no beginning
+    with pytest.raises(ValueError, match="more than one token"):
+        fit_tuned_lens(bare, [Prompt("a", "en", str(n)) for n in range(12)], progress=False)
 
 
 def test_the_gradient_through_the_streamed_vocabulary(monkeypatch):

@@ -178,7 +178,7 @@ def test_readable_through_a_lens():
         provenance={},
         matrices=np.stack([np.eye(d), -np.eye(d)]).astype(np.float32),
         offsets=np.empty(0, np.float32),
-        points=(1, 3),
+        layers=(1, 3),
         n_layers=4,
         training=pd.DataFrame(),
     )

@@ -96,7 +96,9 @@ def test_a_second_run_asks_for_what_is_new_only(address, folder, tmp_path, monke
     monkeypatch.setitem(sys.modules, "openai", None)  # nothing can be asked from here on
     last = ask(served, more[::-1], store=xlens.Store(tmp_path))
     assert last.table["text"].tolist() == both.table["text"].tolist()[::-1]
-    assert last.provenance == both.provenance
+    first_of = [r.provenance["first_prompt"]["id"] for r in (both, last)]
+    assert first_of == [more[0].id, more[-1].id]
+    assert {**last.provenance, "first_prompt": 0} == {**both.provenance, "first_prompt": 0}
     for changed in ({"max_new_tokens": NEW + 1}, {"seed": 1}, {"stop": "\n"}, {"temperature": 0.5}):
         with pytest.raises(ValueError, match=r"xlens-interp\[api\]"):
             ask(served, some, store=tmp_path, **changed)

@@ -49,15 +49,15 @@ class JacobianSums:
     """What `jacobians` gives.
 
     Attributes:
-        sums: Over the prompts, by point.
+        sums: Over the prompts, by layer.
         counts: How many prompts gave each row.
-        points: Which points.
+        layers: Which residual points.
         provenance: Of the model and the prompts, and how it was made.
     """
 
-    sums: Float[np.ndarray, "point d_model d_model"]
+    sums: Float[np.ndarray, "layer d_model d_model"]
     counts: Int[np.ndarray, " d_model"]
-    points: tuple[int, ...]
+    layers: tuple[int, ...]
     provenance: dict[str, Any]
 
 
@@ -169,7 +169,7 @@ def jacobians(
     return JacobianSums(
         sums=sums.numpy(),
         counts=counts,
-        points=points,
+        layers=points,
         provenance={**request.subject.provenance, **came},
     )
 

@@ -31,3 +31,8 @@ class Transport(Protocol):
     def over(self, layers: Sequence[int]) -> Carry | None:
         """What carries the states of these points, on whatever device they lie; None: nothing."""
         ...
+
+
+def kind_of(lens: Transport | None) -> str:
+    """What a lens is called (`logit`, `jacobian`, `tuned`), by what its readings are kept by."""
+    return "logit" if lens is None or lens.key is None else lens.key.partition(":")[0]

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import bands, theme
 from xlens.lengths import WORDS
+from xlens.lens.result import lens_title
 from xlens.tasks.choices import LatentSummary
 from xlens.wording import range_of
 
@@ -75,6 +76,7 @@ def latent_share(result: LatentSummary) -> go.Figure:
         notes=[
             f"{range_of(table['n'], 'item')} · options compared {WORDS[result.by]} · "
             f"{bands.shaded(result.confidence)} · dotted: guessing"
+            f"{f' · {lens_title(result.lens)}' if result.lens != 'logit' else ''}"
         ],
         height=440,
         legend=names,

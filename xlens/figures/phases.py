@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import bands, theme
-from xlens.phases.curves import ALL, KINDS, CurveSummary
+from xlens.lens.result import lens_title
+from xlens.phases.curves import ALL, KINDS, READABLE, CurveSummary
 from xlens.phases.detect import PhaseResult
 from xlens.phases.paired import PairedCurves, PairedEffects
 from xlens.wording import percent, range_of
@@ -62,7 +63,9 @@ def phase_curves(
     """
     names = list(kinds or dict.fromkeys(curves.table["kind"]))
     tables = [curves.pick(kind, language) for kind in names]
-    titles = [f"{KINDS[k].words} ({KINDS[k].unit})" for k in names]
+    lens = f", {lens_title(curves.lens)}" if curves.lens != "logit" else ""
+    words = {k: KINDS[k].words + (lens if k == READABLE else "") for k in names}
+    titles = [f"{words[k]} ({KINDS[k].unit})" for k in names]
     fig, places = theme.small_plots(titles, columns=columns, height=_ROW)
     fig.update_annotations(font_size=11)
     legend: list[str] = []

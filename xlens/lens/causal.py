@@ -99,8 +99,8 @@ def causal_test(
         targets: Words in the target language, the pivot, the source and two other languages or
             more, with a set in each: see `for_causal_test`.
         pivot: The language suspected inside.
-        lens: Through which words are read; layers that it lacks are left out.
-        layers: Residual points below the last.
+        lens: Through which words are read.
+        layers: Residual points below the last; "all" is every one that the lens has.
         n_donors: Donors of each item, by seeded derangements.
         seed: Of donors, other languages and random directions.
         token_budget: Most tokens in a pass.
@@ -110,10 +110,11 @@ def causal_test(
     Raises:
         TooFewItems: fewer than eight items with words in all languages.
         ValueError: fewer than two languages besides source, target and pivot; no donors; a lens of
-            another model or without any of the layers.
+            another model; layers that the lens lacks, or the last.
     """
     if n_donors < 1:
         raise InputError(f"n_donors is {n_donors}; at least 1 is needed.")
+    points = _points(model, lens, layers)
     asked = list(prompts if isinstance(prompts, Prompts) else Prompts(prompts))
     targets = for_causal_test(targets, [p.id for p in asked])
     asked = [p for p in asked if p.id in targets.sets.index]
@@ -122,7 +123,6 @@ def causal_test(
     )
     task = one_task(states)
     languages = _columns(targets, pivot, task)
-    points = lens.readable([n for n in model.layers(layers) if n < model.n_layers], model)
     design = _Design.of(asked, targets, languages, n_donors, seed)
     directions = word_directions(model, lens, points, targets)
     kept = states.slot("last").values.float()
@@ -193,6 +193,22 @@ def for_causal_test(targets: TargetSets, ids: Sequence[str]) -> TargetSets:
             "language has): offer more words, or other languages (--others)."
         )
     return replace(targets, sets=whole)
+
+
+def _points(model: HookedModel, lens: Lens, layers: str | int | Sequence[int]) -> tuple[int, ...]:
+    """Where words are exchanged: all that are asked for, or of "all" those that a lens has."""
+    below = tuple(range(model.n_layers))
+    if layers == "all":
+        return lens.readable(below, model)
+    points = model.layers(layers)
+    there = lens.readable(below, model)
+    lacking = [n for n in points if n not in there]
+    if lacking or not points:
+        raise InputError(
+            f"Words can't be exchanged at points {lacking}: the {lens.kind} lens has "
+            f"{', '.join(map(str, there))} below the last, after which nothing comes."
+        )
+    return points
 
 
 def _columns(targets: TargetSets, pivot: str, task: Mapping[str, str]) -> list[str]:

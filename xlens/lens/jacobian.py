@@ -99,7 +99,7 @@ def fit_jacobian_lens(
             provenance=analysed(made.provenance, "jacobian_lens", how),
             matrices=(made.sums / made.counts[None, :, None]).astype(np.float32),
             offsets=np.empty(0, dtype=np.float32),
-            layers=made.points,
+            layers=made.layers,
             n_layers=model.n_layers,
             n_prompts=len(mine),
             languages=(tag,),

@@ -74,6 +74,23 @@ def lens_digest(asked: str) -> str:
 
 
 @typed
+def lens_layers(asked: str) -> tuple[int, ...] | None:
+    """The layers below the last that a lens has, as far as that is known without its model.
+
+    Returns:
+        Of lenses of several models all that any has; None: only the model can tell.
+
+    Raises:
+        ValueError: as `lens_files`.
+    """
+    kind, place = lens_kind(asked)
+    found = lens_files(kind, place) if place else []
+    saved = [load(file.parent) for file in found if file.name == HEADER]
+    layers = {n for lens in saved if isinstance(lens, FittedLens) for n in lens.layers}
+    return tuple(sorted(layers)) or None
+
+
+@typed
 def find_lens(asked: str, model: HookedModel) -> Lens:
     """The lens that is asked for, for this model.
 

@@ -1,6 +1,7 @@
 """How well lenses read: what they say at each layer against what the model says in the end."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,13 @@ from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine.stream import stream
 from xlens.errors import InputError
-from xlens.lens.lenses import LOGIT, Lens
+from xlens.lens.lenses import LOGIT, FittedLens, Lens
 from xlens.lens.logit_lens import readable_states
 from xlens.models import HookedModel
 from xlens.results import Result, analysed
 from xlens.stats import Resampling, bootstrap, holm, random_signs
 
+_log = logging.getLogger(__name__)
 _FLIPS = 9_999
 LEAST = 0.3
 """How often a lens of unknown origin must agree with the output at its highest layer."""
@@ -264,3 +266,33 @@ def require_agreement(model: HookedModel, states: Activations, lens: Lens) -> fl
             "another forward pass. Fit one on this model: xlens fit-lens."
         )
     return found
+
+
+@typed
+def trusted(model: HookedModel, lens: Lens, states: Callable[[], Activations]) -> Lens:
+    """The lens, where it may be read through: known to be the model's, or agreeing with it.
+
+    Of the latter a log says that whose weights it is of isn't known, and what those read are.
+
+    Args:
+        model: Whose states are to be read.
+        lens: Which.
+        states: Makes states of prompts, at the lens's points and the last; not called where the
+            lens says what it was fitted on.
+
+    Raises:
+        ValueError: as `require_agreement`.
+    """
+    if isinstance(lens, FittedLens) and not lens.fingerprint:
+        found = require_agreement(model, states(), lens)
+        _log.warning(
+            "The %s lens doesn't say which weights it was fitted on (the model that it names: %s). "
+            "It is read on those of %s (%s), and at its highest layer says what the model says in "
+            "%.0f %% of cases. Fitted on others, it would read silently wrong below.",
+            lens.kind,
+            lens.provenance.get("model") or "none",
+            model.name,
+            model.weights_note or model.dtype,
+            100 * found,
+        )
+    return lens

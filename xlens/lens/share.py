@@ -36,8 +36,10 @@ class LanguageShares(Result):
     confidence: float
 
     def to_frame(self) -> pd.DataFrame:
-        """`table`."""
-        return self.table
+        """`inside`, by what is asked first: runs of two models are put side by side by that."""
+        asked = ["source", "target", "task", "lens", "language"]
+        numbers = ["share", "low", "high", "n"]
+        return self.inside[[*asked, *numbers, "name", "model"]]
 
     @property
     def inside(self) -> pd.DataFrame:

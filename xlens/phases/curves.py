@@ -41,6 +41,7 @@ class Kind:
 
 
 _ROOM = "evidence"  # of the provenance
+READABLE = "readable"
 KINDS: dict[str, Kind] = {
     "aligned_question_end": Kind(
         "encoding", True, "question's end: nearest to its translation", "share", basis="observed"
@@ -57,7 +58,7 @@ KINDS: dict[str, Kind] = {
     "depth_question": Kind(
         "question", False, "question within its relevance depth", "share", basis="untested"
     ),
-    "readable": Kind(
+    READABLE: Kind(
         "answer", True, "answer readable at the last position", "nats", basis="observed"
     ),
     "patch_context": Kind("answer", False, "context's tokens taken from another", "nats"),
@@ -93,6 +94,11 @@ class CurveSummary(Result):
     table: pd.DataFrame
     n_layers: int
     confidence: float
+
+    @property
+    def lens(self) -> str:
+        """As `Curves.lens`."""
+        return _lens(self.provenance)
 
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
@@ -158,6 +164,11 @@ class Curves(Result):
             f"Curves({', '.join(self.kinds)}; {len(self.meta)} prompts, "
             f"{len(self.layers)} layers, {self.provenance.get('model')})"
         )
+
+    @property
+    def lens(self) -> str:
+        """Through which `readable` was read: `logit`, `jacobian` or `tuned`."""
+        return _lens(self.provenance)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -275,6 +286,10 @@ class Curves(Result):
                 "excess": self.excess.ravel(),
             }
         )
+
+
+def _lens(provenance: dict[str, Any]) -> str:
+    return str(provenance.get(READABLE, {}).get("through", "logit")).partition(":")[0]
 
 
 def one_kind(

@@ -185,10 +185,10 @@ def deal_headers(
     dealt: dict[str, tuple[str, ...]] = {}
     ends = [0, *(round(n * end / len(known)) for end in accumulate(len(ids) for ids, _ in rooms))]
     for (ids, pool), some in zip(rooms, map(sub, ends[1:], ends), strict=True):
-        headers = make(pool, k, some, seed)
         units: dict[str, list[str]] = {}
         for id in ids:
             units.setdefault(id if together is None else together[id], []).append(id)
+        headers = make(pool, k, min(some, len(units)), seed)  # more would have nobody
         order = sorted(units, key=lambda unit: seeded_rank(unit, seed=seed))
         for turn, unit in enumerate(order):
             mine = [id for id in units[unit] if id in wanted]

@@ -7,23 +7,26 @@ from typing import Any
 import pandas as pd
 
 from xlens.consistency import METRICS, ConsistencyResult
-from xlens.figures import Figure, agreement_matrix
+from xlens.figures import Figure, agreement_matrix, latent_share
 from xlens.languages import english_names
 from xlens.report.blocks import Drawing, Findings, Section, Table, said
 from xlens.report.cells import interval, number, rounded
 from xlens.report.choices_minute import choices_minute
-from xlens.report.grouped import Group, groups
+from xlens.report.grouped import Group, groups, require_summaries
 from xlens.report.minute import Minute, minutes
 from xlens.report.sentences import listed, used
 from xlens.report.ways import folded_ways, ways_sentences
 from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
+from xlens.studies.asking import LATENT, LATENT_SUMMARY
 from xlens.studies.choices import PANEL
+from xlens.tasks.choices import LatentSummary
 from xlens.wording import number_of, percent
 
 LEVEL = 0.05
 """Of the tests that sentences speak of."""
+OPTIONS_INSIDE = "The share of the pivot's options in what the layer would say."
 _DRAWN = ("rank_c", "spearman", "lift", "jaccard_lift", "same_wrong")
 
 
@@ -40,12 +43,15 @@ def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
     """
     found = groups(run)
     panels = {key: panel for key, group in found.items() if (panel := panel_in(group.parts))}
+    require_summaries(run, {key: found[key].parts for key in panels}, {LATENT: LATENT_SUMMARY})
     names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
     figures: dict[str, dict[str, Figure]] = {}
     for key, panel in panels.items():
         measured = [name for name in _DRAWN if name in set(panel.pairs["metric"])]
         start = f"{key}-" if len(panels) > 1 else ""
         drawn = {f"{start}{m.replace('_', '-')}": agreement_matrix(panel, m) for m in measured}
+        if isinstance(inside := found[key].parts.get(LATENT_SUMMARY), LatentSummary):
+            drawn[f"{start}{LATENT}"] = latent_share(inside)
         figures[key] = drawn
     every = {name: fig for drawn in figures.values() for name, fig in drawn.items()}
     made_by = [panel.provenance for panel in panels.values()]
@@ -118,6 +124,7 @@ def _sections(
 ) -> list[Section]:
     start = f"{group.key}-" if several else ""
     measures = {name: name.removeprefix(start).replace("-", "_") for name in figures}
+    inside = {name: figures[name] for name in (f"{start}{LATENT}",) if name in figures}
     drawn = (
         Drawing.of(
             fig,
@@ -128,6 +135,7 @@ def _sections(
             label=_label(panel, measures[name]),
         )
         for name, fig in figures.items()
+        if name not in inside
     )
     found = _found(group.key, group.title, panel, names, several)
     accuracy = (accuracy_table(panel, names), *folded_ways(panel, names))
@@ -135,6 +143,10 @@ def _sections(
         found.more(said(used(survival.get(group.name, {}), "items"))),
         Section(f"{start}accuracy", "Accuracy", accuracy),
         Section(f"{start}agreement", "Agreement", (means_table(panel), *drawn)),
+        *(
+            Section(f"{start}inside", "Inside", (Drawing.of(fig, name, OPTIONS_INSIDE),))
+            for name, fig in inside.items()
+        ),
     ]
 
 

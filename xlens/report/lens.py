@@ -86,7 +86,7 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         everything,
         static,
         minute=minutes({m: p for m in run.models if summaries_of(p := run.parts(m))}, minute),
-        offered=offered(run.provenance),
+        offered=[*offered(run.provenance), *_unknown_origin(pairs)],
         template="lens",
     )
 
@@ -106,6 +106,21 @@ def offered(known: Mapping[str, Any]) -> list[str]:
     return [
         f"{known['words']}: rows of {number_of(n, 'item')} are left out, {reason}."
         for reason, n in known.get("dropped", {}).items()
+    ]
+
+
+def _unknown_origin(pairs: Pairs) -> list[str]:
+    """Lenses of which nobody knows that they are of these weights."""
+    through = {
+        summary.lens: summary.provenance.get("lens", {}).get("through", {})
+        for conditions in pairs.values()
+        for summary in conditions.values()
+    }
+    return [
+        f"Which weights the {lens_title(lens)} was fitted on isn't known: it says what the model "
+        "says at its highest layer, and may be another model's all the same."
+        for lens, how in through.items()
+        if how.get("fitted_on") == "unknown"
     ]
 
 
@@ -141,8 +156,8 @@ def _shares(
 ) -> list[Section]:
     """Models side by side: one number each, and whose words are read at which depth."""
     found = run.parts(ACROSS).get(SHARES) if ACROSS in run.results() else None
-    if not isinstance(found, LanguageShares):
-        return []
+    if not isinstance(found, LanguageShares) or len(run.models) < 2:
+        return []  # of one model they are for `xlens compare`
     inside = found.inside
     tags = list(dict.fromkeys(inside["language"]))
     rows: list[list[str]] = []

@@ -24,6 +24,7 @@ from xlens.report.blocks import Block, Drawing, Findings, Folded, Section, Table
 from xlens.report.cells import number, rounded
 from xlens.report.choices import (
     LEVEL,
+    OPTIONS_INSIDE,
     accuracy_table,
     findings,
     listed_models,
@@ -44,7 +45,8 @@ from xlens.report.written import write_page
 from xlens.results import Result, by_group
 from xlens.runs import RunDirectory
 from xlens.steering import EFFECTS, OutputSteering, SteeringResult
-from xlens.studies.process import LATENT, PARTS
+from xlens.studies.asking import LATENT, LATENT_SUMMARY
+from xlens.studies.process import PARTS
 from xlens.studies.steering import OUTPUTS, STEERING
 from xlens.studies.subspace import SCRIPTS
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe
@@ -62,7 +64,7 @@ _CAPTIONS = {
     "map": "Every item of every language on the two main axes of its layer. It opens at the layer "
     "where the map tells languages apart best: the largest share of its variance between them, "
     "beyond what shuffled languages get.",
-    "latent": "The share of the pivot's options in what the layer would say.",
+    LATENT: OPTIONS_INSIDE,
     "dissociation": "Over pairs of languages: does more similarity go with more consistency?",
     "dissociation-accuracy-out": "The same with the languages' accuracy taken out.",
     "steering-surface": "What was tried on the development items.",
@@ -96,7 +98,7 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         for name, fig in _figures(group.parts).items()
     }
     sets = {key: group.parts for key, group in found.items()}
-    require_summaries(run, sets, {"latent": LATENT})
+    require_summaries(run, sets, {LATENT: LATENT_SUMMARY})
     names = language_names(sets.values())
     made_by = [next(iter(parts.values())).provenance for parts in sets.values()]
     models = listed_models(made_by)

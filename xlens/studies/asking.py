@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xlens.checks import check_least
 from xlens.errors import InputError
-from xlens.languages import standardize_all
+from xlens.languages import standardize, standardize_all
 from xlens.lengths import By
 from xlens.studies.study import ShownStudy
+from xlens.studies.through_lens import ThroughLens
 
 if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
@@ -33,6 +34,8 @@ MADE = (CLDR, TWO_WAY, YES_NO)
 ENGLISH = "english"
 OWN = "items"
 """What the caller's own questions are called, where they come without a name."""
+LATENT, LATENT_SUMMARY = "latent", "latent-summary"
+"""Parts about the options inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,3 +222,35 @@ class SampledStudy(AskingStudy):
     def sampled(self, choices: "Choices") -> "Choices":
         """The items that are asked."""
         return choices.sample(min(self.n_items, len(choices)), seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentStudy(SampledStudy, ThroughLens):
+    """Studies that can read options inside, layer by layer, in two languages.
+
+    Attributes:
+        pivot: Whose words for the options are read beside each language's own.
+        n_latent: Of these, items whose options are read inside.
+    """
+
+    pivot: str = "en"
+    n_latent: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "pivot", standardize(self.pivot))
+        check_least(self, n_latent=5)
+
+    def check(self, data: "Mapping[str, Choices]", model: Any = None) -> None:
+        """As `Study.check`: also lenses that aren't there."""
+        super().check(data, model)
+        self.check_lenses()
+
+    def digest(self, data: "Mapping[str, Choices]") -> dict[str, Any]:
+        """As `Study.digest`: every question of every set, and every lens but the usual."""
+        return {**super().digest(data), **self.lens_digests()}
+
+    def read_inside(self, choices: "Choices") -> "Choices":
+        """The items whose options are read inside."""
+        asked = self.sampled(choices)
+        return asked.sample(min(self.n_latent, len(asked)), seed=self.seed)

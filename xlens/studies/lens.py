@@ -1,7 +1,7 @@
 """`xlens lens`: which language's word is the model about to say, layer by layer?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import by_tag, standardize
 from xlens.studies.study import Kept, ShownStudy, Step, Switch
+from xlens.studies.through_lens import LOGIT, ThroughLens, unasked
 from xlens.studies.work import Work
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ CAUSAL, EFFECTS, CAUSAL_SUMMARY, VERDICTS = ".causal", "effects", "causal-summar
 # Of the causal test, where none are named: languages that the built-in words and the atlas have.
 _OTHERS = ("es", "ru", "zh-Hans", "ar", "hi", "de", "fr")
 _N_OTHERS = 4
+_FEWEST_OTHERS = 2
 _OF_CAUSAL = ("others", "n_causal", "donors", "layers")
 
 
 @renamed(reading="match", points="layers")
 @dataclass(frozen=True, kw_only=True)
-class LensStudy(ShownStudy):
+class LensStudy(ShownStudy, ThroughLens):
     """Which language's word is the model about to say, layer by layer?
 
     ```
@@ -72,9 +74,9 @@ class LensStudy(ShownStudy):
             language repeated).
         shots: Demonstrations before each query; None for the task's usual number.
         top_k: Most probable tokens kept per layer.
-        lens: Through which lenses states are read, side by side: logit, jacobian=PLACE and
-            tuned=PLACE, a run of `xlens fit-lens` or the folder or file of a lens; jacobian alone
-            is the published one of the model.
+        lens: Lenses to read through, side by side: logit, jacobian=PLACE and tuned=PLACE, a run of
+            `xlens fit-lens` or the folder or file of a lens; jacobian alone is the published one of
+            the model.
         causal: Also test whether what is read does any work: words are exchanged for other items',
             in what languages share, in what is the pivot's own, and in what is another language's.
         others: Of the causal test: languages besides source, target and pivot whose words tell
@@ -89,6 +91,7 @@ class LensStudy(ShownStudy):
     """
 
     COMMAND: ClassVar[str] = "lens"
+    SIDE_BY_SIDE: ClassVar[bool] = True
 
     source: Annotated[str | None, Parameter(name=["--from", "--source"])] = None
     target: Annotated[str | None, Parameter(name=["--to", "--target"])] = None
@@ -106,7 +109,6 @@ class LensStudy(ShownStudy):
     controls: tuple[str, ...] = CONTROLS
     shots: int | None = None
     top_k: int = 10
-    lens: tuple[str, ...] = ("logit",)
     causal: Annotated[bool, Switch] = False
     others: tuple[str, ...] = ()
     n_causal: int = 32
@@ -133,12 +135,6 @@ class LensStudy(ShownStudy):
                 f"top_k is {self.top_k} and shots {self.shots}; accepted are 1 or more tokens and "
                 "0 or more demonstrations."
             )
-        kinds = [text.partition("=")[0] for text in self.lens]
-        if not kinds or len(set(kinds)) < len(kinds):
-            raise InputError(
-                f"lens is {list(self.lens)}; accepted is one or more of logit, jacobian and tuned, "
-                "each once."
-            )
         self._settle_causal()
         if self.words is None and self.columns:
             raise InputError(
@@ -150,11 +146,7 @@ class LensStudy(ShownStudy):
         check_least(self, n_causal=8, donors=1)
         object.__setattr__(self, "others", tuple(map(standardize, self.others)))
         if not self.causal:
-            own = [field for field in fields(self) if field.name in _OF_CAUSAL]
-            if given := [f.name for f in own if getattr(self, f.name) != f.default]:
-                shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise InputError(f"{shown}: of the causal test, which isn't asked for (--causal).")
-            return
+            return unasked(self, "the causal test", "--causal", _OF_CAUSAL)
         if self.task != "translation" or self.match == "whole":
             raise InputError(
                 "The causal test exchanges words of a translation, by their first tokens: it takes "
@@ -228,8 +220,8 @@ class LensStudy(ShownStudy):
 
     @property
     def outlined(self) -> bool:
-        """As `Study.outlined`: it may know fewer tokens; all know every byte."""
-        return self.top_k > 256
+        """As `Study.outlined`: it may know fewer tokens (all know every byte), or lack layers."""
+        return self.top_k > 256 or bool(self.layers)
 
     def check(self, data: "WordList", model: Any = None) -> None:
         """As `Study.check`; a pair without enough words is left out where others have some."""
@@ -239,6 +231,8 @@ class LensStudy(ShownStudy):
         self.check_lenses()
         if model is not None and self.top_k > (n := model.size.d_vocab):
             raise InputError(f"top_k is {self.top_k}; accepted are 1 to {n:,}, all that it knows.")
+        self._check_layers(model)
+        self._check_others(data)
         asked = self.each_pair
         lacking: list[TooFewItems] = []
         for source, target in asked:
@@ -248,6 +242,38 @@ class LensStudy(ShownStudy):
                 lacking.append(error)
         if len(lacking) == len(asked):
             raise lacking[-1]
+
+    def _check_others(self, data: "WordList") -> None:
+        """Refuse a causal test of words in too few languages."""
+        for pair in self.each_pair if self.causal else ():
+            if len(found := self.others_of(*pair, data.languages)) < _FEWEST_OTHERS:
+                raise InputError(
+                    "The causal test tells a word's concept from its language by words in "
+                    f"{_FEWEST_OTHERS} languages or more besides {', '.join(pair)} and "
+                    f"{self.pivot}; there are {len(found)}{': ' * bool(found)}{', '.join(found)}. "
+                    "Give words in more (--others names them)."
+                )
+
+    def _check_layers(self, model: Any) -> None:
+        """Refuse layers of the causal test that there are none of."""
+        if not self.layers:
+            return
+        from xlens.lens.places import lens_layers
+
+        for lens in self.lens:
+            there = lens_layers(lens)
+            if there and (lacking := sorted({*self.layers} - {*there})):
+                raise InputError(
+                    f"layers is {list(self.layers)}; {lens!r} has none of {lacking}, only "
+                    f"{', '.join(map(str, there))}. Ask at these, or fit a lens that has them."
+                )
+        least, last = min(self.layers), model.size.n_layers if model is not None else None
+        if least < 0 or (last is not None and max(self.layers) >= last):
+            end = "the model's last but one" if last is None else last - 1
+            raise InputError(
+                f"layers is {list(self.layers)}; accepted are 0 to {end}: at the "
+                "last nothing comes after what is exchanged."
+            )
 
     def parts(self, data: "WordList") -> tuple[str, ...]:
         """As `Study.parts`: the conditions of each pair, what was left out, and the summaries."""
@@ -269,39 +295,13 @@ class LensStudy(ShownStudy):
 
     def conditions_of(self, lens: str) -> tuple[str, ...]:
         """Through a lens: one that was fitted on these weights reads no others."""
-        if lens == "logit":
+        if lens == LOGIT:
             return self.conditions
         return tuple(name for name in self.conditions if name != "random-init")
 
-    def check_lenses(self) -> None:
-        """Refuse what is no lens, before a model is loaded.
-
-        Raises:
-            ValueError: one that isn't there.
-        """
-        if self.lens != ("logit",):
-            from xlens.lens.places import lens_files, lens_kind
-
-            for kind, place in map(lens_kind, self.lens):
-                if place:
-                    lens_files(kind, place)
-
-    def lens_digests(self) -> dict[str, str]:
-        """Of each lens but the logit lens, what it is.
-
-        Raises:
-            ValueError: one that isn't there.
-        """
-        if self.lens == ("logit",):
-            return {}
-        from xlens.lens.places import lens_digest
-
-        return {lens: lens_digest(lens) for lens in self.lens if lens != "logit"}
-
     def digest(self, data: "WordList") -> dict[str, Any]:
         """As `Study.digest`: every word, and every lens but the usual."""
-        lenses = self.lens_digests()
-        return {"words": data.digest(), **({"lens": lenses} if lenses else {})}
+        return {"words": data.digest(), **self.lens_digests()}
 
     def described(self, data: "WordList") -> dict[str, Any]:
         """As `Study.described`."""
@@ -340,7 +340,7 @@ class LensStudy(ShownStudy):
         folders: Mapping[str, str],
         series: "Mapping[str, Checkpoint]",
     ) -> Iterable[Step]:
-        """As `Study.across`: shares of languages by relative depth, model beside model."""
+        """As `Study.across`: shares of languages by relative depth, model beside model or alone."""
         from xlens.lens import LanguageShares, LensResult, language_shares
 
         found = {
@@ -349,7 +349,7 @@ class LensStudy(ShownStudy):
             for name, part in parts.items()
             if isinstance(part, LensResult) and name.rpartition("/")[2] == self.task
         }
-        if len(models) > 1 and found:
+        if found:
             how = self.resampling
             yield Step.one(SHARES, LanguageShares, lambda _: language_shares(found, resampling=how))
 
@@ -386,7 +386,7 @@ def pair_name(source: str, target: str) -> str:
 def group_name(source: str, target: str, lens: str) -> str:
     """Name of the parts of a pair under a lens: `fr_zh-Hans`, `fr_zh-Hans.jacobian`."""
     kind = lens.partition("=")[0]
-    return pair_name(source, target) + ("" if kind == "logit" else f".{kind}")
+    return pair_name(source, target) + ("" if kind == LOGIT else f".{kind}")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.studies.study import Kept, Step
 from xlens.studies.texts import TextStudy
+from xlens.studies.through_lens import LOGIT, ThroughLens
 from xlens.studies.work import Work
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ TWIN = "phases-control"
 INSIDE_SUMMARIES = {"curves": "curves-summary", "depth": "depth-summary"}
 """Of parts, what a page says and draws of them."""
 RANDOM_INIT = "random-init"
+READABLE = "readable"
 
 
 @dataclass(frozen=True, kw_only=True)
-class InsideStudy(TextStudy):
+class InsideStudy(TextStudy, ThroughLens):
     """Studies that look at what a model does with a question about a text, layer by layer.
 
     Attributes:
@@ -39,6 +41,8 @@ class InsideStudy(TextStudy):
         phase_languages: Languages of the questions looked at inside; default all.
         phase_layers: Residual points at which states are exchanged or wiped out; default all.
         kinds: Kinds of evidence; default all that can be had.
+        lens: What the evidence `readable` is read through: logit, jacobian=PLACE or tuned=PLACE, as
+            for `xlens lens`.
         relevance_rule: attnlrp, cp-lrp or gradient.
     """
 
@@ -63,6 +67,16 @@ class InsideStudy(TextStudy):
             if unknown := sorted(set(self.kinds) - set(KINDS)):
                 raise InputError(f"Unknown kinds of evidence {unknown}; accepted are {[*KINDS]}.")
 
+        if {*self.lens} - {LOGIT} and self.kinds and READABLE not in self.kinds:
+            raise InputError(
+                f"lens is {list(self.lens)}, and of the kinds {list(self.kinds)} none is read "
+                f"through a lens: ask for {READABLE} as well, or leave the lens out."
+            )
+
+    def digest(self, data: "ReadingSet") -> dict[str, Any]:
+        """As `Study.digest`: every question and text, and every lens but the usual."""
+        return {**super().digest(data), **self.lens_digests()}
+
     @property
     def inside(self) -> tuple[str, ...]:
         """Parts about the inside."""
@@ -77,6 +91,7 @@ class PhasesStudy(InsideStudy):
     ```
     xlens phases gemma-3-270m --data data/xquad --questions en,de,zh-Hans
     xlens phases gemma-3-270m --data mine.json --context de --questions de --n-phases 40
+    xlens phases gemma-3-270m --data data/xquad --lens jacobian=fit-lens-gemma-3-270m
     xlens phases atlas --revisions all --data data/xquad --questions en,fr
     ```
 
@@ -92,6 +107,7 @@ class PhasesStudy(InsideStudy):
         """As `Study.check`; with a model also prompts too long for it, or no template."""
         from xlens.studies.steps.reading_prompts import check_inside
 
+        self.check_lenses()
         check_inside(data, self, model)
 
     def parts(self, data: "ReadingSet") -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from xlens.checks import check_least
 from xlens.errors import InputError
-from xlens.studies.asking import SampledStudy
+from xlens.studies.asking import LATENT, LATENT_SUMMARY, LatentStudy
 from xlens.studies.steering import (
     OUTPUTS,
     STEERING,
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from xlens.tasks.choices import Choices
 
 Pooling = Literal["last", "mean", "mean_without_first", "mean_weighted"]
-LATENT = "latent-summary"
 PARTS = (
-    *("consistency", "similarity", "probe", "map", "latent", LATENT, "dissociation"),
+    *("consistency", "similarity", "probe", "map", LATENT, LATENT_SUMMARY, "dissociation"),
     STEERING,
 )
 FEWEST_LANGUAGES = 4
@@ -39,11 +39,12 @@ FEWEST_LANGUAGES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessStudy(SampledStudy, SteeredStudy):
+class ProcessStudy(LatentStudy, SteeredStudy):
     """Do languages share a space inside, do their answers agree, and does steering help?
 
     ```
     xlens process gemma-3-270m --languages en de ru sw
+    xlens process atlas --languages en de ru --lens jacobian=fit-lens-atlas
     xlens process gemma-3-270m --languages en de sw --steer mean_difference --layers 4 8 12-14
     xlens process gemma-3-270m --items xcopa:data/xcopa mine.jsonl --pivot it
     xlens process gemma-3-270m --sentences data/sib200 --sentence-layout sib200 --n-items 500
@@ -57,7 +58,6 @@ class ProcessStudy(SampledStudy, SteeredStudy):
             XCOPA's do): left out, or an error.
         pivot: The language suspected inside, and steered to; where the items lack it, options
             inside are left out, and steering is refused.
-        n_latent: Of these, items whose options are read inside.
         pooling: How a prompt becomes one state: last, mean, mean_without_first, mean_weighted.
     """
 
@@ -65,16 +65,11 @@ class ProcessStudy(SampledStudy, SteeredStudy):
     FREE: ClassVar[tuple[str, ...]] = ()
 
     incomplete: Literal["error", "drop"] = "drop"
-    n_latent: int = 30
     pooling: Pooling = "last"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.n_items, self.n_latent) < 5:
-            raise InputError(
-                f"n_items is {self.n_items} and n_latent {self.n_latent}; an analysis over items "
-                "needs at least 5 of each."
-            )
+        check_least(self, n_items=5)
         if not self.steer and (given := unused(self)):
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"{shown} without --steer: say which methods to try.")
@@ -113,14 +108,14 @@ class ProcessStudy(SampledStudy, SteeredStudy):
     def parts_of(self, choices: "Choices") -> tuple[str, ...]:
         """What can be asked of these items."""
         without = {*self.without(choices), *(() if self.steer else (STEERING,))}
-        without |= {LATENT} if "latent" in without else set()
+        without |= {LATENT_SUMMARY} if LATENT in without else set()
         return tuple(part for part in PARTS if part not in without)
 
     def without(self, choices: "Choices") -> dict[str, str]:
         """Parts that these items don't allow, with the reason."""
         tags, found = choices.languages, dict[str, str]()
         if self.pivot not in tags:
-            found["latent"] = f"the items have no {self.pivot}, only {', '.join(tags)}"
+            found[LATENT] = f"the items have no {self.pivot}, only {', '.join(tags)}"
         if len(tags) < FEWEST_LANGUAGES:
             found["dissociation"] = (
                 f"it needs {FEWEST_LANGUAGES} languages or more, and there are {len(tags)}"

@@ -13,6 +13,7 @@ from xlens._renamed import renamed
 from xlens.checks import check_least
 from xlens.studies.phases import INSIDE, INSIDE_SUMMARIES, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.study import Kept, Parts, Step, Switch
+from xlens.studies.through_lens import unasked
 from xlens.studies.work import Work
 
 if TYPE_CHECKING:
@@ -84,11 +85,14 @@ class ReadingStudy(InsideStudy):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least(self, n_items=1, n_controls=1, max_new_tokens=1, per_paragraph=1)
+        if not self.phases:
+            unasked(self, "what is read inside", "--phases", ("lens",))
 
     def check(self, data: "ReadingSet", model: Any = None) -> None:
         """As `Study.check`; with a model also prompts too long for it, or no template or key."""
         from xlens.studies.steps.context_retrieval import check_reading
 
+        self.check_lenses()
         check_reading(data, self, model)
 
     def parts(self, data: "ReadingSet") -> tuple[str, ...]:

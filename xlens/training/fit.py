@@ -292,6 +292,8 @@ def _sealing() -> Any:
 
     class Sealing(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if not state.is_world_process_zero:
+                return  # one of them writes
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             for name in ("README.md", "training_args.bin"):  # a pickle, with a path of this machine
                 (folder / name).unlink(missing_ok=True)

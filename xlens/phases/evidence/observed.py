@@ -14,7 +14,7 @@ from xlens.engine.transport import Transport
 from xlens.errors import InputError
 from xlens.models import HookedModel
 from xlens.phases.asked import Asked, answer_tokens
-from xlens.phases.curves import Curves, one_kind
+from xlens.phases.curves import READABLE, Curves, one_kind
 from xlens.phases.evidence.sweep import read_answers
 from xlens.phases.resample import shared_rows
 from xlens.results import analysed
@@ -153,9 +153,9 @@ def readable(
     if lens is not None:
         whole = np.full((len(found), len(every), 2), np.nan)
         whole[:, at] = found
-        found, origin = whole, analysed(origin, "readable", {"through": lens.key or "logit"})
+        found, origin = whole, analysed(origin, READABLE, {"through": lens.key or "logit"})
     return one_kind(
-        "readable",
+        READABLE,
         found[..., 0],
         found[..., 1],
         layers=states.layers,

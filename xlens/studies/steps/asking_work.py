@@ -5,7 +5,7 @@ from collections.abc import Callable
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.prompts import Prompt
-from xlens.studies.asking import SampledStudy
+from xlens.studies.asking import LATENT, LatentStudy, SampledStudy
 from xlens.studies.process import ProcessStudy
 from xlens.studies.steering import REMOVALS, STEERING, SteeredStudy
 from xlens.studies.steps.steering import (
@@ -38,6 +38,14 @@ def _asked(choices: Choices, study: SampledStudy) -> tuple[list[Prompt], list[tu
     return prompts, offered
 
 
+def latent_work(choices: Choices, study: LatentStudy, model: Model) -> Work:
+    """Options read at every point."""
+    few = study.read_inside(choices)
+    inside = offered_options(few, pivot=study.pivot, **study.shown(choices))
+    n = model.size.n_layers + 1
+    return scored(model.tokenizer, list(inside.prompts), inside.candidates, layers=n)
+
+
 def process_work(choices: Choices, study: ProcessStudy, model: Model) -> dict[str, Work]:
     """By part; what the states that several parts are about take stands at the first."""
     prompts, offered = _asked(choices, study)
@@ -46,12 +54,8 @@ def process_work(choices: Choices, study: ProcessStudy, model: Model) -> dict[st
         "similarity": passes(model.tokenizer, prompts),
     }
     parts = study.parts_of(choices)
-    if "latent" in parts:
-        asked = study.sampled(choices)
-        few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
-        inside = offered_options(few, pivot=study.pivot, **study.shown(choices))
-        n = model.size.n_layers + 1
-        work["latent"] = scored(model.tokenizer, list(inside.prompts), inside.candidates, layers=n)
+    if LATENT in parts:
+        work[LATENT] = latent_work(choices, study, model)
     if STEERING in parts:
         work[STEERING] = steering_work(choices, study, model)
     return work

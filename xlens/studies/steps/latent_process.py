@@ -19,7 +19,8 @@ from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts
 from xlens.results import Result, analysed
 from xlens.stats import Resampling
-from xlens.studies.process import LATENT, ProcessStudy
+from xlens.studies.asking import LATENT, LATENT_SUMMARY, LatentStudy
+from xlens.studies.process import ProcessStudy
 from xlens.studies.study import Kept, Parts, Step
 from xlens.subspace import (
     LSAR,
@@ -38,6 +39,7 @@ from xlens.tasks.choices import (
     latent_options,
     score_choices,
 )
+from xlens.tasks.choices.latent import offered_options
 
 
 def panel_of(
@@ -46,6 +48,30 @@ def panel_of(
     """Accuracy and agreement of scored options, with the provenance of their scores."""
     found = consistency(option_scores(scores, gold, by=by), resampling=resampling)
     return replace(found, provenance=analysed(scores.provenance, "consistency", found.provenance))
+
+
+def latent_steps(
+    name: str, choices: Choices, model: HookedModel, study: LatentStudy, kept: Kept
+) -> Iterator[Step]:
+    """The options inside, and what they come to; scored whole, so that `by` is the summary's."""
+    few = study.read_inside(choices)
+    shown = study.shown(choices)
+
+    def states() -> Activations:
+        offered = offered_options(few, pivot=study.pivot, **shown)
+        return harvest(model, offered.prompts, **kept.options)
+
+    def read(_: Parts) -> LatentOptions:
+        lens = study.found_lens(model, states)
+        return latent_options(model, few, pivot=study.pivot, lens=lens, **shown, **kept.options)
+
+    def summed(done: Parts) -> LatentSummary:
+        found = done[f"{name}/{LATENT}"]
+        assert isinstance(found, LatentOptions)
+        return found.compared(study.by).summary(resampling=study.resampling)
+
+    yield Step.one(f"{name}/{LATENT}", LatentOptions, read)
+    yield Step.one(f"{name}/{LATENT_SUMMARY}", LatentSummary, summed, derived=True)
 
 
 def process_steps(
@@ -70,16 +96,6 @@ def process_steps(
         scores = score_choices(model, asked, **shown, **kept.options)
         return panel_of(scores, asked.gold, by=study.by, resampling=study.resampling)
 
-    def latent(_: Parts) -> Result:
-        few = asked.sample(min(study.n_latent, len(asked)), seed=study.seed)
-        more = {**shown, **kept.options}
-        return latent_options(model, few, pivot=study.pivot, by=study.by, **more)
-
-    def summed(done: Parts) -> Result:
-        found = done[f"{name}/latent"]
-        assert isinstance(found, LatentOptions)
-        return found.summary(resampling=study.resampling)
-
     def correlate(done: Parts) -> Result:
         panel = done[f"{name}/consistency"]
         assert isinstance(panel, ConsistencyResult)
@@ -91,12 +107,14 @@ def process_steps(
         "similarity": (LanguagePairs, lambda _: language_similarity(activations(), **how)),
         "probe": (LanguageProbe, lambda _: language_probe(activations(), LSAR(), **how)),
         "map": (LanguageMap, lambda _: language_map(activations(), pooling=study.pooling)),
-        "latent": (LatentOptions, latent),
-        LATENT: (LatentSummary, summed),
         "dissociation": (Dissociation, correlate),
     }
     for part in study.parts_of(choices):
-        if part in made:
+        if part == LATENT:
+            yield from latent_steps(name, choices, model, study, kept)
+        elif part == LATENT_SUMMARY:
+            continue
+        elif part in made:
             yield Step.one(f"{name}/{part}", *made[part])
         else:
             yield study.steering_step(name, choices, model, kept)

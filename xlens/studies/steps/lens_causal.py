@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from xlens.engine import harvest
-from xlens.lens import FittedLens, for_causal_test, target_sets
+from xlens.lens import for_causal_test, target_sets
 from xlens.lens.causal import CausalResult, causal_test
-from xlens.lens.readings import require_agreement
+from xlens.lens.readings import trusted
 from xlens.lens.verdict import CausalSummary, CausalVerdicts, causal_summary, causal_verdicts
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
@@ -66,9 +66,7 @@ def causal_steps(
         there = for_causal_test(targets, pairing.candidates.ids)
         ids = [id for id in pairing.prompts(len(pairing.targets.ids)).ids if id in there.ids]
         prompts = pairing.candidates.select(ids=ids[: study.n_causal])
-        lens = through.find()
-        if isinstance(lens, FittedLens) and not lens.fingerprint:
-            require_agreement(model, harvest(model, prompts, **kept.options), lens)
+        lens = trusted(model, through.find(), partial(harvest, model, prompts, **kept.options))
         return causal_test(
             model,
             prompts,

@@ -13,7 +13,6 @@ from xlens.errors import InputError
 from xlens.languages import standardize
 from xlens.lens import (
     LOGIT,
-    FittedLens,
     Lens,
     LensResult,
     TargetSets,
@@ -22,7 +21,7 @@ from xlens.lens import (
     target_sets,
     whole_word_lens,
 )
-from xlens.lens.readings import require_agreement
+from xlens.lens.readings import trusted
 from xlens.models import HookedModel
 from xlens.prompts import Prompts, TooFewItems
 from xlens.stats import generator
@@ -166,10 +165,8 @@ class Pairing:
             "lens": lens,
             "progress": progress,
         }
-        unknown = isinstance(lens, FittedLens) and not lens.fingerprint
         states = cache(partial(harvest, model, prompts, store=self.store, progress=progress))
-        if unknown:
-            require_agreement(model, states(), lens)
+        trusted(model, lens, states)
         if study.match == "whole":
             words = self.answers.loc[list(prompts.ids), list(self.targets.all_languages)]
             sets = {self.task: words}

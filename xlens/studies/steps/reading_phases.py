@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from xlens.engine import RelevanceScores, relevance
+from xlens.engine import RelevanceScores, harvest, relevance
 from xlens.engine.rules import check, find_rule
 from xlens.errors import InputError
 from xlens.models import HookedModel
@@ -31,6 +32,7 @@ from xlens.store import digest
 from xlens.studies.phases import FEWEST_PHASES, INSIDE, RANDOM_INIT, TWIN, InsideStudy
 from xlens.studies.steps.reading_summary import summary_steps
 from xlens.studies.study import Kept, Parts, Step
+from xlens.studies.through_lens import LOGIT
 from xlens.tasks.xmrc import Combination, ReadingPrompts, ReadingSet
 from xlens.tasks.xmrc.prompts import continued
 from xlens.text import folded
@@ -187,6 +189,8 @@ def phase_steps(
     pivot = study.pivot if study.pivot in tags else tags[0]
 
     def observe(done: Parts) -> Result:
+        states = partial(harvest, model, prompts.own.prompts, **kept.options)
+        lens = study.found_lens(model, states) if study.lens != (LOGIT,) else None
         return evidence(
             model,
             prompts.own,
@@ -196,6 +200,7 @@ def phase_steps(
             layers=layers,
             rule=study.relevance_rule,
             right=scores(done),
+            lens=lens,
             **kept.options,
         )
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logsumexp
 
 from xlens.checks import typed
 from xlens.engine import score
-from xlens.engine.transport import Transport
+from xlens.engine.transport import Transport, kind_of
 from xlens.errors import InputError
 from xlens.headers import HEADERS, Headers
 from xlens.lengths import WAYS, By, compared
@@ -43,6 +43,7 @@ class LatentSummary(Result):
         chance: By language, how often guessing is right.
         by: What probabilities are of, as in `LatentOptions`.
         confidence: Of the intervals.
+        lens: Through which layers below the last were read.
     """
 
     table: pd.DataFrame
@@ -50,6 +51,7 @@ class LatentSummary(Result):
     chance: dict[str, float]
     by: By
     confidence: float
+    lens: str = "logit"
 
     def to_frame(self) -> pd.DataFrame:
         """`table`."""
@@ -103,6 +105,7 @@ class LatentOptions(Result):
         headers: Of demonstrations, by item, where items share some: drawn whole, too.
         by: What probabilities are of: `logprob` the whole option, `mean_logprob` (`p^(1/n_tokens)`)
             its tokens, `byte_logprob` its bytes, `char_logprob` its characters.
+        lens: Through which layers below the last were read.
     """
 
     options: pd.DataFrame
@@ -113,6 +116,7 @@ class LatentOptions(Result):
     by: By = "logprob"
     paragraphs: dict[str, str] = field(default_factory=dict[str, str])
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    lens: str = "logit"
 
     def to_frame(self) -> pd.DataFrame:
         """`items`."""
@@ -170,6 +174,7 @@ class LatentOptions(Result):
             chance=self.chance,
             by=self.by,
             confidence=resampling.confidence,
+            lens=self.lens,
         )
 
 
@@ -268,6 +273,7 @@ def latent_options(
         by=by,
         paragraphs=choices.paragraphs,
         headers=asked.shown.names,
+        lens=kind_of(lens),
     )
 
 

@@ -23,6 +23,7 @@ class Halves:
     rest: dict[str, str]
 
 
+@typed
 def long_enough(sentences: Sentences) -> tuple[str, ...]:
     """Ids of the sentences that have `FEWEST_WORDS` words or more in every variety."""
     short = {
