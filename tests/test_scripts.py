@@ -290,7 +290,7 @@ def test_on_the_map_varieties_lie_apart_by_what_was_planted(language, script):
     control = subspace.script_control(activations, measures=["distance"], resampling=FEW)
     table = script_table({"scripts": control, "map": drawn})
     row = next(row for row in table.rows if row[0].startswith("distance on the map"))
-    assert row[1:3] == [f"{means['language']:.2f}", f"{means['script']:.2f}"]
+    assert row[3:5] == [f"{means['language']:.2f}", f"{means['script']:.2f}"]
 
 
 def test_neurons_of_two_scripts_stand_by_what_their_varieties_share():

@@ -189,21 +189,21 @@ def script_table(parts: Mapping[str, Result]) -> Table:
         if found:
             share = _share(control, measure)
             cells = [interval(found[name], "mean") for name in RELATIONS]
-            rows.append([measure_name(measure), *cells, _cell(share), _word(share)])
+            rows.append([measure_name(measure), _cell(share), _word(share), *cells])
     if isinstance(drawn := parts.get(MAP), LanguageMap):
         near = by_relation(drawn.apart())
         here = near[near["layer"] == layer]
         means = dict(zip(here["relation"], here["mean"], strict=True))
         cells = [number(means[name]) if name in means else "–" for name in RELATIONS]
-        rows.append(["distance on the map, of all pairs", *cells, "–", "–"])
+        rows.append(["distance on the map, of all pairs", "–", "–", *cells])
     table = control.table
     counts = dict(zip(table["relation"], table["n_pairs"], strict=True))
-    rows.append(["pairs", *(str(counts[name]) for name in RELATIONS), "–", "–"])
+    rows.append(["pairs", "–", "–", *(str(counts[name]) for name in RELATIONS)])
     caption = (
         f"At layer {layer}, by what two varieties share; of what that makes, the language's share. "
         "–: there is no such pair, or nothing to share."
     )
-    return Table(caption, ["", *RELATIONS.values(), "the language's share", "verdict"], rows)
+    return Table(caption, ["", "the language's share", "verdict", *RELATIONS.values()], rows)
 
 
 def minute(parts: Mapping[str, Result]) -> Minute:
