@@ -94,7 +94,7 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
         range=[-0.5, len(positions) - 0.5],
     )
     fig.update_yaxes(
-        title_text=theme.LAYERS.format(last=trace.n_layers),
+        title_text="residual point",  # its ends are told above: few layers leave no room here
         showgrid=False,
         dtick=1,
         range=[layers[0] - 0.5, layers[-1] + 0.5],
@@ -102,7 +102,10 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
     theme.finish(
         fig,
         title="Most probable next token at each layer",
-        notes=["␣ space · ⏎ line break · ⟨E4 B8⟩ part of a letter, as bytes"],
+        notes=[
+            f"point 0 = embedding, {trace.n_layers} = after last block",
+            "␣ space · ⏎ line break · ⟨E4 B8⟩ part of a letter, as bytes",
+        ],
         height=22 * len(layers) + 60,
     )
     # A cell needs its width: a long prompt makes a wide figure, which its page scrolls.
