@@ -47,7 +47,7 @@ def lens(parts: dict[str, Any]) -> Iterator[Table]:
         crossed = "not found"
         if over["value"] == over["value"]:
             share = over["share_of_draws"]
-            seldom = f", in {share:.0%} of the resamples" if share < 0.95 else ""
+            seldom = f", in {share * 100:.0f} % of the resamples" if share < 0.95 else ""
             crossed = f"{part.target} from {place(over)}{seldom}"
         said = f"{part.target} {within(end, 'value')}, {part.pivot} "
         said += number(marks.loc["final_pivot_prob", "value"], 3)
