@@ -24,7 +24,7 @@ from xlens.report.choices_minute import choices_lead
 from xlens.report.facts_minute import facts_lead
 from xlens.report.fit_lens import fit_lens_lead
 from xlens.report.gain import gain_lead
-from xlens.report.lens_minute import lens_lead
+from xlens.report.lens_minute import NO_PHASE, PHASE, lens_lead
 from xlens.report.minute import Minute, contents, example_section, minute_blocks, model_lines
 from xlens.report.neurons import neurons_lead
 from xlens.report.phases import phases_lead
@@ -117,6 +117,9 @@ def test_lens():
         "The task is done in 2 of 3 pairs: words of English come first, above all controls, in 1 "
         "of 2 (a); no English phase is found in 1 of 2 (b); the task isn't done in c."
     )
+    every = lens_lead(dict.fromkeys("abc", PHASE), "English")
+    assert every.endswith("come first, above all controls, in all 3 pairs.")
+    assert "is found in any of the 2 pairs" in lens_lead(dict.fromkeys("ab", NO_PHASE), "English")
     undone = lens_lead(dict.fromkeys("ab", "not done"), "English")
     assert undone.startswith(UNDONE[1]) and "phase" not in undone
     assert "can't be told" in lens_lead({"a": "can't be told"}, "English")

@@ -89,7 +89,7 @@ def lens_lead(words: Mapping[str, str], pivot: str) -> str:
             f"language on the way{more}."
         )
     found = [
-        f"{what} in {_of(done, by[word])}"
+        f"{what} in {_of(done, by[word], every='any of the' if word == NO_PHASE else 'all')}"
         for word, what in (
             (PHASE, f"words of {pivot} come first, above all controls,"),
             (WEAK, f"words of {pivot} come first, but in a part of the resamples only,"),
@@ -103,10 +103,10 @@ def lens_lead(words: Mapping[str, str], pivot: str) -> str:
     return f"The task is done{where}: {'; '.join([*found, *rest])}."
 
 
-def _of(n: int, which: Sequence[str]) -> str:
-    """`1 of 2 (French → German)`, or all and none of them."""
+def _of(n: int, which: Sequence[str], *, every: str = "any of the") -> str:
+    """`1 of 2 (French → German)`; of every one, `all 2 pairs`, or after a no `any of the`."""
     if len(which) == n:
-        return which[0] if n == 1 else f"any of the {n} pairs"
+        return which[0] if n == 1 else f"{every} {n} pairs"
     return f"{len(which)} of {n} ({', '.join(which)})"
 
 
