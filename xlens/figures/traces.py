@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
-from xlens.figures.heat import color_at, ink_on
+from xlens.figures.heat import label_cells
 from xlens.lens.result import TraceResult
 from xlens.terminal import cell_width, text_table
 
@@ -67,22 +67,15 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
             },
         )
     )
-    fig.add_scatter(
-        x=positions * len(layers),
-        y=[layer for layer in layers for _ in positions],
-        text=[_shown(shorten(label, _COLUMNS)) for row in table["label"] for label in row],
-        mode="text",
-        # Plotly's own choice of a text colour is hard to read on middle tones.
-        textfont={
-            "size": 11,
-            "color": [
-                ink_on(color_at(value, _SCALE, (0.0, top)))
-                for row in table[color_by]
-                for value in row
-            ],
-        },
-        hoverinfo="skip",
-        showlegend=False,
+    label_cells(
+        fig,
+        table[color_by],
+        x=positions,
+        y=layers,
+        scale=_SCALE,
+        ends=(0.0, top),
+        text=[[_shown(shorten(label, _COLUMNS)) for label in row] for row in table["label"]],
+        size=11,
     )
     fig.update_xaxes(
         title_text="tokens of the prompt",

@@ -90,7 +90,6 @@ LOGIT = LogitLens()
 
 
 @renamed(points="layers")
-@renamed(points="layers")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedLens(Result, Lens):
     """A lens with a matrix for each point: `h -> matrix @ h + offset`.

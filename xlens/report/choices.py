@@ -12,7 +12,7 @@ from xlens.languages import english_names
 from xlens.report.blocks import Drawing, Findings, Section, Table, said
 from xlens.report.cells import interval, number, rounded
 from xlens.report.choices_minute import choices_minute
-from xlens.report.grouped import Group, groups, require_summaries
+from xlens.report.grouped import Group, groups, parts_of, require_summaries
 from xlens.report.minute import Minute, minutes
 from xlens.report.sentences import listed, used
 from xlens.report.ways import folded_ways, ways_sentences
@@ -41,7 +41,8 @@ def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         ValueError: no results yet.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    found = groups(run)
+    models = parts_of(run)
+    found = groups(run, models)
     panels = {key: panel for key, group in found.items() if (panel := panel_in(group.parts))}
     require_summaries(run, {key: found[key].parts for key in panels}, {LATENT: LATENT_SUMMARY})
     names = english_names(tag for panel in panels.values() for tag in panel.languages["language"])
@@ -69,7 +70,7 @@ def write_choices_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         made_by,
         every,
         static,
-        minute=minutes({m: own for m in run.models if panels_in(own := run.parts(m))}, minute),
+        minute=minutes({m: own for m, own in models.items() if panels_in(own)}, minute),
         template="choices",
         percent=run.resampling.percent,
     )

@@ -7,7 +7,7 @@ from xlens.consistency import ConsistencyResult
 from xlens.engine import Scores
 from xlens.report.blocks import Block, Paragraph, Table
 from xlens.report.cells import interval, number
-from xlens.report.minute import Minute, prompt_of
+from xlens.report.minute import Minute, of_each, of_first, prompt_of
 from xlens.report.sentences import listed
 from xlens.results import Result
 from xlens.wording import number_of
@@ -40,11 +40,7 @@ def choices_minute(
         names: English names of languages.
         level: Of the tests.
     """
-    several = len(panels) > 1
-    said = [
-        f"{f'{key}: ' if several else ''}{choices_lead(panel, names, level)}"
-        for key, panel in panels.items()
-    ]
+    said = of_each({key: choices_lead(panel, names, level) for key, panel in panels.items()})
     example = next(filter(None, (_example(parts[key], panels[key]) for key in panels)), ())
     return Minute(" ".join(said), accuracy_rows(panels, names), example)
 
@@ -101,14 +97,10 @@ def _example(parts: Mapping[str, Result], panel: ConsistencyResult) -> Sequence[
     prompt = prompt_of(scores)
     if not isinstance(scores, Scores) or not prompt:
         return ()
-    first = scores.provenance["first_prompt"]
     by = str(panel.provenance.get("consistency", {}).get("by", "logprob"))
-    here = {
-        name: table[(table["id"] == first["id"]) & (table["language"] == first["language"])]
-        for name, table in (("all", scores.table), ("best", scores.best(by=by)))
-    }
-    said = here["best"]["text"].tolist()
-    rows = [[str(r["text"]), number(r["logprob"])] for r in here["all"].to_dict("records")]
+    said = of_first(scores, scores.best(by=by))["text"].tolist()
+    offered = of_first(scores, scores.table).to_dict("records")
+    rows = [[str(row["text"]), number(row["logprob"])] for row in offered]
     told = f"The model's answer: {str(said[0]).strip()}." if said else ""
     return (
         *prompt,

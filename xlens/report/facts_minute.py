@@ -7,7 +7,7 @@ from xlens.acquisition import FactRecall
 from xlens.languages import english_names
 from xlens.report.blocks import Block, Paragraph, Table
 from xlens.report.cells import interval, number
-from xlens.report.minute import Minute, prompt_of
+from xlens.report.minute import Minute, of_first, prompt_of
 from xlens.report.sentences import listed
 from xlens.tasks.facts import FactAnswers
 from xlens.wording import number_of, percent
@@ -86,8 +86,7 @@ def _example(answers: FactAnswers | None) -> tuple[Block, ...]:
     prompt = prompt_of(answers)
     if answers is None or not prompt:
         return ()
-    first, table = answers.provenance["first_prompt"], answers.table
-    rows = table[(table["id"] == first["id"]) & (table["language"] == first["language"])]
+    rows = of_first(answers, answers.table)
     said = [
         Paragraph(f"The model's answer: {str(row['answer']).strip()}. Right: {row['object']}.")
         for row in rows.to_dict("records")

@@ -8,7 +8,7 @@ from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
 from xlens.languages import english_names
 from xlens.report.blocks import Block, Paragraph, Table
 from xlens.report.cells import interval, number, rounded, signed
-from xlens.report.minute import prompt_of
+from xlens.report.minute import of_first, prompt_of
 from xlens.report.sentences import listed
 from xlens.results import Result
 from xlens.tasks.choices import ChoiceAnswers
@@ -68,8 +68,7 @@ def answered(part: Result | None) -> tuple[Block, ...]:
     """The first prompt, and which option the model chose."""
     if not (prompt := prompt_of(part)) or not isinstance(part, ChoiceAnswers):
         return prompt
-    first, table = part.provenance["first_prompt"], part.table
-    rows = table[(table["id"] == first["id"]) & (table["language"] == first["language"])]
+    rows = of_first(part, part.table)
     said = [
         Paragraph(f"The model chose option {row['said'] + 1:d}; right is {row['gold'] + 1:d}.")
         for row in rows.to_dict("records")

@@ -27,12 +27,20 @@ class Group:
     title: str
 
 
-def groups(run: RunDirectory) -> dict[str, Group]:
-    """The groups of a run by key, as they lie; what was left out is none."""
+def groups(
+    run: RunDirectory, models: Mapping[str, Mapping[str, Result]] | None = None
+) -> dict[str, Group]:
+    """The groups of a run by key, as they lie; what was left out is none.
+
+    Args:
+        run: Which.
+        models: Its parts by model, where they are read already.
+    """
+    models = parts_of(run) if models is None else models
     found: dict[str, Group] = {}
-    several = len(run.models) > 1
-    for model in run.models:
-        for group, parts in by_group(run.parts(model)).items():
+    several = len(models) > 1
+    for model, every in models.items():
+        for group, parts in by_group(every).items():
             if group:
                 key = f"{model}-{group}" if several else group
                 title = f"{model}, {group}" if several else group
@@ -43,6 +51,11 @@ def groups(run: RunDirectory) -> dict[str, Group]:
             "results/<model>/<part>/ holds at least one."
         )
     return found
+
+
+def parts_of(run: RunDirectory) -> dict[str, dict[str, Result]]:
+    """All parts of a run by model, read and verified once for a page."""
+    return {model: run.parts(model) for model in run.models}
 
 
 def require_summaries(

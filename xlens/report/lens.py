@@ -10,7 +10,7 @@ from xlens.lens.result import LensSummary, lens_title
 from xlens.lens.share import LanguageShares
 from xlens.report.blocks import Drawing, Finding, Findings, Section, Table, said
 from xlens.report.cells import interval
-from xlens.report.grouped import groups
+from xlens.report.grouped import groups, parts_of
 from xlens.report.lens_causal import causal_sections
 from xlens.report.lens_minute import lens_minute
 from xlens.report.minute import Minute, minutes
@@ -56,10 +56,11 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
     # A pair whose last control found too few words has results, but nothing to say of them.
-    found = {key: group for key, group in groups(run).items() if summaries(group.parts)}
+    models = parts_of(run)
+    found = {key: group for key, group in groups(run, models).items() if summaries(group.parts)}
     pairs = {key: summaries(group.parts) for key, group in found.items()}
     counts = {key: _counts(group.parts) for key, group in found.items()}
-    several = len(run.models) > 1
+    several = len(models) > 1
     made_by = [next(iter(conditions.values())).provenance for conditions in pairs.values()]
     names = named(summary for conditions in pairs.values() for summary in conditions.values())
     titles = {
@@ -72,11 +73,11 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         _found(pairs, counts, names, titles),
         *_between_lenses(pairs, names, {k: found[k].model for k in pairs} if several else {}),
         *_shares(run, {f"{found[k].model} {found[k].name}": titles[k] for k in pairs}, everything),
-        *_causal(run, everything),
+        *_causal(models, everything),
         *_overview(titles, figures),
         *(pair_section(key, pairs[key], figures[key], names, titles[key]) for key in pairs),
         *_survival(counts, titles),
-        *_left_out(*(run.parts(model) for model in run.models)),
+        *_left_out(*models.values()),
     ]
     return write_page(
         run,
@@ -85,7 +86,7 @@ def write_lens_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         made_by,
         everything,
         static,
-        minute=minutes({m: p for m in run.models if summaries_of(p := run.parts(m))}, minute),
+        minute=minutes({m: p for m, p in models.items() if summaries_of(p)}, minute),
         offered=[*offered(run.provenance), *_unknown_origin(pairs)],
         template="lens",
     )
@@ -178,13 +179,14 @@ def _shares(
     return [Section("leaderboard", "Leaderboard: whose words are inside", blocks)]
 
 
-def _causal(run: RunDirectory, figures: dict[str, Figure]) -> list[Section]:
+def _causal(
+    models: Mapping[str, Mapping[str, Result]], figures: dict[str, Figure]
+) -> list[Section]:
     """Of every model."""
-    several = len(run.models) > 1
     return [
         section
-        for model in run.models
-        for section in causal_sections(run.parts(model), model if several else "", figures)
+        for model, parts in models.items()
+        for section in causal_sections(parts, model if len(models) > 1 else "", figures)
     ]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from xlens.report.blocks import Block, Code, Drawing, Folded, Paragraph, Section, Table
 from xlens.results import Result
 
@@ -67,8 +69,7 @@ def example_section(models: Mapping[str, Minute]) -> list[Section]:
 
 def leads(models: Mapping[str, Minute]) -> list[str]:
     """The sentence of each model, with its name where there are several."""
-    several = len(models) > 1
-    return [f"{name}: {one.lead}" if several else one.lead for name, one in models.items()]
+    return of_each({name: one.lead for name, one in models.items()})
 
 
 def minutes(models: Mapping[str, Parts], minute: Callable[[Parts], Minute]) -> dict[str, Minute]:
@@ -84,6 +85,17 @@ def prompt_of(part: Result | None) -> tuple[Block, ...]:
     text = str(known["text"])
     cut = text if len(text) <= _SHOWN else f"… {text[-_SHOWN:]}"
     return (Paragraph(f"Item {known['id']} in {known['language']}:"), Code(cut))
+
+
+def of_first(part: Result, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that are of the prompt that `prompt_of` shows."""
+    first = part.provenance["first_prompt"]
+    return table[(table["id"] == first["id"]) & (table["language"] == first["language"])]
+
+
+def of_each(said: Mapping[str, str]) -> list[str]:
+    """Sentences that name what they are of, where there are several."""
+    return [f"{name}: {text}" if len(said) > 1 else text for name, text in said.items()]
 
 
 def model_lines(made_by: Iterable[Mapping[str, Any]]) -> list[str]:

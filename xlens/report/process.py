@@ -30,7 +30,7 @@ from xlens.report.choices import (
     listed_models,
     means_table,
 )
-from xlens.report.grouped import Group, groups, require_summaries
+from xlens.report.grouped import Group, groups, parts_of, require_summaries
 from xlens.report.minute import Minute, minutes
 from xlens.report.process_inside import inside_sentences
 from xlens.report.process_minute import process_minute
@@ -89,7 +89,8 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         ValueError: no such results.
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
-    found = groups(run)
+    by_model = parts_of(run)
+    found = groups(run, by_model)
     for group in found.values():
         group.parts.update({n: group.parts.pop(n) for n in PARTS if n in group.parts})
     figures = {
@@ -118,7 +119,7 @@ def write_process_report(run: RunDirectory, static: Collection[str] = ()) -> Pat
         made_by,
         figures,
         static,
-        minute=minutes({model: run.parts(model) for model in run.models}, minute),
+        minute=minutes(by_model, minute),
         template="process",
         questions=not all({*parts} & {SCRIPTS, OUTPUTS} for parts in sets.values()),
         sentences=any({*parts} & {SCRIPTS, OUTPUTS} for parts in sets.values()),

@@ -66,7 +66,7 @@ def similarity_sentences(course: SimilarityCourse) -> list[str]:
     said = (
         f"Inside, by {_SAID}, languages are most alike at point {course.peak}: "
         f"{rounded(course.at_peak, '.2f')} "
-        f"in the mean over {pairs}, mismatched items {_signed(course.control)}; by its own "
+        f"in the mean over {pairs}, mismatched items {rounded(course.control, '.2f')}; by its own "
         "interval "
         f"{course.above} of {pairs} lie above these. It is the highest of "
         f"{number_of(course.n_layers, 'layer')}, so read rather too high."
@@ -154,7 +154,3 @@ def latent_sentences(latent: LatentSummary, names: Names) -> list[str]:
 def _range(ends: tuple[float, float]) -> str:
     low, high = map(percent, ends)
     return low if low == high else f"{low} to {high}"
-
-
-def _signed(value: float) -> str:
-    return rounded(value + 0.0, ".2f")

@@ -8,7 +8,7 @@ from xlens.consistency import ConsistencyResult, Dissociation
 from xlens.report.blocks import Block, Paragraph, Table
 from xlens.report.cells import interval, number, rounded, signed
 from xlens.report.choices_minute import above_guessing, accuracy_rows, done_in
-from xlens.report.minute import Minute, prompt_of
+from xlens.report.minute import Minute, of_each, prompt_of
 from xlens.report.process_inside import course_of, space
 from xlens.report.sentences import listed
 from xlens.report.steered_outputs import beyond_random, output_lead
@@ -32,11 +32,7 @@ def process_minute(sets: Mapping[str, Mapping[str, Result]], names: Names, level
         names: English names of languages.
         level: Of the tests.
     """
-    several = len(sets) > 1
-    said = [
-        f"{f'{key}: ' if several else ''}{process_lead(parts, names, level)}"
-        for key, parts in sets.items()
-    ]
+    said = of_each({key: process_lead(parts, names, level) for key, parts in sets.items()})
     panels = {
         key: panel
         for key, parts in sets.items()

@@ -12,6 +12,7 @@ from xlens.report.alignment import inside_section
 from xlens.report.blocks import Drawing, Findings, Section
 from xlens.report.cells import rounded
 from xlens.report.gain import answered, change, gain_lead, gain_table
+from xlens.report.grouped import parts_of
 from xlens.report.minute import Minute
 from xlens.report.process import offered
 from xlens.report.sentences import listed
@@ -43,6 +44,7 @@ def write_twins_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         StaticExportError: the pictures can't be drawn here; the report is written.
     """
     across = run.parts(ACROSS) if ACROSS in run.results() else {}
+    models = parts_of(run)
     gains = {name: part for name, part in across.items() if isinstance(part, Gain)}
     if not gains:
         raise InputError(f"{str(run.path)!r} has no comparison yet: the same command goes on.")
@@ -62,10 +64,10 @@ def write_twins_report(run: RunDirectory, static: Collection[str] = ()) -> Path:
         run,
         "What did training change?",
         sections,
-        [next(iter(run.parts(model).values())).provenance for model in run.models],
+        [next(iter(parts.values())).provenance for parts in models.values()],
         figures,
         static,
-        minute=minutes_of(across, {model: run.parts(model) for model in run.models}),
+        minute=minutes_of(across, models),
         offered=offered(run.provenance),
         template="twins",
         percent=run.resampling.percent,

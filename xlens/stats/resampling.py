@@ -151,7 +151,8 @@ def cluster_of(meta: pd.DataFrame, column: str | None = None) -> Int[np.ndarray,
             f"{int((codes < 0).sum())} prompts have no {column!r}; give each one its cluster, or "
             "name another column."
         )
-    return joined(codes, *(meta[name] for name in (HEADER,) if name in meta))
+    own = np.asarray(codes, dtype=np.int64)
+    return joined(own, meta[HEADER]) if HEADER in meta else own
 
 
 @typed

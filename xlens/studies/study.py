@@ -130,7 +130,8 @@ class Study:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in set(self.LISTS) & {field.name for field in fields(self)}:
+        there = {field.name for field in fields(self)}
+        for name in (name for name in self.LISTS if name in there):
             given: tuple[str, ...] = getattr(self, name)
             parts = tuple(part for value in given for part in value.split(",") if part)
             if given and not parts:
