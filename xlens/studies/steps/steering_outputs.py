@@ -4,7 +4,7 @@ Vectors are estimated on some sentences, layer and strength chosen by what is sa
 and only what is said after a third part is reported.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -235,13 +235,15 @@ class _Work:
     @cached_property
     def rule(self) -> int | None:
         """The layer that is predicted, among those that are swept one by one."""
-        bands = self.study.bands or range(1, self.model.n_layers + 1)
-        return predicted_layer(self.balance, [at for at in bands if isinstance(at, int)])
+        return predicted_layer(self.balance, [at for at in self._bands if isinstance(at, int)])
+
+    @property
+    def _bands(self) -> Sequence[int | tuple[int, ...]]:
+        return self.study.bands or range(1, self.model.n_layers + 1)
 
     def cells(self, push: Push) -> Iterable[tuple[str, float]]:
         """Bands and strengths that are tried; neurons are changed in all blocks at once."""
-        bands = self.study.bands or tuple(range(1, self.model.n_layers + 1))
-        names = ["-".join(map(str, [at] if isinstance(at, int) else at)) for at in bands]
+        names = ["-".join(map(str, [at] if isinstance(at, int) else at)) for at in self._bands]
         if isinstance(push, NeuronPush):
             names = ["-".join(map(str, push.layers))]
         strengths = [s for s in self.study.strengths if s > 0 or not isinstance(push, NeuronPush)]
@@ -279,6 +281,12 @@ class _Work:
                 "truncated": found["reason"].eq("length").to_numpy(),
             }
         )
+
+    @cached_property
+    def unsteered(self) -> dict[str, pd.DataFrame]:
+        """What is said where nothing is pushed, by part: the same whatever language is meant."""
+        pivot = self.study.pivot
+        return {part: self.said(pivot, self.split[part], []) for part in ("dev", "test")}
 
     # Judging
 
@@ -337,22 +345,20 @@ class _Work:
         """Every cell on the development prompts."""
         ids, rows = self.split["dev"], list[dict[str, object]]()
         for target in self.targets:
-            tried: dict[tuple[str, str, float], list[Intervention]] = {(PLAIN, "", 0.0): []}
+            plain = (PLAIN, "", 0.0)
+            tried: dict[tuple[str, str, float], list[Intervention]] = {}
             for method in self.study.steer:
                 if (push := self.pushes.get((target, method))) is None:
                     continue
                 for band, strength in self.cells(push):
                     tried[method, band, strength] = self._edits(push, band, strength)
-            texts = pd.concat(
-                [
-                    self.said(self.study.pivot, ids, edits).assign(cell=n)
-                    for n, edits in enumerate(tried.values())
-                ]
-            )
+            said = [self.unsteered["dev"]]
+            said += [self.said(self.study.pivot, ids, edits) for edits in tried.values()]
+            texts = pd.concat([table.assign(cell=n) for n, table in enumerate(said)])
             judged = self.judged(target, ids, texts)
             means = judged.groupby("cell")[["forcing", "relevance"]].mean()
             for (method, band, strength), (forcing, relevance) in zip(
-                tried, means.to_numpy(float), strict=True
+                (plain, *tried), means.to_numpy(float), strict=True
             ):
                 rows.append(
                     {
@@ -377,7 +383,7 @@ class _Work:
                 {"id": ids, "text": [self._halves[target].rest[id] for id in ids]}
             ).assign(truncated=False)
             said = {
-                PLAIN: self.said(self.study.pivot, ids, []),
+                PLAIN: self.unsteered["test"],
                 ASKED: self.said(target, ids, []),
                 WRITTEN: written,
             }
