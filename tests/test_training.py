@@ -153,6 +153,30 @@ def test_an_adapter_of_another_base_is_refused(done, tmp_path):
         xlens.load(other, adapter=done.adapter)
 
 
+def test_an_adapter_belongs_to_one_moment_of_its_base(tmp_path):
+    """Its shapes fit every checkpoint of a training; its numbers mean something on one only."""
+    model = xlens.load("atlas", revision="step512", device="cpu")
+    recipe = replace(RECIPE, epochs=1, save_every=None)
+    made = train(model, ["Tag - "] * 4, ["day"] * 4, tmp_path / "made", recipe=recipe, **QUIET)
+    again = xlens.load(made.adapter, device="cpu")
+    assert again.origin["revision"] == "step512"
+    assert again.fingerprint == adapted(model, made.adapter).fingerprint
+    (point,) = find_series(made.checkpoints, ["all"])
+    assert (point.model, point.revision) == ("atlas", "step512")
+    named = xlens.load("atlas", revision="step512", adapter=made.adapter, device="cpu")
+    assert named.fingerprint == again.fingerprint
+    last = xlens.load("atlas", device="cpu")
+    for wrong in (
+        lambda: xlens.load("atlas", adapter=made.adapter, device="cpu"),
+        lambda: xlens.load(made.adapter, revision="step2048", device="cpu"),
+        lambda: adapted(last, made.adapter),
+    ):
+        with pytest.raises(ValueError, match="on 'atlas' at revision 'step512', and this is"):
+            wrong()
+    with pytest.raises(ValueError, match=r"holds no checkpoint; .* Name one inside it: .*adapter'"):
+        xlens.load(tmp_path / "made", device="cpu")
+
+
 # --- stopped and taken up ---
 
 

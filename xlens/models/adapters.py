@@ -9,6 +9,7 @@ import copy
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -23,8 +24,24 @@ CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 SEAL = "xlens.json"
 """Digests of the files of an adapter that xlens trained, beside them."""
+_MOVING = "main"
+"""A revision that names no moment."""
 _AGAIN = "Train it again, or take it from another copy."
 INSTALL = "pip install 'xlens-interp[adapters]'"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adapter says it was trained on.
+
+    Attributes:
+        name: As `xlens.load` takes it.
+        revision: Commit of a hub id, or step of a model that comes with xlens; None: not said. The
+            same adapter fits every revision in shape, and means something on its own one only.
+    """
+
+    name: str
+    revision: str | None = None
 
 
 def is_peft_model(model: nn.Module) -> bool:
@@ -56,7 +73,12 @@ def unwrapped(wrapper: nn.Module, *, merge: bool) -> tuple[nn.Module, dict[str, 
 
 
 def add(
-    hf_model: nn.Module, adapter: str | Path, *, base: tuple[str, ...], merge: bool = False
+    hf_model: nn.Module,
+    adapter: str | Path,
+    *,
+    base: tuple[str, ...],
+    revisions: tuple[str | None, ...] = (),
+    merge: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Put an adapter into a model.
 
@@ -64,6 +86,7 @@ def add(
         hf_model: The base, just loaded.
         adapter: A folder with `adapter_config.json`, or a hub id.
         base: What the base is called: where it lies, its name.
+        revisions: Of the base: as asked for, as found; none where it has none.
         merge: Fold it into the weights.
 
     Returns:
@@ -86,6 +109,7 @@ def add(
         config: Any = PeftConfig.from_pretrained(str(folder))
     _require_modules(str(adapter), config)
     _require_base(str(adapter), stated, base)
+    _require_revision(str(adapter), stated, revisions)
     record = _record(config, folder)
     name = type(hf_model).__name__
     if not merge and not (folder / _WEIGHTS[0]).is_file():
@@ -135,7 +159,7 @@ def check_sealed(folder: Path, names: Iterable[str] | None = None, again: str = 
             files.check_file(folder / name, entry, again)
 
 
-def base_of(folder: str | Path) -> str | None:
+def base_of(folder: str | Path) -> Base | None:
     """What the adapter in a folder says that its base is; None where no adapter lies alone there.
 
     Raises:
@@ -145,7 +169,7 @@ def base_of(folder: str | Path) -> str | None:
     if not (path / CONFIG).is_file() or (path / "config.json").is_file():
         return None
     stated = _stated_base(path)
-    if not stated:
+    if stated is None:
         raise ModelError(
             f"The adapter {str(folder)!r} doesn't say what its base is: load that, with "
             "adapter=this folder, --adapter."
@@ -153,7 +177,7 @@ def base_of(folder: str | Path) -> str | None:
     return stated
 
 
-def _stated_base(folder: Path) -> str | None:
+def _stated_base(folder: Path) -> Base | None:
     """What a folder's adapter says its base is.
 
     Raises:
@@ -162,14 +186,15 @@ def _stated_base(folder: Path) -> str | None:
     path = folder / CONFIG
     try:
         said: Any = json.loads(strict.read_bytes(path), object_pairs_hook=strict.once)
-        stated = said.get("base_model_name_or_path")
+        stated, revision = said.get("base_model_name_or_path"), said.get("revision")
     except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{str(path)!r} is no adapter's config ({error!s:.200}): get the adapter again."
         ) from None
-    if stated is not None and not isinstance(stated, str):
-        raise ModelError(f"{str(path)!r} says that its base is {stated!r:.80}, which is no name.")
-    return stated
+    for what, value in (("its base", stated), ("its base's revision", revision)):
+        if value is not None and not isinstance(value, str):
+            raise ModelError(f"{str(path)!r} says that {what} is {value!r:.80}, which is no name.")
+    return Base(stated, revision or None) if stated else None
 
 
 def weight_files(adapter: str | Path) -> dict[str, list[int]]:
@@ -191,6 +216,15 @@ def called(model: Any) -> str:
     if model.loading is not None:
         return str(model.loading["source"])
     return str(getattr(model.config, "_name_or_path", "") or model.name)
+
+
+def moment(model: Any) -> str | None:
+    """The revision of the base on a `HookedModel`, as found; None where it has none.
+
+    Args:
+        model: The base.
+    """
+    return model.origin.get("revision")
 
 
 def states(hf_model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -281,20 +315,33 @@ def _require_modules(name: str, config: Any) -> None:
         )
 
 
-def _require_base(adapter: str, stated: str | None, base: tuple[str, ...]) -> None:
+def _require_base(adapter: str, stated: Base | None, base: tuple[str, ...]) -> None:
     """Refuse what was trained on something else, as far as names and files can tell."""
-    if not stated:
+    if stated is None:
         return
-    place, own = Path(stated).expanduser(), Path(base[0]).expanduser()
+    place, own = Path(stated.name).expanduser(), Path(base[0]).expanduser()
     if place.is_dir() and own.is_dir():
         if place.resolve() == own.resolve() or _weights(place) == _weights(own):
             return
-    elif _last(stated) in {_last(name) for name in base if name}:
+    elif _last(stated.name) in {_last(name) for name in base if name}:
         return
     raise ModelError(
-        f"The adapter {adapter!r} is of another base: it was trained on {stated!r}, and this is "
-        f"{base[-1]!r} ({base[0]}). Load its own base; or, where both are the same model under "
+        f"The adapter {adapter!r} is of another base: it was trained on {stated.name!r}, and this "
+        f"is {base[-1]!r} ({base[0]}). Load its own base; or, where both are the same model under "
         f"two names, write this one's into base_model_name_or_path of its {CONFIG}."
+    )
+
+
+def _require_revision(adapter: str, stated: Base | None, revisions: tuple[str | None, ...]) -> None:
+    """Refuse another moment of the right base: its shapes fit, so nothing else would tell."""
+    known = [revision for revision in revisions if revision is not None]
+    if stated is None or stated.revision in (None, _MOVING, *known) or not known:
+        return
+    raise ModelError(
+        f"The adapter {adapter!r} was trained on {stated.name!r} at revision {stated.revision!r}, "
+        f"and this is {' or '.join(map(repr, dict.fromkeys(known)))}. Load that one: "
+        f"revision={stated.revision!r}, --revision {stated.revision}; or name the adapter's "
+        "folder as the model, which takes the base that it names."
     )
 
 

@@ -122,7 +122,8 @@ def load(
                 "to combine your own, load both with transformers and call load(model, tokenizer)."
             )
         if adapter is None and (base := adapters.base_of(source)) is not None:
-            source, adapter = base, source
+            source, adapter = base.name, source
+            revision = revision or base.revision
         if merge and adapter is None:
             raise InputError("merge=True folds an adapter into the weights: which? Pass adapter=.")
         found = resolve(source, revision=revision)
@@ -138,7 +139,10 @@ def load(
         record, name, note = {}, found.name, found.weights_note
         if adapter is not None:
             named = (found.location, str(source), found.name)
-            hf_model, record = adapters.add(hf_model, adapter, base=named, merge=merge)
+            of = (revision, found.revision)
+            hf_model, record = adapters.add(
+                hf_model, adapter, base=named, revisions=of, merge=merge
+            )
             name = f"{name} + {Path(adapter).name}"
             note = f"{note or str(hf_model.dtype)}, adapter {'merged' if merge else 'kept'}"
         origin = {
@@ -194,7 +198,8 @@ def adapted(model: HookedModel, adapter: str | Path) -> HookedModel:
         ValueError: as `load`: an adapter of another base, or none.
     """
     named = (adapters.called(model), model.name)
-    hf_model, record = adapters.add(sharing(model.hf_model), adapter, base=named)
+    of = (None if model.loading is None else model.loading["revision"], adapters.moment(model))
+    hf_model, record = adapters.add(sharing(model.hf_model), adapter, base=named, revisions=of)
     twin = HookedModel(
         hf_model,
         model.tokenizer,

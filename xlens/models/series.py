@@ -62,7 +62,7 @@ class Checkpoint:
         base = base_of(folder)
         if base is None:
             return cls.named(str(folder), None, folder.name)
-        return replace(cls.named(base, None, folder.name), adapter=str(folder))
+        return replace(cls.named(base.name, base.revision, folder.name), adapter=str(folder))
 
 
 def told_by(name: str) -> tuple[int | None, int | None]:

@@ -284,7 +284,14 @@ def _not_a_checkpoint(path: Path) -> str:
         advice = "It is an adapter: xlens.load(its base model, adapter=this folder)."
     elif (path / "config.json").is_file():
         advice = "It has no weights (model.safetensors): the copy or the training is incomplete."
+    elif within := [p for p in sorted(path.iterdir()) if _is_model(p)]:
+        advice = f"Name one inside it: {', '.join(repr(str(p)) for p in within[:3])}."
     return f"The folder {str(path)!r} holds no checkpoint; found: {listed or 'nothing'}. {advice}"
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, or an adapter that can stand for one."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def _nearest(path: Path) -> str:

@@ -116,7 +116,9 @@ def _loaded(name: str, loading: Loading) -> list[Place]:
     points = find_series(name, loading.revision)
     if not points:
         base = adapters.base_of(name)
-        point = Checkpoint(base or name, None, name, adapter=base and name)
+        point = Checkpoint(name, None, name)
+        if base is not None:
+            point = Checkpoint(base.name, base.revision, name, adapter=name)
         return [_checkpoint(point, name, called, loading, alone=True)]
     alone = len(points) == 1 and points[0].model == name
     return [
