@@ -145,7 +145,9 @@ def test_an_adapter_of_another_base_is_refused(folders, tmp_path):
     elsewhere = tiny.make(family, tmp_path / "copy")  # the same weights
     assert xlens.load(elsewhere, adapter=lora).fingerprint
     # What was loaded may be called something else than where it lies.
-    adapters._require_base("lora", adapters.Base(str(base)), (str(elsewhere), "model.gguf", "model"))
+    adapters._require_base(
+        "lora", adapters.Base(str(base)), (str(elsewhere), "model.gguf", "model")
+    )
 
 
 @pytest.mark.parametrize("merge", [False, True])

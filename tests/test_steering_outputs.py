@@ -30,7 +30,7 @@ from xlens.steering.judging import harmonic
 from xlens.steering.outputs import ALL, OF_MEANS, SCORE, output_rates, pick_cells
 from xlens.studies import ProcessStudy, SteeringStudy
 from xlens.studies.steps import steering_outputs
-from xlens.studies.steps.steering_outputs import check_outputs, steer_outputs
+from xlens.studies.steps.steering_outputs import check_outputs, outputs_work, steer_outputs
 from xlens.tasks.sentences import Sentences, halved, long_enough
 
 GERMAN = "und deshalb gingen die Kinder am Abend langsam nach Hause"
@@ -257,6 +257,12 @@ def test_a_planted_push_is_found_and_judged_on_prompts_that_chose_nothing(model,
     assert {k: len(v) for k, v in parts.items()} == {"estimate": 12, "dev": 4, "test": 8}
     assert set(found.outputs["id"]) == parts["test"]
     assert set(planted) == parts["dev"] | parts["test"]
+    # The forecast counts what is said, where the rule's own cell isn't that of the sweep as well.
+    texts = made_up()
+    cell = found.chosen.set_index(["target", "picked"])[["band", "strength"]]
+    same = sum(cell.loc[t, "sweep"].equals(cell.loc[t, "rule"]) for t in ("de", "ru"))
+    forecast = outputs_work(texts, STUDY, model).said
+    assert forecast == STUDY.max_new_tokens * (len(planted) + same * len(parts["test"]))
     value = found.test.set_index(["condition", "target", "metric"])["value"]
     for target in ("de", "ru"):
         assert value["mean_difference", target, SCORE] == 1

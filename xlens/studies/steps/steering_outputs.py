@@ -21,7 +21,7 @@ from xlens.models import HookedModel
 from xlens.models.sources import Outline
 from xlens.neurons import language_neurons
 from xlens.neurons.push import NeuronPush, neuron_push
-from xlens.prompts import Prompt, Prompts
+from xlens.prompts import Prompts
 from xlens.results import analysed
 from xlens.stats import generator
 from xlens.steering import (
@@ -435,17 +435,17 @@ def outputs_work(sentences: Sentences, study: SteeredStudy, model: HookedModel |
     )
     conditions = 3 + len(study.steer) * (2 + 2 * study.n_controls)
     halves = {tag: list(halved(texts, tag).prompts) for tag in texts.languages}
-    for part, runs in (("dev", 1 + cells), ("test", conditions)):
+    # Conditions without a push: nothing done, which is run once for all targets; the target's own
+    # prompts; and what was written, which nothing says.
+    for part, pushed, more in (("dev", cells, 1), ("test", conditions - 3, 3)):
+        n = len(split[part])
+        mine = {tag: [p for p in halves[tag] if p.id in split[part]] for tag in halves}
+        work += passes(model.tokenizer, mine[study.pivot]) + Work(said=n * room)
         for target in targets:
-            mine: dict[str, list[Prompt]] = {
-                tag: [p for p in halves[tag] if p.id in split[part]]
-                for tag in (study.pivot, target)
-            }
-            n = len(split[part])
-            said = Work(said=n * runs * room)
+            asked = more > 1
+            work += passes(model.tokenizer, mine[study.pivot], [1.0] * pushed)
+            work += passes(model.tokenizer, mine[target], [1.0] * (1 + asked))
             # Each text is held against its own prompt and others.
-            held = (1 + min(OTHERS, n - 1)) * n * runs
-            work += passes(model.tokenizer, mine[study.pivot], [1.0] * runs) + said
-            work += passes(model.tokenizer, mine[target])
-            work += Work(held, held * room, held * room)
+            held = (1 + min(OTHERS, n - 1)) * n * (pushed + more)
+            work += Work(held, held * room, held * room, n * (pushed + asked) * room)
     return work + NOTHING
