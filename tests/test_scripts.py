@@ -10,12 +10,13 @@ import torch
 from xlens import figures, subspace
 from xlens.activations import Activations, SlotValues
 from xlens.neurons import LanguageNeurons, neuron_overlap
+from xlens.report.cells import number
 from xlens.report.neurons import told as neurons_told
-from xlens.report.subspace import script_table, told
+from xlens.report.subspace import distance_tables, script_table, told
 from xlens.stats import Resampling
 from xlens.subspace import by_relation, missing_relations, related_pairs, relation
 from xlens.subspace.folds import Folds, products
-from xlens.subspace.relations import chosen_pairs
+from xlens.subspace.relations import Variety, chosen_pairs, in_two_scripts
 from xlens.subspace.scripts import _share, _together
 from xlens.wording import percent
 
@@ -32,17 +33,23 @@ def planted(language=2.0, script=1.0, n=60, d=24, noise=0.5, tags=TAGS, paragrap
     items = rng.standard_normal((n, d))
     names = {subspace.relations.Variety.of(t).language for t in tags}
     of = {name: basis[:, k] * language for k, name in enumerate(sorted(names))}
-    rows, meta = [], []
+    rows = []
     for tag in tags:
         said = subspace.relations.Variety.of(tag)
         at = basis[:, -1] * script * (1 if said.script == "Arab" else -1)
         mean = 0 * at if said.twin in ("words", "letters") else items
         rows.append(mean + of[said.language] + at + noise * rng.standard_normal((n, d)))
-        meta += [
-            {"id": str(i), "language": tag, "n_tokens": 9 + i % 7, "paragraph": i % paragraphs,
-             "characters": 30 + i % 11}
-            for i in range(n)
-        ]  # fmt: skip
+    return held(rows, tags, paragraphs)
+
+
+def held(rows, tags, paragraphs=30):
+    """States of varieties at one layer, `[item, d_model]` of each."""
+    meta = [
+        {"id": str(i), "language": tag, "n_tokens": 9 + i % 7, "paragraph": i % paragraphs,
+         "characters": 30 + i % 11}
+        for tag, mine in zip(tags, rows, strict=True)
+        for i in range(len(mine))
+    ]  # fmt: skip
     values = torch.tensor(np.concatenate(rows), dtype=torch.float32)[None]
     places = torch.arange(values.shape[1] + 1)
     slot = SlotValues(values=values, offsets=places, positions=0 * places[1:])
@@ -216,6 +223,34 @@ def test_the_page_says_which_is_read(language, script, reads):
     share = control.share.query("measure == 'distance' and kind == 'value'").iloc[0]["share"]
     assert f", {percent(share)} [" in shares[-1] and "survives a change of script" in shares[-1]
     assert probed[0].endswith(f"with the scripts swapped: {reads}.")
+
+
+def test_subspaces_are_compared_by_what_two_varieties_share():
+    """Each language varies along axes of its own, whatever script it is in: planted."""
+    rng, tags, n, d = np.random.default_rng(0), ("ace-Arab", "ace-Latn", "ar", "ar-Latn"), 200, 48
+    tags = (*tags, "ace-Latn-x-words", "de")
+    basis = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    axes = {"ace": basis[:, :3], "ar": basis[:, 3:6], "de": basis[:, 6:9]}
+    rows = [
+        3 * rng.normal(size=(n, 3)) @ axes[Variety.of(tag).language].T
+        + 0.1 * rng.normal(size=(n, d))
+        for tag in tags
+    ]
+    acts = held(rows, tags)
+    assert in_two_scripts(tags) == [*tags[:-1]]
+    assert in_two_scripts(["de", "ru", "de-x-words"]) == []
+    few = acts.select(languages=list(tags[:-1]))
+    found = subspace.related_pairs(
+        subspace.subspace_distances(few, measures=["chordal", "mean_shift"], n_controls=2)
+    )
+    mean = found.table.set_index(["measure", "kind", "relation"])["mean"]
+    assert mean["chordal", "value", "language"] < 0.3 < 1.6 < mean["chordal", "value", "script"]
+    assert mean["chordal", "value", "words"] < 0.3 < 1.0 < mean["chordal", "random", "language"]
+    (table,) = distance_tables({"distances": found})
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["chordal distance"][0] == number(mean["chordal", "value", "language"])
+    assert {"chordal distance: shuffled languages", "distance of means (spreads)"} <= set(rows)
+    assert list(distance_tables({})) == []
 
 
 def test_where_sharing_a_script_makes_nothing_more_alike_no_share_is_said():

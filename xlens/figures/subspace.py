@@ -53,6 +53,11 @@ def measure_name(measure: str) -> str:
     return _MEASURES.get(measure, measure.replace("_", " "))
 
 
+def control_name(kind: str) -> str:
+    """What stands behind a measure's name: nothing for the value itself, else of which control."""
+    return _CONTROLS.get(kind, "")
+
+
 @typed
 def pair_curves(
     pairs: LanguagePairs,

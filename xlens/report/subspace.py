@@ -12,7 +12,7 @@ from xlens.figures import (
     script_columns,
     script_probe_curves,
 )
-from xlens.figures.subspace import measure_name
+from xlens.figures.subspace import control_name, measure_name
 from xlens.report.blocks import Findings, Paragraph, Section, Table
 from xlens.report.by_model import ModelPage, write_by_model
 from xlens.report.cells import interval, number
@@ -20,8 +20,15 @@ from xlens.report.minute import Minute, prompt_of
 from xlens.report.sentences import used
 from xlens.results import Result
 from xlens.runs import RunDirectory
-from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY
-from xlens.subspace import LanguageMap, LanguagePairs, ScriptControl, ScriptProbe, by_relation
+from xlens.studies.subspace import DISTANCES, MAP, PROBE, SCRIPTS, SIMILARITY
+from xlens.subspace import (
+    LanguageMap,
+    LanguagePairs,
+    RelatedPairs,
+    ScriptControl,
+    ScriptProbe,
+    by_relation,
+)
 from xlens.subspace.relations import LANGUAGE, LETTERS, PUBLISHED, RELATIONS, WORDS
 from xlens.wording import percent
 
@@ -206,6 +213,29 @@ def script_table(parts: Mapping[str, Result]) -> Table:
     return Table(caption, ["", "the language's share", "verdict", *RELATIONS.values()], rows)
 
 
+def distance_tables(parts: Mapping[str, Result]) -> Iterator[Table]:
+    """How far apart subspaces are at the middle layer, by what two varieties share."""
+    if not isinstance(related := parts.get(DISTANCES), RelatedPairs):
+        return
+    table = related.table
+    layer = _middle(sorted(set(map(int, table["layer"]))))
+    rows: list[list[str]] = []
+    for (measure, kind), mine in table[table["layer"] == layer].groupby(
+        ["measure", "kind"], sort=False
+    ):
+        means = dict(zip(mine["relation"], mine["mean"], strict=True))
+        cells = [number(means[name]) if name in means else "–" for name in RELATIONS]
+        rows.append([f"{measure_name(str(measure))}{control_name(str(kind))}", *cells])
+    yield Table(
+        f"Distances of varieties' subspaces at layer {layer}, by what two varieties share: means "
+        "over all pairs of languages that are there in two scripts, and of their twins, without "
+        "intervals. Beside each what it is where every sentence's languages are dealt out anew, "
+        "and where the subspaces are random: less than these is alike.",
+        ["", *RELATIONS.values()],
+        rows,
+    )
+
+
 def minute(parts: Mapping[str, Result]) -> Minute:
     """What is read first of a model: every measure at the middle layer, by what two share."""
     control = parts[SCRIPTS]
@@ -263,6 +293,6 @@ PAGE = ModelPage(
     minute=minute,
     figures=script_figures,
     captions=CAPTIONS,
-    tables=lambda _: (),
+    tables=distance_tables,
     folded={"scripts-length": "Control: the same with length and tokens a character taken out"},
 )

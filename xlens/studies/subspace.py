@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from xlens.tasks.sentences import Sentences
 
 SCRIPTS, SIMILARITY, MAP, PROBE = "scripts", "similarity", "map", "script-probe"
+DISTANCES = "distances"
+"""Of the subspaces of languages that are there in two scripts, by what two varieties share."""
 Pooling = Literal["sentence:mean", "last"]
 Layout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
 Twin = Literal["script", "words", "characters"]
@@ -129,10 +131,12 @@ class SubspaceStudy(Study):
 
     def parts(self, data: "Sentences") -> tuple[str, ...]:
         """As `Study.parts`."""
+        from xlens.subspace.relations import in_two_scripts
         from xlens.subspace.script_probe import squares_of
 
+        both = [DISTANCES] if in_two_scripts(data.languages) else []
         probed = squares_of(data.languages) and self.documents(data) > 1
-        return (SCRIPTS, SIMILARITY, MAP, *([PROBE] if probed else []))
+        return (SCRIPTS, SIMILARITY, MAP, *both, *([PROBE] if probed else []))
 
     def work(self, data: "Sentences", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`."""

@@ -94,6 +94,18 @@ def chosen_pairs(languages: Sequence[str], *, most: int, seed: int) -> dict[str,
 
 
 @typed
+def in_two_scripts(languages: Sequence[str]) -> list[str]:
+    """Varieties of languages that are there in two scripts, and the twins of their texts."""
+    found = [Variety.of(tag) for tag in languages]
+    scripts: dict[str, set[str]] = {}
+    for one in found:
+        if not one.twin:
+            scripts.setdefault(one.language, set()).add(one.script)
+    both = {name for name, there in scripts.items() if len(there) > 1}
+    return [tag for tag, one in zip(languages, found, strict=True) if one.language in both]
+
+
+@typed
 def missing_relations(languages: Sequence[str]) -> list[str]:
     """Why columns of the script control can't be had with these varieties, in sentences."""
     found = chosen_pairs(languages, most=1, seed=0)

@@ -8,20 +8,27 @@ from xlens.engine import harvest
 from xlens.models import HookedModel
 from xlens.results import Result
 from xlens.studies.study import Kept, Parts, Step
-from xlens.studies.subspace import MAP, PROBE, SCRIPTS, SIMILARITY, SubspaceStudy
+from xlens.studies.subspace import DISTANCES, MAP, PROBE, SCRIPTS, SIMILARITY, SubspaceStudy
 from xlens.subspace import (
     LanguageMap,
     LanguagePairs,
+    RelatedPairs,
     ScriptControl,
     ScriptProbe,
     language_map,
+    related_pairs,
     script_control,
     script_probe,
+    subspace_distances,
 )
+from xlens.subspace.relations import in_two_scripts
 from xlens.tasks.sentences import Sentences
 
 ON_MAP = 60
 """Sentences that are drawn on the map: a point each, in every variety and at every layer."""
+
+APART = ("chordal", "mean_shift")
+"""Distances of subspaces: of their axes, and of their means."""
 
 
 def subspace_steps(
@@ -64,8 +71,22 @@ def subspace_steps(
             resampling=study.resampling,
         )
 
+    def distant(_: Parts) -> Result:
+        # Of these varieties only: like is compared with like, and a subspace of each takes long.
+        mine = in_two_scripts(activations().languages)
+        found = subspace_distances(
+            activations().select(languages=mine),
+            measures=APART,
+            pooling=study.pooling,
+            n_controls=2,
+            seed=study.seed,
+        )
+        return related_pairs(found)
+
     yield Step.one(SCRIPTS, ScriptControl, control)
     yield Step.one(SIMILARITY, LanguagePairs, matrix)
     yield Step.one(MAP, LanguageMap, drawn)
+    if DISTANCES in study.parts(data):
+        yield Step.one(DISTANCES, RelatedPairs, distant)
     if PROBE in study.parts(data):
         yield Step.one(PROBE, ScriptProbe, probed)
