@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import bands, theme
+from xlens.figures.whiskers import whiskers
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
 from xlens.lens import TwinCurves
 from xlens.subspace import TwinStates
@@ -43,11 +44,7 @@ def gain_bars(result: Gain) -> go.Figure:
         fig.add_scatter(
             x=shift.tolist(),
             y=[labels[tag] for tag in order],
-            error_x={
-                "array": (percents * table["high"] - shift).tolist(),
-                "arrayminus": (shift - percents * table["low"]).tolist(),
-                "thickness": 1.5,
-            },
+            error_x=whiskers(shift, percents * table["low"], percents * table["high"]),
             mode="markers",
             marker={
                 "color": color,

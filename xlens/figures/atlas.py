@@ -4,6 +4,7 @@ import plotly.graph_objects as go
 
 from xlens.checks import typed
 from xlens.figures import theme
+from xlens.figures.whiskers import whiskers
 from xlens.testbed.atlas.build import TrainingCurves
 from xlens.testbed.atlas.evaluate import AtlasReport
 
@@ -48,10 +49,7 @@ def dose_response(report: AtlasReport) -> go.Figure:
         fig.add_scatter(
             x=table.what.tolist(),
             y=table.share.tolist(),
-            error_y={
-                "array": (table.high - table.share).tolist(),
-                "arrayminus": (table.share - table.low).tolist(),
-            },
+            error_y=whiskers(table.share, table.low, table.high),
             mode="lines+markers",
             line={"color": color},
             name=str(revision),

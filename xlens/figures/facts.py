@@ -10,6 +10,7 @@ from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.figures.heat import label_cells
+from xlens.figures.whiskers import whiskers
 from xlens.languages import english_name
 from xlens.wording import number_of
 
@@ -32,7 +33,7 @@ def fact_bars(result: FactRecall) -> go.Figure:
     fig.add_bar(
         x=names,
         y=theme.numbers(table["accuracy"]),
-        error_y=_errors(table, "accuracy"),
+        error_y=whiskers(table["accuracy"], table["low"], table["high"]),
         marker_color=[theme.color_of(colors, tag) for tag in table["language"]],
         name="recalled",
         showlegend=False,
@@ -217,7 +218,7 @@ def _line(
     fig.add_scatter(
         x=places,
         y=theme.numbers(rows["value"]),
-        error_y=_errors(rows, "value"),
+        error_y=whiskers(rows["value"], rows["low"], rows["high"]),
         mode="lines+markers",
         line={"color": color},
         marker={"symbol": symbol},
@@ -238,11 +239,3 @@ def _axis(fig: go.Figure, table: pd.DataFrame) -> None:
         fig.update_xaxes(title="training step", type="log" if table["step"].min() > 0 else "linear")
     else:
         fig.update_xaxes(title="model", type="category")
-
-
-def _errors(table: pd.DataFrame, value: str) -> dict[str, Any]:
-    return {
-        "array": theme.numbers(table["high"] - table[value]),
-        "arrayminus": theme.numbers(table[value] - table["low"]),
-        "thickness": 1,
-    }

@@ -13,6 +13,7 @@ from xlens.acquisition.threshold import GROUPS
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
+from xlens.figures.whiskers import whiskers
 from xlens.wording import number_of
 
 _NEVER = 0.4
@@ -84,12 +85,7 @@ def _points(fig: go.Figure, rows: pd.DataFrame, color: str, symbol: str, **place
         x=[centre or _NEVER for centre in rows["centre"].tolist()],
         y=rows["share"].tolist(),
         customdata=rows[["n", "low", "high"]].to_numpy().tolist(),
-        error_y={
-            "array": (rows["high"] - rows["share"]).fillna(0).tolist(),
-            "arrayminus": (rows["share"] - rows["low"]).fillna(0).tolist(),
-            "thickness": 1,
-            "width": 0,
-        },
+        error_y=whiskers(rows["share"], rows["low"], rows["high"]),
         mode="markers",
         marker={
             "color": color,
@@ -140,11 +136,8 @@ def threshold_bars(result: FrequencyResponse) -> go.Figure:
             value = rows[column]
             bars: dict[str, Any] = {}
             if column == "held_out":
-                bars["error_y"] = {
-                    "array": (rows["beyond_high"] - rows["beyond"]).fillna(0).tolist(),
-                    "arrayminus": (rows["beyond"] - rows["beyond_low"]).fillna(0).tolist(),
-                    "thickness": 1,
-                }
+                ends = rows["beyond"], rows["beyond_low"], rows["beyond_high"]
+                bars["error_y"] = whiskers(*ends)
             fig.add_bar(
                 x=[theme.language_label(tag) for tag in rows["language"]],
                 y=theme.numbers(value),

@@ -9,6 +9,7 @@ from xlens.acquisition.transfer import BY
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import bands, theme
+from xlens.figures.whiskers import whiskers
 
 _PLACES = {"subject:last": "at the subject's last token", "last": "at the prompt's last token"}
 _SAID = {"cosine": "cosine", "cosine_centred": "centred cosine"}
@@ -106,15 +107,10 @@ def likeness_over_training(
         rows = table[table["slot"] == slot]
         for color, group in _colored(by, rows):
             own = rows[rows["group"] == group]
-            known = own["above_low"].notna()
             fig.add_scatter(
                 x=(own["step"] if stepped else own["model"]).tolist(),
                 y=theme.numbers(own["above"]),
-                error_y={
-                    "array": theme.numbers((own["above_high"] - own["above"]).where(known, 0)),
-                    "arrayminus": theme.numbers((own["above"] - own["above_low"]).where(known, 0)),
-                    "thickness": 1,
-                },
+                error_y=whiskers(own["above"], own["above_low"], own["above_high"]),
                 mode="lines+markers",
                 line={"color": color},
                 name=group,

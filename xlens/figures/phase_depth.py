@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import bands, theme
+from xlens.figures.whiskers import whiskers
 from xlens.phases.correlation import StabilityCorrelation
 from xlens.phases.curves import ALL
 from xlens.phases.depth import DepthResult
@@ -47,14 +48,7 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
                 fig.add_scatter(
                     x=[found["depth"]],
                     y=[height],
-                    error_x={
-                        "type": "data",
-                        "array": [max(found["high"] - found["depth"], 0)],
-                        "arrayminus": [max(found["depth"] - found["low"], 0)],
-                        "color": color,
-                        "thickness": 1.5,
-                        "width": 4,
-                    },
+                    error_x=whiskers([found["depth"]], [found["low"]], [found["high"]], color),
                     mode="markers",
                     marker={"color": color, "size": 11, "symbol": "diamond"},
                     name=f"{segment}: depth",

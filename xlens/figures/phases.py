@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import bands, theme
+from xlens.figures.whiskers import whiskers
 from xlens.lens.result import lens_title
 from xlens.phases.curves import ALL, KINDS, READABLE, CurveSummary
 from xlens.phases.detect import PhaseResult
@@ -134,17 +135,10 @@ def phase_boundaries(phases: PhaseResult) -> go.Figure:
         for edge, color in _EDGES.items():
             table = edges[(edges["edge"] == edge) & (edges["language"] == tag)]
             table = table.dropna(subset=["value"])
-            ends = table[["low", "high"]].fillna({"low": table["value"], "high": table["value"]})
             fig.add_scatter(
                 x=table["value"].tolist(),
                 y=[_short(k) for k in table["kind"]],
-                error_x={
-                    "type": "data",
-                    "array": (ends["high"] - table["value"]).clip(lower=0).tolist(),
-                    "arrayminus": (table["value"] - ends["low"]).clip(lower=0).tolist(),
-                    "thickness": 1.5,
-                    "width": 3,
-                },
+                error_x=whiskers(table["value"], table["low"], table["high"]),
                 customdata=table[["p"]].to_numpy().tolist(),
                 mode="markers",
                 marker={

@@ -12,6 +12,7 @@ from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
 from xlens.figures.heat import label_cells
+from xlens.figures.whiskers import whiskers
 from xlens.languages import english_name
 from xlens.tasks.xmrc import ERRORS, ReadingResult
 from xlens.wording import range_of
@@ -82,7 +83,8 @@ def reading_bars(result: ReadingResult, metric: str = "f1") -> go.Figure:
                 "customdata": [theme.language_label(tag) for tag in tags],
             }
             if part is real:
-                shape |= {"y": values, "error_y": _interval(mine, color), "marker_line_width": 0}
+                ends = whiskers(mine["value"], mine["low"], mine["high"], color)
+                shape |= {"y": values, "error_y": ends, "marker_line_width": 0}
                 shape["hovertemplate"] = "%{customdata}: %{y:.3f}"
             else:  # a bar of no height: its outline is the line
                 shape |= {"y": [0.0] * len(values), "base": values}
@@ -276,8 +278,8 @@ def ratio_scatter(results: Sequence[ReadingResult], metric: str = "f1") -> go.Fi
         fig.add_scatter(
             x=[mono["ratio"]],
             y=[cross["ratio"]],
-            error_x=_around(mono),
-            error_y=_around(cross),
+            error_x=whiskers(*_ratio(mono), theme.NEUTRAL),
+            error_y=whiskers(*_ratio(cross), theme.NEUTRAL),
             mode="markers",
             name=theme.plain(result.model),
             marker={"size": 9, "color": theme.PALETTE[n % len(theme.PALETTE)]},
@@ -359,21 +361,5 @@ def _add_levels(
             fig.add_shape(type="line", line={"width": 2, **line}, **ends, **place)
 
 
-def _interval(table: pd.DataFrame, color: str) -> dict[str, object]:
-    return {
-        "array": (table["high"] - table["value"]).tolist(),
-        "arrayminus": (table["value"] - table["low"]).tolist(),
-        "color": color,
-        "thickness": 1.5,
-        "width": 3,
-    }
-
-
-def _around(row: Mapping[Any, Any]) -> dict[str, object]:
-    return {
-        "array": [row["ratio_high"] - row["ratio"]],
-        "arrayminus": [row["ratio"] - row["ratio_low"]],
-        "color": theme.NEUTRAL,
-        "thickness": 1.2,
-        "width": 3,
-    }
+def _ratio(row: Mapping[Any, Any]) -> tuple[list[float], list[float], list[float]]:
+    return [row["ratio"]], [row["ratio_low"]], [row["ratio_high"]]

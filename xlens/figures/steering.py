@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.figures import theme
+from xlens.figures.whiskers import whiskers
 from xlens.steering import EFFECTS, SteeringResult
 from xlens.wording import number_of, percent, range_of
 
@@ -158,14 +159,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
             fig.add_scatter(
                 x=rows["change"].tolist(),
                 y=at,
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (rows["change_high"] - rows["change"]).tolist(),
-                    "arrayminus": (rows["change"] - rows["change_low"]).tolist(),
-                    "thickness": 1,
-                    "width": 0,
-                },
+                error_x=whiskers(rows["change"], rows["change_low"], rows["change_high"]),
                 mode="markers",
                 marker={"color": color, "symbol": symbol, "size": 7},
                 customdata=rows[["value", "n"]].to_numpy().tolist(),

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 from xlens.checks import typed
 from xlens.figures import theme
 from xlens.figures.steering import method_name
+from xlens.figures.whiskers import whiskers
 from xlens.steering import OutputSteering
 from xlens.steering.outputs import ALL, CONDITIONS, PLAIN, RULE, SCORE
 from xlens.wording import number_of
@@ -61,14 +62,7 @@ def output_scores(result: OutputSteering) -> go.Figure:
             fig.add_scatter(
                 x=rows["value"].tolist(),
                 y=y,
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (rows["high"] - rows["value"]).tolist(),
-                    "arrayminus": (rows["value"] - rows["low"]).tolist(),
-                    "thickness": 1,
-                    "width": 0,
-                },
+                error_x=whiskers(rows["value"], rows["low"], rows["high"]),
                 mode="markers",
                 marker={"color": color, "symbol": symbol, "size": 7},
                 name=name,
