@@ -29,7 +29,7 @@ from xlens.steering import (
 from xlens.steering.judging import harmonic
 from xlens.steering.outputs import ALL, OF_MEANS, SCORE, output_rates, pick_cells
 from xlens.studies import ProcessStudy, SteeringStudy
-from xlens.studies.steps import steering_outputs
+from xlens.studies.steps import continuations, steering_outputs
 from xlens.studies.steps.steering_outputs import check_outputs, outputs_work, steer_outputs
 from xlens.tasks.sentences import Sentences, halved, long_enough
 
@@ -243,8 +243,8 @@ def planted(monkeypatch):
         rows[:, 2] = 1 + rows[:, 1]
         return vectors(rows, target, states.fingerprint, tuple(states.layers))
 
-    monkeypatch.setattr(steering_outputs, "generate", said)
-    monkeypatch.setattr(steering_outputs, "score", scored)
+    monkeypatch.setattr(continuations, "generate", said)
+    monkeypatch.setattr(continuations, "score", scored)
     monkeypatch.setattr(steering_outputs, "steering_vectors", vector)
     return asked
 

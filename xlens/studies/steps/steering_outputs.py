@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from xlens.checks import typed
-from xlens.engine import generate, harvest, score, tally
+from xlens.engine import harvest, tally
 from xlens.engine.interventions import Intervention
 from xlens.errors import DataError, InputError
 from xlens.languages import known_to_identifier
@@ -23,11 +23,9 @@ from xlens.neurons import language_neurons
 from xlens.neurons.push import NeuronPush, neuron_push
 from xlens.prompts import Prompts
 from xlens.results import analysed
-from xlens.stats import generator
 from xlens.steering import (
     OutputSteering,
     SteeringVectors,
-    judge_text,
     layer_balance,
     predicted_layer,
     steering_vectors,
@@ -45,14 +43,11 @@ from xlens.steering.outputs import (
 )
 from xlens.store import Store
 from xlens.studies.steering import NEURONS, REMOVALS, SteeredStudy, SteeringStudy
+from xlens.studies.steps.continuations import ROOM, Continuations, n_others
 from xlens.studies.steps.steering import SPLITS, check_layers, divided
 from xlens.studies.work import NOTHING, Work, passes
 from xlens.tasks.sentences import Sentences, halved, long_enough
 
-ROOM = 32
-"""Tokens of a continuation where nobody says."""
-OTHERS = 3
-"""Other prompts that a continuation is held against: chance is a quarter."""
 _WHOLE = "sentence:mean"
 Push = SteeringVectors | NeuronPush
 
@@ -142,10 +137,10 @@ def steer_outputs(
     targets = steered_to(sentences, study)
     texts = sentences.select(languages=[study.pivot, *targets])
     split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
-    work = _Work(model, texts, study, targets, split, store, progress)
-    dev = work.choosing()
-    chosen = pick_cells(dev, work.rule)
-    outputs = work.testing(chosen)
+    steered = _Steered(model, texts, study, targets, split, store, progress)
+    dev = steered.choosing()
+    chosen = pick_cells(dev, steered.rule)
+    outputs = steered.testing(chosen)
     test, swept = output_rates(outputs, resampling=study.resampling)
     return OutputSteering(
         provenance=analysed(
@@ -165,15 +160,15 @@ def steer_outputs(
         swept=swept,
         said=languages_of(outputs),
         outputs=outputs,
-        balance=work.balance,
+        balance=steered.balance,
         split=pd.DataFrame({"id": list(parts), "part": list(parts.values())}),
         source=study.pivot,
-        chance=1 / (1 + work.n_others(split["test"])),
+        chance=1 / (1 + n_others(split["test"])),
     )
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Steered:
     model: HookedModel
     texts: Sentences
     study: SteeredStudy
@@ -258,86 +253,16 @@ class _Work:
     # What is said
 
     @cached_property
-    def _halves(self):
-        return {tag: halved(self.texts, tag) for tag in self.texts.languages}
-
-    def _prompts(self, tag: str, ids: list[str]) -> Prompts:
-        mine = {prompt.id: prompt for prompt in self._halves[tag].prompts}
-        return Prompts(mine[id] for id in ids)
-
-    def said(self, tag: str, ids: list[str], edits: list[Intervention]) -> pd.DataFrame:
-        """`id text truncated` of every prompt of a language."""
-        found = generate(
-            self.model,
-            self._prompts(tag, ids),
-            max_new_tokens=self.study.max_new_tokens or ROOM,
-            interventions=edits,
-            **self._how,
-        ).to_frame()
-        return pd.DataFrame(
-            {
-                "id": list(found["id"]),
-                "text": [str(text) for text in found["text"]],
-                "truncated": found["reason"].eq("length").to_numpy(),
-            }
-        )
+    def spoken(self) -> Continuations:
+        study = self.study
+        room = study.max_new_tokens or ROOM
+        return Continuations(self.model, self.texts, room, study.seed, self.store, self.progress)
 
     @cached_property
     def unsteered(self) -> dict[str, pd.DataFrame]:
         """What is said where nothing is pushed, by part: the same whatever language is meant."""
         pivot = self.study.pivot
-        return {part: self.said(pivot, self.split[part], []) for part in ("dev", "test")}
-
-    # Judging
-
-    def n_others(self, ids: list[str]) -> int:
-        """Prompts that each text is held against, beside its own."""
-        return min(OTHERS, len(ids) - 1)
-
-    def judged(self, target: str, ids: list[str], said: pd.DataFrame) -> pd.DataFrame:
-        """Texts in many conditions with their language and relevance, all at once."""
-        told = [judge_text(text, target) for text in said["text"]]
-        table = said.reset_index(drop=True).assign(target=target)
-        table = pd.concat([table, pd.DataFrame(told)], axis=1)
-        table["relevance"] = self._relevant(target, ids, table)
-        table["wrong_language"] = table["relevance"] * (1 - table["forcing"])
-        return table
-
-    def _relevant(self, target: str, ids: list[str], said: pd.DataFrame) -> list[float]:
-        """Whether each text is likelier after its own prompt than after the others."""
-        n = self.n_others(ids)
-        turn = {id: at for at, id in enumerate(ids)}
-        # Neighbours in an order of its own: every prompt is as often another's.
-        order = generator(self.study.seed, 11).permutation(len(ids))
-        place = {ids[at]: k for k, at in enumerate(order)}
-        ring = [ids[at] for at in order]
-        others = {
-            id: [id, *(ring[(place[id] + step) % len(ids)] for step in range(1, n + 1))]
-            for id in turn
-        }
-        offered: dict[str, dict[str, None]] = {id: {} for id in ids}
-        pairs = [(str(id), str(text)) for id, text in zip(said["id"], said["text"], strict=True)]
-        for id, text in pairs:
-            if text.strip():
-                for other in others[id]:
-                    offered[other][text] = None
-        asked = [id for id in ids if offered[id]]
-        total: dict[tuple[str, str], float] = {}
-        if asked:
-            # After the target's own words: after the prompt that it said them to, whatever a model
-            # says is likely.
-            texts = [list(offered[id]) for id in asked]
-            prompts = self._prompts(target, asked)
-            table = score(self.model, prompts, texts, **self._how).table
-            columns = (table["id"], table["candidate"], table["logprob"])
-            for id, candidate, value in zip(*columns, strict=True):
-                total[str(id), list(offered[str(id)])[int(candidate)]] = float(value)
-        return [
-            float(all(total[id, text] > total[other, text] for other in others[id][1:]))
-            if text.strip()
-            else 0.0
-            for id, text in pairs
-        ]
+        return {part: self.spoken.said(pivot, self.split[part], []) for part in ("dev", "test")}
 
     # The study
 
@@ -353,9 +278,9 @@ class _Work:
                 for band, strength in self.cells(push):
                     tried[method, band, strength] = self._edits(push, band, strength)
             said = [self.unsteered["dev"]]
-            said += [self.said(self.study.pivot, ids, edits) for edits in tried.values()]
+            said += [self.spoken.said(self.study.pivot, ids, edits) for edits in tried.values()]
             texts = pd.concat([table.assign(cell=n) for n, table in enumerate(said)])
-            judged = self.judged(target, ids, texts)
+            judged = self.spoken.judged(target, ids, texts)
             means = judged.groupby("cell")[["forcing", "relevance"]].mean()
             for (method, band, strength), (forcing, relevance) in zip(
                 (plain, *tried), means.to_numpy(float), strict=True
@@ -380,18 +305,18 @@ class _Work:
         tables: list[pd.DataFrame] = []
         for target in self.targets:
             written = pd.DataFrame(
-                {"id": ids, "text": [self._halves[target].rest[id] for id in ids]}
+                {"id": ids, "text": [self.spoken.halves[target].rest[id] for id in ids]}
             ).assign(truncated=False)
             said = {
                 PLAIN: self.unsteered["test"],
-                ASKED: self.said(target, ids, []),
+                ASKED: self.spoken.said(target, ids, []),
                 WRITTEN: written,
             }
             mine = chosen[chosen["target"] == target]
             for method, cells in mine.groupby("method", sort=False):
                 said |= self._pushed(target, str(method), cells, ids)
             every = pd.concat([t.assign(condition=name) for name, t in said.items()])
-            tables.append(self.judged(target, ids, every))
+            tables.append(self.spoken.judged(target, ids, every))
         found = pd.concat(tables, ignore_index=True)
         documents = self.texts.frame.drop_duplicates("id").set_index("id")["document"]
         return found.assign(paragraph=documents.loc[found["id"]].to_numpy())
@@ -405,19 +330,21 @@ class _Work:
             for row in cells.to_dict("records")
         }
         push, at, pivot = self.pushes[target, method], picked[SWEEP], self.study.pivot
-        said = {method: self.said(pivot, ids, self._edits(push, *at))}
+        said = {method: self.spoken.said(pivot, ids, self._edits(push, *at))}
         if RULE in picked:
             same = picked[RULE] == at
             other = [] if same else self._edits(push, *picked[RULE])
-            said[f"{method}, {RULE}"] = said[method] if same else self.said(pivot, ids, other)
+            said[f"{method}, {RULE}"] = (
+                said[method] if same else self.spoken.said(pivot, ids, other)
+            )
         for n in range(self.study.n_controls):
             seed = self.study.seed + n
             edits = self._edits(push.random(seed=seed), *at)
-            said[f"{method}, random {n}"] = self.said(pivot, ids, edits)
+            said[f"{method}, random {n}"] = self.spoken.said(pivot, ids, edits)
             if method != NEURONS:
                 shuffled = self._vectors(target, method, seed)
                 edits = self._edits(shuffled, *at)
-                said[f"{method}, shuffled {n}"] = self.said(pivot, ids, edits)
+                said[f"{method}, shuffled {n}"] = self.spoken.said(pivot, ids, edits)
         return said
 
 
@@ -429,15 +356,16 @@ def outputs_work(sentences: Sentences, study: SteeredStudy, model: HookedModel |
     split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
     work = passes(model.tokenizer, list(texts.select(ids=split["estimate"]).prompts()))
     bands, room = len(study.bands or range(model.size.n_layers)), study.max_new_tokens or ROOM
-    cells = sum(
-        (1 if method == NEURONS else bands) * sum(s != 0 for s in study.strengths)
-        for method in study.steer
-    )
-    conditions = 3 + len(study.steer) * (2 + 2 * study.n_controls)
+    edited = NEURONS in study.steer
+    vectors = len(study.steer) - edited
+    cells = vectors * bands * sum(s != 0 for s in study.strengths)
+    cells += edited * sum(s > 0 for s in study.strengths)
+    # Neurons are no direction: there is no layer that a rule predicts, and nothing to shuffle.
+    pushes = vectors * (2 + 2 * study.n_controls) + edited * (1 + study.n_controls)
     halves = {tag: list(halved(texts, tag).prompts) for tag in texts.languages}
     # Conditions without a push: nothing done, which is run once for all targets; the target's own
     # prompts; and what was written, which nothing says.
-    for part, pushed, more in (("dev", cells, 1), ("test", conditions - 3, 3)):
+    for part, pushed, more in (("dev", cells, 1), ("test", pushes, 3)):
         n = len(split[part])
         mine = {tag: [p for p in halves[tag] if p.id in split[part]] for tag in halves}
         work += passes(model.tokenizer, mine[study.pivot]) + Work(said=n * room)
@@ -446,6 +374,6 @@ def outputs_work(sentences: Sentences, study: SteeredStudy, model: HookedModel |
             work += passes(model.tokenizer, mine[study.pivot], [1.0] * pushed)
             work += passes(model.tokenizer, mine[target], [1.0] * (1 + asked))
             # Each text is held against its own prompt and others.
-            held = (1 + min(OTHERS, n - 1)) * n * (pushed + more)
+            held = (1 + n_others(split[part])) * n * (pushed + more)
             work += Work(held, held * room, held * room, n * (pushed + asked) * room)
     return work + NOTHING
