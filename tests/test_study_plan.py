@@ -134,6 +134,14 @@ def test_what_is_there_is_not_planned_again(folder):  # noqa: F811
     assert str(Plan(("a", "b"))) == "2 parts"
 
 
+def test_answers_may_be_short_or_long():
+    size = Size(n_params=10**9, n_layers=1, d_model=1, d_vocab=1)
+    said = str(Plan(("a",), {"a": Work(1, 600, said=0)}, size, 1e9))
+    assert said.endswith("600 tokens: the model takes about 33 min")
+    said = str(Plan(("a",), {"a": Work(1, 600, said=600)}, size, 1e9))
+    assert said.endswith(": the model takes 33 min to 2.6 h, by how long answers are")
+
+
 def test_time_follows_from_size():
     """By hand: weights once a token and the head once a reading, at .6 of the machine's speed.
 

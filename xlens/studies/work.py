@@ -111,8 +111,17 @@ class Plan:
         if self.fetched != 0:
             size = "of unknown size" if self.fetched is None else f"of {self.fetched / 1e9:.1f} GB"
             said.append(f"weights {size} to fetch")
-        time = "" if self.seconds is None else f": the model takes about {lasting(self.seconds)}"
-        return f"{', '.join(said)}{time}"
+        return f"{', '.join(said)}{self._time()}"
+
+    def _time(self) -> str:
+        """How long it takes: answers may end at once, or be as long as they may be."""
+        if self.seconds is None or self.size is None or self.flops is None:
+            return ""
+        most = lasting(self.seconds)
+        least = lasting(replace(self.total, said=0).seconds(self.size, self.flops))
+        if least == most:
+            return f": the model takes about {most}"
+        return f": the model takes {least} to {most}, by how long answers are"
 
 
 def _n(n: int, what: str) -> str:
