@@ -25,7 +25,7 @@ from tables import Row, write
 from xlens.models import HookedModel
 from xlens.training import Recipe, train
 from xlens.training.fit import target_modules
-from xlens.training.rows import Rows, collate, encode
+from xlens.training.rows import Rows, encode
 
 PLAIN = "a plain transformers Trainer loop"
 PROMPT, COMPLETION = (70, 110, 90, 130), (20, 30, 25, 35)  # tokens, in turn
@@ -81,7 +81,12 @@ def main() -> None:
 def plain(model: HookedModel, rows: Rows, recipe: Recipe, folder: Path) -> Callable[[], object]:
     """Such a loop, from a fresh adapter on each call."""
     import peft
-    from transformers import PrinterCallback, Trainer, TrainingArguments
+    from transformers import (
+        DataCollatorForSeq2Seq,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+    )
 
     config = peft.LoraConfig(
         r=recipe.rank,
@@ -108,9 +113,9 @@ def plain(model: HookedModel, rows: Rows, recipe: Recipe, folder: Path) -> Calla
 
     def loop() -> object:
         wrapper = peft.get_peft_model(twin_of(model), config)
-        trainer = Trainer(
-            wrapper, arguments, train_dataset=rows, data_collator=partial(collate, pad=0)
-        )
+        # What is usual for prompts and completions: labels padded by -100, logits everywhere.
+        usual = DataCollatorForSeq2Seq(model.tokenizer)
+        trainer = Trainer(wrapper, arguments, train_dataset=rows, data_collator=usual)
         trainer.remove_callback(PrinterCallback)
         return trainer.train()
 

@@ -19,7 +19,7 @@ from xlens.models.series import find_series
 from xlens.training import Recipe, encode, train
 from xlens.training import fit as room
 from xlens.training.bar import Bar
-from xlens.training.rows import IGNORED, collate
+from xlens.training.rows import IGNORED, collate, loss
 
 peft = pytest.importorskip("peft")
 PROMPTS = [f"Der Hund {n} schläft im Haus{' kalt' * (n % 3)}\nTranslate:\n" for n in range(8)]
@@ -67,7 +67,10 @@ def test_only_the_completion_and_the_end_are_learned(base):
 def test_padding_is_not_learned(base):
     rows = encode(kit.model(base).tokenizer, PROMPTS, SAID, longest=99)
     made = collate([rows[0], rows[2]], pad=0)
-    assert (made["labels"][made["attention_mask"] == 0] == IGNORED).all()
+    learned = sum(len(rows.ids[n]) - rows.learned[n] for n in (0, 2))
+    assert (made["labels"] != IGNORED).sum() == learned
+    behind = made["logits_to_keep"] + 1 >= len(rows.ids[0])  # the shorter one's padding
+    assert behind.any() and (made["labels"][0, 1:][behind] == IGNORED).all()
     assert made["attention_mask"].sum() == len(rows.ids[0]) + len(rows.ids[2])
 
 
@@ -79,7 +82,13 @@ def test_the_gradient_is_that_of_a_loss_on_target_tokens_only(base):
     model = hooked.hf_model.train()
     probe = model.get_input_embeddings().weight
     probe.requires_grad_(True)
-    theirs = torch.autograd.grad(model(**made).loss, probe)[0]
+    labels = made.pop("labels")
+    theirs = torch.autograd.grad(loss(model(**made), labels), probe)[0]
+    every = collate(list(rows), pad=0, whole=True)
+    assert made["logits_to_keep"].numel() < every["input_ids"].shape[1] - 5
+    others = every.pop("labels")
+    same = torch.autograd.grad(loss(model(**every), others), probe)[0]
+    assert torch.allclose(theirs, same, atol=1e-7)
 
     terms = []
     for ids, start in zip(rows.ids, rows.learned, strict=True):
@@ -87,8 +96,12 @@ def test_the_gradient_is_that_of_a_loss_on_target_tokens_only(base):
         terms += [-logits[at - 1, ids[at]] for at in range(start, len(ids))]
     own = torch.autograd.grad(torch.stack(terms).mean(), probe)[0]
     assert torch.allclose(theirs, own, atol=1e-6)
-    whole = {**made, "labels": made["input_ids"].masked_fill(made["attention_mask"] == 0, IGNORED)}
-    other = torch.autograd.grad(model(**whole).loss, probe)[0]
+    # transformers' own loss over all tokens is another one, over these the same.
+    ids, mask = every["input_ids"], every["attention_mask"]
+    usual = model(**every, labels=others[:, :-1]).loss
+    assert torch.allclose(torch.autograd.grad(usual, probe)[0], theirs, atol=1e-6)
+    everything = model(**every, labels=ids.masked_fill(mask == 0, IGNORED)).loss
+    other = torch.autograd.grad(everything, probe)[0]
     assert not torch.allclose(theirs, other, atol=1e-3)
 
 

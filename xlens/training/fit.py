@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
+from inspect import signature
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,7 +27,7 @@ from xlens.models.adapters import INSTALL, SEAL, called, check_sealed, moment
 from xlens.models.sharing import sharing
 from xlens.results import Result, analysed
 from xlens.training.recipe import Recipe
-from xlens.training.rows import Rows, collate, encode
+from xlens.training.rows import Rows, collate, encode, loss
 
 SERIES, FINAL, RESULT, MARK = "checkpoints", "adapter", "result", "training.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -276,11 +277,13 @@ def _trainer(
     # Else one process would spread each pass over all GPUs of the machine, several times the rows.
     arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
     pad = model.tokenizer.pad_token_id
+    keeps = "logits_to_keep" in signature(model.hf_model.forward).parameters
     trainer = Trainer(
         wrapper,
         arguments,
         train_dataset=rows,
-        data_collator=partial(collate, pad=0 if pad is None else int(pad)),
+        data_collator=partial(collate, pad=0 if pad is None else int(pad), whole=not keeps),
+        compute_loss_func=loss,
         callbacks=[_sealing(), Bar(progress)],
     )
     trainer.remove_callback(PrinterCallback)

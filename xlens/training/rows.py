@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from xlens.checks import typed
@@ -93,16 +94,48 @@ def encode(
     return Rows(ids, learned, len(whole) - len(kept))
 
 
-def collate(rows: Sequence[dict[str, list[int]]], *, pad: int) -> dict[str, Tensor]:
-    """Rows of a batch, padded on the right; no loss falls on padding."""
+def collate(
+    rows: Sequence[dict[str, list[int]]], *, pad: int, whole: bool = False
+) -> dict[str, Tensor]:
+    """Rows of a batch, padded on the right; no loss falls on padding.
+
+    Args:
+        rows: Each with `input_ids` and `labels`.
+        pad: The token after a row's end.
+        whole: Ask for logits at all positions; for models that can't leave any out.
+
+    Returns:
+        `input_ids` and `attention_mask` `[batch, pos]`, `logits_to_keep` `[kept]`, and `labels`
+        `[batch, 1 + kept]`: as usual one place behind the logits that they are compared with.
+    """
     longest = max(len(row["input_ids"]) for row in rows)
 
     def padded(name: str, value: int) -> Tensor:
         return torch.tensor([row[name] + [value] * (longest - len(row[name])) for row in rows])
 
     mask = [[1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"])) for row in rows]
-    return {
-        "input_ids": padded("input_ids", pad),
-        "attention_mask": torch.tensor(mask),
-        "labels": padded("labels", IGNORED),
-    }
+    found = {"input_ids": padded("input_ids", pad), "attention_mask": torch.tensor(mask)}
+    labels = padded("labels", IGNORED)
+    if whole:
+        return found | {"labels": functional.pad(labels, (0, 1), value=IGNORED)}
+    following = labels[:, 1:]  # the token that each position is asked for
+    # A small model's head costs more than its blocks, and its logits more memory than all else.
+    kept = (following != IGNORED).any(0).nonzero()[:, 0]
+    asked = functional.pad(following[:, kept], (1, 0), value=IGNORED)
+    return found | {"labels": asked, "logits_to_keep": kept}
+
+
+def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Of a batch in nats: the sum over its learned tokens by those of the whole step.
+
+    Args:
+        outputs: Of the model, with `logits` `[batch, kept, d_vocab]`.
+        labels: From `collate`.
+        num_items_in_batch: Learned tokens of the step, which several batches may share; default
+            this one's. The name is the Trainer's.
+    """
+    asked = labels[:, 1:]
+    n = (asked != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+    logits = outputs.logits.float().flatten(0, 1)
+    total = functional.cross_entropy(logits, asked.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / n
