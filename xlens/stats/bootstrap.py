@@ -75,24 +75,33 @@ class Bootstrap:
         if self.bounds is None:
             return low, high
         least, most = (np.broadcast_to(np.asarray(b, float), low.shape) for b in self.bounds)
+        # An interval of a mean can't say more than the numbers can: it is cut at their bounds.
         sums, n, clusters = self.sums, self.sums.counts.sum(axis=0), self.clusters
         low, high = np.maximum(low, least), np.minimum(high, most)
+        # Two kinds of column of which resamples say too little: those that never move, and rates.
         still = sums.least == sums.most
         rate = sums.two_valued & (sums.least == least) & (sums.most == most)
         # NaN ends stay so: too few clusters, or no number.
         some = (rate | still) & np.isfinite(most - least) & (clusters >= FEWEST)
         if not some.any():
             return low, high
+        # All on the scale from 0 to 1, as Wilson's interval is of shares; 1 only keeps unbounded
+        # columns, which `some` leaves as they are, from dividing by inf.
         width = np.where(np.isfinite(most - least), most - least, 1.0)
+        # A cluster that holds all of a column's numbers leaves
+        # no mean without it: it adds nothing.
         gone = np.nan_to_num(self.left_out - self.mean) / width
         error = np.sqrt((clusters - 1) / np.maximum(clusters, 1) * (gone**2).sum(axis=0))
         with np.errstate(invalid="ignore"):
+            # A column that stands still is asked like a rate of 0: how many could be otherwise?
             share = np.where(rate, (self.mean - least) / width, 0.0)
             below, above = wilson(
                 share,
                 np.maximum(n, 1.0),
                 error,
                 clusters=np.maximum(clusters, 1),
+                # No cluster with two prompts: nothing hangs
+                # together, and the binomial's own z holds.
                 alone=np.asarray((sums.counts <= 1).all(axis=0)),
                 confidence=self.resampling.confidence,
             )
@@ -121,6 +130,7 @@ class Bootstrap:
         if of is None:
             return self._ends
         at = list(columns)
+        # `of` sees [k], [draw, k] and [cluster, k]: columns are last, so one call serves all rows.
         tables = (self.mean, self.draws, self.left_out)
         rows = [np.asarray(of(table[..., at]), dtype=float) for table in tables]
         value = rows[0]
@@ -128,15 +138,20 @@ class Bootstrap:
             value[None],
             rows[1][:, None],
             rows[2][:, None],
+            # The column with the fewest clusters is the least
+            # sure: the others don't make up for it.
             clusters=int(self.clusters[at].min()),
             confidence=self.resampling.confidence,
         )
         stuck = self._stuck(at)
         if not len(stuck):
             return np.asarray(low), np.asarray(high)
+        # [end, stuck column, k]: the means as they are, but for one stuck column put at its end.
         moved = np.repeat(self.mean[at][None, None], 2, axis=0).repeat(len(stuck), axis=1)
         for k, end in enumerate(self._ends):
             moved[k, np.arange(len(stuck)), stuck] = end[at][stuck]
+        # Which of a column's ends pulls `of` down is not known (a denominator's pulls it up), so
+        # each column's worse end counts, and never one that would narrow the interval.
         steps = of(moved) - value
         down, up = np.minimum(steps.min(axis=0), 0).sum(), np.maximum(steps.max(axis=0), 0).sum()
         return np.asarray(low + down), np.asarray(high + up)
@@ -184,6 +199,7 @@ def bootstrap(
         raise InputError(f"There are {n} prompts but {len(clusters)} clusters; give one for each.")
     codes = np.arange(n)
     if clusters is not None:
+        # As objects: 1 and "1" are two clusters, and tuples stay one value each.
         codes = pd.factorize(pd.Series(list(clusters), dtype="object"))[0]
     sums = ClusterSums.of(values, codes)
     return Bootstrap.of(sums, resampling.weights(len(sums.sums)), resampling, bounds)

@@ -17,4 +17,5 @@ def generator(seed: int, *path: int) -> np.random.Generator:
         ValueError: a seed that is none.
     """
     check_seed(seed)
+    # NumPy's SeedSequence mixes a list of whole numbers: seed 1, path 2 isn't seed 2, path 1.
     return np.random.default_rng([seed, *path] if path else seed)

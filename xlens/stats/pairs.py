@@ -44,6 +44,7 @@ class PairBootstrap:
     def _means(self) -> Float[np.ndarray, "row column"]:
         """Of the sample, of its resamples, and without each thing in turn."""
         weights = self._rows.weights
+        # [row, pair]. Without a thing its weight is 0, and with it that of every pair it is in.
         of_pairs = weights[:, self.first] * weights[:, self.second]
         there = np.isfinite(self.values)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,13 +80,17 @@ class PairBootstrap:
         """
         spread = np.nanstd(self.draws, axis=0)
         # What rounding leaves of nothing is nothing.
+        # Written as a "not", so that a column whose spread is NaN stands still too.
         still = ~(spread > 1e-9 * np.nanmax(np.abs(self.values), initial=1e-300))
         if self.n_things < FEWEST or still.all():
             return np.ones(len(spread))
+        # Columns that stand still are 0 on every scale: they neither win nor set the maximum.
         scale = np.where(still, np.inf, spread)
         size = np.nan_to_num(self.mean / scale)
+        # Around the sample's mean, draws are what chance would do if the truth were 0.
         most = np.nan_to_num((self.draws - self.mean) / scale).max(axis=1)
         reached = (most[:, None] >= size - 1e-9).sum(axis=0)
+        # The sample itself counts as one of the draws, so that no p is 0.
         return np.where(still, 1.0, (1 + reached) / (1 + len(most)))
 
 
@@ -113,6 +118,7 @@ def pair_bootstrap(
             f"{len(values)} pairs with {len(first)} and {len(second)} names; one or more pairs are "
             "needed, with two names each."
         )
+    # Both sides are numbered together: a thing is the same one on either side.
     codes, names = pd.factorize(pd.Series([*first, *second], dtype="object"))
     n = len(values)
     return PairBootstrap(

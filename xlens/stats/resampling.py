@@ -56,6 +56,7 @@ class Resampling:
     @classmethod
     def of(cls, provenance: Mapping[str, Any]) -> "Resampling":
         """What a result's intervals were drawn by; the usual where its provenance says none."""
+        # Rooms append their options: the last one's are those of what is looked at now.
         for known in (*reversed(list(provenance.values())), provenance):
             if isinstance(known, Mapping) and "resampling" in known:
                 return cls(**known["resampling"])
@@ -77,11 +78,14 @@ class Resampling:
 
     def weights(self, n: int) -> Float[np.ndarray, "draw cluster"]:
         """How often each of `n` clusters is drawn."""
+        # One seed and one n give the same resamples again, so that two tables of the same clusters
+        # are drawn together and their difference keeps what they share.
         random = generator(self.seed)
         return random.multinomial(n, np.full(n, 1 / n), size=self.draws).astype(np.float64)
 
     def rows(self, n: int) -> "Rows":
         """The weights of `n` clusters in the sample, its resamples and without each in turn."""
+        # One product of this with sums by cluster computes the statistic for every row at once.
         every = np.vstack([np.ones(n), self.weights(n), 1 - np.eye(n)])
         return Rows(every, slice(1, 1 + self.draws))
 
@@ -177,6 +181,8 @@ def joined(
     for other in others:
         codes, _ = pd.factorize(pd.Series(list(other), dtype="object"))
         there = np.flatnonzero(codes >= 0)
+        # A graph with the clusters so far as nodes 0 to n - 1 and the other kind's after them;
+        # every prompt is an edge between its two.
         n, m = int(found.max(initial=-1)) + 1, int(codes.max(initial=-1)) + 1
         ends = (found[there], n + codes[there])
         links = coo_array((np.ones(len(there)), ends), shape=(n + m, n + m))

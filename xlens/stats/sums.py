@@ -35,9 +35,11 @@ class ClusterSums:
         n = int(clusters.max()) + 1 if n is None else n
         there = np.isfinite(values)
         filled = np.where(there, values, 0.0)
+        # Every prompt its own cluster, the usual case: nothing to add up, and `np.add.at` is slow.
         if n == len(values) and (clusters == np.arange(n)).all():
             sums, counts = filled, there.astype(float)
         else:
+            # `sums[clusters] += filled` would add only the last prompt of each cluster.
             sums, counts = np.zeros((n, values.shape[1])), np.zeros((n, values.shape[1]))
             np.add.at(sums, clusters, filled)
             np.add.at(counts, clusters, there.astype(float))
@@ -59,12 +61,16 @@ class ClusterSums:
     def draws(self, weights: Float[np.ndarray, "draw cluster"]) -> Float[np.ndarray, "draw column"]:
         """Means with each cluster counted so often."""
         with np.errstate(divide="ignore", invalid="ignore"):
+            # A ratio of sums: a cluster of many prompts weighs by their number, in each column by
+            # those that have one there. No number at all is 0 / 0, which is NaN.
             return (weights @ self.sums) / (weights @ self.counts)
 
     def left_out(self) -> Float[np.ndarray, "cluster column"]:
         """Means without each cluster in turn."""
         counts = self.counts.sum(axis=0) - self.counts
         with np.errstate(divide="ignore", invalid="ignore"):
+            # A row without a number in this column takes nothing
+            # away, and leaves the mean as it is.
             means = (self.sums.sum(axis=0) - self.sums) / counts
         return np.where(counts > 0, means, np.nan)
 
