@@ -52,13 +52,16 @@ class PooledPCA(Subspace):
             raise InputError(f"center={self.center!r}; accepted are 'pooled' and 'language'.")
         if self.per_language:
             states, languages = self._start_by_language(X, y)
+            # `np.unique` sorts, so a tag's place in `classes_` can be searched for.
             states = states - self.means_[np.searchsorted(self.classes_, languages)]
+            # Every mean that was subtracted leaves one direction less.
             most = min(len(states) - len(self.classes_), states.shape[1])
         else:
             states = self._start(X)
             most = min(len(states) - 1, states.shape[1])
         why = f"{len(states)} states of {states.shape[1]} dimensions give no more components"
         rank = check_rank(self.n_components, most, name="n_components", because=why)
+        # scikit-learn's "auto" draws at random for large tables: the same states gave other axes.
         pca = PCA(rank, svd_solver="full").fit(states)
         self.mean_ = pca.mean_
         self.components_ = fixed_signs(np.asarray(pca.components_))
@@ -102,6 +105,7 @@ class LSAR(Subspace):
         most = min(n - 1, states.shape[1])
         why = f"the means of {n} languages differ along no more axes"
         rank = check_rank(most if self.rank is None else self.rank, most, name="rank", because=why)
+        # [d_model, language], as in the paper's M.
         means = self.means_.T
         centre = means.mean(1, keepdims=True)
         left, sizes, _ = np.linalg.svd(means - centre, full_matrices=False)
@@ -172,6 +176,7 @@ class LDAAxes(Subspace):
         )
         self.mean_ = states.mean(0)
         counts = np.array([(languages == c).sum() for c in self.classes_])
+        # [language, d_model], so that betweenᵀ between is S_b: languages weigh by their states.
         between = (self.means_ - self.mean_) * np.sqrt(counts / len(states))[:, None]
         _require_apart(self.means_, states)
         if self.solver == "svd":
@@ -249,6 +254,7 @@ class MeanDifference(Subspace):
 def _require_apart(means: np.ndarray, states: np.ndarray) -> None:
     """Refuse means that differ by no more than single precision's rounding."""
     size = np.sqrt((states**2).sum(1).mean())
+    # Against the states' own length, as models' scales differ by orders of magnitude.
     if np.linalg.norm(means - means.mean(0), axis=1).max() <= 1e-6 * size:
         raise InputError("The languages have equal means: nothing tells them apart here.")
 
@@ -259,8 +265,12 @@ def _ridge_axes(inside: np.ndarray, between: np.ndarray, ridge: float, rank: int
     mean_variance = float(np.trace(within)) / len(within)
     # Without any spread inside the languages every λ gives the same axes.
     within[np.diag_indices_from(within)] += ridge * mean_variance or 1.0
+    # With B the rows of `between`, an eigenvector v of B W⁻¹Bᵀ (language by
+    # language) gives W⁻¹Bᵀv, an eigenvector of W⁻¹BᵀB (d_model by d_model) of the
+    # same value: the small problem is solved.
     solved = np.asarray(cho_solve(cho_factor(within), between.T))
     _, vectors = np.linalg.eigh(between @ solved)
+    # `eigh` sorts from the smallest.
     return (solved @ vectors[:, ::-1][:, :rank]).T
 
 

@@ -37,6 +37,7 @@ class Subspace(TransformerMixin, BaseEstimator):
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """`fit` and `transform` of the same states."""
+        # TransformerMixin's own calls `transform(X)` without y, which subspaces by language need.
         unfitted: Any = self
         return unfitted.fit(X, y, **fit_params).transform(X, y)
 
@@ -58,6 +59,8 @@ class Subspace(TransformerMixin, BaseEstimator):
             )
         out = np.zeros((len(coordinates), self.n_features_in_))
         for rows, (origin, axes) in self._groups(len(coordinates), y):
+            # Axes need not be orthonormal (LDA's are not): the
+            # shortest state with these coordinates.
             back: np.ndarray = np.linalg.pinv(axes)
             out[rows] = origin + coordinates[rows, : len(axes)] @ back.T
         return out
@@ -120,6 +123,7 @@ class Subspace(TransformerMixin, BaseEstimator):
         languages = np.asarray(y).astype(str)
         if languages.shape != (n,):
             raise InputError(f"y has shape {languages.shape}; X has {n} rows.")
+        # While fitting there are no classes yet, and every tag is welcome.
         known = list(map(str, getattr(self, "classes_", languages)))
         if unknown := sorted(set(map(str, languages)) - set(known)):
             raise InputError(f"{type(self).__name__} was not fitted on {unknown}, only on {known}.")
@@ -159,6 +163,7 @@ class Subspace(TransformerMixin, BaseEstimator):
             ValueError: also when y is missing, has another length, or names one language only.
         """
         states = self._start(X)
+        # Else a second fit would hold the new tags against those of the first.
         vars(self).pop("classes_", None)
         if y is None:
             raise InputError(
@@ -199,6 +204,7 @@ def orthonormal(rows: Float[np.ndarray, "rank d_model"]) -> Float[np.ndarray, "r
     """Orthonormal rows with the same span."""
     if not len(rows):
         return rows
+    # Rank is told by singular values: of unit rows, so that a short axis isn't taken for none.
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     _, sizes, basis = np.linalg.svd(unit, full_matrices=False)
     return basis[sizes > 1e-10 * sizes[0]]
@@ -208,6 +214,7 @@ def fixed_signs(components: Float[np.ndarray, "rank d_model"]) -> Float[np.ndarr
     """Axes turned so that each one's largest entry is positive: the same whatever the row order."""
     if not len(components):
         return components
+    # An SVD gives either sign, by library and machine.
     largest = components[np.arange(len(components)), np.abs(components).argmax(1)]
     return components * np.where(largest < 0, -1.0, 1.0)[:, None]
 
@@ -216,6 +223,7 @@ def random_basis(
     rank: int, d_model: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "rank d_model"]:
     """Orthonormal rows that span a subspace drawn evenly from all of this rank."""
+    # A normal distribution looks alike in every direction, and so does the span of its draws.
     return np.linalg.qr(rng.standard_normal((d_model, rank)))[0].T
 
 

@@ -35,6 +35,7 @@ class Centering(Subspace):
         """
         self._start_by_language(X, y)
         self._goal()
+        # No axes: a mean is a point, and coordinates are whole states.
         self.components_ = np.zeros((0, self.n_features_in_))
         return self
 
@@ -63,6 +64,7 @@ class Centering(Subspace):
         centre = self.means_.mean(0)
         sizes = np.linalg.norm(self.means_ - centre, axis=1, keepdims=True)
         away = rng.standard_normal(self.means_.shape)
+        # Only where to is random; how far is kept, else the control would be a weaker removal.
         other.means_ = centre + sizes * away / np.linalg.norm(away, axis=1, keepdims=True)
         return other
 
@@ -110,6 +112,8 @@ class LIR(Subspace):
         why = f"the smallest language has {fewest} states of {states.shape[1]} dimensions"
         rank = check_rank(self.rank, most, name="rank", because=why)
         found = [
+            # States are rows here and columns in the paper: its
+            # left singular vectors are the right.
             np.linalg.svd(states[languages == c], full_matrices=False)[2][:rank]
             for c in self.classes_
         ]
@@ -168,6 +172,8 @@ class AffineSubspaces(Subspace):
         for tag, mean in zip(self.classes_, self.means_, strict=True):
             mine = states[languages == tag] - mean
             _, sizes, rows = np.linalg.svd(mine, full_matrices=False)
+            # The last of n singular values of centred states is
+            # 0 but for rounding: no matter here.
             variance = sizes**2 / max(len(mine) - 1, 1)
             if len(mine) < 2 or not variance.sum():
                 raise InputError(f"All {len(mine)} states of {tag!r} are the same: no subspace.")
@@ -232,6 +238,7 @@ class AffineSubspaces(Subspace):
 
     def _rank(self, variance: np.ndarray, tag: str, n: int) -> int:
         if isinstance(self.n_components, float):
+            # `argmax` finds the first True: the least k that reaches the share.
             reached = np.cumsum(variance) >= self.n_components * variance.sum()
             return int(reached.argmax()) + 1
         most = min(n - 1, len(variance))

@@ -45,16 +45,20 @@ class Kernel:
         if not unbiased:
             return cls(gram, gram, False)  # rows sum to 0 already
         np.fill_diagonal(gram, 0.0)
+        # With both sides U-centred (Székely & Rizzo 2014, section 3) the elementwise product sums
+        # to Song's estimator times n(n - 3), a factor that the ratio drops.
         return cls(gram, _centred(gram, unbiased=True), True)
 
     def only(self, items: Int[np.ndarray, " item"]) -> Self:
         """That of some of the items."""
         gram = self.gram[np.ix_(items, items)]
+        # Fewer items have another mean: centred anew, not cut out of the centred matrix.
         return type(self)(gram, _centred(gram, unbiased=self.unbiased), self.unbiased)
 
     def take(self, items: Int[np.ndarray, " item"]) -> Self:
         """The same with items in another order."""
         at = np.ix_(items, items)
+        # Centring goes by rows and columns alike, so it stands any order of the items.
         return type(self)(self.gram[at], self.centred[at], self.unbiased)
 
 
@@ -75,12 +79,15 @@ def cka_interval(
         with np.errstate(divide="ignore", invalid="ignore"):
             each = left_out[0] / np.sqrt(left_out[1] * left_out[2])
     else:
+        # No closed form for whole clusters: each kernel is centred anew without them.
         rest = [np.flatnonzero(clusters != c) for c in np.unique(clusters)]
         if len(rest) < FEWEST or min(map(len, rest)) < LEAST_ITEMS - 1:
             return float("nan"), float("nan")
         each = np.array([cka(x.only(items), y.only(items)) for items in rest])
+    # Units that were left out: items, or clusters of them.
     n = len(each)
     error = float(np.sqrt((n - 1) / n * ((each - each.mean()) ** 2).sum()))
+    # CKA is at most 1; the unbiased one may well be below 0, so the lower end is left.
     return value - z * error, min(value + z * error, 1.0)
 
 
@@ -106,18 +113,22 @@ def _centred(gram: Gram, *, unbiased: bool) -> Gram:
     n, sums = len(gram), gram.sum(1)
     if not unbiased:
         return gram - (sums[:, None] + sums) / n + gram.sum() / n**2
+    # U-centring: n - 2 and (n - 1)(n - 2) for n and n², as the diagonal holds no number.
     centred = gram - (sums[:, None] + sums) / (n - 2) + gram.sum() / ((n - 1) * (n - 2))
     np.fill_diagonal(centred, 0.0)
     return centred
 
 
 def _ratio(both: float, own_x: float, own_y: float) -> float:
+    # Kernels have norm 1, so what is below is rounding; unbiased, it may even be negative.
     return both / np.sqrt(own_x * own_y) if own_x > 1e-20 and own_y > 1e-20 else float("nan")
 
 
 def _left_out(x: Kernel, y: Kernel) -> Float[np.ndarray, " item"]:
     """HSIC without each item in turn, up to a factor that all of CKA's three terms share."""
     k, l = x.gram, y.gram  # noqa: E741
+    # Items that are left. All three terms of HSIC without item i are those of all items less what
+    # i has part in: [item] numbers in O(n²), where centring n times would take O(n³).
     n = len(k) - 1
     row = (k * l).sum(1)
     diagonal = np.diag(k) * np.diag(l)

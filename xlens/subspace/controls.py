@@ -23,9 +23,13 @@ def mismatch_of_same_length(
     Neighbours by length swap places; where the number is odd, three at one end go round.
     """
     n = len(lengths)
+    # lexsort goes by its last key first.
     order = np.lexsort([rng.random(n), lengths])  # ties in random order
+    # The three that go round are those at the end: the
+    # longest in one draw, the shortest in another.
     if rng.random() < 0.5:
         order = order[::-1]
+    # No cut before the last item: it would be alone, and its own partner.
     groups = np.split(order, np.arange(2, n - 1, 2))
     partner = np.empty(n, dtype=int)
     for group in groups:
@@ -57,6 +61,7 @@ def without(
     Where that is nothing but rounding, it is 0.
     """
     design = np.column_stack([np.ones(len(terms)), terms])
+    # By lstsq and not by normal equations: log T and 1/T are nearly one line over few lengths.
     left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
     rounding = np.linalg.norm(left, axis=0) <= 1e-10 * np.linalg.norm(values, axis=0)
     return np.where(rounding, 0.0, left)
@@ -84,12 +89,17 @@ def adjusted(
     from variety to variety: so what an item says is not taken for its length.
     """
     log = terms[..., 0]
+    # Centred by variety and by item, which is least squares with an effect of each (Frisch-Waugh):
+    # what is left says how much longer this item is in this variety than both would have it.
     both = log - log.mean(1, keepdims=True) - log.mean(0) + log.mean()
+    # [] and, below, slope [d_model]: one for all varieties and items.
     square = float((both**2).sum())
     means = states.mean(1, keepdims=True)
     if square > 1e-12:
         slope = np.tensordot(both, states, axes=2) / square
+        # [variety]: how much longer it is than all are.
         away = log.mean(1) - log.mean()
         means = means - away[:, None, None] * slope
+    # The mean is put back as moved above: least squares within a variety would not touch it.
     own = [without(x - x.mean(0), t) for x, t in zip(states, terms, strict=True)]
     return means + np.stack(own)

@@ -76,9 +76,11 @@ def score_correlation(
     rng = generator(resampling.seed)
     clusters = resampling.codes(states.meta)
     drawn = resampling.rows(int(clusters.max()) + 1)
+    # The same wrong partners for every pair and layer, so that these compare.
     wrong = np.stack([mismatch(n, rng) for _ in range(n_controls)])
     pairs = list(language_pairs(n_languages))
     similar = [
+        # Lengths of b, as it is b's items that change places.
         np.stack([mismatch_of_same_length(states.n_tokens[b], rng) for _ in range(n_controls)])
         for _, b in pairs
     ]
@@ -94,6 +96,7 @@ def score_correlation(
             ):
                 for (a, b), partners in zip(pairs, similar, strict=True):
                     x, y = table[a], table[b]
+                    # Ranks are adjusted for ranks of the lengths: Spearman's partial correlation.
                     terms = _terms(states.n_tokens[[a, b]], ranks=name == "spearman")
                     left = without(np.column_stack([x, y]), terms)
                     both = {"value": (x, y), "length_controlled": (left[:, 0], left[:, 1])}
@@ -147,6 +150,7 @@ def _scores(
     # Scores around the pooled mean in both cases, so that what lies between languages is seen.
     scores = ((flat - flat.mean(0)) @ pca.components_.T).reshape(shape)
     total = scores.reshape(-1, n_components).var(0)
+    # Languages have equally many items, so a plain variance of their means is the part between.
     between = scores.mean(1).var(0) / np.where(total > 0, total, np.nan)
     lengths = np.log(states.n_tokens)
     described: list[dict[str, Any]] = []
@@ -171,6 +175,7 @@ def _terms(
 ) -> Float[np.ndarray, "item term"]:
     terms = np.column_stack([length_terms(lengths) for lengths in n_tokens])
     # Ranks of 1/T are those of log T, backwards.
+    # Columns are log T and 1/T of one side, then of the other; every second one is a log T.
     return rankdata(terms[:, ::2], axis=0) if ranks else terms
 
 
@@ -191,11 +196,13 @@ def _with_interval(
     confidence: float,
 ) -> tuple[float, float, float]:
     """Pearson of the items as they are, and its interval."""
+    # [row, item]: an item weighs as its cluster was drawn. Weighted moments are a resample's.
     w = rows.weights[:, clusters]
     w = w / w.sum(1, keepdims=True)
     mean_x, mean_y = w @ x, w @ y
     cov = w @ (x * y) - mean_x * mean_y
     size = (w @ x**2 - mean_x**2) * (w @ y**2 - mean_y**2)
     every = cov / np.sqrt(np.where(size > 0, size, np.nan))
+    # Row 0 is the sample; the value below is computed without weights, to be exact for ±1.
     low, high = rows.interval(every, rows.n, confidence)
     return float(_correlation(x, y[None])[0]), low, high

@@ -72,6 +72,7 @@ def similarity_course(pairs: LanguagePairs, measure: str) -> SimilarityCourse | 
         return rows[rows["layer"] == layer].set_index(keys)
 
     here, null = at(table, peak), at(control, peak)
+    # By pair, not by mean: how many pairs have moved for sure.
     away = {
         layer: int((at(table, layer)["high"].reindex(here.index) < here["low"]).sum())
         for layer in (lowest, highest)
@@ -87,6 +88,7 @@ def similarity_course(pairs: LanguagePairs, measure: str) -> SimilarityCourse | 
         highest=highest,
         last=float(means[highest]),
         above=int((here["low"] > null["high"].reindex(here.index)).sum()),
+        # At the peak itself nothing has fallen from it.
         fallen=away[highest] if highest != peak else 0,
         risen=away[lowest] if lowest != peak else 0,
     )

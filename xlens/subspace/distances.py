@@ -89,6 +89,7 @@ def subspace_distances(
                 mean, low, high = spread(values, confidence)
             names = {"layer": layer, "a": states.languages[a], "b": states.languages[b]}
             numbers = {"mean": mean, "low": low, "high": high, "n": n}
+            # `spread` of one draw would give a range of no width.
             if kind == "value":
                 numbers |= {"low": np.nan, "high": np.nan}
             rows.append({**names, "measure": measure, "kind": kind, **numbers})
@@ -127,6 +128,7 @@ def _layer(
     # Dealt out with their means, every language would have the others' means for a direction.
     here = states.layer(index)
     centred = (here - here.mean(1, keepdims=True)).reshape(flat.shape)
+    # Measures of the same rank share fits and draws of the controls.
     ranks = {m: flat.shape[1] if m == "full_rank" else n_components for m in measures}
     fits: dict[int | float, dict[str, Sequence[Subspace]]] = {}
     try:
@@ -152,6 +154,7 @@ def _layer(
 
 
 def _angles(fit: Any, a: str, b: str) -> np.ndarray:
+    # SciPy takes columns; of unequal ranks it gives as many angles as the smaller has.
     return subspace_angles(fit.basis(a).T, fit.basis(b).T)
 
 
@@ -177,6 +180,8 @@ def _mean_shift(fit: Any, a: str, b: str) -> float:
 
 def _fixed_rank(fit: Any, a: str, b: str) -> float:
     first, second = fit.components(a), fit.components(b)
+    # Principal vectors are these turns of each basis: A's are turn_aᵀ first, B's turn_b second.
+    # Variances are diagonal in the components, and are turned with them.
     turn_a, _, turn_b = np.linalg.svd(first @ second.T)
     inside_a = turn_a.T * fit.variance(a) @ turn_a
     inside_b = turn_b * fit.variance(b) @ turn_b.T
@@ -184,6 +189,7 @@ def _fixed_rank(fit: Any, a: str, b: str) -> float:
 
 
 def _full_rank(fit: Any, a: str, b: str) -> float:
+    # All d_model components, so rowsᵀ diag(variance) rows is the whole covariance.
     rows = {x: fit.components(x) for x in (a, b)}
     return _log_ratio(*(rows[x].T * fit.variance(x) @ rows[x] for x in (a, b)))
 
@@ -191,6 +197,8 @@ def _full_rank(fit: Any, a: str, b: str) -> float:
 def _log_ratio(k_a: np.ndarray, k_b: np.ndarray) -> float:
     """`sqrt(Σ ln² λ(K_A⁻¹ K_B))`."""
     try:
+        # The generalised problem K_B v = λ K_A v: no inverse is formed. SciPy refuses a K_A that
+        # isn't positive definite, which is the same fault as a λ that is not above 0.
         ratios = np.asarray(eigh(k_b, k_a, eigvals_only=True))
     except np.linalg.LinAlgError:
         ratios = np.array([-1.0])

@@ -33,6 +33,8 @@ class Folds:
         """Whole clusters, the largest first, each into the smallest fold."""
         sizes = np.bincount(clusters)
         n = min(MOST, len(sizes))
+        # By size first (lexsort's last key), ties at random. Large ones go while there is room to
+        # even out; so folds differ by little.
         order = np.lexsort([generator(seed, 7).permutation(len(sizes)), -sizes])
         filled, fold = np.zeros(n), np.empty(len(sizes), dtype=int)
         for cluster in order:
@@ -80,12 +82,15 @@ def products(
     shared.
     """
     whole = sums.sum(1)
+    # Sums over all pairs of items, less those within a fold, are those across folds; so are
+    # counts: n² less the squares of the sizes.
     own = np.einsum("vfd,wfd->fvw", sums, sums, optimize=True)
     both, n = whole @ whole.T - own.sum(0), float(sizes.sum())
     rows = [both / (n**2 - float((sizes**2).sum()))]
     for fold, size in enumerate(sizes.tolist()):
         kept = whole - sums[:, fold]
         square = float((sizes**2).sum()) - size**2
+        # The fold that is left out is not in `kept`, so its own products must not be taken off.
         mine = kept @ kept.T - own.sum(0) + own[fold]
         rows.append(mine / ((n - size) ** 2 - square))
     return np.stack(rows)

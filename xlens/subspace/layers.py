@@ -69,6 +69,8 @@ class LayerWise(BaseEstimator):
         values = pool(activations, self.pooling)
         for layer, states in zip(activations.layers, values, strict=True):
             try:
+                # Double precision: states reach 1e5, and sums of
+                # squares with them 1e10 times d_model.
                 fitted = clone(self.estimator).fit(states.astype(np.float64), languages)  # type: ignore[attr-defined]
             except ValueError as error:
                 raise InputError(f"Layer {layer}: {error}") from error
@@ -126,6 +128,7 @@ class LayerWise(BaseEstimator):
         slot = SlotValues(
             values=torch.from_numpy(np.stack(list(found.values()))).float(),
             offsets=torch.arange(n + 1),
+            # A slot of one position a prompt keeps them; a mean is nowhere, which -1 says.
             positions=kept.positions
             if kept is not None and kept.dense
             else torch.full((n,), -1, dtype=torch.long),
@@ -166,6 +169,7 @@ class LayerWise(BaseEstimator):
         for layer, fitted in self.estimators_.items():
             plain[str(layer)] = {}
             for name, value in _results(fitted).items():
+                # safetensors holds no strings: names of languages go into the JSON.
                 if isinstance(value, np.ndarray) and value.dtype.kind != "U":
                     arrays[f"{layer}/{name}"] = np.ascontiguousarray(value)
                 else:
@@ -228,6 +232,7 @@ class LayerWise(BaseEstimator):
         self.fingerprint_, self.basis_ = header["fingerprint"], header["basis"]
         self.provenance_ = header["provenance"]
         self.estimators_ = {}
+        # JSON's keys are strings, and "10" sorts before "2".
         for layer in sorted(map(int, header["results"])):
             fitted = kind(**options)
             for name, value in header["results"][str(layer)].items():

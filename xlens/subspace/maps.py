@@ -65,6 +65,7 @@ class LanguageMap(Result):
         """
         rows: list[dict[str, Any]] = []
         for layer, mine in self.centroids.groupby("layer", sort=False):
+            # Squares along two perpendicular axes add up to the cloud's whole variance.
             within = (mine["sd_major"] ** 2 + mine["sd_minor"] ** 2).mean() ** 0.5
             places = mine[["x", "y"]].to_numpy(float)
             tags = mine["language"].tolist()
@@ -139,6 +140,8 @@ def language_map(
         except ValueError as error:
             raise InputError(f"Layer {layer}: {error}") from error
         if before is not None:
+            # [state, axis] of two layers, row by row the same states: a
+            # negative product is a mirrored axis.
             here = here * np.where((here * before).sum(0) < 0, -1.0, 1.0)
         before = here
         _, languages, items = states.flat(index)
@@ -206,6 +209,7 @@ def _one(
     here, components = draw(languages)
     asks = estimator.__sklearn_tags__().target_tags.required  # else its axes stay as they are
     total = flat.var(0).sum()
+    # Over the squared length, should an estimator's axes not be unit vectors.
     explained = here.var(0) / (np.linalg.norm(components, axis=1) ** 2 * total)
     dealt = [shuffled_languages(languages, items, rng) for _ in range(n_controls)]
     planes = [flat @ random_basis(2, flat.shape[1], rng).T for _ in range(n_controls)]
@@ -229,6 +233,8 @@ def between(states: Float[np.ndarray, "state axis"], languages: np.ndarray) -> f
 
 
 def _cloud(points: Float[np.ndarray, "item 2"]) -> dict[str, float | int]:
+    # From the smallest on, eigenvectors in columns: the long axis is turns[:, 1]. Rounding can
+    # put a cloud on a line a little below 0.
     sizes, turns = np.linalg.eigh(np.cov(points.T))
     minor, major = np.sqrt(np.maximum(sizes, 0))
     x, y = points.mean(0)

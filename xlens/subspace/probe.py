@@ -117,6 +117,7 @@ def language_probe(
         try:
             kinds = {
                 "value": [ask(languages, None)],
+                # Without a subspace there is none to draw at random.
                 "random": [ask(languages, rng) for _ in range(n_controls * bool(estimator))],
                 "shuffled": [
                     ask(shuffled_languages(languages, items, rng), None) for _ in range(n_controls)
@@ -188,6 +189,7 @@ class _Ask:
         right: dict[str, np.ndarray] = {}
         before = after = 0.0
         for train, test in self.folds:
+            # Whole states are the same whatever the subspace: they are asked once, with `value`.
             features = {} if random else {"all": (self.flat[train], self.flat[test])}
             if self.estimator is not None:
                 fitted: Any = clone(self.estimator).fit(self.flat[train], languages[train])  # type: ignore[attr-defined]
@@ -197,15 +199,19 @@ class _Ask:
                 features["outside"] = tuple(fitted.remove(*part) for part in parts)
                 if not fitted.per_language:
                     features["inside"] = tuple(fitted.transform(*part) for part in parts)
+                # Summed over folds, then divided: folds weigh by their variance, not alike.
                 before += _variance(self.flat[test])
                 after += _variance(features["outside"][1])
             for name, (seen, held_out) in features.items():
                 classifier: Any = clone(self.classifier)
                 said = classifier.fit(seen, languages[train]).predict(held_out)
+                # Every state is held out in one fold, so the folds
+                # fill this without gap or overlap.
                 right.setdefault(name, np.zeros(len(self.flat)))[test] = said == languages[test]
         n_items = int(self.items.max()) + 1
         return _Answer(
             right={
+                # Over an item's languages: states of one item hang together and are drawn as one.
                 name: np.bincount(self.items, found, n_items) / np.bincount(self.items)
                 for name, found in right.items()
             },
@@ -224,5 +230,6 @@ def _numbers(
         boot = bootstrap(right.T, clusters=clusters, resampling=resampling, bounds=(0, 1))
         (low,), (high,) = boot.interval()
         return {"mean": float(boot.mean[0]), "low": float(low), "high": float(high)}
+    # Draws of a control are whole probes, each with its own accuracy.
     mean, low, high = spread(right.mean(1), resampling.confidence)
     return {"mean": mean, "low": low, "high": high}

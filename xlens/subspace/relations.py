@@ -58,12 +58,14 @@ class Variety:
 def relation(a: str, b: str) -> str:
     """One of `RELATIONS`; empty for two tags that differ in neither, and for twins of others."""
     one, other = Variety.of(a), Variety.of(b)
+    # Two made texts share what was done to them, too: no relation says that.
     if one.twin and other.twin:
         return ""
     if one.twin or other.twin:
         twin, text = (one, other) if one.twin else (other, one)
         if twin.twin in (WORDS, LETTERS):
             return twin.twin if twin.plain == text.plain else ""
+        # `ru-Latn-x-cyrl` names the script that it was made from: that is its text's.
         same = (twin.language, twin.twin) == (text.language, text.script.lower())
         return MADE if same else ""
     if one.language == other.language:
@@ -87,6 +89,8 @@ def chosen_pairs(languages: Sequence[str], *, most: int, seed: int) -> dict[str,
         if both:
             mine = [pair for pair in mine if both & {*pair}]
         if len(mine) > most:
+            # A path for each relation, so that one's number of
+            # pairs doesn't change another's draw.
             at = sorted(generator(seed, n).permutation(len(mine))[:most])
             mine = [mine[i] for i in at]
         found[name] = mine

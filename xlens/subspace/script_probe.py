@@ -62,10 +62,12 @@ def squares_of(languages: Sequence[str]) -> list[Square]:
     for n, tag in enumerate(languages):
         variety = Variety.of(tag)
         if not variety.twin:
+            # Two varieties of one language and script (`zh-Hant-HK`): the first stands for both.
             by.setdefault(variety.language, {}).setdefault(variety.script, n)
     found: list[Square] = []
     for one, other in combinations(by.values(), 2):
         for first, second in combinations(sorted(one.keys() & other.keys()), 2):
+            # Either way round: which language has which script in training must not matter.
             found.append((one[first], other[second], one[second], other[first]))
             found.append((one[second], other[first], one[first], other[second]))
     return found
@@ -122,6 +124,7 @@ def script_probe(
         for kind, now in (("value", here), ("length_controlled", adjusted(here, terms))):
             right = [_asked(now, square, folds, classifier) for square in squares]
             for asked in (CROSSED, OWN):
+                # Over the squares first: documents are drawn, squares are not.
                 by_item = np.mean([found[asked] for found in right], axis=0)
                 boot = bootstrap(
                     by_item[:, None], clusters=clusters, resampling=resampling, bounds=(0.0, 1.0)
@@ -163,10 +166,13 @@ def _asked(
     right = {name: np.zeros(states.shape[1]) for name in (CROSSED, OWN)}
     trained, swapped = square[:2], square[2:]
     for train, test in folds:
+        # Language 0's states, then language 1's: in the order of the labels.
         model: Any = clone(classifier).fit(  # type: ignore[attr-defined]
             np.vstack([states[v][train] for v in trained]), np.repeat([0, 1], len(train))
         )
         for name, varieties in ((OWN, trained), (CROSSED, swapped)):
             for language, variety in enumerate(varieties):
+                # In `swapped` the order is L1, L2 again, so that the
+                # label is the language both times.
                 right[name][test] += (model.predict(states[variety][test]) == language) / 2
     return right

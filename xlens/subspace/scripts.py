@@ -103,6 +103,7 @@ class ScriptControl(Result):
             blocks.setdefault((family, Variety.of(tag).script), []).append(tag)
         first = list(dict.fromkeys(family for family, _ in blocks))
         order: list[str] = []
+        # Sorting is stable: within a family, scripts stay in the order in which they came.
         for _, mine in sorted(blocks.items(), key=lambda block: first.index(block[0][0])):
             order += _together(mine, alike)
         there = self.pairs["a"].isin(tags) & self.pairs["b"].isin(tags)
@@ -121,6 +122,7 @@ def _together(tags: list[str], alike: "pd.Series[float]") -> list[str]:
     """Tags in the order of the leaves of a tree of them."""
     if len(tags) < 3 or alike.empty:
         return tags
+    # In the order of SciPy's condensed distances. Pairs have a before b as `languages` have.
     away = [1 - float(alike[a, b]) for a, b in combinations(tags, 2)]
     tree = linkage(np.nan_to_num(np.maximum(away, 0.0), nan=1.0), "average")
     return [tags[i] for i in leaves_list(tree)]
@@ -266,6 +268,7 @@ class _Work:
         for column, name in enumerate(self.there):
             each = [_each(x[a] @ x[b].T) for a, b in self.related[name]]
             for measure in wanted:
+                # `_each` is given centred states already, and knows nothing of centring.
                 part = measure.removesuffix("_centred")
                 sums[measure][:, column] = np.mean([found[part] for found in each], axis=0)
         found: dict[str, _Found] = {}
@@ -280,6 +283,8 @@ class _Work:
 
     def _kernels(self, states: np.ndarray) -> _Found:
         kernels = [Kernel.of(x, unbiased=True) for x in states]
+        # [variety, item * item]: HSIC is an inner product of
+        # these, so one product gives every pair.
         flat = np.stack([kernel.centred.ravel() for kernel in kernels])
         matrix = flat @ flat.T
         size = np.sqrt(np.diag(matrix))
@@ -288,6 +293,7 @@ class _Work:
         rows = [np.array([matrix[pair] for pair in self.needed])]
         used = {i for pair in self.needed for i in pair}
         for rest in self.folds.rest():
+            # Centring anew is what costs: once for a variety, not once for a pair.
             few = {i: kernels[i].only(rest) for i in used}
             rows.append(np.array([cka(few[a], few[b]) for a, b in self.needed]))
         return self._jackknifed(np.stack(rows), matrix)
@@ -299,12 +305,14 @@ class _Work:
         inner = products(self.folds.sums(centred), self.folds.sizes)
         spread = float(states.var(1).sum(-1).mean())
         own = np.diagonal(inner, axis1=1, axis2=2)
+        # |a - b|² of the means, [row, variety, variety], from inner products across folds only.
         squared = (own[:, :, None] + own[:, None, :] - 2 * inner) / spread
         found: dict[str, _Found] = {}
         for measure, all_rows in ((DISTANCE, squared), (DIRECTION, _cosines(inner))):
             if measure in self.measures:
                 rows = np.stack([all_rows[:, a, b] for a, b in self.needed], axis=1)
                 distance = measure == DISTANCE
+                # Row 0 has all folds.
                 matrix = all_rows[0] if distance else None
                 found[measure] = self._jackknifed(rows, matrix, distance=distance)
         return found
@@ -319,6 +327,7 @@ class _Work:
         )
         confidence = self.resampling.confidence
         low, high = jackknifed(means[0], means[1:], confidence)
+        # A squared distance has no upper bound; the others are cosines of a kind.
         said = self._rows(means[0], low, high if distance else np.minimum(high, 1.0))
         if not self.columns:
             return _Found(said, _NO_SHARE, matrix)
@@ -344,6 +353,7 @@ def _each(cosines: Float[np.ndarray, "item item"]) -> dict[str, Float[np.ndarray
 
 def _cosines(inner: Float[np.ndarray, "row variety variety"]) -> np.ndarray:
     """Between the varieties' means, seen from the mean of all."""
+    # Centring an inner product's rows and columns is centring the vectors.
     around = inner - inner.mean(1, keepdims=True)
     around = around - around.mean(2, keepdims=True)
     own = np.diagonal(around, axis1=1, axis2=2)
@@ -373,6 +383,7 @@ def _share(
 def _boot_share(boot: Bootstrap, columns: Sequence[int]) -> dict[str, float]:
     if not columns:
         return _NO_SHARE
+    # Without a share of the sample there is nothing whose interval could be said.
     share = float(_share(boot.mean[list(columns)]))
     if share != share:
         return {"share": share, "low": np.nan, "high": np.nan}

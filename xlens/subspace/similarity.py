@@ -78,6 +78,7 @@ def language_similarity(
     n = len(states.ids)
     clusters = resampling.codes(states.meta)
     rng = generator(resampling.seed)
+    # Drawn once, before the layers: these differ by their states, not by the draw.
     wrong = [mismatch(n, rng) for _ in range(n_controls)]
     pairs = list(language_pairs(len(states.languages)))
     similar = [
@@ -92,6 +93,8 @@ def language_similarity(
         for measure in measures:
             compare = _Compare(measure, resampling, clusters)
             sides = [compare.side(x) for x in here]
+            # What is left of a regression has mean 0, so it can't be
+            # compared with what keeps its mean.
             rest = [compare.side(x) for x in no_length] if compare.centred else []
             values = compare.values(sides, pairs)
             by_length = compare.values(rest, pairs) if rest else []
@@ -166,6 +169,8 @@ class _Compare:
         if isinstance(x, Kernel):
             return np.array([cka(x, y.take(partner)) for partner in partners])
         cosines = x @ y.T
+        # Columns change places: the diagonal is of wrong pairs,
+        # and the right one is among the others.
         each = [self._each(cosines[:, partner]) for partner in partners]
         return np.array(
             [e[np.isfinite(e)].mean() if np.isfinite(e).any() else np.nan for e in each]
@@ -190,8 +195,10 @@ def unit(states: Float[np.ndarray, "item d_model"]) -> Float[np.ndarray, "item d
 def matches(cosines: Float[np.ndarray, "item item"]) -> dict[str, Float[np.ndarray, " item"]]:
     """What every item contributes to `retrieval` and to `mexa`; a tie is no match."""
     own = np.diag(cosines)
+    # A state without a direction is nobody's partner, and in nobody's way.
     others = np.where(np.isnan(cosines), -np.inf, cosines)
     np.fill_diagonal(others, -np.inf)
+    # Along rows the other language's items compete, along columns one's own.
     forth, back = own > others.max(1), own > others.max(0)
     found = {"retrieval": (forth + back.astype(float)) / 2, "mexa": (forth & back).astype(float)}
     return {name: np.where(np.isnan(own), np.nan, each) for name, each in found.items()}

@@ -89,6 +89,8 @@ def _pooled(activations: Activations, pooling: str) -> Tensor:
         return _mean(activations, _need(activations, "all", pooling), pooling)
     if pooling == "last" and "last" not in activations.slots:
         slot = _need(activations, "all", pooling)
+        # values [layer, token, d_model], prompts one after another: a
+        # prompt ends before the next's offset.
         return slot.values[:, slot.offsets[1:] - 1]
     each = f"{pooling.removesuffix(':mean')}:each"
     if pooling.endswith(":mean") and pooling not in activations.slots and each in activations.slots:
@@ -109,6 +111,7 @@ def _need(activations: Activations, name: str, pooling: str) -> SlotValues:
 
 def _mean(activations: Activations, slot: SlotValues, pooling: str) -> Tensor:
     counts = slot.offsets.diff()
+    # [token]: which prompt it is of, and its place in that prompt from 0.
     owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
     place = torch.arange(len(owner)) - slot.offsets[owner]
     weights = torch.ones(len(owner), dtype=torch.float64)

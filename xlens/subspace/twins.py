@@ -112,6 +112,7 @@ def twin_states(
         for k, tag in enumerate(one.languages):
             x, y = (Kernel.of(_states(each, index, k), unbiased=True) for each in (one, two))
             low, high = cka_interval(x, y, z=z, clusters=codes)
+            # Taking items in another order needs no new centring: draws cost a product each.
             control = float(np.mean([cka(x, y.take(order)) for order in orders]))
             similar.append(
                 {"layer": layer, "language": tag, "cka": cka(x, y), "low": low, "high": high}
@@ -161,6 +162,7 @@ def _maps(
     ids = np.array(one.ids, dtype=object)[items]
     for name, each in zip(names, (one, two), strict=True):
         states, tags, _ = each.flat(index)
+        # The second model's states around the first one's mean too: what moved shows as moved.
         here = (states - middle) @ axes.T
         points.append(
             pd.DataFrame(
