@@ -60,6 +60,7 @@ class Dissociation(Result):
         raw, out = (known[known["kind"] == kind] for kind in KINDS)
         if raw.empty:
             return None
+        # What has no number with accuracy taken out is neither kept nor lost: it is `untold`.
         before, after = (_signed(rows[rows["p"] < level]) for rows in (raw, out))
         told = {cell[:2] for cell in _signed(out)}
         strength = raw["rho"].abs()
@@ -153,7 +154,10 @@ def dissociation(
             f"{len(tags)} languages are in both ({tags}); a correlation over pairs of languages "
             f"needs at least {FEWEST}."
         )
+    # The same orders for every layer and measure, so that the strongest of
+    # them can be taken order by order below.
     orders = _orders(len(tags), n_permutations, generator(seed))
+    # [pair] twice: numbers of each pair's two languages.
     first, second = np.array(list(combinations(range(len(tags)), 2))).T
     accuracy = panel.languages.set_index("language").loc[tags, "accuracy"].to_numpy(float)
     pair_accuracy = (accuracy[first] + accuracy[second]) / 2
@@ -163,14 +167,17 @@ def dissociation(
     rows: list[dict[str, Any]] = []
     for (layer, measure), mine in similarity.groupby(["layer", "measure"], sort=False):
         alike = _matrix(mine, tags)
+        # [draw, pair]: languages change places, and with them all their pairs at once (Mantel).
         permuted = alike[orders[:, first], orders[:, second]]
         for metric, values in outside.items():
             for kind in KINDS:
+                # Accuracy stays with the answers, whose it is: only the inside is permuted.
                 control = None if kind == "value" else pair_accuracy
                 null = _spearman(permuted, values, control)
                 rho = _spearman(alike[first, second][None], values, control)[0]
                 low, high = middle(null) if np.isfinite(rho) else (np.nan, np.nan)
                 most = strongest[metric, kind]
+                # `fmax` passes over NaN: a layer where nothing varies sets no mark.
                 np.fmax(most, np.abs(null), out=most)
                 rows.append(
                     {
@@ -201,6 +208,8 @@ def _share_beyond(null: Float[np.ndarray, " draw"], rho: float, drawn: bool) -> 
     """How often chance does as well; the identity is among all orders, and added to drawn ones."""
     if not np.isfinite(rho):
         return float("nan")
+    # The room is for sums that differ by the order of their
+    # terms: a permutation may give rho again.
     return float(((null >= abs(rho) - 1e-12).sum() + drawn) / (len(null) + drawn))
 
 
@@ -237,11 +246,13 @@ def _spearman(
     ranks = [rankdata(values[..., known], axis=-1) for values in (many, one[None])]
     ranks = [r - r.mean(-1, keepdims=True) for r in ranks]
     if control is not None:
+        # Residuals of ranks on ranks: their correlation is Spearman's partial rho.
         c = rankdata(control[known])
         c = c - c.mean()
         if (size := c @ c) > 0:
             ranks = [r - np.outer(r @ c / size, c) for r in ranks]
     x, y = ranks[0], ranks[1][0]
+    # Ranks are whole or half numbers, so what is so short is rounding's: nothing was left to vary.
     scale = np.linalg.norm(x, axis=1) * np.linalg.norm(y)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(scale > 1e-9, (x @ y) / scale, np.nan)

@@ -154,7 +154,9 @@ def option_scores(
     if gold is not None and (without := [id for id in ids if id not in gold]):
         raise InputError(f"gold has nothing for {len(without)} items, first {without[0]!r}.")
     right = None if gold is None else np.array([gold[id] for id in ids], dtype=np.int64)
+    # `by` first, once: `ways[by]` and `values` are one array.
     ways = {way: _values(table, way, tags, ids) for way in dict.fromkeys([by, *known_ways(table)])}
+    # What an item belongs to is the same in every language: its first row says it.
     first = table.drop_duplicates("id").set_index("id").loc[ids]
     paragraphs, headers = (
         tuple(map(str, first[name])) if name in first else () for name in ("paragraph", "header")
@@ -169,5 +171,6 @@ def _values(
 ) -> Float[np.ndarray, "language item option"]:
     keys = table[["language", "id", "candidate"]].assign(score=compared(table, by))
     wide = keys.pivot(index=["language", "id"], columns="candidate", values="score")
+    # Columns are candidates' numbers, in every language; an item with fewer has NaN at the end.
     wide = wide.sort_index(axis=1)
     return np.stack([wide.loc[tag].loc[list(ids)].to_numpy(float) for tag in tags])

@@ -135,9 +135,12 @@ def consistency(
         raise InputError(f"n_permutations is {n_permutations}; it must be at least 1.")
     answers = _answers(scores)
     names = list(_WITHOUT_GOLD if scores.gold is None else METRICS)
+    # Lifts are differences of means, not means: they are made of resampled columns (`_number`).
     drawn = [name for name in names if name not in ("lift", "jaccard_lift")]
     pairs = list(permutations(range(len(scores.languages)), 2))
     columns = [_items(answers, answers, a, b, drawn, weights) for a, b in pairs]
+    # [item, column]: right answers by language, then the measures pair by pair. All in one table,
+    # so that one resample of items serves every number.
     cells = np.concatenate([answers.right.T, *(np.stack(c, 1) for c in columns)], axis=1)
     signed = [False] * len(scores.languages) + [name == "spearman" for name in drawn] * len(pairs)
     clusters = resampling.codes(scores.meta)
@@ -150,6 +153,7 @@ def consistency(
     chance = _permuted(answers, pairs, drawn, weights, n_permutations, resampling.seed)
     rows: list[dict[str, Any]] = []
     for p, (a, b) in enumerate(pairs):
+        # Where the pair's columns begin in `cells`.
         at = len(scores.languages) + p * len(drawn)
         own, control = {name: at + i for i, name in enumerate(drawn)}, chance[p]
         for name in names:
@@ -199,6 +203,7 @@ def _jaccard_lift(means: np.ndarray) -> np.ndarray | float:
     """Of Jaccard's index and both accuracies."""
     jaccard, one, other = np.moveaxis(means, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
+        # Of unrelated answers both are right in pq, and either in p + q - pq.
         return jaccard - one * other / (one + other - one * other)
 
 
@@ -233,6 +238,8 @@ def _dependence(answers: "_Answers", languages: Sequence[str]) -> pd.DataFrame:
         chances, expected = np.ones(1), 0.0
         for group in groups:
             size, one, two = (int(x) for x in (group.sum(), right[group].sum(), other[group].sum()))
+            # The number over all groups is a sum of independent ones: its probabilities are their
+            # convolution, chances[k] that of k right in both.
             chances = np.convolve(chances, hypergeom.pmf(np.arange(one + 1), size, one, two))
             expected += one * two / size
         both = int((right * other).sum())
@@ -276,6 +283,7 @@ def _answers(scores: OptionScores) -> _Answers:
     said = ranks.argmin(-1)
     right = np.full(said.shape, np.nan) if scores.gold is None else (said == scores.gold) * 1.0
     gold = np.zeros(len(scores.ids), int) if scores.gold is None else scores.gold
+    # One number for both: gold is below the largest number of options.
     kinds = scores.counts * scores.values.shape[-1] + gold
     return _Answers(unit_ranks(scores.values), ranks, said, right, kinds, scores.counts)
 
@@ -324,6 +332,7 @@ def _permuted(
     for _ in range(n):
         order = np.arange(len(answers.counts))
         for group in groups:
+            # Within a kind only: then accuracy and each right option's place stay what they were.
             order[group] = random.permutation(group)
         shuffled = replace(
             answers,
@@ -335,6 +344,8 @@ def _permuted(
         means.append(
             [[_mean(x) for x in _items(answers, shuffled, a, b, drawn, weights)] for a, b in pairs]
         )
+    # [draw, language]: permuting items moves no accuracy, so it
+    # stands in front of every draw as in `cells`.
     accuracy = np.tile(answers.right.mean(1), (n, 1))
     tables = np.array(means).swapaxes(0, 1)  # by pair
     return [
@@ -350,6 +361,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _languages(scores: OptionScores, answers: _Answers, booted: Bootstrap) -> pd.DataFrame:
     low, high = booted.interval()
+    # Options that an item lacks sort last, and inf - inf is NaN, which is no tie.
     last = np.sort(np.where(np.isnan(scores.values), np.inf, scores.values), axis=-1)
     with np.errstate(invalid="ignore"):
         ties = (np.diff(last, axis=-1) == 0).any(-1).mean(-1)

@@ -20,6 +20,7 @@ def option_ranks(
     NaN options come after all others.
     """
     order = np.argsort(-values, axis=-1, kind="stable")  # NaN sorts last
+    # `order` says which option is at a place; its inverse, the place of an option.
     ranks = np.empty_like(order)
     places = np.broadcast_to(np.arange(1, values.shape[-1] + 1), order.shape)
     np.put_along_axis(ranks, order, places, axis=-1)
@@ -45,6 +46,7 @@ def unit_ranks(
 
     Where all scores are equal there is no order: NaN. Options that an item lacks are 0.
     """
+    # The lowest score has rank 1, not the best: of both sides alike, so rho is the same.
     ranks = rankdata(values, axis=-1, nan_policy="omit")
     centred = np.nan_to_num(ranks - np.nanmean(ranks, axis=-1, keepdims=True))
     size = np.sqrt((centred**2).sum(-1, keepdims=True))
@@ -83,5 +85,6 @@ def rank_c(
         }[weights]
         share = w / w.sum() / places
         from_place = np.append(np.cumsum(share[::-1])[::-1], 0.0)  # Σ over j ≥ place
+        # Options that an item lacks rank after its n: they read the 0 at the end.
         found[mine] = from_place[np.minimum(both[mine], n + 1) - 1].sum(1)
     return found

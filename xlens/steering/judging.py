@@ -53,6 +53,7 @@ def judge_text(text: str, target: str) -> Judged:
     if long:
         said = [identified(line) for line in long]
         lines = float(all(each != UNKNOWN and same_language(each, target) for each in said))
+        # Only of texts that pass by lines, as the original has it; NaN of the others.
         if lines and script(target) != "Latn":
             pieces = (piece for line in long for piece in _BORDER.split(line))
             words = float(not any(map(_FOREIGN.fullmatch, pieces)))
@@ -69,4 +70,5 @@ def harmonic(rates: np.ndarray) -> np.ndarray:
     """The harmonic mean of two rates on the last axis; 0 where one of them is."""
     one, other = rates[..., 0], rates[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):
+        # 0 times both is 0, and stays NaN where a rate is.
         return np.where((one > 0) & (other > 0), 2 * one * other / (one + other), 0.0 * one * other)

@@ -37,9 +37,11 @@ def layer_balance(vectors: Mapping[str, SteeringVectors]) -> pd.DataFrame:
     rows: list[dict[str, float]] = []
     for at, layer in enumerate(every[0].layers):
         with np.errstate(divide="ignore", invalid="ignore"):
+            # [language, language]; corrcoef centres each vector over its own d_model entries.
             alike = np.corrcoef(np.stack([each.vectors[at] for each in every]).astype(np.float64))
         share = np.nan
         if np.isfinite(alike).all():
+            # A correlation matrix has none below 0 but by rounding.
             sizes = np.clip(np.linalg.eigvalsh(alike), 0.0, None)
             share = float(sizes.max() / sizes.sum())
         rows.append({"layer": layer, "alignment": share, "separability": 1 - share})

@@ -128,6 +128,7 @@ def pick_cells(dev: pd.DataFrame, layer: int | None) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for (target, method), mine in table.groupby(["target", "method"], sort=False):
         there = ranked[(ranked["target"] == target) & (ranked["method"] == method)]
+        # The rule names one layer, so bands of several are none of its cells.
         at = there[there["band"] == str(layer)]
         for picked, cells in ((SWEEP, there), (RULE, at)):
             # A method with one band only has nothing to choose.
@@ -163,10 +164,12 @@ def output_rates(
     Returns:
         `OutputSteering.test` and `OutputSteering.swept`.
     """
+    # Draws of a control are called "METHOD, random 0", "METHOD, random 1", and so on.
     names = outputs["condition"].str.replace(r" \d+$", "", regex=True)
     table = outputs.assign(condition=names)
     keys = ["id", "target", "condition"]
     each = table.groupby(keys, sort=False)[list(RATES)].mean()
+    # [prompt, (rate, target, condition)]: one row a prompt, so that draws keep conditions paired.
     wide = each.unstack(["target", "condition"])  # of every prompt, once
     documents = outputs.drop_duplicates("id").set_index("id")["paragraph"]
     meta = pd.DataFrame({"id": wide.index, "paragraph": documents.loc[wide.index].to_numpy()})
@@ -237,6 +240,7 @@ class _Rates:
             if all(np.isfinite(self.boot.mean[self.at[rate, t, condition]]) for rate in rates)
         ]
         columns = [self.at[rate, t, condition] for t in known for rate in rates]
+        # Of the column that says least: a language's `words` may be of few outputs.
         n = int(self.boot.n[columns].min()) if columns else 0
         nothing = dict.fromkeys(("low", "high", "change", "change_low", "change_high"), np.nan)
         if not columns:
@@ -248,6 +252,7 @@ class _Rates:
             "low": max(float(low), 0.0),
             "high": min(float(high), 1.0),
         }
+        # The same targets as the condition has: a change of a mean over others would be of these.
         plain = [self.at.get((rate, t, PLAIN), -1) for t in known for rate in rates]
         if condition == PLAIN or min(plain) < 0 or not np.isfinite(self.boot.mean[plain]).all():
             same = condition == PLAIN
@@ -256,6 +261,8 @@ class _Rates:
         return {**found, "change": value, "change_low": low, "change_high": high, "n": n}
 
     def _less(self, of: Any, one: list[int], other: list[int]) -> tuple[float, float, float]:
+        # Each once: the interval moves stuck columns one by one, and a column on both sides can't
+        # be high on one and low on the other.
         columns = list(dict.fromkeys([*one, *other]))
         first, second = ([columns.index(n) for n in each] for each in (one, other))
 
@@ -289,6 +296,7 @@ def _mean(means: Float[np.ndarray, "*row k"], k: int) -> np.ndarray:
 
 def _score(means: Float[np.ndarray, "*row k"], k: int) -> np.ndarray:
     """The mean over languages of their harmonic means."""
+    # Columns come target by target, k rates each: [..., target, rate].
     return harmonic(means.reshape(*means.shape[:-1], -1, k)).mean(-1)
 
 

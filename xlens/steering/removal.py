@@ -57,6 +57,8 @@ class SubspaceRemoval(Result):
                 f"The bases have the shapes {sorted(shapes)}; one shape [rank, d_model] is needed "
                 "for all layers."
             )
+        # Columns of Q span the basis' rows; a small number on R's diagonal says that a
+        # row is nearly a sum of those before it.
         rows = {n: np.linalg.qr(np.asarray(basis, float).T) for n, basis in bases.items()}
         for layer, (_, triangle) in rows.items():
             sizes = np.abs(np.diag(triangle))

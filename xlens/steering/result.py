@@ -93,6 +93,7 @@ class SteeringResult(Result):
         plain = self._accuracy[self._accuracy["condition"] == "none"]
         if self.chance is None:
             return []
+        # A "not", so that an interval that can't be had (NaN) counts as a guess.
         return plain[~(plain["low"] > self.chance)]["language"].tolist()
 
     @property

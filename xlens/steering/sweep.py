@@ -99,6 +99,7 @@ def sweep(
             f"steerings is {dict(steerings)} and strengths {strengths!r}; a sweep needs at least "
             "one of each, for every method."
         )
+    # No steering first, once: strength 0 of any method would be that cell again.
     cells: dict[tuple[str, str, float], Interventions] = {("none", "", 0.0): ()}
     for name, steering in steerings.items():
         for band in _bands(bands, steering.layers):

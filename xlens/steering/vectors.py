@@ -108,6 +108,7 @@ class SteeringVectors(Result):
         require_model(self.fingerprint, model)
         asked = chosen_layers(self.layers, layers)
         rows = self.vectors[[self.layers.index(layer) for layer in asked]]
+        # [1, layer, d_model]: the same for every prompt.
         return [add(rows[None], layers=asked, slot=slot, strength=strength)]
 
 
@@ -162,8 +163,10 @@ def steering_vectors(
             "items that both have."
         )
     states = one.values.double().numpy()
+    # [layer, pair, d_model] both, paired by id and not by row.
     left, gained = states[:, list(here.values())], states[:, [there[id] for id in here]]
     if shuffled is not None:
+        # One coin for each pair, the same at all layers: a pair is turned round as a whole.
         same = generator(shuffled).random((1, len(here), 1)) < 0.5
         left, gained = np.where(same, left, gained), np.where(same, gained, left)
     apart = gained - left
@@ -222,13 +225,18 @@ def _direction(
         return mean
     if method == "lda":
         axis = _fisher(there, here)
+        # The mean's projection on the axis, so it doesn't matter which sign the axis came with.
         return axis * (axis @ mean)
+    # Not centred, the first singular vector is about the mean;
+    # centred, it is how pairs differ from it.
     middle = mean if method == "pca_centred" else np.zeros_like(mean)
     _, sizes, right = np.linalg.svd(apart - middle, full_matrices=False)
     axis = right[0]
     if method == "pca":
         return axis * (axis @ mean)
+    # About the mean there is no side that is the target's: the one nearer the mean is taken.
     sign = 1.0 if axis @ mean >= 0 else -1.0
+    # The singular value over √n is the standard deviation along the axis.
     return sign * axis * sizes[0] / np.sqrt(len(apart))
 
 
@@ -242,6 +250,7 @@ def _fisher(
     fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
         np.concatenate([there, here]), labels
     )
+    # Of two classes scikit-learn keeps one row, towards label 1: `there`.
     axis = fitted.coef_[0]
     size = np.linalg.norm(axis)
     return axis / size if size > 0 else axis
