@@ -103,6 +103,7 @@ def same_context(
     partner: dict[str, str] = {}
     for ids in _groups(asked, by).values():
         for i, id in enumerate(ids):
+            # Round the circle from the next one on, itself left out.
             later = [*ids[i + 1 :], *ids[:i]]
             if found := next((x for x in later if _differ(id, x, said, asked.languages)), None):
                 partner[id] = found
@@ -115,6 +116,7 @@ def same_context(
     takers = [where[p.id, p.language] for p in kept]
     givers = [where[partner[p.id], p.language] for p in kept]
     right, wrong = tuple(answers[i] for i in takers), tuple(answers[i] for i in givers)
+    # States go to prompts by id: so a donor bears the id of the one that it gives to.
     donors = Prompts(replace(asked[g], id=asked[t].id) for t, g in zip(takers, givers, strict=True))
     return Asked(Prompts(kept), right, wrong), Asked(donors, wrong, right)
 
@@ -159,8 +161,10 @@ def other_context(asked: Asked, *, by: str = DEFAULT_CLUSTER, context: str = "co
     half = len(names) // 2
     partner: dict[object, object] = {}
     for n, name in enumerate(names):
+        # All of them once, from half way round; its own is among them, wherever it stands.
         others = [names[(n + half + k) % len(names)] for k in range(len(names))]
         others.remove(name)
+        # Where each holds some answer (short ones, such as a year), the first must do.
         partner[name] = next((x for x in others if not holds(x, said[name])), others[0])
     prompts: list[Prompt] = []
     for prompt in asked.prompts:
@@ -204,6 +208,8 @@ def answer_tokens(model: HookedModel, asked: Asked) -> Int[np.ndarray, "prompt 2
         column: list[int] = []
         for before, after in zip(plain, model.tokenize(whole), strict=True):
             n = len(before)
+            # A token across the border would stand for both, and
+            # the prompt alone would end otherwise.
             if tuple(after.ids[:n]) != tuple(before.ids) or len(after) == n:
                 raise InputError(
                     f"Prompt {before.prompt.id!r} ({before.prompt.language}) ends in "
@@ -213,6 +219,7 @@ def answer_tokens(model: HookedModel, asked: Asked) -> Int[np.ndarray, "prompt 2
                 )
             column.append(int(after.ids[n]))
         columns.append(column)
+    # [prompt, 2]: right, wrong.
     ids = np.array(columns).T
     ids[ids[:, 0] == ids[:, 1]] = -1
     return ids

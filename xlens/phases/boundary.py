@@ -94,6 +94,7 @@ def boundaries(
         for kind, values in zip(curves.kinds, excess, strict=True)
         if (step := _one(kind, np.where(here[:, None], values, np.nan), curves, clusters, draw))
     ]
+    # What is changed and what is read off are adjusted apart: the one decides without the other.
     groups: dict[tuple[str, str], list[Boundary]] = {}
     for step in found:
         groups.setdefault((step.edge, step.basis), []).append(step)
@@ -114,6 +115,7 @@ def _one(
         return None
     rises = KINDS[kind].rises
     n_clusters = draw.weights.shape[1]
+    # Clusters without a whole prompt stay in, empty: signs and weights are of all of them.
     sums = ClusterSums.of(np.where(whole[:, None], values, np.nan), clusters, n_clusters)
     mean = sums.mean()
     (at,), _ = best_step(mean[None], rises=rises)
@@ -122,6 +124,7 @@ def _one(
     places = np.full(len(resampled), np.nan)
     where, size = best_step(resampled[drawn], rises=rises)
     layers = np.array(curves.layers, dtype=float)
+    # -1 (no step) reads the last layer here, and is thrown away.
     places[drawn] = np.where(where > 0, layers[where], np.nan)
     before, after = levels(mean, int(at)) if at > 0 else (float("nan"), float("nan"))
     # Where there is no step in the expected direction, its size is 0.
@@ -148,6 +151,7 @@ def _one(
 def _ranks(null: np.ndarray) -> np.ndarray:
     """For each flip the share of flips whose step is as large, rounding aside."""
     order = np.sort(null)
+    # Flips from the first equal one on, itself among them: never 0.
     return 1 - np.searchsorted(order, null * (1 - 1e-9), side="left") / len(null)
 
 
@@ -156,8 +160,10 @@ def _adjusted(steps: Sequence[Boundary]) -> list[float]:
     nulls = [s.null for s in steps if s.null is not None]
     if not nulls:
         return [float("nan")] * len(steps)
+    # [kind, flip]: ranks, as kinds in nats, logits and shares have no common size.
     ranks = np.stack([_ranks(null) for null in nulls])
     least = ranks.min(axis=0)
+    # Column 0 is the curves as they are. Its best rank must hold against each flip's best.
     return [float((least <= rank * (1 + 1e-9)).mean()) for rank in ranks[:, 0]]
 
 
@@ -166,5 +172,6 @@ def interval(
 ) -> tuple[float, float]:
     """Of a boundary, which may lie anywhere after the last layer that was looked at before it."""
     low, high = jumping(draws, clusters=n_clusters, confidence=confidence)
+    # Found at a layer, the boundary may be at any that was skipped just before it.
     below = max((layer for layer in layers if layer < low), default=None)
     return (low if below is None else min(low, below + 1.0)), high

@@ -103,10 +103,12 @@ def correlate(
     alone = len(stabilities) == 1
     table: list[dict[str, Any]] = []
     for name in INDICES:
+        # Points of one index; x and y are [1, point], as weights have a row for each resample.
         mine = [p for p in points if p.index == name and np.isfinite(p.stability)]
         if not mine:
             continue
         x, y = (np.array([[getattr(p, side) for p in mine]]) for side in ("stability", "score"))
+        # Of one model there is nothing to draw but languages.
         groups = pd.factorize(np.array([p.language if alone else p.model for p in mine]))[0]
         items = min(found.clusters["cluster"].nunique() for found in stabilities.values())
         resampled = int(groups.max()) + 1 if over == "groups" else items
@@ -115,11 +117,14 @@ def correlate(
             value = float(_correlations(x, y, np.ones_like(x), ranked)[0])
             if over == "groups":
                 rows = resampling.rows(resampled)
+                # [row, point]: a model that is drawn twice stands there twice with all its cells.
                 values = _correlations(x, y, rows.weights[:, groups], ranked)
                 # On Fisher's scale, where errors do not depend on the correlation.
                 ends = rows.interval(_stretched(values), resampled, resampling.confidence)
+                # At ±1 Fisher's scale has no end, and what `_stretched` cut off is no estimate.
                 low, high = np.tanh(ends) if abs(value) < 1 - 1e-9 else (np.nan, np.nan)
             else:
+                # [draw, point]: here points move, and none is drawn or left out.
                 xs, ys = (np.stack([p.drawn[side] for p in mine], axis=1) for side in (0, 1))
                 drawn = _correlations(xs, ys, np.ones_like(x), ranked)
                 low, high = jumping(drawn, clusters=resampled, confidence=resampling.confidence)
@@ -192,6 +197,7 @@ def _over_languages(points: list[_Point]) -> list[_Point]:
     means: list[_Point] = []
     for index in dict.fromkeys(p.index for p in points):
         mine = [p for p in points if p.index == index]
+        # A mean over other languages than other models' would be another number.
         lacking = {p.language for p in mine if not np.isfinite(p.stability)}
         for model in spoken:
             some = [p for p in mine if p.model == model and p.language not in lacking]
@@ -224,6 +230,8 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return rankdata(values, axis=1)
     (row,) = values
     below, equal = (row[:, None] < row).astype(float), (row[:, None] == row).astype(float)
+    # Points before it, and half of those that are like it (itself counted): the mean rank of
+    # ties, without writing repeated points out.
     return weights @ below + (weights @ equal + 1) / 2
 
 
@@ -234,10 +242,12 @@ def _score_draws(found: StabilityResult, items: pd.DataFrame, score: str) -> np.
         raise InputError(f"scores has the item {unknown[0]!r}, of which there is no stability.")
     n = int(found.clusters["cluster"].max()) + 1
     clusters = items["id"].map(by_id).to_numpy()
+    # The same seed, number and clusters draw what `stability` drew: both sides move together.
     how = Resampling(draws=found.draws.shape[1], seed=found.seed)
     weights = how.weights(n)[:, clusters]
     each: list[np.ndarray] = []
     for language in items["language"].unique():
+        # Languages weigh alike, however many items each has.
         here = (items["language"] == language).to_numpy()
         each.append(weighted_means(items.loc[here, score].to_numpy(dtype=float), weights[:, here]))
     return np.mean(each, axis=0)

@@ -274,6 +274,7 @@ class Curves(Result):
     def to_frame(self) -> pd.DataFrame:
         """One row per kind, prompt and layer: `kind id language layer value control excess`."""
         n_kinds, n_prompts, n_layers = self.values.shape
+        # In the order of `ravel`: kinds, in each its prompts, in each its layers.
         each = np.repeat(np.arange(n_prompts), n_layers)
         return pd.DataFrame(
             {
@@ -289,6 +290,7 @@ class Curves(Result):
 
 
 def _lens(provenance: dict[str, Any]) -> str:
+    # A lens's key is its kind, a colon, and a digest of what it carries by.
     return str(provenance.get(READABLE, {}).get("through", "logit")).partition(":")[0]
 
 
@@ -349,6 +351,7 @@ def join_curves(parts: Sequence[Curves]) -> Curves:
         raise InputError(f"The kinds {twice} occur twice; join each of them once.")
     rooms = [part.provenance.get(_ROOM, {}) for part in parts]
     provenance, how = _merged([part.provenance for part in parts]), _merged(rooms)
+    # By kind in each part: merged one level deeper, or the first part's would stand for all.
     how["left_out"] = _merged([room.get("left_out", {}) for room in rooms])
     provenance[_ROOM] = how
     return replace(

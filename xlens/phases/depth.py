@@ -200,10 +200,13 @@ def major_depth(
     total = size.sum(axis=0)
     if measure == "cumulative":
         reached = size.cumsum(axis=0) >= share * total * (1 - _TOLERANCE)
+        # The first True by item.
         at = reached.argmax(axis=0)
     else:
         with np.errstate(invalid="ignore"):
             wanted = np.quantile(size, share, axis=0)
         reached = size >= wanted * (1 - _TOLERANCE)
+        # The last True: the first of the reversed rows.
         at = len(points) - 1 - reached[::-1].argmax(axis=0)
+    # Without relevance `argmax` says 0, and a NaN makes `total > 0` False.
     return np.where(total > 0, points[at].astype(float), np.nan)

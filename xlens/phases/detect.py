@@ -155,6 +155,8 @@ def detect_phases(
     Raises:
         ValueError: an unknown kind or column, bad options, or no prompts with evidence.
     """
+    # Signs and resamples are drawn once for all languages and kinds, so that
+    # boundaries can be subtracted draw by draw.
     chosen = curves.take(range(len(curves.meta)), kinds)
     clusters = resampling.codes(chosen.meta)
     n_clusters = int(clusters.max()) + 1
@@ -207,6 +209,7 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
     kept: dict[str, Boundary] = {}
     for edge in EDGES:
         bases = {b: [s for s in steps if (s.edge, s.basis) == (edge, b)] for b in _BASES}
+        # Causal evidence decides where it was looked for, even where it found nothing.
         basis = next((b for b in _BASES if bases[b]), "")
         mine = bases.get(basis, [])
         row[f"{edge}_basis"] = basis
@@ -215,6 +218,7 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
         if found:
             row[edge] = float(np.median([s.value for s in found]))
             draws[edge] = _median([s.draws for s in found])
+            # The interval of a median is as sure as the kind with the fewest clusters.
             least = min(s.n_clusters for s in found)
             row[f"{edge}_low"], row[f"{edge}_high"] = interval(
                 draws[edge], least, confidence, layers
@@ -227,17 +231,20 @@ def _phases(steps: Sequence[Boundary], confidence: float, layers: Sequence[int])
         pairs = [(kept[a], kept[b]) for a, b in PAIRS if a in kept and b in kept]
         row["gap_basis"] = "matched" if pairs else "medians"
         row["gap"] = row["answer"] - row["question"]
+        # Draw by draw: what moves both edges alike leaves the gap as it is.
         gap = draws["answer"] - draws["question"]
         if pairs:
             row["gap"] = float(np.median([b.value - a.value for a, b in pairs]))
             gap = _median([b.draws - a.draws for a, b in pairs])
         least = min(s.n_clusters for s in kept.values())
         row["gap_low"], row["gap_high"] = jumping(gap, clusters=least, confidence=confidence)
+        # A "not", so that a resample without one of the edges (NaN) counts against the order.
         p["order"] = float((1 + (~(gap > 0)).sum()) / (1 + len(gap)))
     else:
         row |= dict.fromkeys(("gap", "gap_low", "gap_high"), float("nan"))
         row["gap_basis"] = ""
         p["order"] = 1.0
+    # All three must hold, so the largest p is the p of the whole (intersection-union test).
     worst = max(p, key=p.__getitem__)
     missing = [edge for edge in EDGES if edge not in draws]
     slow = max(gradual, default=float("nan"))
@@ -270,6 +277,7 @@ _WHY = {
 
 def _agreement(steps: Sequence[Boundary], confidence: float) -> list[dict[str, Any]]:
     level = 1 - confidence
+    # Kinds without a test are compared wherever they have a place.
     there = [s for s in steps if s.found(level) or (s.null is None and np.isfinite(s.value))]
     rows: list[dict[str, Any]] = []
     for a, b in combinations(there, 2):
@@ -290,6 +298,7 @@ def _agreement(steps: Sequence[Boundary], confidence: float) -> list[dict[str, A
 def _median(draws: Sequence[np.ndarray]) -> np.ndarray:
     stacked = np.stack(draws)
     out = np.full(stacked.shape[1], np.nan)
+    # `nanmedian` warns of columns that are all NaN; they are left out, and stay NaN.
     some = np.isfinite(stacked).any(axis=0)
     out[some] = np.nanmedian(stacked[:, some], axis=0)
     return out

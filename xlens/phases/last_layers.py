@@ -47,6 +47,7 @@ def lens_gap(
     pairs = _pairs(curves.meta, pivot).values()
     rows, base = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return layer_effects(
+        # [pair, layer], the rows of every language besides the pivot's; a baseline serves several.
         value[base] - value[rows],
         control[base] - control[rows],
         layers=curves.layers,
@@ -98,10 +99,13 @@ def recovered(
     gains: list[list[np.ndarray]] = [[], []]
     for rows, base in pairs.values():
         taker = asked.take(rows)
+        # Rolled by one, each gets the pivot's state of another id: the control.
         for kept, givers in zip(gains, (base, np.roll(base, -1)), strict=True):
             found = patched(
                 model,
                 taker,
+                # `patched` wants donors of the takers' ids and
+                # languages, and these are the pivot's.
                 _dressed(asked, givers, taker),
                 kind="patch_last_question",
                 slot="last",
@@ -164,6 +168,7 @@ def late_share(
     total = size.sum(1, keepdims=True)
     late = np.stack([size[:, -number:].sum(1) for number in numbers], axis=1)
     share = np.where(total > 0, late / np.where(total > 0, total, 1), np.nan)
+    # `most` is one less than the layers that count.
     even = np.broadcast_to(np.array(numbers) / (most + 1), share.shape)
     return layer_effects(
         share,

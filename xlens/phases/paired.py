@@ -202,6 +202,7 @@ def compare_depth(
         n = int(clusters.max()) + 1
         weights = resampling.weights(n)
         values = np.column_stack([a["share"], b["share"]])
+        # In both or in neither, so that the two means are of the same prompts.
         values[~np.isfinite(values).all(1)] = np.nan
         for tag, here in _languages(a):
             sums = ClusterSums.of(values[here], clusters[here], n)
@@ -310,6 +311,7 @@ def _paired(
     if not whole.any():
         return pd.DataFrame(), np.empty((len(signs), 0))
     a, b = first[whole], second[whole]
+    # All clusters, though some have no prompt here: weights and signs are shared by all parts.
     sums = ClusterSums.of(b - a, clusters[whole], weights.shape[1])
     found = Bootstrap.of(sums, weights, resampling)
     low, high = found.interval()

@@ -53,6 +53,7 @@ def relevance_depth(
     how = DepthOptions() if options is None else options
     scale = _layer_scale(scores, how.normalise, bos)
     picked = {s: _segment(scores, s, how.aggregate) for s in segments}
+    # Each prompt by itself, [layer, token]: scale[:, i : i + 1] divides its layers.
     depths = {
         s: [_one(x / scale[:, i : i + 1], scores.layers, how) for i, x in enumerate(columns)]
         for s, columns in picked.items()
@@ -110,6 +111,7 @@ def random_span_depth(
         places = scores.rows[scores.rows["slot"] == f"{segment}:each"].groupby("prompt")["position"]
         starts, counts = places.min(), places.size()
         if places.ngroups < len(scores.meta):
+            # It raises; the answer is not wanted.
             scores.slot(f"{segment}:each")  # says what is missing
         found: list[float] = []
         for i in range(len(scores.meta)):
@@ -118,6 +120,7 @@ def random_span_depth(
             free = [
                 a
                 for a in range(first, every.shape[1] - length + 1)
+                # Whole spans, before or after the segment.
                 if a + length <= start or a >= start + length
             ]
             drawn = rng.choice(free, size=n_spans) if free else []
@@ -156,6 +159,7 @@ def _segment(
     each = segment if segment == "last" else f"{segment}:each"
     n = len(scores.meta)
     if aggregate == "segment":
+        # A mean is the sum over a number that all layers share: it gives the same depth.
         for slot in (f"{segment}:sum", f"{segment}:mean"):
             if slot in there:
                 return list(scores.get(slot)[:, :, None])
@@ -188,6 +192,7 @@ def _has_bos(scores: RelevanceScores, bos: bool | None) -> bool:
     firsts: dict[str, int] | None = scores.provenance.get("begins_with")
     if firsts is None:  # scores of before
         return bool(scores.provenance.get("prepends_bos", False))
+    # It counts what prompts began with; no prompt with text means that all had a special token.
     return "text" not in firsts
 
 

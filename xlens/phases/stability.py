@@ -96,6 +96,7 @@ def stability(
         raise InputError(f"pivot={pivot!r} is not among the languages {languages}.")
     clusters = resampling.codes(wide)
     rows = resampling.rows(int(clusters.max()) + 1)
+    # [row, prompt]: row 0 the sample, then resamples, then without each cluster.
     weights = rows.weights[:, clusters]
     profiles = None if scores is None else _profiles(scores, wide, question)
     blocks = depth.n_layers
@@ -136,6 +137,7 @@ def stability(
             intervals["S2", language] = _folded(
                 *rows.interval(shift, n_clusters[language], resampling.confidence)
             )
+            # One row per language of S3, under the same resamples.
             mean = weighted_means(np.where(here, columns["S1_question"], np.nan), weights)
             means += [mean] if np.isfinite(mean[0]) else []
             if profiles is not None:
@@ -148,6 +150,8 @@ def stability(
     found.sort(key=lambda row: names.index(row[0]))
     table: list[dict[str, Any]] = []
     for name, language, values, count in found:
+        # S2's was made from the signed shift: |x| is never below
+        # 0, so its own draws can't straddle 0.
         low, high = intervals.get((name, language)) or rows.interval(
             values, n_clusters[language], resampling.confidence
         )
@@ -201,6 +205,7 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _deviation(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     mean = weighted_means(values, weights)
+    # The difference of two large numbers may come out a little below 0.
     return np.sqrt(np.maximum(weighted_means(values**2, weights) - mean**2, 0.0))
 
 
@@ -223,9 +228,12 @@ def _spread(means: Float[np.ndarray, "language row"], rows: Rows) -> Float[np.nd
     A mean's error makes languages differ where nothing does. The bootstrap knows how much; a
     resample's means have the sample's errors and their own besides.
     """
+    # How much resamples make languages differ from where the sample has them.
     drawn = float(np.nanmean(np.var(means[:, rows.drawn] - means[:, :1], axis=0)))
+    # Resamples of n spread by (n - 1) / n of what samples do.
     sampled = drawn * rows.n / max(rows.n - 1, 1)
     added = np.full(means.shape[1], sampled)
+    # A resample's means carry the sample's error and the resample's.
     added[rows.drawn] += drawn
     return np.sqrt(np.maximum(np.var(means, axis=0) - added, 0.0))
 
@@ -249,6 +257,7 @@ def row_correlations(
     total = w.sum(1, keepdims=True)
     a, b = (side - (w * side).sum(1, keepdims=True) / total for side in (x, y))
     size = np.sqrt((w * a**2).sum(1) * (w * b**2).sum(1))
+    # Against the size before centring: what is so small is rounding of a constant.
     flat = size <= 1e-12 * np.sqrt((w * x**2).sum(1) * (w * y**2).sum(1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(flat, np.nan, (w * a * b).sum(1) / size)

@@ -24,6 +24,7 @@ def best_step(
     n = curves.shape[1]
     before = np.arange(1, n)
     sums = curves.cumsum(axis=1)
+    # Means before and after each of the n - 1 splits, from one running sum.
     low = sums[:, :-1] / before
     high = (sums[:, -1:] - sums[:, :-1]) / (n - before)
     if not rises:
@@ -40,6 +41,8 @@ def best_line(
     curves: Float[np.ndarray, "curve layer"], layers: Float[np.ndarray, " layer"]
 ) -> Float[np.ndarray, " curve"]:
     """The sum of squares that a straight line explains of each curve, as `best_step` gives it."""
+    # x sums to 0, so a curve's mean plays no part, as in `best_step`: both are sums of squares
+    # around it. Real layers, not columns: some may have been skipped.
     x = layers - layers.mean()
     return (curves @ x) ** 2 / (x @ x)
 

@@ -36,6 +36,7 @@ def swapped_blocks(model: HookedModel, other: HookedModel, last: int) -> Generat
     if not 0 <= last <= min(model.n_layers, other.n_layers):
         raise InputError(f"last is {last}; accepted are 0 to {model.n_layers} blocks.")
     pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
+    # From the top: models of one shape, but maybe not of as many blocks.
     chosen = zip(model.blocks[::-1][:last], other.blocks[::-1][:last], strict=True)
     for number, (mine, theirs) in enumerate(chosen):
         ours, given = dict(mine.named_parameters()), dict(theirs.named_parameters())
@@ -46,6 +47,7 @@ def swapped_blocks(model: HookedModel, other: HookedModel, last: int) -> Generat
                 "in shape; blocks can be swapped between models of one architecture and size."
             )
         pairs += [(ours[k], given[k].data.to(ours[k].device, ours[k].dtype)) for k in ours]
+    # All are checked before any is exchanged.
     own = [(parameter, parameter.data) for parameter, _ in pairs]
     try:
         for parameter, data in pairs:
@@ -95,6 +97,8 @@ def layer_swap(
     said: list[Float[np.ndarray, "prompt 2"]] = []
     for number in numbers:
         with swapped_blocks(model, other, number):
+            # A store can't mix them up: a model's fingerprint sees
+            # that its parameters are others now.
             states = harvest(
                 model, asked.prompts, layers=model.n_layers, progress=progress, **harvesting
             )

@@ -64,6 +64,7 @@ def evidence(
     Raises:
         ValueError: an unknown kind, or one whose donors are missing.
     """
+    # By segment: what it is called in these prompts.
     names = {"question": "question", "context": "context"} | (spans or {})
     several = len(asked.prompts.languages) > 1
     donors = {"question": question, "context": context}
@@ -114,6 +115,7 @@ def evidence(
         backward = {k: v for k, v in options.items() if k in _BACKWARD}
         parts.append(relevant(model, asked, segments=names, rule=rule, right=right, **backward))
     joined = join_curves(parts)
+    # `relevant` gives all four of its kinds at once: those not asked for are left out here.
     in_order = [kind for kind in KINDS if kind in wanted]
     return joined.take(range(len(asked)), in_order)
 

@@ -68,10 +68,12 @@ def aligned(
             a, b = shared_rows(asked.meta, x, y)
             if x == y or not len(a):
                 continue
+            # [pair, layer] cosines, as states have length 1.
             right = np.einsum("pld,pld->pl", mine[a], mine[b])
             wrong = np.einsum("pld,pld->pl", mine[a], other[b])
             crossed = np.einsum("pld,pld->pl", other[a], mine[b])
             others = np.einsum("pld,pld->pl", other[a], other[b])
+            # Counted for x's prompts; y's get theirs when the loop comes to them as x.
             hits[a] += right > np.maximum(wrong, crossed) + _TIE
             # The two translations with their names exchanged.
             misses[a] += wrong > np.maximum(right, others) + _TIE
@@ -148,6 +150,7 @@ def readable(
         assert read.set_ranks is not None
         ranks = read.set_ranks.double().numpy().transpose(1, 0, 2)
         found = -np.log2(ranks) if measure == "rank" else (ranks == 1).astype(float)
+        # -1 was read as token 0, since `stream` wants a token for each: thrown away here.
         found = np.where(tokens[:, None, :] < 0, np.nan, found)
     origin = states.provenance
     if lens is not None:
@@ -176,4 +179,5 @@ def _centred(states: Activations, slot: str) -> Float[np.ndarray, "prompt layer 
         here = languages == language
         values[here] -= values[here].mean(0)
     left = np.linalg.norm(values, axis=-1, keepdims=True)
+    # Against the state's own size before: a state that is its language's mean has no direction.
     return values / np.where(left > _TIE * size, left, np.inf)

@@ -68,6 +68,7 @@ def relevant(
     control = {kind: np.full(shape, np.nan) for kind in curves}
     origin = model.provenance()
     if len(rows):
+        # What is given may have more layers than are asked: depth is of all, curves of `points`.
         right = _checked(right, model, some, tokens[rows, 0], points, rule) or towards(0)
         wrong = towards(1)
         origin = right.provenance

@@ -47,6 +47,7 @@ def read_answers(
         progress=progress,
     )
     assert read.set_logprobs is not None
+    # From [layer, prompt, 2]: each set of targets is one token.
     found = read.set_logprobs.double().numpy().transpose(1, 0, 2)
     return np.where(tokens[:, None, :] < 0, np.nan, found)
 
@@ -106,6 +107,7 @@ def patched(
         given = _in_parts(model, giver, points, slot, **options)
         shift = _shifts(model, taker, tokens[rows], _changes(given, change), **options)
         if measure == "loss":
+            # A donor that lacks the answer takes from it: lost is positive.
             shift = -shift
         value[rows], control[rows] = shift[..., 0], shift[..., 1]
     return one_kind(
@@ -162,6 +164,8 @@ def ablated(
         some = asked.take(rows)
         states = harvest(model, some.prompts, layers=points, slots=f"{span}:mean", **options)
         means = _language_means(states.get(), states.meta["language"].to_numpy())
+        # [prompt, layer, d_model]; below [prompt, 1, d_model],
+        # one state for all of a span's tokens.
         fills = means if fill == "mean" else torch.zeros_like(means)
         changes = [
             patch(fills[:, i : i + 1], layers=layer, slot=f"{span}:each", broadcast=True)
@@ -209,11 +213,13 @@ def _shifts(
     """What two tokens gain at the output under each change, `[prompt, change, 2]`."""
     found: list[np.ndarray] = []
     for some in changes:
+        # Plain first, in each part anew: its run is shared up to the layer that a variant changes.
         variants: dict[str, Sequence[Intervention]] = {"plain": ()}
         variants |= {str(n): [change] for n, change in enumerate(some)}
         states = harvest_variants(
             model, asked.prompts, variants, layers=model.n_layers, slots="last", **options
         )
+        # Read at the output alone: [prompt, 2].
         plain, *said = (
             read_answers(model, x.slot("last").values, tokens)[:, 0] for x in states.values()
         )
@@ -234,6 +240,7 @@ def _in_parts(
     """States at a slot, some layers at a time."""
     longest = max(len(t) for t in model.tokenize(list(asked.prompts), spans=frozenset()))
     rows = len(asked) * (longest if slot.endswith(":each") else 1)
+    # Four bytes a number; no prompt's span is longer than the longest prompt.
     step = max(1, _STATES_BYTES // (rows * model.d_model * 4))
     for first in range(0, len(points), step):
         some = points[first : first + step]
