@@ -94,10 +94,13 @@ def gain(
     meta = before.drop_duplicates("id").set_index("id").loc[first.index].reset_index()
     codes = resampling.codes(meta)
     main = next(iter(after))
+    # Controls are conditions too: each is compared with before, and the first one with each.
     pairs = [(name, BEFORE) for name in after] + [(main, other) for other in controls]
     values = {BEFORE: first.to_numpy(), **means}
     rows: list[pd.DataFrame] = []
     for name, against in pairs:
+        # Before is one run. Means of several runs are no right and
+        # wrong answers, as McNemar's test needs.
         single = len(wide[name]) == 1 and len(wide.get(against, [0])) == 1
         compared = _compared(
             values[against], values[name], list(first.columns), trained, codes, bound, resampling
@@ -161,10 +164,13 @@ def _compared(
         groups |= {SEEN: seen, UNSEEN: ~seen}
     groups = {name: which for name, which in groups.items() if which.any()}
     one, two = (
+        # [item, language and groups]: an item's mean over languages is one number, since its
+        # answers in several languages hang together.
         np.column_stack([v, *(v[:, which].mean(axis=1) for which in groups.values())])
         for v in (first, second)
     )
     change = two - one
+    # Two one-sided tests at the level: an interval that leaves the level out on either side.
     equal = replace(resampling, confidence=2 * resampling.confidence - 1)
     low, high = _ends(change, codes, resampling, (-1, 1))
     inner_low, inner_high = _ends(change, codes, equal, (-1, 1))
@@ -172,6 +178,7 @@ def _compared(
     sums = ClusterSums.of(change, codes)
     signs = random_signs(len(sums.sums), _FLIPS, resampling.seed)
     flipped = sums.flipped(signs)
+    # Apart, as means are made of the languages: together, each would pay for the other.
     (p_each,) = adjusted_flips([flipped[:, : len(tags)]])
     (p_means,) = adjusted_flips([flipped[:, len(tags) :]])
     table = pd.DataFrame(
@@ -198,6 +205,7 @@ def _compared(
             "clusters": len(sums.sums),
         }
     )
+    # First in `select`: a difference may be sure, and still too small to count.
     same = (inner_low >= -bound) & (inner_high <= bound)
     sure = table["p"].to_numpy() < resampling.level
     up = table["difference"].to_numpy() > 0
@@ -218,4 +226,5 @@ def _mcnemar(before: np.ndarray, after: np.ndarray) -> float:
     if not np.isin(np.concatenate([before, after]), (0.0, 1.0)).all():
         return float("nan")
     better, worse = int((after > before).sum()), int((after < before).sum())
+    # Only items that changed say anything; under chance half of them got better.
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0

@@ -55,6 +55,8 @@ class Totals:
     ) -> tuple[Table, Table]:
         """How many are right, and how many wrong, with each cluster counted so often."""
         shape = (weights.shape[1], len(self.there))
+        # [row, cluster] @ [cluster, frequency]: facts of one
+        # cluster and frequency add up on the way.
         yes, no = (
             np.asarray(weights @ _sparse(codes[kind], self.at[kind], shape))
             for kind in (self.right, ~self.right)
@@ -74,6 +76,8 @@ class Totals:
         )
         for kind in np.unique(kinds):
             inside = kinds == kind
+            # Answers change places, frequencies stay: the same
+            # thing, and [draw, fact] is all it takes.
             right[:, inside] = random.permuted(right[:, inside], axis=1)
         every = _sparse(np.arange(len(self.at)), self.at, (len(self.at), len(self.there)))
         yes = np.asarray(right.astype(float) @ every)
@@ -154,6 +158,7 @@ def associations(
         said |= {name: value, f"{name}_low": low, f"{name}_high": high}
         known = null[np.isfinite(null)]
         some = len(known) > 0 and not np.isnan(value)
+        # The value counts as one of the shuffles in p, which is never 0 so.
         below, above = middle(known[:, None]) if some else (np.array([np.nan]),) * 2
         said |= {
             f"{name}_control": float(known.mean()) if some else np.nan,
@@ -170,6 +175,7 @@ def associations(
 @typed
 def bin_of(frequency: Counts, at: Float[np.ndarray, " edge"]) -> Counts:
     """The bin of each count, from 0; -1 for 0, which is in none."""
+    # `digitize` leaves the last edge out of the last bin; here it is in.
     found = np.digitize(frequency, at) - 1
     found[frequency == at[-1]] = len(at) - 2
     return np.where(frequency > 0, found, -1)
@@ -196,8 +202,11 @@ def _measured(
     every = yes + no
     with np.errstate(divide="ignore", invalid="ignore"):
         pairs = yes.sum(axis=1) * no.sum(axis=1)
+        # Wrong facts below each frequency, and half of those at it: the Mann-Whitney statistic.
         wins = (yes * (np.cumsum(no, axis=1) - no / 2)).sum(axis=1) / pairs
+        # A resample may hold a single frequency: then nothing goes with anything.
         varied = (every > 0).sum(axis=1) > 1
+        # Mean ranks of ties, but for a constant that a correlation doesn't see.
         rank = np.cumsum(every, axis=1) - every / 2
         logs = np.broadcast_to(np.log10(1.0 + found.there), every.shape)
         bins = bin_of(found.there, at)
@@ -215,6 +224,8 @@ def _measured(
 def _against(x: Table, yes: Table, every: Table) -> Float[np.ndarray, " row"]:
     """Pearson's correlation of a number by frequency with being right."""
     n = every.sum(axis=1)
+    # Around its mean, x times (right - share) sums to x times right: the covariance. The variance
+    # of right or wrong is share (1 - share).
     away = x - ((every * x).sum(axis=1) / n)[:, None]
     share = yes.sum(axis=1) / n
     spread = (every * away**2).sum(axis=1) / n * share * (1 - share)
@@ -225,6 +236,7 @@ def _over_bins(x: np.ndarray, share: np.ndarray, some: np.ndarray) -> Float[np.n
     """Pearson's correlation of bins' centres and shares, of those that hold facts."""
     n = some.sum(axis=1)
     a, b = (np.where(some, values, 0.0) for values in (x, share))
+    # Empty bins are 0 before and after centring, and so add nothing to any sum.
     a, b = (np.where(some, v - (v.sum(axis=1) / n)[:, None], 0.0) for v in (a, b))
     spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return np.where((n > 1) & (spread > 1e-12), (a * b).sum(axis=1) / spread, np.nan)

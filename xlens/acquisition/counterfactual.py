@@ -109,6 +109,7 @@ def pathway(
 
 def _by_language(both: pd.DataFrame, pivot: str) -> Any:
     """Each group in each language, and in all but the pivot together."""
+    # A second time under the name `all`: then one grouping gives every row.
     every = both[both["language"] != pivot].assign(language=ALL)
     return pd.concat([every, both]).groupby(["group", "language"], sort=False)
 
@@ -118,6 +119,8 @@ def _size(some: pd.DataFrame, columns: list[str], resampling: Resampling) -> dic
     hidden = (some["group"] == HIDDEN).to_numpy()[:, None]
     control = (some["group"] == CONTROL).to_numpy()[:, None]
     fall = right[:, :1] - right[:, 1:]
+    # Four columns: hidden in the whole model, hidden in the
+    # other, control in the whole model, fall.
     cells = [np.where(hidden, right, np.nan), np.where(control, right[:, :1], np.nan)]
     cells.append(np.where(hidden, fall, np.nan))
     found = _drawn(np.concatenate(cells, axis=1), some, resampling)
@@ -142,6 +145,7 @@ def _size(some: pd.DataFrame, columns: list[str], resampling: Resampling) -> dic
 
 def _drawn(cells: np.ndarray, some: pd.DataFrame, resampling: Resampling) -> Bootstrap:
     n = cells.shape[1]
+    # The last column is a difference of two rates.
     bounds = (np.array([0.0] * (n - 1) + [-1.0]), np.array([1.0] * n))
     clusters = pd.factorize(some["id"])[0]
     return bootstrap(cells, clusters=clusters, resampling=resampling, bounds=bounds)

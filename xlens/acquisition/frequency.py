@@ -30,6 +30,7 @@ def edges(most: int, *, n: int = N_EDGES) -> Float[np.ndarray, " edge"]:
         raise InputError(
             f"most is {most} and n {n}: bins take counts of 1 and more, and two edges or more."
         )
+    # One more than the largest, which would else lie on the last edge but for rounding.
     return np.logspace(0, np.log10(most + 1), n)
 
 
@@ -101,20 +102,24 @@ def logistic(
     none: dict[str, float] = dict.fromkeys(["slope", "low", "high", "half"], float("nan"))
     if not 0 < right.sum() < len(right) or _parted(logs, right):
         return none
+    # C = inf is scikit-learn's word for no penalty: the plain maximum of the likelihood.
     fit = LogisticRegression(C=np.inf).fit(logs[:, None], right)
     slope, start = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     share = fit.predict_proba(logs[:, None])[:, 1]
     design = np.stack([logs, np.ones_like(logs)], axis=1)
+    # Fisher's information; its inverse is the covariance of slope and start.
     information = design.T @ (design * (share * (1 - share))[:, None])
     bread = np.linalg.inv(information)
     if clusters is not None:
         scores = design * (right - share)[:, None]
         sums = pd.DataFrame(scores).groupby(clusters).sum().to_numpy()
+        # Residuals of few clusters are too small: the usual factor G / (G - 1).
         few = len(sums) / max(len(sums) - 1, 1)
         bread = bread @ (few * sums.T @ sums) @ bread
     error = float(np.sqrt(bread[0, 0]))
     reach = float(ndtri((1 + confidence) / 2)) * error
     decades = -start / slope if slope > 0 else np.nan
+    # Where log-odds are 0, back from log10(1 + f); a flat curve gets there beyond all numbers.
     half = 10**decades - 1 if decades < np.finfo(float).maxexp * np.log10(2) else np.nan
     return {"slope": slope, "low": slope - reach, "high": slope + reach, "half": float(half)}
 

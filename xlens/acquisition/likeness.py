@@ -80,6 +80,7 @@ def fact_likeness(
         own = {new: mine[old].to_numpy(bool) for new, old in named.items()}
         cells.append(pd.DataFrame({"id": ids, "language": tag, "relation": list(relation), **own}))
         found.append(
+            # [measure, kind, slot, layer, fact], slots put between what `_layers` gives.
             np.stack(
                 [_layers(side, _states(other, name, ids), kinds) for name, side in sides.items()],
                 axis=2,
@@ -116,6 +117,7 @@ def _layers(home: Any, other: Any, kinds: np.ndarray) -> Float[np.ndarray, "meas
         [_cosines(*_sides(a, b, measure), kinds) for a, b in zip(home, other, strict=True)]
         for measure in MEASURES
     ]
+    # From [measure, layer, kind, fact].
     return np.array(each, dtype=np.float32).transpose(0, 2, 1, 3)
 
 
@@ -123,6 +125,7 @@ def _sides(home: States, other: States, measure: str) -> tuple[States, States]:
     """Unit states of both languages; NaN where there is no direction."""
     units: list[np.ndarray] = []
     for states in (home.astype(np.float64), other.astype(np.float64)):
+        # Measured before the mean is gone, else what is left would be held against itself.
         least = _NOTHING * np.linalg.norm(states, axis=1, keepdims=True)
         moved = states - states.mean(axis=0) if measure == "cosine_centred" else states
         size = np.linalg.norm(moved, axis=1, keepdims=True)
@@ -138,6 +141,8 @@ def _cosines(home: States, other: States, kinds: np.ndarray) -> Float[np.ndarray
 
 
 def _others(home: States, other: States, own: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    # Cosines of unit states add up: the mean over all others is one product with the group's sum,
+    # less the own one. Facts without a direction in the pivot are in no sum and no number.
     there = np.isfinite(home).all(axis=1)
     sums, n = np.zeros((groups.max() + 1, home.shape[1])), np.zeros(groups.max() + 1)
     np.add.at(sums, groups[there], home[there])

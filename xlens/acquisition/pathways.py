@@ -56,6 +56,7 @@ def pathways(cells: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     known = {"n": len(rows), "facts": rows["id"].nunique(), "left_out": len(cells) - len(rows)}
     reach = float(ndtri((1 + confidence) / 2))
     told = _told(_fitted(rows), reach)
+    # One-sided towards helping; without a fit p is NaN, and so is the largest.
     sides = [row["p"] / 2 if row["coefficient"] > 0 else 1 - row["p"] / 2 for row in told[:2]]
     told.append({"term": BOTH, **_NONE, "p": float(np.max(sides))})
     return pd.DataFrame([{**row, **known} for row in told])
@@ -65,6 +66,7 @@ def _told(found: Any, reach: float) -> list[dict[str, Any]]:
     if found is None:
         return [{"term": term, **_NONE} for term in TERMS]
     rows: list[dict[str, Any]] = []
+    # The terms stand first in the design; the constant and the dummies after them are not told.
     for term, value, error, p in zip(TERMS, found.params, found.bse, found.pvalues, strict=False):
         ends = {"low": value - reach * error, "high": value + reach * error}
         rows.append({"term": term, "coefficient": float(value), **ends, "p": float(p)})
@@ -74,6 +76,7 @@ def _told(found: Any, reach: float) -> list[dict[str, Any]]:
 def _varying(cells: pd.DataFrame) -> pd.DataFrame:
     """Without relations and languages whose answers are all alike, until there are none."""
     while len(cells):
+        # Leaving out a relation may leave a language all alike, so it goes round again.
         mixed = np.ones(len(cells), dtype=bool)
         for name in ("relation", "language"):
             mixed &= (cells.groupby(name)["right"].transform("nunique") > 1).to_numpy()
@@ -99,6 +102,7 @@ def _fitted(rows: pd.DataFrame) -> Any:
     kinds = rows[["relation", "language"]].astype(str).reset_index(drop=True)
     dummies = pd.get_dummies(kinds, drop_first=True, dtype=float)
     design = np.column_stack([terms, np.ones(len(terms)), dummies])
+    # A relation asked in one language alone, say: two columns say the same.
     if len(design) <= design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
         return None
     import statsmodels.api as sm
@@ -116,6 +120,7 @@ def _fitted(rows: pd.DataFrame) -> Any:
     except (PerfectSeparationError, np.linalg.LinAlgError):
         return None
     spread[[PIVOT, SIMILARITY]] = 1.0  # the first is 0 or 1, the other was divided by its own
+    # By a standard deviation of each term, so that one bound is for all.
     main = found.params[: len(TERMS)] * spread.to_numpy()
     good = found.mle_retvals["converged"] and np.isfinite(found.bse[: len(TERMS)]).all()
     return found if good and (np.abs(main) < _STEEPEST).all() else None

@@ -139,10 +139,13 @@ def recall(
     at = tags.index(pivot)
     both = mine & mine[at]
     # Shares of some of the facts, fact by fact: so the interval of a share of 1 is no point.
+    # What `co`, `given_pivot` and `pivot_given` are shares of, in the order of `_SHARES`.
     some = (mine | mine[at], np.broadcast_to(mine[at], mine.shape), mine)
     shares = [np.where(which, both, np.nan) for which in some]
+    # [fact, column]: each of the five by language, so that `len(tags)` steps from one to the next.
     whole = booted(np.concatenate([mine, both, *shares]).T)
     languages: list[dict[str, Any]] = []
+    # Stable: the rule that decides first, the others in their order.
     for name in sorted(rules, key=lambda name: name != rule):
         found = whole if name == rule else booted(right[name].T)
         for n, row in enumerate(_shares(found, tags)):
@@ -193,6 +196,7 @@ def _table(
     Raises:
         ValueError: a fact that lacks a language.
     """
+    # Both ways: facts that only the pivot has, and facts that it lacks.
     wide = answers.pivot(index="language", columns="id", values=column).reindex(list(tags))
     lacking = sorted(set(ids) ^ set(wide.columns)) or sorted(wide.columns[wide.isna().any()])
     if lacking and column != "dealt":
@@ -246,6 +250,7 @@ def _pairs(
     for n, tag in enumerate(tags):
         if n == at:
             continue
+        # Right in the pivot, in the language, in both.
         columns = [at, n, len(tags) + n]
         shared = (right[n][orders] & right[at]).mean(axis=1)
         a, b = whole.mean[at], whole.mean[n]
@@ -261,6 +266,7 @@ def _pairs(
                 low, high = whole.interval(measure, columns)
                 # Where no resample moves it nothing is known of its interval.
                 low, high = (np.nan, np.nan) if low == high else (low, high)
+            # Permuting moves neither accuracy, only what is shared; `j0` doesn't hang on that.
             null = np.broadcast_to(of(a, b, shared), shared.shape)
             below, above = middle(null)
             rows.append(
@@ -293,6 +299,7 @@ def _groups(answers: pd.DataFrame, rule: str, resampling: Resampling) -> pd.Data
     if "group" not in answers:
         return pd.DataFrame()
     rows: list[dict[str, Any]] = []
+    # Under `all` a fact has a row for each language, which its id keeps in one cluster.
     every = answers.assign(language=ALL)
     for (group, tag), mine in pd.concat([answers, every]).groupby(
         ["group", "language"], sort=False

@@ -93,7 +93,9 @@ def frequency_response(
             f"Nothing can be said of frequency: {len(counted)} facts were counted, the most "
             f"frequent {most} times, and there must be answers in the pivot {pivot!r}."
         )
+    # One set of bins for all languages, or their curves could not be laid over each other.
     at = edges(most)
+    # Counted or not: whether the pivot knows a fact doesn't hang on its count.
     home = answers[answers["language"] == pivot].set_index("id")[rule]
     found: dict[str, list[Any]] = {name: [] for name in _TABLES}
     thetas: dict[str, float] = {}
@@ -106,9 +108,11 @@ def frequency_response(
         fit = logistic(f, y, clusters=how["clusters"], confidence=resampling.confidence)
         own = {"n": len(y), "zeros": int((f == 0).sum()), "accuracy": float(y.mean())}
         own["estimates"] = int(rows["approx"].sum()) if "approx" in rows else 0
+        # Also within languages: of `all`, some are both richer in text and better answered.
         among = list(zip(rows["language"], rows["relation"], strict=True))
         both = associations(f, y, at, strata=among, **how)
         found["measures"].append({**key, **own, **both, **fit})
+        # A threshold of documents is one language's: amounts of text differ.
         if tag == ALL:
             continue
         best = threshold(f, y, **how)

@@ -82,6 +82,7 @@ def best_threshold(frequency: Counts, right: Right, *, wrong: bool = False) -> t
     from_on = yes[::-1].cumsum()[::-1]
     below = np.concatenate([[0.0], (n - yes).cumsum()[:-1]])
     hits = from_on + below
+    # The first of equals, which is the smallest threshold. Sums of whole numbers are exact.
     best = int(np.argmax(hits))
     theta, told = float(tried[best]), float(hits[best])
     never = float((~right).sum())
@@ -206,6 +207,7 @@ def _within(
     for stratum in np.unique(strata[rare]):
         inside = rare & (strata == stratum)
         size, known, yes = (int((inside & x).sum()) for x in (rare, right_in_pivot, right))
+        # The number over all strata is a sum of independent ones: their convolution.
         chances = np.convolve(chances, hypergeom.pmf(np.arange(known + 1), size, known, yes))
         expected += known * yes / size
     both = int((rare & right_in_pivot & right).sum())
@@ -223,6 +225,7 @@ def _thetas(
 ) -> Float[np.ndarray, " draw"]:
     """`best_threshold` of every resample."""
     yes, no = found.weighted(weights, codes)
+    # Right from each frequency on, wrong below it (its own not counted): as in `best_threshold`.
     hits = yes[:, ::-1].cumsum(axis=1)[:, ::-1] + no.cumsum(axis=1) - no
     hits = np.where(yes + no > 0, hits, -1.0)  # what was not drawn is no threshold
     best = hits.argmax(axis=1)
@@ -244,6 +247,7 @@ def _held_out(
         return np.full(len(right), np.nan)
     told = np.zeros(len(right))
     for _ in range(PARTITIONS):
+        # Clusters are dealt, not facts: folds of equally many, each whole in one.
         fold = random.permutation(np.arange(n) % FOLDS)[codes]
         for k in range(FOLDS):
             inside, out = fold != k, fold == k

@@ -123,6 +123,7 @@ def transfer(
     cells = _answered(likeness, answers, rule)
     groups = _groups(cells, named, frequent)
     n = len(likeness.layers)
+    # The middle half of the layers, and one at least.
     middle = slice(n // 4, max(n - n // 4, n // 4 + 1))
     paths = pd.DataFrame(columns=[*COLUMNS])
     if "frequency" in cells and (cells["frequency"] >= 0).any():
@@ -216,6 +217,7 @@ def _members(
             zip(zip(rows["id"], rows["language"], strict=True), rows["group"], strict=True)
         )
         own = np.array([found.get(key) for key in keys], dtype=object)
+        # A fixed list is gone through as it is, so that every language has the same rows.
         for group in BY[str(by)] or dict.fromkeys(rows["group"]):
             yield str(by), group, np.asarray(own == group, dtype=bool)
 
@@ -231,6 +233,7 @@ def _columns(likeness: FactLikeness) -> tuple[Float[np.ndarray, "cell column"], 
     names = pd.MultiIndex.from_product(
         [MEASURES, likeness.slots, likeness.layers], names=["measure", "slot", "layer"]
     ).to_frame(index=False)[["slot", "measure", "layer"]]
+    # [measure * slot * layer, cell] each, in the order of `names`.
     flat = [kind.reshape(-1, kind.shape[-1]) for kind in kinds]
     return np.concatenate(flat).T, names
 
@@ -246,6 +249,7 @@ def _summed(
     with np.errstate(invalid="ignore", divide="ignore"):
         found = bootstrap(each, clusters=codes, resampling=resampling)
     low, high = found.interval()
+    # Columns were put together kind by kind (`_columns`).
     value, related, mismatched, above = found.mean.reshape(4, n)
     (own_low, *_, above_low), (own_high, *_, above_high) = low.reshape(4, n), high.reshape(4, n)
     parts = (value, own_low, own_high, related, mismatched, above, above_low, above_high)

@@ -98,6 +98,7 @@ def neuron_effects(
     plain = _loss(model, texts, [], options)
     lost: dict[tuple[str, str], np.ndarray] = {}
     for kind, mine in ((NEURONS, neurons), (RANDOM, random_neurons(neurons, seed=seed))):
+        # `random_neurons` knows no means: its units were drawn, not counted.
         done: How = "off" if kind == RANDOM and how == "mean" else how
         for tag in neurons.languages:
             if mine.units(tag):
@@ -116,6 +117,7 @@ def neuron_effects(
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=head)
     table["p"] = np.nan
     if beyond:
+        # Rows and p values are in one order: whose units, then the texts' language.
         table.loc[table["kind"] == BEYOND, "p"] = _adjusted(list(beyond.values()), texts, seed)
     return NeuronEffects(
         provenance=analysed(
@@ -135,6 +137,7 @@ def _loss(
 ) -> Float[np.ndarray, " text"]:
     """Nats a token of each text, after its first token, which nothing need predict."""
     firsts = [
+        # What the tokenizer adds (BOS) has no characters: the first token with some is the text's.
         next(stop for start, stop in tokens.offsets if stop > start)
         for tokens in model.tokenize(texts, spans=frozenset())
     ]
@@ -142,6 +145,7 @@ def _loss(
         Prompt(text.text[:first], text.language, text.id)
         for text, first in zip(texts, firsts, strict=True)
     ]
+    # One candidate a text: all of it but its first token.
     rest = [[text.text[first:]] for text, first in zip(texts, firsts, strict=True)]
     scores = score(model, Prompts(asked), rest, interventions=edits, **options)
     return -scores.table["mean_logprob"].to_numpy(float)
@@ -168,6 +172,7 @@ def _means(values: np.ndarray, texts: Prompts, resampling: Resampling) -> pd.Dat
 def _adjusted(values: Sequence[np.ndarray], texts: Prompts, seed: int) -> list[float]:
     """P of the mean of every language's texts, for all units in turn: adjusted over all of it."""
     tags = np.array([text.language for text in texts])
+    # [text] by whose units and texts' language; other languages' texts are NaN there.
     columns = [np.where(tags == tag, own, np.nan) for own in values for tag in texts.languages]
     # Parallel texts have one id: what they have in common flips together.
     ids = np.unique([text.id for text in texts], return_inverse=True)[1]

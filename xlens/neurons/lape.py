@@ -84,6 +84,7 @@ def entropies(
     """LAPE of every unit, in nats; of one that is never active 0, the lowest there is."""
     total = probabilities.sum(axis=0)
     shares = np.divide(probabilities, total, out=np.zeros_like(probabilities), where=total > 0)
+    # 0 ln 0 = 0: where there is no share the logarithm isn't taken.
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     return -(shares * logs).sum(axis=0)
 
@@ -123,10 +124,12 @@ def language_neurons(
             "enough (least_tokens, --least-tokens)."
         )
     p = counted.probabilities
+    # torch's kthvalue counts from 1.
     threshold = float(np.sort(p, axis=None)[round(filter_rate * p.size) - 1])
     entropy = entropies(p)
     ranked = np.where((p > threshold).any(axis=0), entropy, np.inf).ravel()
     wanted = min(round(top * entropy.size), int(np.isfinite(ranked).sum()))
+    # Equal entropies go to the lower layer and unit. Infinite ones sort last, beyond `wanted`.
     places = np.argsort(ranked, kind="stable")[:wanted]
     layer, unit = np.unravel_index(places, entropy.shape)
     means = counted.means
@@ -134,6 +137,7 @@ def language_neurons(
     for k, tag in enumerate(counted.languages):
         own = p[k, layer, unit] > threshold
         at = (layer[own], unit[own])
+        # `layer` numbers rows of the counts; the table names blocks.
         columns: dict[str, Any] = {
             "language": tag,
             "layer": np.array(counted.layers)[at[0]],

@@ -61,6 +61,8 @@ def neuron_overlap(first: LanguageNeurons, second: LanguageNeurons | None = None
     for a, b in pairs:
         one, two = first.units(a), other.units(b)
         shared = sum(len({*one.get(n, ())} & {*two.get(n, ())}) for n in first.layers)
+        # The mean of a hypergeometric number, layer by layer:
+        # layers hold very unequal numbers of units.
         chance = sum(len(one.get(n, ())) * len(two.get(n, ())) / first.width for n in first.layers)
         sizes = [sum(map(len, each.values())) for each in (one, two)]
         union = sum(sizes) - shared

@@ -48,6 +48,8 @@ class NeuronPush:
         for block in sorted({*self.on, *self.off}):
             taken = {*self.on.get(block, ()), *self.off.get(block, ())}
             rest = np.setdiff1d(np.arange(self.means.shape[1]), sorted(taken))
+            # A path for each block, so that one block's number of
+            # units doesn't change another's draw.
             drawn = generator(seed, block).permutation(rest).tolist()
             n = len(self.on.get(block, ()))
             on[block] = tuple(sorted(drawn[:n]))
@@ -73,6 +75,7 @@ class NeuronPush:
         Raises:
             ValueError: a model of other width, or layers without units.
         """
+        # Layers are residual points, as vectors have them: block n - 1 writes point n.
         chosen = {layers} if isinstance(layers, int) else {*(layers or self.layers)}
         edits: list[Intervention] = []
         for block in (n - 1 for n in self.layers if n in chosen):
@@ -110,6 +113,7 @@ def neuron_push(
     mine, other = neurons.units(target), neurons.units(source)
     on, off = dict[int, tuple[int, ...]](), dict[int, tuple[int, ...]]()
     for block in neurons.layers:
+        # A unit of both languages is left as it is: switching it off would take the target's away.
         here, there = {*mine.get(block, ())}, {*other.get(block, ())}
         if here - there:
             on[block] = tuple(sorted(here - there))

@@ -59,6 +59,7 @@ def random_neurons(neurons: LanguageNeurons, *, seed: int = 0) -> LanguageNeuron
             rest = np.setdiff1d(np.arange(neurons.width), units)
             drawn = generator(seed, k, layer).choice(rest, size=len(units), replace=False)
             table.loc[own, "unit"] = np.sort(drawn)
+    # They are those of the units that stood here before.
     table[["probability", "mean", "entropy"]] = np.nan
     return replace(
         neurons, table=table, provenance=analysed(neurons.provenance, "random", {"seed": seed})
