@@ -205,6 +205,7 @@ class Result:
             if field.name not in values and table.is_file():
                 values[field.name] = pd.read_parquet(table)
             if isinstance(values.get(field.name), list):
+                # JSON knows no tuples, and fields of a result are such.
                 values[field.name] = tuple(values[field.name])
         return cls(**values)
 

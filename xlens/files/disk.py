@@ -78,6 +78,8 @@ def publish(drafts: Mapping[Path, Path]) -> None:
         for temporary in drafts.values():
             remove(temporary)
         raise
+    # A rename is for good only when the folder's list of
+    # names is on the disk; once for each folder.
     for folder in {final.parent for final in drafts}:
         sync(folder)
 
@@ -92,11 +94,13 @@ def append(path: Path, line: str) -> None:
             torn = False
             if size:
                 os.lseek(descriptor, -1, os.SEEK_END)
+                # O_APPEND writes at the end wherever this has sought to.
                 torn = os.read(descriptor, 1) != b"\n"
             _write_all(descriptor, ("\n" * torn + line + "\n").encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    # A new file: its name must reach the disk too.
     if not size:
         sync(path.parent)
 
@@ -155,6 +159,7 @@ def _moved(temporary: Path, folder: Path) -> bool:
 def settle(folder: Path) -> None:
     """Put back a folder that a kill has left aside while it was replaced; clear what is left."""
     for left in folder.parent.glob(f"{_PREFIX}{escape(folder.name)}.*"):
+        # `unique` puts owner, number and ending after the name.
         if left.name.rsplit(".", 3)[0] != f"{_PREFIX}{folder.name}":
             continue  # of "a.b", where `folder` is "a"
         if left.suffix in (_OLD, _DRAFT) and abandoned(left):

@@ -114,6 +114,7 @@ class Lease:
     def _new(cls, path: Path) -> tuple["Lease", bytes]:
         lease = cls(path, uuid.uuid4().hex)
         body = {"owner": str(me()), "host": platform.node(), "since": now(), "token": lease.token}
+        # The counter has a fixed width: a beat writes over it in place and touches nothing else.
         return lease, f"{0:0{_DIGITS}}\n{json.dumps(body)}\n".encode()
 
     def overtaken(self) -> bool:
@@ -211,6 +212,7 @@ class _Heart:
         while True:
             time.sleep(BEAT_SECONDS)
             with self._guard:
+                # Beats go to the disk, which may take long: not with the guard held.
                 leases = set(self._leases)
             over = {lease for lease in leases if not lease.beat()}
             with self._guard:

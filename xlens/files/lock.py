@@ -36,6 +36,7 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         depth = getattr(self._mine, "depth", 0)
+        # filelock counts how often its holder took it: further times it is there at once.
         self._lock.acquire(timeout=0) if depth else self._wait()
         self._mine.depth = depth + 1
         if not depth:
@@ -83,6 +84,8 @@ class Lock:
 
     def _break(self, token: str) -> None:
         """Put the locked file away, unless another did so already."""
+        # Only one of those who wait may break it: a second one
+        # would put away the new holder's file.
         breaking = FileLock(self.path.with_name(f"{self.path.name}.break"), timeout=_TRY_SECONDS)
         with suppress(Timeout), breaking:
             now = Watch().holder(self._sign)

@@ -138,6 +138,8 @@ def unsealed(
     """
     path = folder / header
     for _ in range(_READS - 1):
+        # Looked at before it is read and after: if it is the same
+        # file, all in between was of one writing.
         before, raw = _written(path), strict.read_bytes(path)
         try:
             found = _read(folder, header, raw, read, known, again, verify)
@@ -249,6 +251,7 @@ def unsealed_json(path: Path, raw: bytes, again: str, *, verify: bool = True) ->
 
 
 def _plain(fields: Mapping[str, Any]) -> str:
+    # One text for the same values, however the file is indented and whatever its order.
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

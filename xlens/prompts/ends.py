@@ -59,6 +59,7 @@ def wanted(before: Sequence[int], bos: int | None, prepend_bos: bool | None) -> 
 
 def held(wanted: Sequence[int], own: Sequence[int]) -> int:
     """How much of the end of `wanted` a text begins with itself."""
+    # The longest first: a text may begin with all that is wanted, or only with its last token.
     sizes = range(len(wanted), 0, -1)
     return next((n for n in sizes if list(own[:n]) == list(wanted[-n:])), 0)
 

@@ -112,9 +112,12 @@ def cut_headers(
     if k < 1 or len(pool) < k:
         return []
     spare = len(pool) - k
+    # Of m headers each candidate is in about m k / len(pool); that it is missing in one at least
+    # needs m >= len(pool) / (len(pool) - k).
     wanted = max(n, 2, ceil(len(pool) / spare)) if spare else 1
     found: dict[frozenset[str], tuple[str, ...]] = {}
     left: list[str] = []
+    # Few candidates have few different sets: after enough turns what was found is what there is.
     for turn in range(4 * wanted):
         header: list[str] = []
         while len(header) < k:
@@ -124,6 +127,7 @@ def cut_headers(
                 continue
             header.append(fresh[0])
             left.remove(fresh[0])
+        # The same demonstrations in another order are no second header.
         found.setdefault(frozenset(header), tuple(header))
         if len(found) == wanted:
             break
@@ -176,6 +180,7 @@ def deal_headers(
     small = {
         group: ids
         for group, ids in members.items()
+        # One more where an item is in its own pool: it can't be shown before itself.
         if len(own := pools.get(group, ())) < k + any(id in own for id in ids)
     }
     rooms = [(ids, pools[group]) for group, ids in members.items() if group not in small]
@@ -183,6 +188,7 @@ def deal_headers(
         rooms.append(([id for ids in small.values() for id in ids], anywhere))
     wanted = set(asked)
     dealt: dict[str, tuple[str, ...]] = {}
+    # Rounded where each group ends and not group by group, so that they add up to n.
     ends = [0, *(round(n * end / len(known)) for end in accumulate(len(ids) for ids, _ in rooms))]
     for (ids, pool), some in zip(rooms, map(sub, ends[1:], ends), strict=True):
         units: dict[str, list[str]] = {}
@@ -190,6 +196,8 @@ def deal_headers(
             units.setdefault(id if together is None else together[id], []).append(id)
         headers = make(pool, k, min(some, len(units)), seed)  # more would have nobody
         order = sorted(units, key=lambda unit: seeded_rank(unit, seed=seed))
+        # Turns are counted over all units, asked or not: whoever else
+        # is asked, a unit's header is the same.
         for turn, unit in enumerate(order):
             mine = [id for id in units[unit] if id in wanted]
             for step in range(len(headers) if mine else 0):

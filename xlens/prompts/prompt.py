@@ -100,6 +100,8 @@ class Prompt:
                     f"but the text has {len(self.text)} characters; spans are non-empty character "
                     "ranges [start, stop) within the text. Prompt.from_parts records them for you."
                 )
+        # A copy that can't be written to: a frozen class alone
+        # would still share the caller's dict.
         object.__setattr__(self, "spans", MappingProxyType(dict(self.spans)))
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
@@ -223,6 +225,8 @@ class Prompts(Sequence[Prompt]):
         return isinstance(other, Prompts) and self._prompts == other._prompts
 
     def __hash__(self) -> int:
+        # Spans and meta are mappings and can't be hashed; equal
+        # prompts have equal hashes all the same.
         return hash(tuple((p.id, p.language, p.text) for p in self._prompts))
 
     def __repr__(self) -> str:

@@ -32,6 +32,7 @@ KINDS = {
     "mean": Kind(shares=lambda n: [1 / n] * n),
     "sum": Kind(shares=lambda n: [1.0] * n, writable=False),
     "each": Kind(),
+    # The state at t - 1 predicts token t.
     "predict": Kind(positions=lambda span: range(span.start - 1, span.stop - 1)),
 }
 """By what follows `NAME:`."""

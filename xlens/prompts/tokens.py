@@ -122,9 +122,11 @@ def tokenize(
         if n_after:
             tell(tokenizer, _AFTER, _names(tokenizer, ids[-n_after:]))
         stop = len(ids) - n_after
+        # With the tokens before the text in it, so that offsets and mask stay side by side.
         offsets = _covering(prompt.text, offsets[:stop], special[:stop])[n_before:]
         before, ids = ids[:n_before], ids[n_before:stop]
         blank = (not prompt.text[a:b].strip() for a, b in offsets)
+        # A chat template may begin with white space; its BOS comes after that and counts.
         own = ids[next((k for k, is_blank in enumerate(blank) if not is_blank), 0) :]
         put = wanted(before, bos, prepend_bos)
         if n_held := held(put, own):
@@ -158,6 +160,7 @@ def _covering(
         if marked:
             out.append((0, 0))
             continue
+        # Without a character of its own, and beyond what is covered: nothing stands there.
         if start == stop > end and not any(map(str.isspace, text[end:start])):
             start = stop = end  # a space that the tokenizer puts before a word, trimmed
         if start > end:
@@ -180,6 +183,7 @@ def _extend(offsets: list[tuple[int, int]], end: int, stop: int) -> None:
     """Let the tokens that end at `end` end at `stop`: all byte pieces of a composed character."""
     for j in range(len(offsets) - 1, -1, -1):
         a, b = offsets[j]
+        # One with characters that ends elsewhere; those without any are passed over.
         if a < b != end:
             break
         if a < b:
@@ -194,6 +198,7 @@ def _token_span(
     prompt: Prompt, name: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]
 ) -> tuple[int, int]:
     start, stop = span
+    # `a < b` leaves out special tokens, whose (0, 0) would lie in a span that starts at 0.
     inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start and a < b]
     if not inside:
         raise InputError(

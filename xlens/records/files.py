@@ -46,6 +46,7 @@ def decode(
         ) from error
     try:
         codec = codecs.lookup(encoding).name
+        # `utf-8-sig` takes a byte-order mark off, and reads text without one all the same.
         text = data.decode("utf-8-sig" if codec == "utf-8" else codec)
     except LookupError:
         raise DataError(
@@ -162,6 +163,7 @@ def table(file: Path, text: str, comment: str | None = None) -> Iterator[tuple[i
         ValueError: a cell that runs over lines, or that holds a list somebody printed.
     """
     delimiter = DELIMITERS[file.suffix.lower()]
+    # A quotation mark that opens a cell would else swallow tabs and lines up to the next one.
     quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
     start = 1

@@ -57,6 +57,7 @@ _KINDS = {
         [*"-+.0123456789"],
     ),
 }
+# Emptied first: `add_implicit_resolver` would else copy PyYAML's of YAML 1.1, and add to these.
 _Plain.yaml_implicit_resolvers = {}
 for _kind, (_form, _first) in _KINDS.items():
     _Plain.add_implicit_resolver(

@@ -88,6 +88,7 @@ class Record(Mapping[str, Any]):
         """
         value = self.cells.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
+            # Ids are often written as numbers; one digit string stands for each.
             return str(value)
         if value is not None and not isinstance(value, str):
             self.wrong(name, "a text or a whole number")

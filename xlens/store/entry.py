@@ -126,6 +126,7 @@ class Entry:
             if verify == "size":
                 return found.read(names, verified=None)
             found.check_sizes()
+            # What was verified holds for this file: one that took its place is verified anew.
             stamp = (shard, *stamp_of(found.tensors_path))
             return found.read(names, verified=self._verified.setdefault(stamp, set()))
 
@@ -293,6 +294,8 @@ class Entry:
             self._check_number(shard)
         with self._writing(f"dropping shards of entry {self.id}"):
             self._records.reopen()
+            # The journal first: a file without a line is computed again,
+            # a line without its file is damage.
             for shard in shards:
                 journal.write_event(self._records.journal, "drop", shard=shard)
             for shard in shards:

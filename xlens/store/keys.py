@@ -39,6 +39,7 @@ def plain(value: Any, where: str = "key") -> Any:
         return value
     if isinstance(value, (list, tuple)):
         items = cast(list[Any], value)
+        # Exact types: NumPy's are none of them, and floats may be NaN.
         if all(type(item) in _ATOMS for item in items):  # the token ids of a prompt
             return list(items)
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
@@ -80,6 +81,7 @@ def digest(value: Any) -> str:
     from torch import Tensor
 
     if isinstance(value, Tensor):
+        # Said before the bytes, which are the same for [2, 3] and [3, 2] and know no dtype.
         head = f"tensor {value.dtype} {tuple(value.shape)}\n"
         return blake2b(head.encode() + tensor_bytes(value), digest_size=16).hexdigest()
     return blake2b(b"json\n" + canonical(value).encode(), digest_size=16).hexdigest()

@@ -62,6 +62,7 @@ def listing(root: Path, names: Iterable[str]) -> list[EntryInfo]:
         infos.append(info)
     if new or len(now) < len(known):
         seen.keep(root, now, added)
+    # Sorting is stable: by use, and of the same instant by id.
     infos.sort(key=attrgetter("id"), reverse=True)
     infos.sort(key=attrgetter("used_ns"), reverse=True)
     return infos

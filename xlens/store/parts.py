@@ -67,6 +67,8 @@ class Parts:
         wanted = set(sequences)
         for found in self._found:
             for name, values in into.items():
+                # A part holds the rows of its sequences one after
+                # another, in the order of its own list.
                 start = 0
                 for n in found[_SEQUENCES].tolist():
                     places = rows(name, [n])
@@ -99,9 +101,12 @@ class Parts:
             return
         earlier, self._paths = self._paths, [self._write(sequences, tensors)]
         for path in earlier:
+            # A sum that hasn't changed has the same hash, and so the same name: it must not go.
             if path not in self._paths:
                 files.remove(path)
         self._since = time.monotonic()
+        # The longer it took, the longer until the next one:
+        # writing stays below its share of the time.
         self._wait = max(PART_SECONDS, (self._since - begun) / _WRITING)
 
     def _write(self, sequences: Sequence[int], tensors: Mapping[str, "Tensor"]) -> Path:

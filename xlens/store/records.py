@@ -41,6 +41,7 @@ class Records:
         journal.write_event(self.journal, "versions", versions=whole.versions)
         for record in whole.records.values():
             journal.write_event(self.journal, "shard", record=vars(record))
+        # Last: while it is there it is in force, and the lines above say nothing new.
         os.unlink(self.manifest)
         files.sync(self.manifest.parent)
 

@@ -83,6 +83,7 @@ def remembered(root: Path) -> tuple[dict[str, Seen], int]:
     found: dict[str, Any] = {}
     with suppress(OSError):
         own, _, text = (root / _INDEX).read_bytes().partition(b"\n")
+        # Before it is parsed: what a kill cut off may fail anywhere.
         if own == _digest(text):
             abouts, found = json.loads(text)
             for kept in found.values():

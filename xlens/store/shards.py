@@ -89,6 +89,7 @@ def pack_tensors(
         }
         start = stop
     text = json.dumps(header, separators=(",", ":")).encode()
+    # The data after it begins at a multiple of 8 so, as the library writes it: it may be mapped.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, list(chunks.values())
 

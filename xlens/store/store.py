@@ -88,6 +88,8 @@ class Store:
             self.root / entry_id(key), self._lock, key=plain(key), shards=shards, about=about
         )
         with explained(f"opening entry {entry.id}", self.root):
+            # How work is split isn't in the id: an entry split
+            # otherwise has other shards under this id.
             found = contents_of(entry.path).head.get("shards", shards)
             if found != shards:
                 raise InputError(
@@ -196,11 +198,13 @@ class Store:
             and not (incomplete and info.complete)
             and not (old and (info.problem is not None or info.about["epoch"] == EPOCH))
         ]
+        # Of all entries, not only of those that meet the conditions: the whole store is to fit.
         left = sum(info.size for info in infos)
         removed: list[EntryInfo] = []
         spared: list[EntryInfo] = []
         with explained("pruning", self.root):
             if not dry_run:
+                # All at once: half a minute of looking, and not half a minute for each.
                 claims = [p for info in wanted if info.in_use for p in info.path.glob("*.claim")]
                 files.wait_for_signs(self._watch, claims)
             for info in wanted:
