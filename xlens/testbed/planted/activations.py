@@ -147,12 +147,15 @@ def planted_activations(
     rng = generator(seed)
     # The first column is constant: what is orthogonal to it is centred.
     columns = np.column_stack([np.ones(n_items), rng.standard_normal((n_items, k + n * r))])
+    # Columns of Q have length 1 over the items: times √n, each code's variance is 1.
     codes = np.linalg.qr(columns)[0][:, 1:] * n_items**0.5
+    # k codes together have a mean square norm of 1, so that a size is a size whatever the rank.
     semantic_codes = codes[:, :k] / k**0.5
     specific_codes = codes[:, k:].reshape(n_items, n, r).transpose(1, 0, 2) / r**0.5
     turns = [
         np.linalg.qr(rng.standard_normal((d_model, d_model)))[0][:needed] for _ in range(n_layers)
     ]
+    # [layer, direction, d_model]: common, offsets, shared part, then each language's own.
     rows = np.stack(turns)
     truth = ActivationsTruth(
         ids=tuple(f"i{i:04}" for i in range(n_items)),
@@ -181,10 +184,12 @@ def _activations(
     parts: list[np.ndarray] = []
     rows: list[tuple[str, str, int]] = []
     for x in range(n):
+        # [item, specific] @ [layer, specific, d_model]: [layer, item, d_model], as `shared`.
         own = truth.specific_codes[x] @ truth.specific_bases[:, x]
         states = shared + truth.specific_sizes[:, None, None] * own
         states += (truth.common + truth.offsets[:, x])[:, None]
         noise = rng.standard_normal(states.shape) / d_model**0.5
+        # Another order in each language, so that whoever pairs by row is found out.
         order = rng.permutation(len(truth.ids))
         parts.append((states + truth.noise[:, None, None] * noise)[:, order])
         rows += [(truth.ids[i], truth.languages[x], int(i)) for i in order]

@@ -78,6 +78,8 @@ class Spaces:
         What a state holds besides `balance` is counted: `one` and its other codes.
         """
         before, after = (SQUARED_NORM - to) ** 0.5, (SQUARED_NORM - to - 1) ** 0.5
+        # `balance` is the root of what the codes leave of the squared
+        # norm: one code more, one less there.
         return writes + (after - before) * self.sole("balance")
 
 
@@ -114,10 +116,15 @@ def look_back(spaces: Spaces, distance: int, *, when: Tensor) -> tuple[Tensor, T
     query = torch.zeros(HEAD_DIM, spaces.d_model, dtype=torch.float64)
     key = torch.zeros_like(query)
     for i, weight in enumerate(_DISTANCE):
+        # Rotary attention turns query and key by their positions: scores go with cos((m - n) r -
+        # distance r), which is largest where the key is `distance` back.
         angle = -distance * _RATIO**i
         query[i] = weight * _BY_DISTANCE * np.cos(angle) * when
+        # transformers' Llama pairs dimension i with i + head_dim / 2.
         query[i + HEAD_DIM // 2] = weight * _BY_DISTANCE * np.sin(angle) * when
         key[i] = spaces.sole("one")
+    # Weights sum to 1: the right distance scores all of _BY_DISTANCE, others up to 0.762 of it.
+    # Without `when` the query is nothing but the sink.
     return _with_sink(spaces, query, key, 0.15 * _BY_DISTANCE)
 
 
@@ -140,6 +147,7 @@ def look_for(
     score = sharpness * _BY_CODE
     queries[still] = score * query
     keys[still] = key
+    # Half way between a match and none.
     return _with_sink(spaces, queries, keys, 0.5 * score)
 
 
@@ -191,7 +199,9 @@ def write_model(
         num_attention_heads=N_HEADS,
         head_dim=HEAD_DIM,
         max_position_embeddings=N_CTX,
+        # Next to nothing: an epsilon would shrink every state a little in every block.
         rms_norm_eps=1e-12,
+        # Angles are theta**(-2i / head_dim), which is _RATIO**i with this theta.
         rope_parameters={"rope_type": "default", "rope_theta": _RATIO ** -(HEAD_DIM / 2)},
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -211,6 +221,7 @@ def write_model(
     weights = dict(model.named_parameters())
     with torch.no_grad():
         for key, weight in weights.items():
+            # What has no values of its own is a norm.
             weight.copy_(values[key].float() if key in values else torch.full_like(weight, scale))
     hooked = load(model, tokenizer)
     hooked.weights_note = f"written by hand (noise {noise:g}, leak {leak:g}, seed {seed})"
@@ -237,6 +248,7 @@ def _block(block: Block, width: int, spaces: Spaces) -> dict[str, Tensor]:
         rank = len(block.reads)
         gate[:rank] = _GATE * spaces.sole("one")
         up[:rank] = block.reads
+        # SiLU of the open gate is divided out.
         down[:, :rank] = block.writes.T / (_GATE / (1 + np.exp(-_GATE)))
     return {
         "self_attn.q_proj.weight": q,
@@ -267,6 +279,7 @@ def _disturb(
         gate, up, down = draw(n_noise, d_model), draw(n_noise, d_model), draw(d_model, n_noise)
         hidden = torch.nn.functional.silu(states @ gate.T) * (states @ up.T)
         size = (hidden @ down.T).norm(dim=1).mean()
+        # The last rows, where no block is told anything: what it does on purpose stays as it is.
         weights["mlp.gate_proj.weight"][-n_noise:] = gate
         weights["mlp.up_proj.weight"][-n_noise:] = up
         weights["mlp.down_proj.weight"][:, -n_noise:] = down * noise / size

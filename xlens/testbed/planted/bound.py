@@ -95,6 +95,7 @@ def bound_pivot(
     embed, unembed = word_ends(spaces, ids, words, codes)
     shown, between, last = own[source], own[pivot], own[target]
     if used:
+        # One code for another: norms stay, and `balance` has nothing to give up.
         first = Block(reads=shown, writes=between - shown)
         second = Block(reads=between, writes=last - between)
     else:
@@ -102,6 +103,7 @@ def bound_pivot(
         first = Block(reads=shown, writes=spaces.adding(between, to=held))
         second = Block(
             reads=torch.cat([shown, between]),
+            # What the first block added is taken off whole, `balance` too.
             writes=torch.cat([last - shown, -spaces.adding(between, to=held)]),
         )
     model = write_model(

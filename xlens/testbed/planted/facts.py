@@ -116,8 +116,10 @@ def fact_world(
     cells["frequency"] = frequency.ravel()
     answers: list[pd.DataFrame] = []
     for part in parts:
+        # 0.1 times 30 is a little below 3 or above it, by rounding.
         seen = np.floor(part * frequency + 1e-9).astype(int)
         known = seen >= threshold
+        # Through the source only once the source knows it.
         right = (known | (transferred & known[0])) ^ slipped
         at = cells.assign(frequency=seen.ravel(), correct=right.ravel())
         at.insert(0, "checkpoint", part)
@@ -144,6 +146,7 @@ def _frequencies(
     fame = rng.uniform(-1, 3, n_facts)  # log10 of the source's counts, in thresholds
     own = rng.normal(0, 1.2, (n, n_facts))
     own[0] = 0
+    # In powers of ten: each language has 10**-0.5, about a third, of the one before.
     poverty = 0.5 * np.arange(n)[:, None]
     frequency = np.floor(threshold * 10 ** (fame + own - poverty)).astype(int)
     guards = np.zeros((n, n_facts), dtype=bool)
@@ -165,10 +168,12 @@ def _spread(
 ) -> np.ndarray:
     """A share of the eligible facts of one language, spread evenly over their frequencies."""
     candidates = rng.permutation(np.flatnonzero(eligible & ~guards))
+    # In random order among equal frequencies, as they were permuted before.
     candidates = candidates[np.argsort(-frequency[candidates], kind="stable")]
     wanted = min(round(share * int(eligible.sum())), len(candidates))
     chosen = np.zeros(len(frequency), dtype=bool)
     if wanted:
+        # Where this goes up by one, one is chosen: `wanted` of them at even distances.
         steps = np.arange(1, len(candidates) + 1) * wanted // len(candidates)
         chosen[candidates[np.diff(steps, prepend=0) > 0]] = True
     return chosen

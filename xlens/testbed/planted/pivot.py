@@ -200,6 +200,7 @@ def pivot_questions(words: Lexicon, *, pivot: str, target: str) -> dict[str, Que
         )
         return Questions(prompts=Prompts(prompts), answers=answers)
 
+    # Each id with its neighbour's word: never its own, as there are two concepts or more.
     turned = [str(x) for x in np.roll(words.concepts, 1)]
     return {"asked": ask(words.concepts), "word": ask(turned)}
 
@@ -239,6 +240,7 @@ def word_ends(
     # Nothing that isn't a word is ever the answer.
     unembed = torch.zeros_like(embed) - LOGIT * spaces.sole("one")
     aims = [aim_word(x) for x in words.languages]
+    # Tokens that are neither word nor target (<eos>, <unk>), in the order of their ids.
     marks = [w for w in sorted(ids, key=ids.__getitem__) if w not in {BOS, *aims, *words.words}]
     for word, code in zip(marks, spaces["mark"], strict=True):
         embed[ids[word]] = spaces.state(code)
@@ -259,6 +261,7 @@ def _blocks(spaces: Spaces, a: int, b: int, pivot: int) -> dict[int, Block]:
     fetch = Head(
         *look_for(spaces, query=kind[1:], key=kind[:1]),
         reads=spaces["aim"],
+        # The head reads only which target it is; that the pivot stands there is known.
         writes=language - language[pivot],
     )
     return {a - 1: to_pivot, b - 1: Block(heads=(fetch,))}

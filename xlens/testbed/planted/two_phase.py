@@ -249,6 +249,7 @@ def retrieval_questions(
     for _ in range(n_items):
         about = [str(x) for x in rng.permutation(keys.concepts)[:n_facts]]
         said = [str(x) for x in rng.permutation(values.concepts)[:n_facts]]
+        # Steps from 1 to n - 1: round the circle, these never end where they began.
         this, step, turn = rng.integers(n_facts), *rng.integers(1, n_facts, size=2)
         facts = list(zip(about, said, strict=True))
         found["asked"].append((facts, int(this)))
@@ -262,6 +263,8 @@ def retrieval_questions(
             for n, (facts, which) in enumerate(items)
             for language in keys.languages
         ]
+        # Answers in every language, though the prompts ask for
+        # one: what the lens may find in between.
         rows = {
             f"q{n:03}": {x: values.word(facts[which][1], x) for x in values.languages}
             for n, (facts, which) in enumerate(items)
@@ -372,8 +375,10 @@ def _blocks(
         reads=torch.cat([spaces["value"], spaces["language"]]) if from_context else spaces["value"],
         writes=torch.cat([found, tongue]) if from_context else found,
     )
+    # Then the language isn't fetched: the last position has it already, and the MLP copies it.
     say_it = None if from_context else (spaces["question_language"], tongue)
     heads: dict[int, tuple[Head, ...]] = {0: (bind,)}
+    # With p = 1 both heads are in block 0.
     heads[p - 1] = (*heads.get(p - 1, ()), take_in)
     heads[r - 1] = (fetch,)
     blocks = {n: Block(heads=some) for n, some in heads.items()}
