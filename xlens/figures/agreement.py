@@ -45,6 +45,7 @@ def agreement_matrix(result: ConsistencyResult, metric: str = "rank_c") -> go.Fi
         fig.add_heatmap(
             x=tags,
             y=tags,
+            # JSON has no NaN, and plotly leaves a hole where there is none.
             z=[[None if v != v else v for v in row] for row in value.tolist()],
             customdata=[
                 [[a, b] for a, b in zip(*row, strict=True)]

@@ -57,6 +57,7 @@ def gain_bars(result: Gain) -> go.Figure:
             name=condition,
             hovertemplate="%{x:+.1f}",
         )
+    # Grouped, markers of a language stand side by side instead of on each other.
     fig.update_layout(hovermode="closest", scattermode="group")
     fig.update_yaxes(autorange="reversed", type="category")
     fig.update_xaxes(title="after less before, in percentage points")
@@ -105,6 +106,7 @@ def twin_similarity(result: TwinStates) -> go.Figure:
     fig, (place,) = theme.small_plots([""], columns=1, height=320)
     colors = theme.language_colors(result.languages)
     table = result.similarity.rename(columns={"cka": "mean"})
+    # A row for each of two models, layer, language and item.
     n = len(result.points) // max(1, len(result.layers) * len(result.languages) * 2)
     names: list[str] = []
     for tag in bands.in_order(set(result.languages), colors):

@@ -44,6 +44,7 @@ def dose_response(report: AtlasReport) -> go.Figure:
     apart = ("hidden", "control")
     series = report.series
     fig = go.Figure()
+    # Hidden and control facts have no number of documents: they are lines, not points.
     revisions = series[~series.what.isin(apart)].groupby("revision", sort=False)
     for (revision, table), color in zip(revisions, theme.PALETTE, strict=False):
         fig.add_scatter(

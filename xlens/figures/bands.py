@@ -78,10 +78,13 @@ def add_band(
 ) -> None:
     """Add a line of `mean` and a shaded interval from `low` to `high` by `layer`."""
     table = table.sort_values("layer")
+    # Points without an interval are left out: plotly closes what lies on either side of a gap by
+    # itself.
     known = table.dropna(subset=["low", "high"])
     layer, low, high = (known[key].tolist() for key in ("layer", "low", "high"))
     shared: dict[str, Any] = {"legendgroup": group or name}
     fig.add_scatter(
+        # There along the upper ends and back along the lower ones.
         x=layer + layer[::-1],
         y=high + low[::-1],
         fill="toself",
@@ -120,6 +123,7 @@ def layer_axis(
         title_text=theme.LAYERS.format(last=n_layers) if title else None,
         range=[-0.5, n_layers + 0.5],
         tickmode="array",
+        # The last point always; and none so close before it that the two would overlap.
         tickvals=[*range(0, n_layers - step // 2, step), n_layers],
         **place,
     )

@@ -22,6 +22,7 @@ def compared_points(result: CompareResult) -> go.Figure:
         size = max(abs(row["first"]), abs(row["second"]), 1e-12)
         drawn.setdefault(str(row["part"]), (str(row["measure"]), abs(row["difference"]) / size))
     parts = sorted(drawn, key=lambda part: -drawn[part][1])[:_MOST_PLOTS]
+    # Chosen by size, shown in the result's own order.
     parts = [part for part in drawn if part in parts]
     titles = [theme.plain(f"{part}: {drawn[part][0]}".removeprefix(": ")) for part in parts]
     columns = min(2, max(1, len(parts)))

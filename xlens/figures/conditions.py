@@ -125,6 +125,7 @@ def _grid(
         bands.layer_axis(fig, summary.n_layers, title=False, ticks=5, **place)
         fig.update_xaxes(showticklabels=lowest, **place)
     last = max(s.n_layers for s in summaries.values())
+    # Once for all columns: a title under each would overlap with its neighbour's.
     fig.add_annotation(
         text=theme.LAYERS.format(last=last),
         showarrow=False,

@@ -135,6 +135,7 @@ def fact_curves(result: FactCurves, metric: str = ACCURACY) -> go.Figure:
     colors = theme.language_colors(tags, pivot=result.pivot)
     fig = go.Figure()
     shown: list[str] = []
+    # In the order of the colours (the pivot first), which is that of every other figure.
     for tag in colors:
         rows = table[table["language"] == tag]
         if rows.empty:

@@ -90,6 +90,7 @@ def _points(fig: go.Figure, rows: pd.DataFrame, color: str, symbol: str, **place
         marker={
             "color": color,
             "symbol": symbol,
+            # By digits: facts by frequency differ by powers of ten.
             "size": [4 + 2 * min(len(str(n)), 4) for n in rows["n"].tolist()],
         },
         hovertemplate="%{y:.2f} [%{customdata[1]:.2f}, %{customdata[2]:.2f}] of %{customdata[0]} "
@@ -101,6 +102,7 @@ def _points(fig: go.Figure, rows: pd.DataFrame, color: str, symbol: str, **place
 
 def _axes(fig: go.Figure, places: Sequence[dict[str, Any]], most: float) -> None:
     last = len(str(int(most)))
+    # Rounded up, so that no more than _TICKS of them are labelled.
     decades = range(0, last + 1, -(-last // _TICKS))
     fig.update_xaxes(
         type="log",
@@ -110,6 +112,7 @@ def _axes(fig: go.Figure, places: Sequence[dict[str, Any]], most: float) -> None
         showticklabels=True,
     )
     fig.update_yaxes(range=[-0.03, 1.05])
+    # The last place of each column is its lowest: later ones take the place of earlier ones.
     bottom = {place["col"]: place for place in places}
     for place in bottom.values():
         fig.update_xaxes(title="documents", **place)

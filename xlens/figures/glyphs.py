@@ -21,9 +21,12 @@ def missing_glyphs(fig: go.Figure) -> dict[str, str]:
     covered = _covered()
     if covered is None:
         return {}
+    # Every font has ASCII.
     letters = {c for text in _texts(fig.to_plotly_json()) for c in text if c > "~"}
     missing: dict[str, str] = {}
     for letter in sorted(letters):
+        # Letters, marks, numbers, punctuation, symbols: what leaves a
+        # trace; the rest are blanks and controls.
         visible = unicodedata.category(letter)[0] in "LMNPS"
         if visible and not any(start <= ord(letter) <= stop for start, stop in covered):
             script = unicodedata.name(letter, "UNNAMED").split()[0]

@@ -80,6 +80,7 @@ def contrast(one: tuple[float, float, float], other: tuple[float, float, float])
 
 
 def _luminance(color: tuple[float, float, float]) -> float:
+    # sRGB back to light; the weights are how bright the eye finds red, green and blue.
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -154,6 +154,7 @@ def composition_bars(
 def _mark_crossover(fig: go.Figure, summary: LensSummary) -> None:
     """Mark the layer where the target overtakes the pivot, with its interval, if there is one."""
     found = summary.landmarks.query("name == 'crossover_layer'").dropna(subset="value")
+    # One row or none: a crossover that isn't there has no value.
     for value, low, high in found[["value", "low", "high"]].itertuples(index=False):
         place: dict[str, Any] = {"row": 2, "col": 1}
         if low < high:

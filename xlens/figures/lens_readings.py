@@ -29,6 +29,7 @@ def lens_readings(result: LensReadings, *, columns: int = 2) -> go.Figure:
     colors = {name: {**_COLORS, **_MORE}.get(name) or next(spare) for name in names}
     for i, (tag, place) in enumerate(zip(tags, places, strict=True)):
         mine = result.table[result.table["language"] == tag].rename(columns={"kl": "mean"})
+        # At the last point every lens is the output itself.
         mine = mine[mine["layer"] < result.n_layers]  # 0 there, which no such axis has
         for name in names:
             drawn = mine[mine["lens"] == name]

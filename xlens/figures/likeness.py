@@ -157,6 +157,7 @@ def _colored(by: str, rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Groups with facts, and the colour of each: the same whichever others have some."""
     groups = [*BY[by]] or list(dict.fromkeys(rows["group"]))
     there = set(rows.loc[rows["n"] > 0, "group"])
+    # Coloured before they are sifted, so that a group keeps its colour where others are empty.
     colored = zip(theme.PALETTE, groups, strict=False)
     return [(color, group) for color, group in colored if group in there]
 

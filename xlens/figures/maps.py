@@ -91,6 +91,7 @@ def language_map_animation(
     reach = 0.0
     for layer in layers:
         here = result.points[result.points["layer"] == layer]
+        # 1 where nothing varies: all points are 0 there.
         size = math.sqrt(float((here["x"] ** 2 + here["y"] ** 2).mean())) or 1.0
         reach = max(reach, float(here[["x", "y"]].abs().to_numpy().max()) / size)
         frames.append(
@@ -101,6 +102,7 @@ def language_map_animation(
             )
         )
     opens = layers.index(result.telling)
+    # What is seen before anything is played; frames replace these traces one for one.
     fig = go.Figure(data=frames[opens].data, frames=frames)
     span = [-1.05 * reach, 1.05 * reach]
     fig.update_xaxes(range=span, title_text="first axis (in root mean square distances)")
@@ -199,6 +201,7 @@ def _traces(
 def _ellipse(cloud: Mapping[str, Any]) -> list[tuple[float, float]]:
     cos, sin = math.cos(cloud["angle"]), math.sin(cloud["angle"])
     ring: list[tuple[float, float]] = []
+    # One more than corners: the ring ends where it began.
     for i in range(_TURN + 1):
         along = float(cloud["sd_major"]) * math.cos(2 * math.pi * i / _TURN)
         across = float(cloud["sd_minor"]) * math.sin(2 * math.pi * i / _TURN)

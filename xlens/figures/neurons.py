@@ -76,6 +76,7 @@ def neuron_losses(effects: NeuronEffects) -> go.Figure:
     fig, places = theme.small_plots(
         ["beyond random units", "random units alone"], columns=1, height=_height(effects)
     )
+    # By the units themselves: both plots share the scale, and the controls can't stretch it.
     most = float(effects.of(OWN)["difference"].abs().max()) or 1.0
     level = 1 - effects.confidence
     labels: list[Any] = []

@@ -21,6 +21,7 @@ _THEMES = {
 def _columns(fig: go.Figure) -> int:
     """Small plots beside each other."""
     axes: Any = fig.select_xaxes()
+    # Plots below each other have axes of their own that begin at the same place.
     starts = {axis.domain[0] for axis in axes if axis.domain}
     return max(1, len(starts))
 
@@ -45,6 +46,7 @@ def figure_block(fig: go.Figure, name: str, *, label: str) -> str:
         size += f";width:{layout.width}px"
     elif (columns := _columns(fig)) > 2:  # a narrow page scrolls them: they would overlap
         size += f";min-width:{_COLUMN * columns}px"
+    # Inside a script element, where `</script>` in a label would end it.
     data = figure_json(fig).replace("<", "\\u003c")
     return render("figures/plot.html", name=name, label=label, size=size, data=data)
 

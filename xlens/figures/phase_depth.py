@@ -44,6 +44,7 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
             bands.add_band(fig, table, color, name=segment, legend=i == 0, **place)
             found = summary[(summary["language"] == tag) & (summary["segment"] == segment)].iloc[0]
             if np.isfinite(found["depth"]):
+                # A mean depth lies between layers: the diamond sits on the curve there.
                 height = float(np.interp(found["depth"], table["layer"], table["mean"]))
                 fig.add_scatter(
                     x=[found["depth"]],

@@ -158,6 +158,7 @@ def phase_boundaries(phases: PhaseResult) -> go.Figure:
                     x=row[edge], line={"color": color, "width": 1, "dash": "dash"}, **place
                 )
         bands.layer_axis(fig, phases.n_layers, title=False, ticks=5, **place)
+        # Plotly puts the first category at the bottom.
         fig.update_yaxes(type="category", categoryorder="array", categoryarray=words[::-1], **place)
     fig.update_xaxes(title_text=_POINTS, row=rows)
     fig.update_layout(hovermode="closest")

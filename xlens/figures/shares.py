@@ -23,6 +23,7 @@ def language_shares_curves(
         columns: Plots beside each other.
     """
     table = result.table.dropna(subset=["depth"]).rename(columns={"share": "mean"})
+    # `add_band` draws by `layer`: here that is the relative depth.
     table = table.assign(layer=table["depth"])
     names = list(dict.fromkeys(table["name"]))
     colors = theme.language_colors(table["language"].unique(), pivot=result.pivot)

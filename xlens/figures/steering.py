@@ -89,6 +89,7 @@ def steering_surface(result: SteeringResult, metric: str = "accuracy") -> go.Fig
         fig.update_xaxes(title_text="strength", type="category", showgrid=False, row=1, col=col)
     fig.update_yaxes(type="category", showgrid=False)
     fig.update_yaxes(title_text="residual point", col=1)
+    # Blue is better in every plot: of these two less is.
     better = "RdBu_r" if metric in ("gold_nll", "same_wrong") else "RdBu"
     fig.update_layout(
         coloraxis={
@@ -136,6 +137,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
     )
     fig.update_annotations(font_size=12)
     pairs = list(dict.fromkeys(zip(table["language"], table["vector"], strict=True)))
+    # The target's own rows last; the others stay in their order.
     pairs.sort(key=lambda pair: pair[0] == result.target)
     labels = {
         pair: theme.language_label(pair[0])
@@ -151,6 +153,7 @@ def steering_effects(result: SteeringResult) -> go.Figure:
             rows = table[(table["metric"] == metric) & (table["condition"] == condition)]
             rows = rows.dropna(subset=["change"])
             at = [
+                # Rows are whole numbers, and conditions lie around them at even distances.
                 pairs.index(pair) + (n - (len(conditions) - 1) / 2) * step
                 for pair in zip(rows["language"], rows["vector"], strict=True)
             ]

@@ -78,6 +78,7 @@ def output_scores(result: OutputSteering) -> go.Figure:
     fig.update_yaxes(
         tickvals=list(range(len(targets))),
         ticktext=labels,
+        # From high to low: the first row on top.
         range=[len(targets) - 0.5, -0.5],
         showgrid=False,
     )

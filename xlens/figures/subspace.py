@@ -95,9 +95,11 @@ def pair_curves(
             name = _add_control(fig, pairs, measure, control, pivot, **place)
             if name and name not in names:
                 names.append(name)
+                # Shown once: where a control is first drawn.
                 fig.data[-1].showlegend = True
         table = pairs.pick(measure, kind)
         table = table[(table["a"] == pivot) | (table["b"] == pivot)]
+        # Pairs have no order: the pivot is on either side.
         other = table["b"].where(table["a"] == pivot, table["a"])
         for tag in bands.in_order(set(other), colors):
             name = theme.language_label(tag)

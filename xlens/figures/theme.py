@@ -224,6 +224,7 @@ def small_plots(
         cols=columns,
         subplot_titles=list(titles),
         horizontal_spacing=apart,
+        # Plotly wants shares of the whole height; room for ticks and titles is in pixels.
         vertical_spacing=(36 + 16 * lines) / (height * rows),
         **options,
     )

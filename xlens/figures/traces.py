@@ -39,6 +39,7 @@ def trace_table(trace: TraceResult, *, color_by: Literal["prob", "entropy"] = "p
     positions: list[int] = tokens["pos"].tolist()
     table = {key: _grid(trace.cells, key, positions) for key in ("label", "prob", "entropy")}
     layers = sorted(set(trace.cells["layer"].tolist()))
+    # Entropy has no end of its own worth showing: log2 of a vocabulary is never reached.
     top = 1.0 if color_by == "prob" else max(max(row) for row in table["entropy"]) or 1.0
     fig = go.Figure(
         go.Heatmap(
