@@ -54,6 +54,7 @@ def in_chat(alone: Prompt, asked: Sequence[tuple[str, str]], tokenizer: Any) -> 
     bare = text.removeprefix(tokenizer.bos_token or "")
     if tokenizer(bare)["input_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"]:
         text = bare
+    # The last one: a demonstration before it may hold the same text.
     at = text.rfind(alone.text)
     if at < 0:
         raise InputError(

@@ -47,6 +47,7 @@ def item_id(value: Any, source: str) -> str:
     """
     if isinstance(value, str) and value.strip():
         return form(value)
+    # NumPy's whole numbers too; a float has none, and 1.0 is no id.
     if hasattr(value, "__index__") and not isinstance(value, bool):
         return str(int(value))
     raise wrong_type(f"{source}: id of an item", value, "a text or a whole number")

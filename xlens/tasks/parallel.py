@@ -136,6 +136,7 @@ class Parallel:
 
     def survival(self) -> pd.DataFrame:
         """How many were offered, how many are left, and why others are not: `reason n`."""
+        # An item counts by its first reason: the numbers add up to what was offered.
         gone = self.dropped.drop_duplicates("id")
         counts = Counter(gone["reason"])
         rows = [("offered", len(self) + len(gone)), ("kept", len(self))]
@@ -175,6 +176,7 @@ def first_faults(
         there = {row.language for row in rows}
         found = [(t, MISSING, "") for t in languages if parallel and t not in there]
         found += [(row.language, *fault) for row in rows for fault in of_row(row, rows[0])]
+        # The rest may follow from the first.
         faults += [(id, *fault) for fault in found[:1]]
     return faults
 

@@ -92,6 +92,7 @@ def passages(
         made: list[str] = []
         for passage in _joined(mine, tokenizer, tokens):
             made.append(passage)
+            # Enough to draw from; to read on would cost and change little.
             if len(made) == 10 * most:
                 break
         chosen = np.sort(generator(seed, 12, n).permutation(len(made))[:most])
@@ -127,6 +128,7 @@ def _joined(texts: Sequence[Prompt], tokenizer: Any, tokens: int) -> Iterator[st
     n = 0
     for start in range(0, len(texts), _AT_ONCE):
         for t in tokenize(tokenizer, texts[start : start + _AT_ONCE], spans=frozenset()):
+            # Without what the tokenizer adds, which is no text.
             own = [(a, b) for a, b in t.offsets if b > a]
             for first in range(0, len(own), tokens):
                 piece = own[first : first + tokens]

@@ -49,11 +49,13 @@ def plain_tag(code: str) -> str:
 def tagged(by_name: Mapping[str, T]) -> dict[str, T]:
     """By the data set's name of a language and, where it isn't in use, by its plain tag."""
     plain = {plain_tag(name): value for name, value in by_name.items() if plain_tag(name)}
+    # What the data set says goes first where both are the same.
     return {**plain, **by_name}
 
 
 def language_of(file: Path, root: Path, skip: Iterable[str] = ()) -> str:
     """The first piece of a file's name, or of its folders below the root, that is a tag."""
+    # The nearest to the file first: its own name, pieces of it, its folder, the folder above.
     pieces = [file.stem, *file.stem.split("."), *reversed(file.relative_to(root).parts[:-1])]
     for piece in pieces:
         if piece not in (*skip, *SPLITS) and plain_tag(piece):
@@ -68,6 +70,7 @@ def choose(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[
         ValueError: a language that isn't there.
     """
     if languages is None:
+        # `tagged` lists most things twice: by their plain tags each is there once.
         return {tag: value for tag, value in by_name.items() if plain_tag(tag) == tag}
     if isinstance(languages, Mapping):
         pairs = dict(zip(standardize_all(languages), languages.values(), strict=True))

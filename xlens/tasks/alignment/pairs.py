@@ -78,6 +78,8 @@ class TranslationPairs:
                 ),
             )
             largest = int(mine["group"].value_counts().max())
+            # A group that fills more than half can't be left by any step:
+            # then only the question is another.
             step = largest if largest <= len(order) // 2 else 1
             for at, other in zip(order, order[step:] + order[:step], strict=True):
                 moved[at] = self.frame.at[other, "completion"]
@@ -153,6 +155,7 @@ def translation_pairs(
         )
     if n is not None:
         questions.check_number(n)
+    # The same questions from every source, so that trainings differ by language alone.
     ids = sorted(questions.ids, key=lambda id: seeded_rank(id, seed=seed))[:n]
     groups = questions.groups
     ways = [(tag, goal) for tag in tags if direction != "from"]
@@ -162,6 +165,7 @@ def translation_pairs(
         ask = instruction(source, into, instruction_in, templates=templates, names=names)
         given, wanted = questions.texts(source), questions.texts(into)
         rows += [(id, groups[id], source, into, f"{given[id]}\n{ask}\n", wanted[id]) for id in ids]
+    # Sources mixed: by id and direction, whatever their order was.
     rows.sort(key=lambda row: seeded_rank(row[0], row[2], row[3], seed=seed))
     made_by = {
         "questions": questions.source,

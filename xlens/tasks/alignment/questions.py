@@ -119,6 +119,8 @@ class Questions(Parallel):
         sizes = pd.Series(groups).value_counts()
         held: set[str] = set()
         for group in sorted(sizes.index, key=lambda group: seeded_rank(group, seed=seed)):
+            # Asked before a group is added: so the share is
+            # reached, and passed by one group at most.
             if sum(int(sizes[name]) for name in held) >= share * len(self):
                 break
             held.add(str(group))
@@ -158,6 +160,7 @@ def leaks(training: Questions, evaluated: Questions) -> list[Fault]:
     shared = [tag for tag in training.languages if tag in evaluated.languages]
     asked = {tag: {folded(text) for text in evaluated.texts(tag).values()} for tag in shared}
     same = training.source == evaluated.source
+    # Ids of different sources say nothing: many sets number their rows from 1.
     ids = set(evaluated.ids) if same else set[str]()
     groups = set(evaluated.groups.values()) if same else set[str]()
 
@@ -200,6 +203,7 @@ def questions_of(items: Choices | ReadingSet | Facts | WordList) -> Questions:
     if isinstance(items, Choices):
         group = frame["id"].map(items.paragraphs)
     else:
+        # A paragraph is ARTICLE/NUMBER where the article is known.
         article = items.frame["paragraph"].str.rpartition("/")[0]
         group = article.where(article != "", items.frame["paragraph"])
     return Questions(frame.assign(group=group), items.source)

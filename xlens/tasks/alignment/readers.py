@@ -123,6 +123,7 @@ def _mgsm(root: Path, languages: Languages, incomplete: Literal["error", "drop"]
     for tag, files in choose(tagged(by_name), languages, str(root)).items():
         lines = [line for file in files for line in decode(file, (".tsv",)).splitlines() if line]
         for number, line in enumerate(lines, 1):
+            # From the right: the question may hold tabs, the number doesn't.
             text, tab, _ = line.rpartition("\t")
             if not tab:
                 raise DataError(f"{files[0].name!r}, line {number}: no tab before the number.")

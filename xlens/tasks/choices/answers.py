@@ -120,6 +120,7 @@ def answer_choices(
     if by != "logprob" and rule != "sequence":
         raise InputError(f"by={by!r} is of the rule 'sequence'; {rule} compares single tokens.")
     tags = choices.languages if languages is None else choices.require(languages)
+    # `Choices` are of two languages or more, so one language is asked of all of them.
     asked = choices.select(languages=tags) if len(tags) > 1 else choices
     shown = demonstrations(asked, pool or asked, shots, seed, headers, show_options)
     how: dict[str, Any] = {"shown": shown, "pool": pool or asked, "show_options": show_options}
@@ -131,6 +132,7 @@ def answer_choices(
         values, provenance = _scored(model, asked, tags, rule, by, how, run)
         if calibrated:
             values = values - _scored(model, _bare(asked), tags, rule, by, how, run)[0]
+        # Items with fewer options have NaN at the end, which equals nothing.
         best = np.nanmax(values, axis=1, keepdims=True)
         said, tie = (values == best).argmax(axis=1), (values == best).sum(axis=1) > 1
     rows = [(id, tag) for tag in tags for id in asked.ids]
@@ -222,6 +224,7 @@ def _scored(
         scores = score(model, Prompts(prompts), options, **run)
         table = scores.table.assign(score=compared(scores.table, by))
         wide = table.pivot(index=["language", "id"], columns="candidate", values="score")
+        # As prompts were made: pivot sorts by itself.
         order = pd.MultiIndex.from_tuples([(tag, id) for tag in tags for id in choices.ids])
         return wide.sort_index(axis=1).loc[order].to_numpy(float), dict(scores.provenance)
     states = harvest(model, Prompts(prompts), layers=-1, slots="last", **run)
@@ -236,6 +239,7 @@ def _scored(
         logs = model.readout.logits(chunk).float().log_softmax(-1).cpu()
         for row, own in enumerate(options[start : start + _CHUNK]):
             for n, text in enumerate(own):
+                # The sum of the tokens' probabilities, as a logarithm.
                 out[start + row, n] = float(logs[row, sets[text]].logsumexp(0))
     return out, dict(states.provenance)
 
@@ -255,5 +259,6 @@ def _written(
     for text, own in zip(made.table["text"], options, strict=True):
         line = folded(str(text)).strip()
         fitting = [n for n, option in enumerate(own) if line.startswith(folded(option).strip())]
+        # `New York City` begins with `New York`: the longer one is meant.
         said.append(max(fitting, key=lambda n: len(own[n]), default=NOTHING))
     return np.array(said), dict(made.provenance)

@@ -111,6 +111,7 @@ class Choices(Parallel):
         first: dict[str, str] = {}
         mine = self.frame[self.frame["language"] == self.languages[0]]
         rows = zip(mine["id"], mine["context"], strict=True)
+        # By the passage's text in one language: data sets number questions, not passages.
         return {id: first.setdefault(text, id) if text else id for id, text in rows}
 
     @property
@@ -125,6 +126,7 @@ class Choices(Parallel):
         for kind, own in zip(mine["kind"], mine["options"], strict=True):
             options.setdefault(kind, set()).add(tuple(own))
         counts = Counter(mine["kind"])
+        # One item alone would make any options look like classes.
         return frozenset(kind for kind, own in options.items() if len(own) == 1 < counts[kind])
 
     def items(self, language: str) -> dict[str, Choice]:
@@ -173,6 +175,8 @@ class Choices(Parallel):
             seen: dict[tuple[int, str], list[str]] = {}
             for row in mine:
                 for n, option in enumerate(row.options):
+                    # Also by place: the same word as another option of the
+                    # item is no translation of this one.
                     others = seen.setdefault((n, folded(option)), [])
                     rows += [(id, n, other, row.language, option) for other in others]
                     others.append(row.language)
@@ -207,6 +211,7 @@ class Choices(Parallel):
             if lacking := [name for name in there[tag] if not words.get(name, "").strip()]:
                 raise InputError(f"Labels in {tag} lack a word for {', '.join(lacking[:12])}.")
             by_word = {folded(word): name for name, word in words.items()}
+            # A later class took the place of an earlier one with the same word.
             if len(by_word) < len(words):
                 twice = next(n for n, w in words.items() if by_word[folded(w)] != n)
                 raise InputError(
@@ -295,6 +300,7 @@ def whole_items(
     if frame.empty and len(left_out):
         raise InputError(_nothing_left(source, left_out))
     tidied = tidy(frame, source)
+    # With "error" `Choices` itself finds them, and says so.
     faults = find_faults(tidied) if incomplete == "drop" else []
     left_out = pd.DataFrame([*dropped, *faults], columns=list(DROPPED))
     kept = tidied[~tidied["id"].isin({fault[0] for fault in faults})]

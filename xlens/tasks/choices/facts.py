@@ -84,6 +84,7 @@ def cldr_choices(
                 why = f"fewer than {n_options} answers of the kind"
                 dropped.append((_id(kind, answer), words.languages[0], "too few options", why))
                 continue
+            # Dealt in a seeded order, so each position is right equally often within one.
             gold = place % n_options
             options = (*others[:gold], answer, *others[gold:])
             for tag, names in tables.items():
@@ -149,6 +150,7 @@ def _offers(
             if id in (cue, answer):
                 continue
             taken = (answer, *others)
+            # Two names that are one word in some language would be the same option twice there.
             if any(mine[id] in {mine[t] for t in taken} for mine in by_language.values()):
                 continue
             others.append(id)

@@ -69,6 +69,7 @@ class LatentSummary(Result):
         rows: list[dict[str, Any]] = []
         for language, mine in self.table.groupby("language", sort=False):
             by = {str(name): each.set_index("layer") for name, each in mine.groupby("quantity")}
+            # Layers where every item is undefined have no share, and are not counted.
             share, null = by["share"].dropna(subset=["mean"]), by["share_control"]
             right = by["right_native"].sort_index().iloc[-1]
             at = None if share.empty else int(share["mean"].to_numpy().argmax())
@@ -128,6 +129,7 @@ class LatentOptions(Result):
         table = self.options
         mine = table[(table["id"] == first["id"]) & (table["language"] == first["language"])]
         best = mine.assign(score=compared(mine, self.by)).sort_values("score", kind="stable")
+        # Sorted by score: the last of each group is the most probable.
         last = best.groupby(["layer", "set"])["text"].last().unstack()
         items = self.items
         here = items[(items["id"] == first["id"]) & (items["language"] == first["language"])]
@@ -369,6 +371,7 @@ def item_shares(options: pd.DataFrame, gold: dict[str, int], *, by: str) -> pd.D
     keys = ["id", "language", "layer"]
     scored = options[[*keys, "set", "option"]].assign(score=compared(options, by))
     wide = scored.pivot(index=keys, columns=["set", "option"], values="score")
+    # Back in the order of the options: pivot sorts by itself.
     wide = wide.reindex(pd.MultiIndex.from_frame(options[keys].drop_duplicates()))
     sets = {name: wide[name].sort_index(axis=1).to_numpy(float) for name in SETS}
     right = wide.index.get_level_values("id").map(gold).to_numpy()
@@ -384,6 +387,8 @@ def _share(
     one: Float[np.ndarray, "row option"], other: Float[np.ndarray, "row option"]
 ) -> Float[np.ndarray, " row"]:
     with np.errstate(invalid="ignore", divide="ignore"):
+        # a / (a + b) is the logistic function of log a - log b: nothing underflows on the way.
+        # Where both sums are 0 it is inf - inf, which is NaN.
         return expit(_sum(one) - _sum(other))
 
 
@@ -419,5 +424,6 @@ def _donors(items: Mapping[str, Choice], seed: int) -> dict[str, str]:
             fit = (o for o in others if answer not in map(folded, items[o].options))
             if id not in found and (donor := next(fit, None)):
                 found[id] = donor
+    # Where each other item holds the answer, the next one must do.
     nexts = dict(zip(every, [*every[1:], *every[:1]], strict=True))
     return nexts | found

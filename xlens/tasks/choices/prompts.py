@@ -86,6 +86,7 @@ def language_prompts(
     own, others = choices.items(language), pool.items(language)
     paragraphs = choices.paragraphs
     space = gap(language)
+    # An answer begins its turn: nothing stands before it there.
     before = "" if chat else space
     between = "\n\n" if any(item.context for item in own.values()) else "\n"
     made: list[Prompt] = []
@@ -135,6 +136,7 @@ def demonstrations(
     of_kind: dict[str, list[str]] = {}
     for id, kind in pool.kinds.items():
         of_kind.setdefault(kind, []).append(id)
+    # By ids and seed, so that an item's demonstrations don't hang on how many others were read.
     nearest = {
         kind: sorted(ids, key=lambda id: seeded_rank(id, seed=seed))[:POOL]
         for kind, ids in of_kind.items()
@@ -151,6 +153,7 @@ def demonstrations(
     }
 
     def leaks(query: str, other: str) -> bool:
+        # Within the line: a secret in a longer word gives itself away too.
         return any(secret in lines[other] for secret in secrets[query])
 
     def same(query: str, other: str) -> bool:
@@ -161,6 +164,7 @@ def demonstrations(
         # Of one set, all that it has: a sample is shown what the whole would be.
         of_one = pool.source == choices.source
         known = {**choices.kinds, **(pool.kinds if of_one else {})}
+        # Too few for headers of their own; without them, classes of another kind would be shown.
         few = {kind for kind in classes if len(nearest.get(kind, ())) <= shots}
         chosen = deal_headers(
             {id: kind for id, kind in known.items() if kind not in few},
@@ -184,6 +188,7 @@ def demonstrations(
         own = nearest.get(kind, [])
         in_turn = kind in classes
         order = _in_turn(id, own, golds, seed) if in_turn else _in_order(id, own, lines, seed)
+        # In another split the same id may be another item.
         tells = leaks if pool is not choices else same
         found = [*islice((other for other in order if not tells(id, other)), shots)]
         if len(found) < shots:
@@ -225,6 +230,7 @@ def _class_headers(
             (gold for gold in order if gold != first),
             key=lambda gold: seeded_rank(str(turn), str(gold), seed=seed),
         )
+        # Round by round, one of each class; classes of unequal size leave gaps (None).
         rounds = zip_longest(*(of_class[gold] for gold in (first, *rest)))
         header = [*islice((id for each in rounds for id in each if id is not None), k)]
         made[tuple(header)] = None
@@ -250,6 +256,7 @@ def _in_turn(id: str, own: Sequence[str], golds: Mapping[str, int], seed: int) -
         if other != id:
             of_class.setdefault(golds[other], []).append(other)
     order = sorted(of_class, key=lambda gold: seeded_rank(id, str(gold), seed=seed))
+    # As in `_class_headers`, in an order of the query's own.
     turns = zip_longest(*(of_class[gold] for gold in order))
     return (other for turn in turns for other in turn if other is not None)
 

@@ -188,6 +188,7 @@ def _files(root: Path, part: str, asked: bool) -> dict[str, tuple[Path, ...]]:
     if root.is_file():
         raise InputError(f"{str(root)!r} is a file; this layout is a folder, a file per language.")
     every = sorted(f for f in root.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
+    # As a whole piece of the name: `test` is not in `latest`.
     named = [f for f in every if part in f.stem.replace("-", ".").replace("_", ".").split(".")]
     if asked and not named:
         raise InputError(f"No file of {str(root)!r} has {part!r} in its name: {listed(every)}.")

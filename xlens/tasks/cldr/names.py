@@ -59,6 +59,7 @@ def _foreign_parent(locale: str) -> str:
     from babel.core import get_global
 
     exceptions: Mapping[str, str] = get_global("parent_exceptions")
+    # CLDR's chain of inheritance: the exceptions it lists, else the tag less its last piece.
     parent = exceptions.get(locale, locale.rpartition("_")[0]) or "root"
     language = locale.partition("_")[0]
     # Norwegian Nynorsk is Norwegian.

@@ -105,6 +105,7 @@ def population(territory: str) -> float:
         language: float(info["population_percent"])
         for language, info in _globals("territory_languages").get(territory, {}).items()
     }
+    # The largest share first: dividing by a small, rounded one errs most.
     for language in sorted(shares, key=lambda code: (-shares[code], code)):
         if people := _speakers(f"{language}_{territory}"):
             return 100 * people / shares[language]
@@ -134,6 +135,7 @@ def legal_tender() -> Mapping[str, str]:
 
 def _represented(answers: Mapping[str, str], size: Mapping[str, float]) -> Mapping[str, str]:
     largest: dict[str, str] = {}
+    # The largest first: it stays, as later ones find their answer taken.
     for territory in sorted(answers, key=lambda t: (-size[t], t)):
         largest.setdefault(answers[territory], territory)
     return MappingProxyType(dict(sorted(largest.items())))
@@ -144,6 +146,7 @@ def links(relation: str) -> list[tuple[str, str]]:
     if relation == "next-month":
         return [(f"month/{m}", f"month/{m % 12 + 1}") for m in range(1, 13)]
     if relation == "next-weekday":
+        # Days count from 0 and months from 1, as in CLDR.
         return [(f"weekday/{d}", f"weekday/{(d + 1) % 7}") for d in range(7)]
     if relation == "territory-currency":
         return [(f"territory/{t}", f"currency/{c}") for c, t in legal_tender().items()]

@@ -277,6 +277,7 @@ def _parted(model: HookedModel, facts: Mapping[str, Fact], language: str) -> boo
         tokens.offsets[tokens.spans["object"][0]][0] >= prompt.spans["object"][0]
         for prompt, tokens in zip(ends, model.tokenize(ends), strict=True)
     ]
+    # One joined token is enough: a prompt that ended in a space would never be followed by it.
     return all(apart)
 
 
@@ -296,6 +297,8 @@ def _firsts(
     found: dict[str, frozenset[int]] = {}
     for id, (alone, *filled) in ids.items():
         n = len(alone)
+        # Tokenised behind the question, as the model would go
+        # on: a word alone may be cut otherwise.
         found[id] = frozenset(own[n] for own in filled if len(own) > n and own[:n] == alone)
     return found
 
@@ -303,6 +306,7 @@ def _firsts(
 def _stops(fact: Fact) -> tuple[str, ...]:
     """What ends an answer: its line, and the template's next character unless an object has it."""
     after = fact.asked.after[:1]
+    # "U.S.A." must not end at its first full stop.
     own = after and not any(after in gold for gold in fact.objects)
     return ("\n", after) if own else ("\n",)
 
@@ -318,11 +322,14 @@ def _dealt(table: pd.DataFrame, facts: Facts) -> list[float]:
         for at, id in zip(rows.index, rows["id"], strict=True):
             golds = own[id].objects
             if golds not in known:
+                # `startswith` with several beginnings at once is quick,
+                # and `begins` asks for ends of words.
                 wanted = tuple(map(folded, golds))
                 said = (text for text in counts if text.startswith(wanted))
                 known[golds] = sum(
                     counts[text] for text in said if any(begins(text, gold) for gold in wanted)
                 )
             if len(rows) > 1:
+                # Its own answer is among all that were counted.
                 found[at] = (known[golds] - bool(table.at[at, "word"])) / (len(rows) - 1)
     return found.tolist()

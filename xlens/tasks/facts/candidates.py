@@ -72,6 +72,7 @@ def offers(facts: Facts, pool: Facts, n: int, *, seed: int = 0) -> Offers:
         if not wrong:
             without.append(id)
             continue
+        # A place drawn by the id: the same in every language and run.
         at = int.from_bytes(seeded_rank(id, seed=seed)[:4], "big") % (len(wrong) + 1)
         # Its own text is offered, not that of the fact that stands for its object.
         chosen[id] = (*wrong[:at], id, *wrong[at:])
@@ -87,6 +88,8 @@ def _objects(pool: Facts) -> dict[str, str]:
     known: dict[tuple[str, str, str], str] = {}
     for tag in pool.languages:
         for id, fact in pool.facts(tag).items():
+            # One string in any language joins two facts, and through
+            # them whatever each was joined with.
             same.merge(known.setdefault((tag, fact.relation, folded(fact.objects[0])), id), id)
     first: dict[str, str] = {}
     return {id: first.setdefault(str(same[id]), id) for id in pool.ids}

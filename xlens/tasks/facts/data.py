@@ -133,6 +133,7 @@ class Facts(Parallel):
         for row in self.frame.itertuples(index=False):
             fact: Any = row
             key = (fact.language, fact.relation, folded(fact.subject))
+            # Its own first, as that is shown; each once.
             objects = tuple(dict.fromkeys([*fact.objects, *golds[key]]))
             asked = asked_as(fact.template, fact.subject, fact.language)
             found[fact.language][fact.id] = Fact(fact.relation, fact.subject, objects, asked)
@@ -333,6 +334,7 @@ def find_faults(frame: pd.DataFrame) -> list[Fault]:
 
 def _row_faults(row: Any, first: Any) -> list[tuple[str, str]]:
     template: str = row.template
+    # Up to the line's end: an answer ends there, whatever follows.
     after = template.partition(MASK)[2].partition("\n")[0]
     tests: Mapping[str, tuple[bool, str]] = {
         "no template": (not template, row.relation),
@@ -352,6 +354,7 @@ def _duplicates(frame: pd.DataFrame) -> list[Fault]:
     """Facts that say in the first language what an earlier one says."""
     seen: dict[tuple[Any, ...], str] = {}
     faults: list[Fault] = []
+    # One language is enough to tell: facts are the same in all.
     tag = frame["language"].iloc[0]
     for row in frame[frame["language"] == tag].itertuples(index=False):
         fact: Any = row

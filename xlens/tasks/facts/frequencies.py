@@ -92,6 +92,7 @@ def _counted(folder: Path) -> Frequencies:
         raise InputError(f"{str(folder)!r} holds a {type(saved).__name__}, no counts of facts.")
     column = "apart" if isinstance(saved, FactCounts) else "frequency"
     table: pd.DataFrame = saved.to_frame().sort_values(column, ascending=False, kind="stable")
+    # The first of each after sorting: of several objects the one with most.
     table = table.drop_duplicates(["id", "language"])
     keys = list(zip(table["id"].astype(str), table["language"].astype(str), strict=True))
     approx = table["approx"] if "approx" in table else [False] * len(keys)

@@ -107,6 +107,8 @@ def demonstrations(
     for id, relation in facts.relations.items():
         own = by_relation.get(relation, [])
         hidden = secrets.get(id, frozenset[str]())
+        # What a demonstration shows is its first object; what it
+        # could give away is any of the query's.
         told = [other for other in own if any(secret in lines[other] for secret in hidden)]
         try:
             chosen[id] = choose_demonstrations(own, id, shots, seed=seed, exclude=told)
@@ -141,6 +143,9 @@ def relation_table(
             golds = Counter(folded(own[id].objects[0]) for id in ids)
             n = len(ids)
             drawn = min(shots, n - 1)
+            # Of a fact whose object k facts share, n - k of the other n - 1 don't
+            # hold it: it is missed with probability C(n - k, drawn) / C(n - 1,
+            # drawn). Summed over facts, k at a time.
             missed = sum(k * comb(n - k, drawn) for k in golds.values()) / comb(n - 1, drawn)
             among = (
                 [_among(own[id], [others[other] for other in shown[id]]) for id in ids]

@@ -178,6 +178,7 @@ def _bmlama(root: Path, languages: Languages) -> dict[str, Rows]:
             )
     # The files don't name relations: facts of one template are of one.
     home = found.get("en") or next(iter(found.values()))
+    # Lines are parallel, so the id finds a line's relation in every language.
     relation = {row["id"]: row["template"] for row in home}
     for rows in found.values():
         for row in rows:

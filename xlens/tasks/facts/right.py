@@ -64,6 +64,7 @@ def begins(said: str, wanted: str) -> bool:
     """Whether a folded text begins with another, which ends where a word does."""
     if not said.startswith(wanted):
         return False
+    # `match` at that place, not `search`: only there may the word end.
     return len(said) == len(wanted) or _BOUNDARY.match(said, len(wanted)) is not None
 
 

@@ -43,6 +43,7 @@ def halved(sentences: Sentences, language: str) -> Halves:
     rest: dict[str, str] = {}
     for prompt in whole:
         spans = word_spans(prompt.text, prompt.language)
+        # Of an odd number of words the beginning is the shorter half.
         at = spans[len(spans) // 2][0] if spans else 0
         begun = prompt.text[:at].rstrip()
         prompts.append(Prompt(begun, prompt.language, prompt.id, meta=prompt.meta))

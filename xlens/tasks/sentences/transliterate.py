@@ -57,6 +57,7 @@ def transliterated(texts: list[str], language: str, to: str = "Latn") -> tuple[l
         )
     back = _rules(to, own)
     again = [form(str(back.transliterate(text))) for text in made] if back is not None else []
+    # Without rules back nothing is compared, and nothing comes back.
     same = sum(one == form(other) for one, other in zip(again, texts, strict=False))
     share = same / len(texts) if texts else 0.0
     # From Latin, ICU spells by sound at best: only what comes back has lost nothing.

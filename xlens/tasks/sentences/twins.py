@@ -79,6 +79,8 @@ def with_twins(
                 how = f"transliterated by ICU to {to}; {back:.0%} come back as they were"
             else:
                 said = [
+                    # A draw of each text's own: what others there are changes nothing. crc32, as
+                    # Python's hash of a text is another in each process.
                     shuffled(text, tag, kind, generator(seed, crc32(f"{tag}/{id}".encode())))
                     for text, id in zip(texts, mine["id"], strict=True)
                 ]
@@ -101,6 +103,7 @@ def shuffled(text: str, language: str, kind: str, rng: np.random.Generator) -> s
         spans = [m.span() for m in regex.finditer(r"\X", text) if not m.group().isspace()]
     order = rng.permutation(len(spans))
     out, at = list[str](), 0
+    # What stands between the spans stays; in each place goes another span's text.
     for (start, stop), other in zip(spans, order, strict=True):
         out += [text[at:start], text[slice(*spans[other])]]
         at = stop

@@ -100,6 +100,7 @@ def _units() -> tuple[str, ...]:
         f"{family}-{unit}"
         for family, units in families.items()
         for unit in sorted(units)
+        # `kilometer` ends with `meter`.
         if not any(unit.endswith(other) and unit != other for other in units)
     )
 

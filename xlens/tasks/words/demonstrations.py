@@ -34,6 +34,7 @@ def default_pool(words: WordList, items: Sequence[Item]) -> tuple[list[Item], li
     of_group: dict[str, frozenset[str]] = {}
     for item in items:
         of_group[item.group] = of_group.get(item.group, frozenset[str]()) | having[item.id]
+    # In every language that has some of its group: there it can always be shown.
     related = [
         item for item in items if having[item.id] and having[item.id] == of_group[item.group]
     ]
@@ -79,6 +80,7 @@ def demonstrations(
     for query in queries:
         if query.id in chosen:
             continue
+        # The query too, which isn't among the lines if it is in no pool.
         leaking = {id for id in lines if leaks(query.id, id)} | {query.id}
         candidates = groups.get(query.group, set[str]()) - leaking
         if anywhere and len(candidates) < shots:

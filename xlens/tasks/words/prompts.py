@@ -245,6 +245,7 @@ def _labels(languages: Sequence[str], names: Mapping[str, str] | None) -> tuple[
     """What a prompt calls its languages; scripts told apart where the plain names are the same."""
     own = {standardize(tag): name for tag, name in (names or {}).items()}
     plain = tuple(own.get(tag) or endonym(tag) for tag in languages)
+    # Two scripts of one language have one endonym: then each is called by its variant's.
     if len(set(plain)) == len(plain):
         return plain
     return tuple(own.get(tag) or endonym(tag, variant=True) for tag in languages)
@@ -296,6 +297,7 @@ def _prompts(
         [by_id[id] for id in queries],
         items,
         chosen_from,
+        # A cloze shows what relation is meant: items of another one would mislead.
         anywhere if task != "cloze" else (),
         shots,
         seed,

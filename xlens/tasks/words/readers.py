@@ -187,6 +187,7 @@ def _word_list(
 ) -> WordList:
     """Rows to items, under the policies for missing words and repeated items."""
     first = next(iter(columns))
+    # A column called `id` that is read as Indonesian holds words.
     has_ids = id not in columns and any(id in row.cells for row in rows)
     places: dict[str, str] = {}
     items: dict[str, dict[str, str | None]] = {}

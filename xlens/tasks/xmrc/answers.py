@@ -99,6 +99,7 @@ def answer_questions(
         # Neighbours share what they begin with, and a store keeps neighbours together.
         order = sorted(range(len(every)), key=lambda i: (str(every[i].meta["paragraph"]), i))
         sent = Prompts(_renamed(every[i]) for i in order)
+    # A chat's answer may have several lines, and ends by itself.
     chats = [prompt.id for prompt in sent if prompt.meta["chat"]]
     ends: Any = stop
     if stop is None:
@@ -116,6 +117,7 @@ def answer_questions(
         store=store,
         progress=progress,
     )
+    # Back to the order in which they were asked.
     place = {i: k for k, i in enumerate(order)}
     rows = made.table.iloc[[place[i] for i in range(len(order))]]
     said = "the end of a line; in a chat none" if stop is None else stop

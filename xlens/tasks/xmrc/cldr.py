@@ -41,6 +41,7 @@ def cldr_reading(languages: Iterable[str] = LANGUAGES, *, seed: int = 0) -> Read
     """
     asked = standardize_all(languages)
     as_asked = {written(tag): tag for tag in asked}  # zh-Hans is the zh of the templates
+    # Of all languages, whichever are asked: a fact that one of them lacks is in none.
     facts = cldr_facts([as_asked.get(written(tag), tag) for tag in LANGUAGES], _RELATIONS)
     rows = [row for tag in facts.languages for row in _rows(facts, tag, seed)]
     columns = ["id", "language", "question", "context", "answers", "starts", "paragraph"]
@@ -65,6 +66,7 @@ def _rows(facts: Facts, tag: str, seed: int) -> list[tuple[object, ...]]:
             for id in named:
                 starts[id] = len(text)
                 text += f"{found[id].objects[0]}, "
+            # After the last of three, the comma gives way to a stop; places before it stay.
             text = text.removesuffix(", ") + _STOPS.get(tag.partition("-")[0], ".") + " "
         for id, start in starts.items():
             fact = found[id]

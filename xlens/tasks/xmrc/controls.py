@@ -54,6 +54,7 @@ def mismatched(reading: ReadingSet, *, seed: int = 0) -> ReadingSet:
         elsewhere = elsewhere and all(apart(a, b) for a, b in exchanged.items())
     contexts = {
         (str(row.language), str(row.paragraph)): str(row.context)
+        # Later entries of a dict take the place of earlier ones, so that it goes backwards.
         for row in frame[::-1].itertuples(index=False)  # a paragraph's first question counts
     }
     keys = zip(frame["language"], frame["paragraph"], strict=True)
@@ -92,6 +93,7 @@ def _exchanged(paragraphs: Sequence[str], seed: int) -> dict[str, str]:
     """Another paragraph for each: a permutation, in which no article keeps its own if possible."""
     n = len(paragraphs)
     if not all(map(article_of, paragraphs)):
+        # A quarter, rounded up, and as far from the other end of the circle.
         low = (n + 3) // 4
         step = random.Random(seeded_rank(*paragraphs, seed=seed)).randrange(low, n - low + 1)
         return {p: paragraphs[(k + step) % n] for k, p in enumerate(paragraphs)}
@@ -101,6 +103,7 @@ def _exchanged(paragraphs: Sequence[str], seed: int) -> dict[str, str]:
     order = [p for group in by_article.values() for p in group]
     # Articles lie side by side: moved on by the longest, nobody stays in their own.
     longest = max(map(len, by_article.values()))
+    # With a step between the longest article and n less it, no position lands in its own article.
     step = longest if 2 * longest <= n else 1
     return {p: order[(k + step) % n] for k, p in enumerate(order)}
 
@@ -115,6 +118,7 @@ def _spans(prompts: Prompts, seed: int) -> list[str]:
     lengths = [_length(prompt) for prompt in prompts]
     found: list[str] = []
     for prompt, places in zip(prompts, contexts, strict=True):
+        # By the id: the same span whichever others are asked.
         draw = random.Random(seeded_rank(prompt.id, seed=seed))
         n = min(draw.choice(lengths), len(places))
         at = draw.randrange(len(places) - n + 1)

@@ -177,6 +177,7 @@ class ReadingSet(Parallel):
     def _spread(self, n: int, seed: int, per_paragraph: int) -> list[str]:
         self.check_number(n)
         rounds = [
+            # In rounds: a first lot of every paragraph, in a drawn order, then a second of each.
             (turn // per_paragraph, seeded_rank(paragraph, seed=seed), turn, id)
             for paragraph, ids in self.paragraphs.items()
             for turn, id in enumerate(sorted(ids, key=lambda id: seeded_rank(id, seed=seed)))
@@ -304,6 +305,7 @@ def numbered_paragraphs(frame: pd.DataFrame) -> list[str]:
         title = str(row.title)
         article = articles.setdefault(title, len(articles)) if title else ""
         number = f"{article}/{len(seen)}"
+        # A context seen before keeps its number: `len(seen)` grows with new ones only.
         by_id[str(row.id)] = seen.setdefault(str(row.context), number)
     return [by_id[id] for id in frame["id"]]
 

@@ -72,6 +72,7 @@ def demonstrated(
         near = [text for text in texts if not comparable or text != paragraph]
         far = [text for text in near if not comparable or apart(text, paragraph)]
         best = [text for text in fresh if apart(text, paragraph)]
+        # From the best kind of text to whatever is left; the first with room for all.
         orders = (best, far, fresh, near)
         offered = next((t for t in orders if sum(map(room.__getitem__, t)) >= n), None)
         if offered is None:
@@ -95,6 +96,7 @@ def _dealt(
     comparable: bool,
 ) -> dict[str, tuple[str, ...]]:
     """Headers that paragraphs share: of other articles where possible, else of other paragraphs."""
+    # The strict rule first, and the loose one for whom that leaves without a header.
     tells: list[Callable[[str, str], bool]] = [
         lambda paragraph, id: comparable and not apart(pool[id].paragraph, paragraph),
         lambda paragraph, id: comparable and pool[id].paragraph == paragraph,
@@ -119,9 +121,11 @@ def _cut(
 ) -> list[tuple[str, ...]]:
     """At most `n` headers; no text is in two, and those that samples take last come first."""
     texts: dict[str, list[str]] = {}
+    # `ReadingSet.sample` takes in this order forwards: from its end, samples lose nothing.
     for id in sorted(ids, key=lambda id: seeded_rank(id, seed=seed), reverse=True):
         texts.setdefault(pool[id].paragraph, []).append(id)
     order = sorted(texts, key=lambda text: seeded_rank(text, seed=seed), reverse=True)
+    # Stable: texts with enough questions first, so that a header needs few of them.
     order.sort(key=lambda text: len(texts[text]) < min(k, per_text))
     made: list[tuple[str, ...]] = []
     header: list[str] = []

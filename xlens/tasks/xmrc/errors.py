@@ -136,6 +136,7 @@ def classify(row: Mapping[str, Any], *, langid: Langid | None = None) -> Verdict
         return Verdict("blank", "no letter or digit")
     if holds(_context_characters(str(row["context"]), told), characters(said, told)):
         # A name or a number is written so in both languages.
+        # With its language unlike the context's, copying is an error of language.
         same = told == wanted or not _language(said, wanted, (told,), langid)
         return (
             Verdict("content", "stands in the context")
@@ -162,6 +163,7 @@ def gibberish(text: str) -> str:
     if "\ufffd" in text.rstrip("\ufffd"):  # at its end a character may be cut off
         return "broken characters"
     shown = [c for c in text if not c.isspace()]
+    # Doubled, not halved: whole numbers stay whole.
     if sum(bool(_WRITTEN.match(c)) for c in shown) * 2 < len(shown):
         return "few letters"
     same = folded(text)
@@ -208,6 +210,7 @@ def _language(
     if script_share(said, wanted) < 0.5:
         found = [tag for tag in rivals if script_share(said, tag) >= 0.5]
         return ("script", found[0]) if found else ("script of no candidate", "other")
+    # Only of these can letters not tell; the identifier is asked of no others.
     same = [tag for tag in rivals if script_share(said, tag) >= 0.5]
     if not same:
         return None

@@ -197,6 +197,7 @@ def crossed(files: Mapping[tuple[str, str], Rows], languages: Mapping[str, str])
             )
         for id, row in told.items():
             if id in asked:
+                # The first language that has a question says its paragraph for all.
                 where = paragraphs.setdefault(id, str(row["paragraph"]))
                 question = asked[id]["question"]
                 rows.append({**row, "question": question, "paragraph": where, "language": tag})

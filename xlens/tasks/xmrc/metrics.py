@@ -87,6 +87,7 @@ def normalise(text: str, language: str, *, normalisation: Normalisation = "xlens
         return " ".join(_PATTERNS["en"].sub(" ", plain).split())
     base = _covered(language, normalisation)
     if base == "tr" and normalisation == "xlens":
+        # Before lower case, which makes two characters of the dotted capital.
         plain = text.translate(_DOTTED).lower()
     plain = "".join(c for c in plain if not _punctuation(c))
     if base in _PATTERNS:
@@ -185,6 +186,7 @@ def answer_scores(
 
 
 def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
+    # Intersection of multisets: a token counts as often as both have it.
     same = (Counter(found) & Counter(wanted)).total()
     if not same:
         return 0.0
@@ -228,6 +230,7 @@ def chance_levels(
         random = generator(seed)
         texts = np.array([text for text, _ in mine])
         drawn = random.permutation(len(mine) ** 2)[: 4 * pairs]
+        # A number below n² is a pair; four times as many as wanted, as some are of one text.
         one, other = np.divmod(drawn, max(len(mine), 1))
         apart = np.flatnonzero(texts[one] != texts[other])[:pairs]
         f1 = np.array(
@@ -244,6 +247,7 @@ def chance_levels(
                 "language": language,
                 "chance": float(f1.mean()) if len(f1) else np.nan,
                 "shares": float((f1 > 0).mean()) if len(f1) else np.nan,
+                # An F1 that was drawn, and never below the 95 %.
                 "wrong_to": float(np.quantile(f1, 0.95, method="higher")) if known else 0.0,
                 "pairs": len(f1),
             }

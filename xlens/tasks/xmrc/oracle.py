@@ -133,6 +133,7 @@ def oracle_estimate(
                 left_out.append((prompt.id, prompt.language, name, reason))
             else:
                 usable.add((n, name))
+        # Two targets may be one text: it is scored once, and found by its text below.
         wanted = list(dict.fromkeys(targets[name][n] for name in targets if (n, name) in usable))
         if not wanted:
             continue
@@ -253,6 +254,7 @@ def _row(
     whole = logprobs[f"{n}/{_WHOLE}", target]
     drops = np.array([whole - logprobs[f"{n}/{k}", target] for k in range(len(spans))])
     start, stop = prompt.spans["answer"]
+    # An answer across a boundary is held by both sentences.
     holds = np.array([a < stop and start < b for a, b in spans])
     chosen = int(drops.argmax())
     longest = int(np.argmax([b - a for a, b in spans]))

@@ -384,6 +384,7 @@ def _shortened(form: _Form, id: str, shown: _Shown, fits: Callable[[Prompt], boo
     prompt = form.prompt(id, shown)
     while keep != core and not fits(prompt):
         before, after = core.start - keep.start, keep.stop - core.stop
+        # One sentence at a time, from the side with more of them left; its answer's are never cut.
         keep = range(keep.start + (before > after), keep.stop - (before <= after))
         prompt = form.prompt(id, shown, keep)
     return prompt

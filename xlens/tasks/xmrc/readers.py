@@ -121,6 +121,7 @@ def download_reading(
     if "{" in form.config:
         there = configurations(place, revision=revision)
         pattern = re.compile(
+            # `mlqa.{0}.{0}` must match the same name twice: groups are compared below.
             re.escape(form.config).replace(r"\{\}", "(.+)").replace(r"\{0\}", "(.+)")
         )
         own = {

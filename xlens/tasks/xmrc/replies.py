@@ -28,6 +28,7 @@ def without_thoughts(text: str) -> str:
 
     A chat template may open the thoughts, so that the reply has their end only.
     """
+    # Whole thoughts first; an end that is left over had its beginning in the prompt.
     said = _THOUGHTS.sub("", text).rpartition(_CLOSE)[2]
     return "" if said.lstrip().startswith(_OPEN) else said
 

@@ -241,6 +241,7 @@ def _baseline(predictions: Predictions, classifier: Classifier) -> dict[Cell, di
         rows = _rows(mine)[:_MOST_GOLDS]
         kinds: list[dict[str, bool]] = []
         for n, row in enumerate(rows):
+            # The next one round the circle that asks about another text.
             others = (rows[(n + k) % len(rows)] for k in range(1, len(rows)))
             donor = next((o for o in others if o["paragraph"] != row["paragraph"]), None)
             if donor is not None:
@@ -285,6 +286,7 @@ def _items(
     levels: pd.DataFrame,
     classifier: Classifier,
 ) -> pd.DataFrame:
+    # Below what other answers get by chance, an F1 above 0 says nothing.
     wrong_to = dict(zip(levels["language"], levels["wrong_to"], strict=True))
     rows: list[dict[str, Any]] = []
     for row in _rows(predictions.table):

@@ -58,6 +58,7 @@ def _joined(text: str, language: str) -> tuple[Span, ...]:
     before = [0, *accumulate(sizes)]
     n = min(max(1, round(before[-1] / _WORDS)), max(1, len(clauses)))
     cuts = {
+        # A set: where one clause is long, two shares may be cut at the same place.
         min(range(1, len(clauses)), key=lambda at: abs(before[at] - k * before[-1] / n))
         for k in range(1, n)
     }
@@ -67,5 +68,6 @@ def _joined(text: str, language: str) -> tuple[Span, ...]:
 
 def _trimmed(text: str, start: int, stop: int) -> Span:
     piece = text[start:stop]
+    # The right end is reckoned from the trimmed piece.
     start += len(piece) - len(piece.lstrip())
     return start, start + len(piece.strip())

@@ -78,6 +78,7 @@ def clusters_of(
     numbers = {key: n for n, key in enumerate(_questions(questions))}
     at = np.array([numbers[key] for key in _questions(answers)], dtype=np.int64)
     out = resampling.codes(questions)
+    # Row by row of the answers: a question asked under two headers joins both.
     out[at] = joined(out[at], *(answers[name] for name in headers if name in answers))
     return out
 
@@ -87,6 +88,7 @@ def _quantities(items: pd.DataFrame, denominator: str) -> dict[str, np.ndarray]:
     kind, wrong = items["kind"], items["wrong"].to_numpy(bool)
     found = {name: items[name].to_numpy(float) for name in METRICS}
     content = kind.isin(["right", "content"]).to_numpy(bool)
+    # NaN leaves an answer out of the mean: other errors are forgiven, not counted as 0.
     found["f1_content"] = np.where(content, found["f1"], np.nan)
     is_kind = {name: (kind == name).to_numpy(bool) for name in ERRORS}
     asked = (items["language"] == items["question_language"]).to_numpy(bool)
@@ -138,6 +140,7 @@ class Table:
         """As `ReadingResult.summary`."""
         rows: list[dict[str, Any]] = []
         for setting in SETTINGS:
+            # c[0] is the control: only answers to texts as they are have a mean.
             mine = [c for c in cells if not c[0] and setting_of(c, self.pivot) == setting]
             for metric in (*METRICS, "f1_content") if mine else ():
                 others = [self._foreign(cell) for cell in mine]
@@ -209,6 +212,7 @@ class Table:
         nothing = {"ratio": np.nan, "ratio_low": np.nan, "ratio_high": np.nan}
         if home not in cells:
             return {**nothing, "flag": f"{self.pivot}-{self.pivot} wasn't asked"}
+        # The pivot's column last, as `_shares` wants it.
         at = [*self._at(mine, metric), *self._at([home], metric)]
         if not self.found.mean[at[-1]] > 0:
             return {**nothing, "flag": f"{self.pivot}-{self.pivot} scores 0"}
