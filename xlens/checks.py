@@ -102,6 +102,7 @@ def check_fields(instance: Any) -> None:
         WrongType: another type, with the field's name and what it accepts.
     """
     # What nobody gave is right, and a command's help shows nothing else: pydantic isn't needed.
+    # By identity: a value that only equals the default may be of another type (True and 1).
     given = [f for f in fields(instance) if getattr(instance, f.name) is not f.default]
     names = [f.name for f in given if not _is_made(f, getattr(instance, f.name))]
     if not names:

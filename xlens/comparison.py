@@ -203,12 +203,14 @@ def _keys(frames: list[pd.DataFrame]) -> list[str] | None:
     exact = [c for c in exact if not any(frame[c].dtype.kind in "fc" for frame in frames)]
     exact.sort(key=lambda c: frames[0][c].dtype.kind == "b")  # yes and no are mostly answers
     found: list[str] = []
+    # By no column at all, each table has one kind of row.
     distinct = len(frames)
     rows = sum(map(len, frames))
     for column in exact:
         if distinct >= rows:
             break
         apart = sum(len(_text(frame, [*found, column]).drop_duplicates()) for frame in frames)
+        # A column that tells no more rows apart than those before it names nothing.
         if apart > distinct:
             found, distinct = [*found, column], apart
     return found if distinct >= rows else None

@@ -67,6 +67,8 @@ def form_with_places(text: str, places: Sequence[int]) -> tuple[str, list[int]]:
     moved: list[int] = []
     for place in places:
         before = form(text[: max(place, 0)])
+        # What stands at the place may have joined what is before it (an accent, its
+        # letter): then the character begins earlier.
         while not whole.startswith(before):
             before = before[:-1]
         moved.append(len(before) if place >= 0 else place)

@@ -158,7 +158,6 @@ def associations(
         said |= {name: value, f"{name}_low": low, f"{name}_high": high}
         known = null[np.isfinite(null)]
         some = len(known) > 0 and not np.isnan(value)
-        # The value counts as one of the shuffles in p, which is never 0 so.
         below, above = middle(known[:, None]) if some else (np.array([np.nan]),) * 2
         said |= {
             f"{name}_control": float(known.mean()) if some else np.nan,

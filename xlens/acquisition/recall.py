@@ -196,8 +196,8 @@ def _table(
     Raises:
         ValueError: a fact that lacks a language.
     """
-    # Both ways: facts that only the pivot has, and facts that it lacks.
     wide = answers.pivot(index="language", columns="id", values=column).reindex(list(tags))
+    # Both ways: facts that only the pivot has, and facts that it lacks.
     lacking = sorted(set(ids) ^ set(wide.columns)) or sorted(wide.columns[wide.isna().any()])
     if lacking and column != "dealt":
         raise InputError(
@@ -266,7 +266,8 @@ def _pairs(
                 low, high = whole.interval(measure, columns)
                 # Where no resample moves it nothing is known of its interval.
                 low, high = (np.nan, np.nan) if low == high else (low, high)
-            # Permuting moves neither accuracy, only what is shared; `j0` doesn't hang on that.
+            # Permuting moves neither accuracy, only what is shared. `j0` knows nothing of
+            # that and gives one number: hence the broadcast.
             null = np.broadcast_to(of(a, b, shared), shared.shape)
             below, above = middle(null)
             rows.append(

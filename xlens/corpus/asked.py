@@ -98,6 +98,8 @@ def count_in_index(
         flight: dict[Future[Found], Pair] = {}
         while True:
             if failure is None:
+                # Only as many as are free: a failure must not find a
+                # queue that is asked all the same.
                 for pair in islice(left, concurrency - len(flight)):
                     flight[pool.submit(index.count, *pair)] = pair
             if not flight:
@@ -107,6 +109,7 @@ def count_in_index(
                 if (error := task.exception()) is not None:
                     if isinstance(error, IndexFailure):
                         error = IndexFailure(f"{pair[0]!r} with {pair[1]!r}: {error}")
+                    # The first one is raised, when what was under way is answered and kept.
                     failure = failure or error
                     continue
                 known[pair] = task.result()

@@ -76,6 +76,8 @@ def count_facts(
     pairs.check()
     for path in paths:
         check_source(path, layout)
+    # Facts by their texts, and all by which boundaries between words may differ:
+    # tables of Unicode and those of `regex`.
     told = json.dumps(table.to_numpy().tolist(), ensure_ascii=False)
     key = {
         "epoch": EPOCH,
@@ -92,6 +94,7 @@ def count_facts(
         names = [None if folder is None else folder / f"{_name(path)}.json" for path in paths]
         found = list(zip(paths, names, strict=True))
         job = Job(pairs, layout, key)
+        # Read before anything is counted: a state of another count is refused here.
         for path, name in found:
             job.state(path, name)
         states = _run(job, found, where, progress)

@@ -59,6 +59,7 @@ class State:
 
     def plain(self) -> dict[str, Any]:
         """As JSON; of the counts those that aren't 0."""
+        # Most pairs stand in no document of a file.
         held = np.flatnonzero(self.counts.any(axis=0))
         counts = {name: row[held].tolist() for name, row in zip(COLUMNS, self.counts, strict=True)}
         own = {name: getattr(self, name) for name in ("blocks", "bytes", "documents", "digest")}
@@ -109,6 +110,8 @@ class Job:
         saved = time.monotonic()
         for number, block in enumerate(blocks(path, self.how), 1):
             if number <= start:
+                # The digest is of all content so far, so this one
+                # comparison vouches for every block before.
                 if number == start and block.digest != state.digest:
                     raise _changed(path, kept)
                 continue
@@ -131,6 +134,7 @@ class Job:
         if kept is None or not kept.is_file():
             return State(np.zeros((len(COLUMNS), n), dtype=np.int64))
         known = files.unsealed_json(kept, kept.read_bytes(), _AGAIN)
+        # Told apart: another count (a mistake of the call) and a file that has changed since.
         if {name: known["key"].get(name) for name in self.key} != self.key:
             raise DataError(
                 f"{str(kept.parent.parent)!r} holds a count of other facts, or with other options: "

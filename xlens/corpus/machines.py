@@ -132,6 +132,7 @@ def _largest_first(files: Files) -> Sequence[int]:
 
 def _sent(job: Job) -> Job:
     """Without what looks for the phrases, which is made where it is used."""
+    # A new instance has no cached properties; hyperscan's database can't be pickled.
     return replace(job, pairs=replace(job.pairs))
 
 

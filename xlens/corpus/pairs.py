@@ -138,10 +138,12 @@ class Pairs:
         if not len(rows):
             return counts
         phrase, start, end = rows.T
+        # How many line feeds stand before a match, which is the number of its line.
         document = np.searchsorted(np.flatnonzero(codes == _NEWLINE), start)
         key = document * len(self.phrases) + phrase
         order = np.argsort(key, kind="stable")
         key, start, end = key[order], start[order], end[order]
+        # Where each run of one document and phrase begins.
         first = np.flatnonzero(np.diff(key, prepend=-1))
         pair, one, other = self._together(key[first])
         # Of one phrase all matches have one length, and they come in order: the first one ends
@@ -149,6 +151,7 @@ class Pairs:
         last = np.append(first[1:], len(key)) - 1
         ends, starts = end[first], start[last]
         apart = (ends[one] <= starts[other]) | (ends[other] <= starts[one])
+        # `_together` gives a pair once for each document.
         counts[0] = np.bincount(pair, minlength=len(self))
         counts[1] = np.bincount(pair[apart], minlength=len(self))
         if self.window is not None:
@@ -164,6 +167,7 @@ class Pairs:
         """Every place of every phrase, also within others: phrase, start, end; by their ends."""
         found: list[np.ndarray] = []
         for begin in range(0, len(data), _SLICE):
+            # Slices overlap by the longest phrase, or one across the border would be in neither.
             base = max(0, begin - int(self._lengths.max()))
             seen: list[int] = []
             add = seen.append
@@ -188,10 +192,13 @@ class Pairs:
         order, begins = self._by_subject
         document, phrase = np.divmod(key, len(self.phrases))
         n = begins[phrase + 1] - begins[phrase]
+        # For each phrase that is there, every pair of which it is the subject: runs of unequal
+        # length, laid out flat. `within` is the place in a run.
         one = np.repeat(np.arange(len(key)), n)
         within = np.arange(len(one)) - np.repeat(np.cumsum(n) - n, n)
         pair = order[begins[phrase[one]] + within]
         wanted = document[one] * len(self.phrases) + self.object[pair]
+        # Where it would stand if it were there; whether it is, the next line sees.
         other = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         both = key[other] == wanted
         return pair[both], one[both], other[both]
@@ -204,6 +211,7 @@ class Pairs:
             nearest = np.searchsorted(left[1], right[0], side="right") - 1
             fits = nearest >= 0
             ends, starts = left[1][nearest[fits]] - begin, right[0][fits] - begin
+            # Words that begin after the one and before the other.
             between_them = np.searchsorted(begins, starts) - np.searchsorted(begins, ends)
             if (between_them <= self.window).any():
                 return True
@@ -225,8 +233,10 @@ def _boundaries(data: bytes, places: Int[np.ndarray, " place"]) -> Bool[np.ndarr
     """Whether there is a boundary between words at places of a text, in bytes."""
     codes = np.frombuffer(data, dtype=np.uint8)
     back = places - 1
+    # To the first byte of the character before: UTF-8 has at most three that follow it.
     for _ in range(3):
         back = back - ((codes[back] & 0xC0) == 0x80)
+    # Two code points of 21 bits in one number: few different ones, each looked up once.
     pairs = (_characters(codes, back) << 21) | _characters(codes, places)
     different, which = np.unique(pairs, return_inverse=True)
     known = [between(chr(pair >> 21), chr(pair & _LOW)) for pair in different.tolist()]

@@ -202,12 +202,15 @@ def _pieces(path: Path, how: Layout, size: int) -> Generator[Block]:
             if more and held < goal:
                 continue
             content = b"".join(waiting)
+            # At a file's end the rest is a document; at a
+            # damaged place it is the beginning of one.
             at = _last_cut(content, cut) if more or damage else held
             if more and not at:
                 waiting, goal = [content], 2 * held  # one document goes on: join it a few times
                 continue
             waiting, held = [content[at:]], held - at
             goal = held + size
+            # Of whole documents alone, so that the digest is that of what was counted.
             whole.update(content[:at])
             end += at
             if at or damage:
@@ -316,6 +319,7 @@ def _plain(block: Block, how: Layout, problems: list[Problem]) -> Documents:
         bad = sum(not _is_utf8(document) for document in found)
         problems.append(Problem(NO_UTF8, f"before byte {block.end:,}", bad))
     if how.cut != "line":
+        # A line each: a line feed within a document would make two of it.
         content = b"\n".join(document.replace(b"\n", b" ") for document in found)
     return Documents(content, len(found), tuple(problems))
 

@@ -96,6 +96,7 @@ def post(
             if number == bounds.tries:
                 tries = f" after {number} tries" if number > 1 else ""
                 raise IndexFailure(f"{url} gave no count{tries}: {error}.") from None
+            # Never sooner than the server asks for.
             wait = max(error.pause, bounds.pause * 1.5 ** (number - 1))
             time.sleep(min(wait, _LONGEST_PAUSE))
     raise AssertionError  # the last try returns or raises
@@ -162,6 +163,7 @@ def _read(url: str, response: Any) -> str:
     room = MAX_BYTES
     while part := response.read1(_CHUNK):
         parts.append(part)
+        # Counted while it is read: a server may send without an end, and without saying how much.
         room -= len(part)
         if room < 0:
             raise IndexFailure(f"{url} answers with more than {MAX_BYTES >> 20} MB.")

@@ -102,7 +102,7 @@ def _points(fig: go.Figure, rows: pd.DataFrame, color: str, symbol: str, **place
 
 def _axes(fig: go.Figure, places: Sequence[dict[str, Any]], most: float) -> None:
     last = len(str(int(most)))
-    # Rounded up, so that no more than _TICKS of them are labelled.
+    # With a step that is rounded up: about _TICKS of them, whatever the largest count is.
     decades = range(0, last + 1, -(-last // _TICKS))
     fig.update_xaxes(
         type="log",

@@ -155,11 +155,10 @@ def detect_phases(
     Raises:
         ValueError: an unknown kind or column, bad options, or no prompts with evidence.
     """
-    # Signs and resamples are drawn once for all languages and kinds, so that
-    # boundaries can be subtracted draw by draw.
     chosen = curves.take(range(len(curves.meta)), kinds)
     clusters = resampling.codes(chosen.meta)
     n_clusters = int(clusters.max()) + 1
+    # Drawn once for all languages and kinds, so that boundaries can be subtracted draw by draw.
     signs = random_signs(n_clusters, n_flips, resampling.seed)
     draw = Draws(resampling.weights(n_clusters), signs)
     confidence, level = resampling.confidence, resampling.level

@@ -111,7 +111,6 @@ def random_span_depth(
         places = scores.rows[scores.rows["slot"] == f"{segment}:each"].groupby("prompt")["position"]
         starts, counts = places.min(), places.size()
         if places.ngroups < len(scores.meta):
-            # It raises; the answer is not wanted.
             scores.slot(f"{segment}:each")  # says what is missing
         found: list[float] = []
         for i in range(len(scores.meta)):

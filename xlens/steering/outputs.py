@@ -252,7 +252,7 @@ class _Rates:
             "low": max(float(low), 0.0),
             "high": min(float(high), 1.0),
         }
-        # The same targets as the condition has: a change of a mean over others would be of these.
+        # Of the same targets: between means over different ones the change would be the targets'.
         plain = [self.at.get((rate, t, PLAIN), -1) for t in known for rate in rates]
         if condition == PLAIN or min(plain) < 0 or not np.isfinite(self.boot.mean[plain]).all():
             same = condition == PLAIN

@@ -49,7 +49,7 @@ def plain_tag(code: str) -> str:
 def tagged(by_name: Mapping[str, T]) -> dict[str, T]:
     """By the data set's name of a language and, where it isn't in use, by its plain tag."""
     plain = {plain_tag(name): value for name, value in by_name.items() if plain_tag(name)}
-    # What the data set says goes first where both are the same.
+    # Where a plain tag is another file's own name, that file has it.
     return {**plain, **by_name}
 
 

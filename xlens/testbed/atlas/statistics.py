@@ -89,6 +89,7 @@ def chance(facts: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> dict[str
         answers = group.pivot(index="fact", columns="language", values="answer").to_numpy()
         golds = group.pivot(index="fact", columns="language", values="object_text").to_numpy()
         for draw in range(draws):
+            # Draw n of every relation adds up to draw n of the whole: relations are independent.
             hits[draw] += (answers == golds[rng.permutation(len(golds))]).sum()
     right = int(facts.correct.sum())
     return {
