@@ -207,6 +207,8 @@ def test_labels_that_can_never_be_chosen_or_told_apart(model, monkeypatch):
     same = Choices(rows(topics=("the dog", "the house")), "mine")
     with pytest.raises(ValueError, match="begin 'the dog' and 'the house'"):
         check_labels(model, same, rule="first_token")
+    with pytest.raises(ValueError, match="begin 'the dog' and 'the house'"):
+        answer_choices(model, same, rule="first_token", **QUIET)  # else a tie is an answer
     real = answers.tokens_of
     monkeypatch.setattr(
         answers, "tokens_of", lambda m, v, word, how: () if "dog" in word else real(m, v, word, how)

@@ -195,6 +195,11 @@ def test_how_often_the_answer_stands_in_the_prompt() -> None:
     four = facts(*({"objects": x} for x in "axaxbyby"), n=4)
     assert relation_table(four, shots=1)["leakage"].tolist() == pytest.approx([1 / 3, 1 / 3])
     assert relation_table(four, shots=1)["majority"].tolist() == [0.5, 0.5]
+    # Demonstrations from others: it is their objects that may give an answer away.
+    pool = facts(*({"objects": x} for x in "bbccddee"), n=4)
+    alike = facts(*({"objects": "a"} for _ in range(8)), n=4)
+    assert relation_table(alike, shots=1)["leakage"].tolist() == [1.0, 1.0]
+    assert relation_table(alike, shots=1, pool=pool)["leakage"].tolist() == [0.0, 0.0]
 
 
 def test_too_few_facts_to_show_are_refused_before_a_model_runs() -> None:

@@ -160,6 +160,15 @@ def test_one_kind_of_answer_gives_no_number() -> None:
     assert np.isnan(said["auc"]) and np.isnan(said["spearman"]) and np.isnan(said["pearson"])
     assert np.isnan(logistic(f, y)["slope"])
     assert np.isnan(logistic(f, f > 9)["slope"])  # parted entirely: any steep slope fits
+    # Parted but for facts at the border itself: there is no finite maximum either.
+    for often, mixed in (
+        ([0, 0, 0, 0, 9, 99, 999, 50], [0, 1, 0, 0, 1, 1, 1, 1]),
+        ([0, 9, 9, 99], [0, 0, 1, 1]),
+        ([0, 9, 9, 99], [1, 1, 0, 0]),
+        ([5, 5, 5, 5], [0, 1, 0, 1]),  # one frequency only
+    ):
+        found = logistic(np.array(often), np.array(mixed, bool), clusters=np.arange(len(often)))
+        assert np.isnan(found["slope"]) and np.isnan(found["low"])
     with pytest.raises(ValueError, match="20 frequencies and 3 answers"):
         binned(f, y[:3], edges(19))
     with pytest.raises(ValueError, match="negative"):

@@ -141,6 +141,11 @@ def test_drafts_have_names_of_their_own_and_are_swept_when_their_writer_is_dead(
     files.sweep(tmp_path)
     assert mine.exists() and not dead.exists()
     assert files.is_draft(mine) and not files.is_draft(path)
+    foreign = [tmp_path / name for name in ("foo.tmp", ".tmp", "old")]
+    for other in foreign:
+        other.write_bytes(b"")
+    files.sweep(tmp_path)
+    assert all(other.exists() for other in foreign)
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -125,3 +125,12 @@ def test_other_items_are_refused():
         gain(table, {"aligned": [table]}, trained=["en"], bound=0.0)
     with pytest.raises(ValueError, match="no answer in some language"):
         gain(table.drop(index=3), {"aligned": [table]}, trained=["en"])
+
+
+def test_what_cannot_be_compared_is_named():
+    before = answers(drawn())
+    with pytest.raises(ValueError, match="controls holds nope; the conditions are aligned"):
+        gain(before, {"aligned": [before]}, trained=["de"], controls=("nope",))
+    half = Resampling(draws=50, confidence=0.5)
+    with pytest.raises(ValueError, match=r"confidence is 0\.5; equivalence"):
+        gain(before, {"aligned": [before]}, trained=["de"], resampling=half)

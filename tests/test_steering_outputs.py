@@ -336,7 +336,7 @@ def test_process_asks_of_sentences_alone_whether_it_is_language_or_script(model,
 def test_a_push_of_neurons_sets_the_one_and_silences_the_other(model):
     push = NeuronPush(
         on={0: (1, 2)}, off={0: (3,), 1: (0,)}, means=np.full((2, 16), 0.5), source="en",
-        target="de", site="mlp_gate",
+        target="de", site="mlp_gate", blocks=(0, 1),
     )  # fmt: skip
     assert push.layers == (1, 2)
     edits = push.interventions(model, strength=2.0)
@@ -350,6 +350,10 @@ def test_a_push_of_neurons_sets_the_one_and_silences_the_other(model):
     assert not {*other.on[0], *other.off[0]} & {1, 2, 3}
     with pytest.raises(ValueError, match="No unit of de or en"):
         push.interventions(model, layers=[9])
+    # Counted in some blocks only: a row is a block's by its place, not by its number.
+    means = np.repeat([[1.0], [5.0]], 16, axis=1)
+    some = replace(push, on={1: (2,)}, off={}, means=means, blocks=(1, 3))
+    assert [e.numbers.tolist() for e in some.interventions(model)] == [[1.0]]
 
 
 def test_sentences_are_cut_after_half_their_words():

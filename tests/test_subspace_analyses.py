@@ -94,6 +94,10 @@ def test_cka_is_the_plain_formula(seed, n, widths):
     X = rng.standard_normal((n, widths[0])) + 3
     Y = rng.standard_normal((n, widths[1])) + np.outer(X[:, 0], rng.standard_normal(widths[1]))
     assert subspace.linear_cka(X, Y) == pytest.approx(biased_reference(X, Y), abs=1e-9)
+    # Equal rows, whose mean misses them by a rounding, don't vary.
+    still = np.full((len(X), 3), 0.1)
+    assert np.isnan(subspace.linear_cka(still, still + 1 / 3))
+    assert np.isnan(subspace.linear_cka(still, Y))
     found = subspace.linear_cka(X, Y, unbiased=True)
     wanted = unbiased_reference(X, Y)
     assert found == pytest.approx(wanted, abs=1e-6) or np.isnan(found) or abs(wanted) > 10

@@ -23,3 +23,10 @@ def test_figures_draw_intervals_at_points_in_this_way_only():
     by_hand = re.compile(r"arrayminus|error_[xy]\"?\]?\s*[=:]\s*\{")
     files = [path for path in folder.glob("*.py") if path.name != "whiskers.py"]
     assert [path.name for path in files if by_hand.search(path.read_text())] == []
+
+
+def test_no_figure_runs_out_of_colours_and_leaves_the_rest_away():
+    folder = Path(xlens.__file__).parent / "figures"
+    cut = re.compile(r"zip\(.*?strict=False\)", re.S)
+    found = [text for path in folder.glob("*.py") for text in cut.findall(path.read_text())]
+    assert found and all("cycle(" in text or ", colors," in text for text in found), found

@@ -88,6 +88,15 @@ def gain(
     """
     if not after or not bound > 0:
         raise InputError(f"{len(after)} conditions and a bound of {bound}: give some, above 0.")
+    if missing := [name for name in controls if name not in after]:
+        raise InputError(
+            f"controls holds {', '.join(missing)}; the conditions are {', '.join(after)}."
+        )
+    if not resampling.confidence > 0.5:
+        raise InputError(
+            f"confidence is {resampling.confidence}; equivalence is judged by an interval of twice "
+            "that less 1, so that it takes more than 0.5."
+        )
     first = _wide(before)
     wide = {name: [_wide(table, first) for table in runs] for name, runs in after.items()}
     means = {name: np.mean([t.to_numpy() for t in runs], axis=0) for name, runs in wide.items()}

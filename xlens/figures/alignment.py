@@ -1,6 +1,7 @@
 """Before and after a training: gains by language, the loss, and two models' states side by side."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import plotly.graph_objects as go
 
@@ -38,7 +39,8 @@ def gain_bars(result: Gain) -> go.Figure:
         line_width=0,
     )
     fig.add_vline(x=0, line={"color": theme.NEUTRAL, "width": 1})
-    for condition, color in zip(conditions, (theme.PIVOT, theme.NEUTRAL), strict=False):
+    colors = cycle((theme.PIVOT, theme.NEUTRAL, *theme.PALETTE))
+    for condition, color in zip(conditions, colors, strict=False):
         table = result.of(condition).set_index("language").loc[order]
         shift = percents * table["difference"]
         fig.add_scatter(
@@ -80,7 +82,7 @@ def gain_bars(result: Gain) -> go.Figure:
 def training_loss(trainings: Mapping[str, Training]) -> go.Figure:
     """Loss by step of every training."""
     fig = go.Figure()
-    for (name, training), color in zip(trainings.items(), theme.PALETTE * 9, strict=False):
+    for (name, training), color in zip(trainings.items(), cycle(theme.PALETTE), strict=False):
         fig.add_scatter(
             x=training.curve["step"].tolist(),
             y=training.curve["loss"].tolist(),

@@ -1,5 +1,7 @@
 """Figures about the atlas: how its loss fell, and how recall follows the number of documents."""
 
+from itertools import cycle
+
 import plotly.graph_objects as go
 
 from xlens.checks import typed
@@ -15,7 +17,7 @@ def loss_curve(curves: TrainingCurves) -> go.Figure:
     names = {"base": "base model", "post": "post-trained twin"}
     fig = go.Figure()
     for (phase, table), color in zip(
-        curves.table.groupby("phase", sort=False), theme.PALETTE, strict=False
+        curves.table.groupby("phase", sort=False), cycle(theme.PALETTE), strict=False
     ):
         fig.add_scatter(
             x=table.step.tolist(),
@@ -46,7 +48,7 @@ def dose_response(report: AtlasReport) -> go.Figure:
     fig = go.Figure()
     # Hidden and control facts have no number of documents: they are lines, not points.
     revisions = series[~series.what.isin(apart)].groupby("revision", sort=False)
-    for (revision, table), color in zip(revisions, theme.PALETTE, strict=False):
+    for (revision, table), color in zip(revisions, cycle(theme.PALETTE), strict=False):
         fig.add_scatter(
             x=table.what.tolist(),
             y=table.share.tolist(),

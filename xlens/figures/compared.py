@@ -30,7 +30,8 @@ def compared_points(result: CompareResult) -> go.Figure:
     for part, place in zip(parts, places, strict=True):
         table = result.table
         own = table[(table["part"] == part) & (table["measure"] == drawn[part][0])]
-        own = own.dropna(subset=["difference"]).iloc[:: max(1, len(own) // _MOST_POINTS)]
+        own = own.dropna(subset=["difference"])
+        own = own.iloc[:: max(1, -(-len(own) // _MOST_POINTS))]
         ends = [float(own[["first", "second"]].min().min())]
         ends.append(float(own[["first", "second"]].max().max()))
         line = {"color": theme.NEUTRAL, "width": 1}

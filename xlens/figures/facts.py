@@ -1,5 +1,6 @@
 """Recall of facts by language and over checkpoints, with what guessing would give beside it."""
 
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -183,7 +184,7 @@ def fact_groups(result: FactCurves) -> go.Figure:
     fig = go.Figure()
     groups = list(dict.fromkeys(result.groups["group"]))
     means = result.groups[result.groups["language"] == "all"]
-    for group, color in zip(groups, theme.PALETTE, strict=False):
+    for group, color in zip(groups, cycle(theme.PALETTE), strict=False):
         rows = means[means["group"] == group]
         places = _places(rows)
         _line(fig, rows, places, color, theme.plain(str(group)))

@@ -1,5 +1,7 @@
 """How like facts are to their pivot's, beside others of the relation: by layer, over training."""
 
+from itertools import cycle
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -158,7 +160,7 @@ def _colored(by: str, rows: pd.DataFrame) -> list[tuple[str, str]]:
     groups = [*BY[by]] or list(dict.fromkeys(rows["group"]))
     there = set(rows.loc[rows["n"] > 0, "group"])
     # Coloured before they are sifted, so that a group keeps its colour where others are empty.
-    colored = zip(theme.PALETTE, groups, strict=False)
+    colored = zip(cycle(theme.PALETTE), groups, strict=False)
     return [(color, group) for color, group in colored if group in there]
 
 

@@ -1,6 +1,7 @@
 """Relevance depth by layer and language, and whether the phases' stability goes with a score."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 import plotly.graph_objects as go
@@ -38,7 +39,7 @@ def segment_relevance(depth: DepthResult, *, columns: int = 2) -> go.Figure:
     how = depth.resampling
     summary = depth.summary(resampling=how)
     for i, (tag, place) in enumerate(zip(tags, places, strict=True)):
-        for segment, color in zip(depth.segments, _SEGMENTS, strict=False):
+        for segment, color in zip(depth.segments, cycle(_SEGMENTS), strict=False):
             drawn = depth.profiles
             table = drawn[(drawn["language"] == tag) & (drawn["segment"] == segment)]
             bands.add_band(fig, table, color, name=segment, legend=i == 0, **place)

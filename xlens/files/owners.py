@@ -95,7 +95,10 @@ def abandoned(path: Path) -> bool:
 
     One that can't be seen from here may live: its drafts stay until what they were for is there.
     """
-    owner = Owner.parse(path.name.split(".")[-3])
+    parts = path.name.split(".")
+    if len(parts) < 3:
+        return False  # somebody else's file, which only ends like a draft
+    owner = Owner.parse(parts[-3])
     return owner is None or owner.state() == "gone"
 
 

@@ -23,6 +23,7 @@ class NeuronPush:
         on: Units that are set, by block; none of them is the source's.
         off: Units that are switched off, by block.
         means: What every unit is on average in the target.
+        blocks: Of the rows of `means`.
         source: The language that is left.
         target: The language that is gone to.
         site: Where the units are.
@@ -32,6 +33,7 @@ class NeuronPush:
     on: dict[int, tuple[int, ...]]
     off: dict[int, tuple[int, ...]]
     means: Float[np.ndarray, "layer unit"]
+    blocks: tuple[int, ...]
     source: str
     target: str
     site: str
@@ -80,7 +82,8 @@ class NeuronPush:
         edits: list[Intervention] = []
         for block in (n - 1 for n in self.layers if n in chosen):
             if units := self.on.get(block):
-                values = [strength * float(self.means[block, unit]) for unit in units]
+                means = self.means[self.blocks.index(block)]
+                values = [strength * float(means[unit]) for unit in units]
                 edits.append(set_to(units, values, site=self.site, layers=block, slot=slot))
             if units := self.off.get(block):
                 edits.append(scale(units, 0.0, site=self.site, layers=block, slot=slot))
@@ -125,6 +128,7 @@ def neuron_push(
         on=on,
         off=off,
         means=counted.means[counted.languages.index(target)],
+        blocks=counted.layers,
         source=source,
         target=target,
         site=neurons.site,

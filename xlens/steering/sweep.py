@@ -141,4 +141,4 @@ def _bands(bands: Sequence[int | Sequence[int]] | None, there: tuple[int, ...]) 
 
 def _name(cell: tuple[str, str, float]) -> str:
     method, band, strength = cell
-    return f"{method} {band} {strength:g}"
+    return f"{method} {band} {strength!r}"  # :g would call 1.0000001 and 1 the same

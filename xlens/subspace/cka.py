@@ -40,6 +40,10 @@ class Kernel:
     def of(cls, states: Float[np.ndarray, "item d_model"], *, unbiased: bool) -> Self:
         """The linear kernel, at unit scale: CKA doesn't see it, and 1e5⁴ is too large to sum."""
         inside = states - states.mean(0)
+        # The mean of equal numbers may miss them by a rounding, and at unit scale that would be
+        # all there is: a dimension that varies by no more than that doesn't vary.
+        noise = 8 * np.finfo(states.dtype).eps * np.abs(states).max(0)
+        inside = np.where(np.abs(inside).max(0) > noise, inside, 0)
         gram = inside @ inside.T
         gram = gram / (np.linalg.norm(gram) or 1.0)
         if not unbiased:

@@ -148,7 +148,8 @@ def probe_course(probe: LanguageProbe) -> ProbeCourse | None:
         without=ends[0],
         random=ends[1],
         less=int((out["high"] < random["low"].reindex(out.index)).sum()),
-        gone=int((~(out["low"] > dealt["high"].reindex(out.index))).sum()),
+        # Asked so that a layer without an interval counts as neither told nor gone.
+        gone=int((out["low"] <= dealt["high"].reindex(out.index)).sum()),
     )
 
 

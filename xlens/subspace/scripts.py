@@ -306,7 +306,7 @@ class _Work:
         spread = float(states.var(1).sum(-1).mean())
         own = np.diagonal(inner, axis1=1, axis2=2)
         # |a - b|² of the means, [row, variety, variety], from inner products across folds only.
-        squared = (own[:, :, None] + own[:, None, :] - 2 * inner) / spread
+        squared = (own[:, :, None] + own[:, None, :] - 2 * inner) / (spread or np.nan)
         found: dict[str, _Found] = {}
         for measure, all_rows in ((DISTANCE, squared), (DIRECTION, _cosines(inner))):
             if measure in self.measures:

@@ -121,7 +121,9 @@ def _mgsm(root: Path, languages: Languages, incomplete: Literal["error", "drop"]
         raise InputError(f"No file of {str(root)!r} is named after a language: {listed(every)}.")
     made: list[dict[str, str]] = []
     for tag, files in choose(tagged(by_name), languages, str(root)).items():
-        lines = [line for file in files for line in decode(file, (".tsv",)).splitlines() if line]
+        # Only line feeds end a line: a question may hold U+2028 and the like.
+        text = "\n".join(decode(file, (".tsv",)) for file in files).replace("\r\n", "\n")
+        lines = [line for line in text.split("\n") if line]
         for number, line in enumerate(lines, 1):
             # From the right: the question may hold tabs, the number doesn't.
             text, tab, _ = line.rpartition("\t")

@@ -122,6 +122,8 @@ def answer_choices(
     tags = choices.languages if languages is None else choices.require(languages)
     # `Choices` are of two languages or more, so one language is asked of all of them.
     asked = choices.select(languages=tags) if len(tags) > 1 else choices
+    if rule == "prefix_sum" or rule == "first_token":
+        check_labels(model, asked, rule=rule, languages=tags)
     shown = demonstrations(asked, pool or asked, shots, seed, headers, show_options)
     how: dict[str, Any] = {"shown": shown, "pool": pool or asked, "show_options": show_options}
     run: dict[str, Any] = {"token_budget": token_budget, "store": store, "progress": progress}
@@ -158,16 +160,26 @@ def answer_choices(
 
 @typed
 def check_labels(
-    model: HookedModel, choices: Choices, *, rule: Literal["prefix_sum", "first_token"]
+    model: HookedModel,
+    choices: Choices,
+    *,
+    rule: Literal["prefix_sum", "first_token"],
+    languages: Sequence[str] | None = None,
 ) -> None:
     """See that a rule over single tokens can choose every option, and tells options apart.
+
+    Args:
+        model: Whose tokens they are.
+        choices: The items.
+        rule: The rule.
+        languages: These of theirs; None: all.
 
     Raises:
         ValueError: an option that no token begins; two options of an item that the same tokens
             begin; says which.
     """
     vocab, sets = model.vocab, dict[str, frozenset[int]]()
-    for tag in choices.languages:
+    for tag in choices.languages if languages is None else languages:
         for id, item in choices.items(tag).items():
             found: dict[frozenset[int], str] = {}
             for option in item.options:

@@ -142,11 +142,9 @@ def relation_table(
             ids = [id for id, fact in own.items() if fact.relation == relation]
             golds = Counter(folded(own[id].objects[0]) for id in ids)
             n = len(ids)
-            drawn = min(shots, n - 1)
-            # Of a fact whose object k facts share, n - k of the other n - 1 don't
-            # hold it: it is missed with probability C(n - k, drawn) / C(n - 1,
-            # drawn). Summed over facts, k at a time.
-            missed = sum(k * comb(n - k, drawn) for k in golds.values()) / comb(n - 1, drawn)
+            turns = {id: fact for id, fact in others.items() if fact.relation == relation}
+            held = Counter(folded(fact.objects[0]) for fact in turns.values())
+            missed = sum(_missed(own[id], turns.get(id), held, shots) for id in ids)
             among = (
                 [_among(own[id], [others[other] for other in shown[id]]) for id in ids]
                 if shown is not None
@@ -164,6 +162,24 @@ def relation_table(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _missed(fact: Fact, itself: Fact | None, held: Counter[str], shots: int) -> float:
+    """How often no answer of a fact stands among demonstrations drawn blindly from others.
+
+    Args:
+        fact: The one that is asked about.
+        itself: It, where it is one of those that demonstrations are drawn from: never its own.
+        held: How many of those hold each object.
+        shots: Demonstrations.
+    """
+    golds = {*map(folded, fact.objects)}
+    n, k = held.total(), sum(held[gold] for gold in golds)
+    if itself is not None:
+        n, k = n - 1, k - (folded(itself.objects[0]) in golds)
+    # Of n others k hold an answer: none of them is drawn in C(n - k, drawn) of C(n, drawn) draws.
+    drawn = min(shots, n)
+    return comb(n - k, drawn) / comb(n, drawn)
 
 
 def _among(fact: Fact, turns: Iterable[Fact]) -> bool:

@@ -1,6 +1,7 @@
 """Reads facts and their frequencies from files: KLAR, BMLAMA, mLAMA, and a plain table."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,8 +168,9 @@ def _bmlama(root: Path, languages: Languages) -> dict[str, Rows]:
     if not files:
         raise InputError(f"No file of {str(root)!r} is named after a language.")
     found: dict[str, Rows] = {}
-    for tag, (file,) in choose(tagged(files), languages, root.name).items():
-        for line, row in enumerate(read_records(file, _TABLES), 1):
+    for tag, shards in choose(tagged(files), languages, root.name).items():
+        rows = chain.from_iterable(read_records(file, _TABLES) for file in shards)
+        for line, row in enumerate(rows, 1):
             row.require(("Prompt", "Ans", "Subject"))
             subject = row.text("Subject")
             template = row.text("Prompt").replace(subject, SUBJECT) if subject else ""

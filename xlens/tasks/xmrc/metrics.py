@@ -229,7 +229,8 @@ def chance_levels(
     for language, mine in answers.items():
         random = generator(seed)
         texts = np.array([text for text, _ in mine])
-        drawn = random.permutation(len(mine) ** 2)[: 4 * pairs]
+        size = len(mine) ** 2
+        drawn = random.choice(size, min(4 * pairs, size), replace=False)
         # A number below n² is a pair; four times as many as wanted, as some are of one text.
         one, other = np.divmod(drawn, max(len(mine), 1))
         apart = np.flatnonzero(texts[one] != texts[other])[:pairs]

@@ -267,7 +267,8 @@ def _row(
         **{name: str(prompt.meta[name]) for name in ("header",) if name in prompt.meta},
         "n_sentences": len(spans),
         "chosen": chosen,
-        "hit": bool(holds[chosen]),
+        # Where several matter alike the choice is nobody's: right only if all of them hold it.
+        "hit": bool(holds[drops == drops[chosen]].all()),
         "chance": float(holds.mean()),
         "longest": bool(holds[longest]),
         "logprob": whole,
