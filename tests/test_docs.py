@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -16,6 +17,7 @@ import pytest
 import tiny
 import xlens
 from xlens.cli import app, commands, corpus, store
+from xlens.corpus import read_facts
 from xlens.studies import find_studies
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +26,7 @@ PAGES += sorted((ROOT / "docs" / "recipes").glob("*.md"))
 PAGES += sorted((ROOT / "experiments").glob("*/*.md"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 # The paired file is checked elsewhere (test_notebooks).
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```([\w{}-]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -51,6 +53,14 @@ def markdown() -> dict[str, str]:
 TEXT = markdown()
 BLOCKS = [Block(page, *found) for page, text in TEXT.items() for found in _FENCE.findall(text)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
+PAIRS = [(code, shown) for code, shown in pairwise(BLOCKS) if shown.language == "output"]
+CODE = {"python", "sh", "bash", "json", "yaml"}
+NO_OUTPUT = {
+    "docs/core.md": "a drawing",
+    "docs/prompts.md": "a file, which is read below",
+    "docs/frequency.md": "a file, which is read below",
+}
+"""Pages with a block that is neither code nor output (`text`), and what it is."""
 
 
 def shown_commands() -> list[tuple[str, str]]:
@@ -162,15 +172,34 @@ def test_the_example_of_the_readme_runs(monkeypatch, capsys):
 
 
 def test_the_files_that_docs_show_are_read(tmp_path):
-    """The prompt file and the word list of docs/prompts.md."""
-    blocks = {b.language or b.text[:2]: b.text for b in BLOCKS if b.page == "docs/prompts.md"}
+    """The prompt file and the word list of docs/prompts.md, the facts of docs/frequency.md."""
+    blocks = {b.language: b.text for b in BLOCKS if b.page == "docs/prompts.md"}
     (tmp_path / "prompts.jsonl").write_text(blocks["json"], encoding="utf-8")
     prompts = xlens.read_prompts(tmp_path / "prompts.jsonl")
     start, stop = prompts[0].spans["city"]
     assert prompts[0].text[start:stop] == "Rom"
-    (tmp_path / "words.tsv").write_text(blocks["id"], encoding="utf-8")
+    (tmp_path / "words.tsv").write_text(blocks["text"], encoding="utf-8")
     words = xlens.read_words(tmp_path / "words.tsv")
     assert words.languages == ("en", "de", "zh-Hans") and words.ids == ("dog", "day")
+    (facts,) = [b.text for b in BLOCKS if (b.page, b.language) == ("docs/frequency.md", "text")]
+    (tmp_path / "facts.tsv").write_text(facts, encoding="utf-8")
+    assert len(read_facts(tmp_path / "facts.tsv")) == 2
+
+
+def test_every_block_says_what_it_is():
+    """`output` is what the Python above it prints; what is neither that nor code is listed."""
+    kinds = {b.language for b in BLOCKS if not b.language.startswith("{")}
+    assert kinds <= CODE | {"output", "text"}
+    assert {b.page for b in BLOCKS if b.language == "text"} == NO_OUTPUT.keys()
+    assert PAIRS
+
+
+@pytest.mark.parametrize(("code", "shown"), PAIRS, ids=str)
+def test_output_shown_is_output_produced(code, shown, capsys):
+    """By the block above it alone, which therefore runs without a model."""
+    assert (code.page, code.language) == (shown.page, "python")
+    exec(compile(code.text, code.page, "exec"), {})
+    assert capsys.readouterr().out == shown.text
 
 
 def test_the_tree_stays_small():
