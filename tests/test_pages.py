@@ -215,6 +215,12 @@ def test_tables_are_never_cut_where_no_screen_is(monkeypatch, capsys):
     assert all(line == line.rstrip() for line in told.splitlines())
 
 
+def test_a_notebook_prints_the_table_that_a_terminal_does(monkeypatch):
+    told = text_table(["what"], [["a"]])
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert told and text_table(["what"], [["a"]]) == told
+
+
 def test_columns_stand_under_each_other_whatever_the_script():
     from rich.cells import cell_len
 

@@ -1,5 +1,6 @@
 """Every block of README and docs runs, top to bottom, each page in one namespace and one folder."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from test_docs import BLOCKS, PYTHON
 
 # A page of an experiment is its own command, which test_notebooks runs small.
 SHOWN = [b for b in BLOCKS if b.language in ("python", "sh", "bash")]
+# A recipe needs nothing but its page, so a file that it reads stands on it.
+FILES = {b.page: b.text for b in BLOCKS if b.language == "json" and "/recipes/" in b.page}
 PAGES = {
     page: [b for b in SHOWN if b.page == page] for page in dict.fromkeys(b.page for b in SHOWN)
 }
@@ -35,6 +38,10 @@ def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
     known: dict[str, Any] = {"__name__": "page"}
     with standing_in(page, tmp_path) as stage:
         shell.before(page)
+        if "/recipes/" in page:
+            Path("prompts.jsonl").unlink()
+        if page in FILES:
+            Path("prompts.jsonl").write_text(FILES[page], encoding="utf-8")
         known |= names(page, tmp_path)
         number = -1
         for block in PAGES[page]:

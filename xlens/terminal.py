@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Sequence[str]]
 _WIDEST = 100_000  # columns of a file
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+_PLAIN["force_jupyter"] = False  # else a notebook's rich shows a table and leaves the text empty
 
 
 _quiet = False
