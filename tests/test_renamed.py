@@ -41,6 +41,11 @@ def test_studies_take_old_fields():
         LensStudy(match="first", reading="first")  # pyright: ignore[reportCallIssue]
 
 
+def test_an_old_attribute_says_what_it_is_called_now():
+    """Also on the site, which can't print the docstring of a `functools.partial`."""
+    assert vars(LensStudy)["points"].__doc__ == "The old name of `layers`."
+
+
 def test_a_name_of_today_gives_no_warning(recwarn):
     assert LensStudy(match="whole").match == "whole"
     assert not [w for w in recwarn if issubclass(w.category, DeprecationWarning)]

@@ -33,7 +33,8 @@ def renamed(**now: str) -> Callable[[Named], Named]:
         setattr(kind, _CALLED, {**names_of(kind), **now})
         kind.__init__ = called
         for old, new in now.items():
-            setattr(kind, old, property(functools.partial(_shown, kind.__name__, old, new)))
+            shown = functools.partial(_shown, kind.__name__, old, new)
+            setattr(kind, old, property(shown, doc=f"The old name of `{new}`."))
         return cast("Named", kind)
 
     return mended
