@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test test-all lowest families lint format docs docs-serve gallery dist bench \
+.PHONY: help install smollm2 demo test test-all lowest families lint format docs docs-serve gallery notebooks dist bench \
   bench-quick clean
 
 help: ## show this list
@@ -60,6 +60,9 @@ docs: .venv/.docs ## the site, into build/docs: no warning, no dead link inside,
 
 gallery: .venv/.installed ## draw the gallery's pictures anew (fonts-noto-cjk and fonts-noto-core for their letters)
 	@$(BIN)/python docs/site/gallery.py
+
+notebooks: .venv/.installed ## run notebooks anew on their own models, for their outputs (NOTEBOOKS=notebooks/02*.py: some)
+	@$(BIN)/python docs/site/outputs.py $(NOTEBOOKS)
 
 docs-serve: docs ## the site at http://localhost:8765
 	@$(BIN)/python -m http.server 8765 --bind localhost --directory build/docs

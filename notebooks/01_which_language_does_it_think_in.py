@@ -70,9 +70,9 @@ print(words)
 words.frame.sample(5, random_state=1)
 
 # %% [markdown]
-# Each word becomes a prompt with four demonstrations, as in Wendler et al. (arXiv 2402.10588). The
-# demonstrations are chosen per item, the same ones in every language, and never give the answer
-# away.
+# Each word becomes a prompt with four demonstrations, as in Wendler et al. (arXiv 2402.10588).
+# About a dozen sets of demonstrations are dealt to the words, the same ones in every language, and
+# never one that gives the answer away.
 
 # %%
 prompts = xlens.translation_prompts(words, "de", "ru")
@@ -124,7 +124,8 @@ figures.language_curves(summary)
 # German, together with its **English** translation, although nobody asked for English. Only at the
 # very end does Russian take over.
 #
-# The numbers, with intervals over the words:
+# The numbers. Words that share their demonstrations are not independent, so the intervals draw
+# whole sets of them:
 
 # %%
 summary.landmarks.round(2)

@@ -50,7 +50,7 @@ from xlens.training import Recipe, train
 few = int(os.environ.get("XLENS_NOTEBOOK_ITEMS", "40"))
 model = xlens.load(os.environ.get("XLENS_NOTEBOOK_MODEL", "atlas"))
 
-items = cldr_choices(["en", "de", "es", "ru"], ["code-territory"]).sample(max(8, few))
+items = cldr_choices(["en", "de", "es", "ru"], ["territory-language"]).sample(max(8, few))
 questions = questions_of(cldr_facts(["en", "de"])).apart_from(questions_of(items))
 pairs = translation_pairs(questions, ["de"], "en", n=max(8, few))
 print(pairs.prompts[0] + pairs.completions[0])

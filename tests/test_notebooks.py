@@ -73,7 +73,7 @@ def test_there_are_some():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
 def test_both_halves_of_a_pair_say_the_same(path):
-    """If not: `jupytext --sync notebooks/*.py` takes over what was changed last."""
+    """If not: `make notebooks`, after the .py half."""
     text = jupytext.read(path)
     notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     nbformat.validate(notebook)
@@ -95,8 +95,27 @@ def test_the_first_cell_installs_what_is_missing(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
 def test_a_notebook_names_no_machine(path):
     text = path.with_suffix(".ipynb").read_text(encoding="utf-8")
-    for private in (str(ROOT), "/home/", "/root/", "/tmp/"):
+    for private in (str(ROOT), "/home/", "/root/", "/tmp/", "site-packages", '"stderr"'):
         assert private not in text
+
+
+OLD = pytest.mark.xfail(reason="half an hour on Gemma beside other work: not yet run anew")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=OLD) if p.stem.startswith("03") else p for p in NOTEBOOKS],
+    **named,
+)
+def test_outputs_are_of_these_cells_and_of_the_prompts_of_today(path, monkeypatch):
+    """If not: `make notebooks` runs them anew; then read whether the text still says so."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "site"))
+    import outputs
+
+    notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    assert notebook.metadata.get("xlens") == outputs.about(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
 
 
 @pytest.mark.parametrize(
