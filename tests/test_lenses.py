@@ -13,6 +13,7 @@ import xlens
 from xlens import Prompt, harvest, logit_lens, trace
 from xlens.engine import jacobian as core
 from xlens.engine import score
+from xlens.engine.folded import FoldedMLP
 from xlens.engine.stream import stream
 from xlens.lens import (
     LOGIT,
@@ -131,6 +132,30 @@ def test_blocks_that_add_nothing_give_the_identity():
         assert (lens.to_frame()["distance"] == 0).all()
 
 
+def test_mlps_are_folded_where_that_spares_work(model, monkeypatch):
+    made = []
+    usual = FoldedMLP.matrices
+    monkeypatch.setattr(FoldedMLP, "matrices", lambda self: made.append(self) or usual(self))
+    how = {"skip": SKIP, "max_tokens": MOST, "progress": False}
+    core.jacobians(model, TEXTS[:1], **how)
+    assert len(made) == model.n_layers
+    made.clear()
+    monkeypatch.setattr(core, "dealt", lambda *_: [(0,)])  # one row
+    core.jacobians(model, TEXTS[:1], **how)
+    assert not made
+
+
+def test_an_mlp_whose_numbers_follow_their_neighbours_is_not_folded():
+    hf = tiny.model("llama")
+    for block in hf.model.layers:
+        block.mlp.act_fn = torch.nn.Softmax(-1)
+    model = xlens.load(hf, tiny.tokenizer("llama"))
+    found = core.jacobians(model, TEXTS[:1], skip=SKIP, max_tokens=MOST, progress=False).sums
+    (ids,) = (t.ids[:MOST] for t in model.tokenize(TEXTS[:1]))
+    wanted = by_hand(model, ids, range(model.n_layers), SKIP)
+    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+
+
 def test_fits_are_transformerlens_s(model, lenses):
     from transformer_lens.tools.analysis import JacobianLens as Published
 
@@ -237,10 +262,13 @@ def test_a_killed_fit_ends_with_the_same_bytes(model, tmp_path, monkeypatch):
     monkeypatch.setattr(store_parts, "PART_SECONDS", 0.0)
     monkeypatch.setattr(store_parts, "_WRITING", 1e9)
     monkeypatch.setattr(core, "MOST_SHARDS", 1)
+    monkeypatch.setattr(core, "AT_ONCE", 1)  # what is kept is kept after one call for each block
     wanted = core.jacobians(model, TEXTS, **how).sums
     usual, calls = torch.autograd.grad, []
 
     def failing(*args, **kwargs):
+        if "allow_unused" not in kwargs:  # the forward pass's own
+            return usual(*args, **kwargs)
         calls.append(1)
         if len(calls) == stop:
             raise KeyboardInterrupt
@@ -248,8 +276,8 @@ def test_a_killed_fit_ends_with_the_same_bytes(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.autograd, "grad", failing)
     total = 0
-    for after in (5, 9, 2):
-        stop = after
+    for after in (2, 3, 1):
+        stop = after * model.n_layers + 1
         calls.clear()
         with pytest.raises(KeyboardInterrupt):
             core.jacobians(model, TEXTS, store=Store(tmp_path), **how)
@@ -259,7 +287,12 @@ def test_a_killed_fit_ends_with_the_same_bytes(model, tmp_path, monkeypatch):
     found = core.jacobians(model, TEXTS, store=Store(tmp_path), **how)
     assert np.array_equal(found.sums, wanted)
     needed = []
-    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: needed.append(1) or usual(*a, **k))
+
+    def counting(*args, **kwargs):
+        needed.extend([1] * ("allow_unused" in kwargs))
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counting)
     core.jacobians(model, TEXTS, **how)
     assert total + len(calls) == len(needed)  # nothing was computed twice
     needed.clear()

@@ -1,6 +1,6 @@
 """Passes that gradients go back through: what all of them have in common."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from xlens.engine.plan import Tokens, plan
 from xlens.engine.positions import labels
 from xlens.errors import InputError
 from xlens.models import HookedModel
-from xlens.models.hooks import residual
+from xlens.models.hooks import Keep, residual
 
 
 def in_passes(
@@ -65,14 +65,61 @@ def traced(
         states[point] = resid.detach().requires_grad_() if point == min(points) else resid
         return states[point]
 
-    with torch.enable_grad(), residual(model.blocks, sorted({*points, model.n_layers}), caught):
+    _through(model, sequences, points, caught, first, cache)
+    _require_all(model, points, states)
+    return states
+
+
+def parted(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    lowest: int,
+    *,
+    first: int = 0,
+    cache: Any = None,
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """As `traced`, with a graph of its own from each point, the lowest and on, to the next.
+
+    Returns:
+        Where the graphs begin, and where they end, by point.
+
+    Raises:
+        ValueError: the pass never came by a point.
+    """
+    begins: dict[int, Tensor] = {}
+    ends: dict[int, Tensor] = {}
+
+    def caught(point: int, resid: Tensor) -> Tensor | None:
+        ends[point] = resid
+        if point == model.n_layers:
+            return None
+        begins[point] = resid.detach().requires_grad_()
+        return begins[point]
+
+    points = range(lowest, model.n_layers)
+    _through(model, sequences, points, caught, first, cache)
+    _require_all(model, points, ends)
+    return begins, ends
+
+
+def _through(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    points: Sequence[int],
+    keep: Keep,
+    first: int,
+    cache: Any,
+) -> None:
+    with torch.enable_grad(), residual(model.blocks, sorted({*points, model.n_layers}), keep):
         body_pass(model, sequences, first=first, cache=cache)
-    if missing := [p for p in (*points, model.n_layers) if p not in states]:
+
+
+def _require_all(model: HookedModel, points: Sequence[int], came: Mapping[int, Tensor]) -> None:
+    if missing := [p for p in (*points, model.n_layers) if p not in came]:
         raise InputError(
             f"The forward pass of {model.name} never came by the residual points {missing}: "
             "something replaced it (torch.compile, fused kernels?). Load it without."
         )
-    return states
 
 
 @contextmanager

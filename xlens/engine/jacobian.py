@@ -7,9 +7,11 @@ estimator). What stands before `skip` can't follow what comes after it: keys and
 made once, without a graph. A prompt may give a part of the rows only (see `dealt`).
 """
 
+import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,7 +25,8 @@ from xlens.bars import tqdm
 from xlens.checks import typed
 from xlens.engine.backoff import pass_budget
 from xlens.engine.executors import Executor
-from xlens.engine.graphs import body_pass, in_passes, traced, weights_constant
+from xlens.engine.folded import FoldedMLP, mlps_folded
+from xlens.engine.graphs import body_pass, in_passes, parted, weights_constant
 from xlens.engine.halving import Note, until_done
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Tokens
@@ -39,6 +42,8 @@ from xlens.store import Parts, Store
 
 # Tokens times rows in a backward pass.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
+# Backward passes of a block before the next block's: they share the matrix that its MLP is made.
+AT_ONCE = 32
 GRAPH_TOKENS = {"cpu": 512, "cuda": 4_096}  # whose intermediate values are held at once
 # A shard is a matrix for every point, however many prompts it is the sum of.
 MOST_SHARDS = 8
@@ -201,7 +206,9 @@ class JacobianRequest(Request):
         ids = [t.ids[:-1] for t in self.tokens]  # the last has nothing to predict
         lengths = list(map(len, ids))
         budget = pass_budget(model, how.token_budget, TOKEN_BUDGET)
-        most = pass_budget(model, None, GRAPH_TOKENS)
+        # No more prompts than give all their rows in the passes that share an MLP's matrices.
+        most = AT_ONCE * budget // max(map(len, self.rows))
+        most = max(1, min(most, pass_budget(model, None, GRAPH_TOKENS)))
         total = sum(n * len(rows) for n, rows in zip(lengths, self.rows, strict=True))
         bar = tqdm(
             total=total,
@@ -272,39 +279,66 @@ def _add_rows(
         stack.enter_context(fresh(model))
         stack.enter_context(weights_constant(model))
         points = request.layers
-        states, first = _graph(model, prompts, points, request.skip)
-        top = states[model.n_layers]
-        sources = [states[point] for point in points]
+        folded = stack.enter_context(mlps_folded(model))
+        begins, ends, first = _graphs(model, prompts, min(points), request.skip)
+        top = ends[model.n_layers]
         counted = torch.zeros(top.shape[:2], device=top.device)
         for b, prompt in enumerate(prompts):
             counted[b, request.skip - first : len(prompt) - first] = 1.0
         share = counted / counted.sum(1, keepdim=True)
         each = max(1, budget // counted.numel())
-        for at in range(start, max(map(len, rows)), each):
-            now = [torch.tensor(mine[at : at + each]) for mine in rows]
+        many = AT_ONCE * each
+        for at in range(start, max(map(len, rows)), many):
+            now = [torch.tensor(mine[at : at + many]) for mine in rows]
             towards = top.new_zeros(max(map(len, now)), *top.shape)
             for b, mine in enumerate(now):
                 which = torch.arange(len(mine), device=top.device)
                 towards[which, b, :, mine.to(top.device)] = counted[b].to(top.dtype)
-            # One graph serves all rows: a row more costs a backward pass and no forward one.
-            found = torch.autograd.grad(
-                top, sources, towards, retain_graph=True, is_grads_batched=True
-            )
-            means = [
-                torch.einsum("rbpd,bp->rbd", here.float(), share.to(here.device)).to(top.device)
-                for here in found
-            ]
-            # All points in one copy: the device need not be waited for at each.
-            for j, of_rows in enumerate(torch.stack(means).cpu()):
-                for b, mine in enumerate(now):
-                    into[j, mine] += of_rows[: len(mine), b]
-            yield at + each
+            for point, found in _followed(begins, ends, folded, towards, each):
+                if point in points:
+                    mean = torch.einsum("rbpd,bp->rbd", found.float(), share.to(found.device)).cpu()
+                    for b, mine in enumerate(now):
+                        into[points.index(point), mine] += mean[: len(mine), b]
+            yield at + many
 
 
-def _graph(
-    model: HookedModel, prompts: Sequence[Tokens], points: Sequence[int], skip: int
-) -> tuple[dict[int, Tensor], int]:
-    """The stream at the points and at the last, as a graph; and the position it begins at."""
+def _followed(
+    begins: Mapping[int, Tensor],
+    ends: Mapping[int, Tensor],
+    folded: Mapping[int, FoldedMLP],
+    towards: Float[Tensor, "row prompt pos d_model"],
+    each: int,
+) -> Generator[tuple[int, Float[Tensor, "row prompt pos d_model"]]]:
+    """Gradients of the last point, many rows of them, at each point below it, from the top."""
+    left = {max(ends): towards}
+    for point in sorted(begins, reverse=True):
+        above, mlp = left.pop(point + 1), folded.get(point)
+        back = partial(_one_back, ends[point + 1], begins)
+        with mlp.matrices() if mlp and mlp.pays(len(above)) else nullcontext():
+            for at in range(0, len(above), each):
+                # One graph serves all rows: a row more costs a backward pass and no forward one.
+                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                    # torch says that its kernels of attention take row by row, however fast.
+                    found = torch.func.vmap(back)(above[at : at + each])
+                for p, part in found.items():
+                    if p not in left:
+                        left[p] = part.new_zeros(len(above), *part.shape[1:])
+                    left[p][at : at + each] += part
+        yield point, left[point]
+
+
+def _one_back(end: Tensor, begins: Mapping[int, Tensor], row: Tensor) -> dict[int, Tensor]:
+    # Of all points: a block may read what an earlier one left (keys and values that are shared).
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        end, list(begins.values()), row, retain_graph=True, allow_unused=True
+    )
+    return {p: one for p, one in zip(begins, found, strict=True) if one is not None}
+
+
+def _graphs(
+    model: HookedModel, prompts: Sequence[Tokens], lowest: int, skip: int
+) -> tuple[dict[int, Tensor], dict[int, Tensor], int]:
+    """The graphs between the points, as `parted`, and the position they begin at."""
     cache, first = None, 0
     if skip and shares_prefixes(model):
         from transformers import DynamicCache
@@ -312,13 +346,13 @@ def _graph(
         cache, first = DynamicCache(), skip
         with torch.no_grad():
             body_pass(model, [p[:skip] for p in prompts], cache=cache)
-    states = traced(model, [p[first:] for p in prompts], points, first=first, cache=cache)
-    if not states[model.n_layers].requires_grad:
+    begins, ends = parted(model, [p[first:] for p in prompts], lowest, first=first, cache=cache)
+    if not ends[model.n_layers].requires_grad:
         raise InputError(
             f"{model.name} passes no gradient through its blocks (quantised weights?); load it in "
             "float32 or bfloat16."
         )
-    return states, first
+    return begins, ends, first
 
 
 def _heads(model: HookedModel, items: Sequence[Prompt], most: int) -> list[TokenizedPrompt]:
