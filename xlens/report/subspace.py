@@ -219,13 +219,17 @@ def distance_tables(parts: Mapping[str, Result]) -> Iterator[Table]:
         return
     table = related.table
     layer = _middle(sorted(set(map(int, table["layer"]))))
-    rows: list[list[str]] = []
-    for (measure, kind), mine in table[table["layer"] == layer].groupby(
-        ["measure", "kind"], sort=False
-    ):
-        means = dict(zip(mine["relation"], mine["mean"], strict=True))
-        cells = [number(means[name]) if name in means else "–" for name in RELATIONS]
-        rows.append([f"{measure_name(str(measure))}{control_name(str(kind))}", *cells])
+    means: dict[tuple[str, str], dict[str, float]] = {}
+    for row in table[table["layer"] == layer].to_dict("records"):
+        named = means.setdefault((str(row["measure"]), str(row["kind"])), {})
+        named[str(row["relation"])] = row["mean"]
+    rows = [
+        [
+            f"{measure_name(measure)}{control_name(kind)}",
+            *(number(found[name]) if name in found else "–" for name in RELATIONS),
+        ]
+        for (measure, kind), found in means.items()
+    ]
     yield Table(
         f"Distances of varieties' subspaces at layer {layer}, by what two varieties share: means "
         "over all pairs of languages that are there in two scripts, and of their twins, without "
