@@ -16,7 +16,18 @@ BEGIN = "<!-- begin figures: written by `python benchmarks/report.py`, not by ha
 END = "<!-- end figures -->"
 # The order of the issue's table; what is not listed comes last.
 ORDER = (
-    *("harvest", "ragged", "prefix", "score", "lens", "relevance", "store", "count", "facts"),
+    *(
+        "harvest",
+        "small",
+        "ragged",
+        "prefix",
+        "score",
+        "lens",
+        "relevance",
+        "store",
+        "count",
+        "facts",
+    ),
     *("reading", "training", "lenses", "jobs", "gpu"),
 )
 

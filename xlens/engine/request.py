@@ -48,8 +48,13 @@ class Subject:
 
     @classmethod
     def of(cls, model: HookedModel, tokens: Sequence[TokenizedPrompt]) -> Self:
-        """The model as it is now."""
-        return cls(model.provenance(tokens), model.loading, EPOCH, model)
+        """The model as it is now, at a glance: a store asks for more (`look`)."""
+        return cls(model.provenance(tokens, glance=True), model.loading, EPOCH, model)
+
+    def look(self) -> None:
+        """See all weights, before something is looked up or kept by their hash."""
+        if self.model is not None:
+            self.provenance["fingerprint"] = self.model.fingerprint
 
     @cached_property
     def computation(self) -> dict[str, Any]:

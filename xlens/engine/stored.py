@@ -122,6 +122,8 @@ def answered(
     if store is None and executor.here:
         yield None
         return
+    for request in requests:
+        request.subject.look()
     if store is not None:
         yield _entries(model, requests, store, how, executor)
         return

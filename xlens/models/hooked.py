@@ -73,10 +73,10 @@ class HookedModel:
         self.config, self.family, self.blocks = parts.config, parts.family, parts.blocks
         hashed = Fingerprint(hf_model)
 
-        def fingerprint() -> str:
+        def fingerprint(*, glance: bool = False) -> str:
             require_weights(hf_model)
             parts.require_same(hf_model)
-            return hashed()
+            return hashed.glance() if glance else hashed()
 
         self._fingerprint = fingerprint
         self._tokenizer_hash = TokenizerHash(tokenizer)
@@ -233,11 +233,18 @@ class HookedModel:
             )
         return tuple(sorted({layer % (self.n_layers + 1) for layer in asked}))
 
-    def provenance(self, tokens: Sequence[TokenizedPrompt] = ()) -> dict[str, Any]:
+    def provenance(
+        self, tokens: Sequence[TokenizedPrompt] = (), *, glance: bool = False
+    ) -> dict[str, Any]:
         """What results record about this model, and about how the prompts that it reads begin.
 
         `begins_with` counts the prompts by their first token, `text` where it is no special one;
         `first_prompt` is one of them in full.
+
+        Args:
+            tokens: The prompts.
+            glance: Look at a sample of the weights where they seem to be as they were: see
+                `xlens.models.fingerprint.Fingerprint.glance`.
 
         Raises:
             ValueError: weights that are not there; parts replaced, or an attention implementation
@@ -245,7 +252,7 @@ class HookedModel:
                 elsewhere than on the host.
         """
         require_host()
-        fingerprint = self.fingerprint
+        fingerprint = self._fingerprint(glance=glance)
         self.ensure_attention()
         name = self.tokenizer.convert_ids_to_tokens
         (tokenizer, vocab), ends = self._known_tokenizer(), self.ends  # once: each takes its time
