@@ -1,7 +1,9 @@
 """Out of memory: the budget is halved, what is left is planned again, nothing is kept twice."""
 
 import gc
+import sys
 import weakref
+from contextlib import contextmanager
 
 import kit
 import pytest
@@ -82,6 +84,38 @@ def test_what_was_done_stays_and_every_row_is_its_own(family_dir, monkeypatch):
     for slot in SLOTS:
         error = kit.relative_error(got.slot(slot).values, wanted.slot(slot).values)
         assert error < 2e-5, slot
+
+
+def test_of_prompts_with_one_beginning_a_failure_loses_one_pass(family_dir, monkeypatch):
+    model = kit.model(family_dir("llama"))
+    begun = "the old house on the hill is red and the small one is blue, said "
+    ends = [f"{name} and {name * 2}" for name in "abcdefghijkl"]
+    prompts = [Prompt(begun + end, "en", end, spans={"begun": (0, len(begun) + 3)}) for end in ends]
+    slots = ["all", "last", "begun:mean"]
+    wanted = harvest(model, prompts, slots=slots, share_prefixes=False, progress=False)
+    rows: list[int] = []
+    moves: list[int] = []
+
+    @contextmanager
+    def bar(*_):
+        yield lambda done: moves.append(len(done))
+
+    def once(_module, args):
+        rows.append(len(args[0]))
+        if len(rows) == 4:  # of the beginning, then of three passes behind it
+            raise torch.cuda.OutOfMemoryError(NO_ROOM)
+
+    monkeypatch.setattr(sys.modules["xlens.engine.states"], "token_bar", bar)
+    handle = model.blocks[-1].register_forward_pre_hook(once)
+    try:
+        got = harvest(model, prompts, slots=slots, token_budget=20, progress=False)
+    finally:
+        handle.remove()
+    assert rows[0] == rows[4] == 1 and min(rows[1:4]) > 1, "a beginning, and passes of several"
+    assert sum(rows[5:]) == len(prompts) - sum(rows[1:3])
+    assert sum(moves) == len(prompts) and [n for n in moves if n] == [*rows[1:3], *rows[5:]]
+    for slot in slots:
+        assert kit.relative_error(got.slot(slot).values, wanted.slot(slot).values) < 2e-5, slot
 
 
 @pytest.mark.parametrize("verb", ["harvest", "generate", "relevance"])

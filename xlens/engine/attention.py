@@ -191,7 +191,7 @@ class AttentionRequest(Request):
                 budget=pass_budget(model, how.token_budget),
                 share=how.share_prefixes and shares_prefixes(model),
                 commit=run.copies.commit,
-                discard=run.copies.discard,
+                discard=lambda _: run.copies.discard(),
                 advance=lambda done: advance([p for i in done for p in found.owners[i]]),
             )
             run.copies.finish()

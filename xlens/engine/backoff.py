@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import chain
 
-from xlens.engine.forward import Watch, run_batch
+from xlens.engine.forward import Passed, Watch, run_batch
 from xlens.engine.halving import Note, until_done
 from xlens.engine.plan import Batch, Tokens, plan
 from xlens.engine.positions import labels
@@ -32,12 +32,13 @@ def run_all(
     budget: int,
     share: bool,
     commit: Callable[[], None],
-    discard: Callable[[], None],
+    discard: Callable[[Sequence[int]], None],
     advance: Callable[[Sequence[int]], None],
     skip: Callable[[Batch], bool] = lambda _: False,
     longest: int | None = None,
+    by_pass: bool = False,
     run: Callable[
-        [HookedModel, Batch, Sequence[Tokens], Sequence[Point], Watch], object
+        [HookedModel, Batch, Sequence[Tokens], Sequence[Point], Watch, Passed], object
     ] = run_batch,
 ) -> None:
     """Plan and run all sequences.
@@ -52,11 +53,13 @@ def run_all(
         budget: Most tokens in a pass, to begin with.
         share: Whether common prefixes run once.
         commit: Called after each whole batch: what it kept is now good.
-        discard: Called instead when a batch failed.
+        discard: Called instead when a batch failed, with its sequences that are not done.
         advance: Called with the sequences that are done.
         skip: Whether a batch was done by an earlier run. The plan is the same with it as without,
             so that no value depends on where a run was cut off.
         longest: Most passes in a batch; None: as many as share its prefixes.
+        by_pass: Commit and advance after each pass of a batch. Of sequences that are discarded,
+            what they begin with may then have been committed.
         run: Runs a batch.
 
     Raises:
@@ -74,13 +77,24 @@ def run_all(
                 yield batch.members
                 continue
             note(batch.members, batch.padded_tokens)
+            left_over = dict.fromkeys(batch.members)
+
+            def passed(rows: Sequence[int], left_over: dict[int, None] = left_over) -> None:
+                if by_pass:
+                    commit()
+                    advance(rows)
+                    for row in rows:
+                        del left_over[row]
+
             try:
-                run(model, batch, sequences, layers, watch)
+                run(model, batch, sequences, layers, watch, passed)
             except Exception:
-                discard()
+                discard([*left_over])
+                yield [m for m in batch.members if m not in left_over]
                 raise
-            commit()
-            advance(batch.members)
+            if left_over:
+                commit()
+                advance([*left_over])
             yield batch.members
 
     advice = "Shorten it, ask for fewer layers or slots, or use a smaller dtype or model."

@@ -23,6 +23,8 @@ from xlens.models import HookedModel
 from xlens.models.sites import Keep, Point, visiting
 
 Watch = Callable[[Seats], Keep]
+# Told which sequences are done, after each pass.
+Passed = Callable[[Sequence[int]], None]
 
 
 @torch.inference_mode()
@@ -32,6 +34,8 @@ def run_batch(
     sequences: Sequence[Tokens],
     layers: Sequence[Point],
     watch: Watch,
+    passed: Passed = lambda _: None,
+    *,
     below: tuple[Any, ...] = (),
 ) -> Any:
     """Run one batch of the plan without the language-model head.
@@ -42,6 +46,7 @@ def run_batch(
         sequences: What was planned.
         layers: Residual points, and places inside blocks, to visit.
         watch: Called before each pass with its seats; gives what is called at each point.
+        passed: Called after each pass with the sequences that are done by it.
         below: Keys and values of the shared prefixes at the first blocks, where these are skipped.
 
     Returns:
@@ -51,11 +56,15 @@ def run_batch(
         if batch.prefix_tokens == 0:
             for rows in batch.passes:
                 _right_padded(model, rows, sequences, layers, watch)
+                passed(rows)
             return None
         cache = prefix_pass(model, batch, sequences, layers, watch)
         cache.layers[: len(below)] = below
+        going_on = {i for rows in batch.passes for i in rows}
+        passed([i for i in batch.members if i not in going_on])
         for rows in batch.passes:
             _rest_pass(model, batch, rows, sequences, layers, watch, cache)
+            passed(rows)
         return cache
 
 

@@ -61,22 +61,25 @@ class Picks:
     Attributes:
         flat: Positions in the pass's flattened `[batch * pos]` axis.
         rows: Rows of the slot's output: of each pick, or of each mean or sum.
+        source: Which pick each row is, where several are the same one; else None.
         segment: For these, which of `rows` each pick adds to; else None.
         weight: For these, the pick's share in it; else None.
     """
 
     flat: Int[Tensor, " pick"]
     rows: Int[Tensor, " row"]
+    source: Int[Tensor, " row"] | None = None
     segment: Int[Tensor, " pick"] | None = None
     weight: Float[Tensor, " pick"] | None = None
 
     def to(self, device: torch.device) -> "Picks":
-        """Indices where the states are; `rows` stay, they index the output."""
+        """Indices where the states are; those of the output stay."""
         if device.type == "cpu":
             return self
         return Picks(
             self.flat.to(device, non_blocking=True),
             self.rows,
+            self.source,
             None if self.segment is None else self.segment.to(device, non_blocking=True),
             None if self.weight is None else self.weight.to(device, non_blocking=True),
         )
@@ -127,9 +130,10 @@ def picks(
                 rows.extend(start + n for n, _ in inside)
     if not flat:
         return None
-    return Picks(
-        torch.tensor(flat),
-        torch.tensor(rows),
-        torch.tensor(segment) if reduced else None,
-        torch.tensor(weight) if reduced else None,
-    )
+    if reduced:
+        which, share = torch.tensor(segment), torch.tensor(weight)
+        return Picks(torch.tensor(flat), torch.tensor(rows), segment=which, weight=share)
+    # What many prompts begin with leaves the pass once.
+    once = {place: n for n, place in enumerate(dict.fromkeys(flat))}
+    source = torch.tensor([once[place] for place in flat]) if len(once) < len(flat) else None
+    return Picks(torch.tensor([*once]), torch.tensor(rows), source)

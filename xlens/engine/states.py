@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from operator import sub
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xlens.engine.backoff import pass_budget, run_all
 from xlens.engine.copies import HostCopies
-from xlens.engine.gather import Seats, SlotLayout, picks
+from xlens.engine.gather import Picks, Seats, SlotLayout, picks
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Batch
 from xlens.engine.progress import token_bar
@@ -28,6 +28,7 @@ from xlens.store import Parts
 # Each run of them computes the beginning again.
 KEPT_PASSES = 8
 RUN = 2**15  # numbers that torch gives to one thread
+TAKEN = 2**20  # numbers that are copied at a time where a copy of all would double the memory
 
 
 def prepare(
@@ -102,7 +103,7 @@ def states(
             device: {name: chosen.to(device) for name, chosen in found.items()}
             for device in model.devices
         }
-        add = {name: _adder(chosen.rows, out[name].shape[-1]) for name, chosen in found.items()}
+        add = {name: _adder(chosen, out[name].shape[-1]) for name, chosen in found.items()}
         change = edits.prepare(seats, prompts_of) if edits else None
 
         def keep(layer: Point, resid: Tensor) -> Tensor | None:
@@ -139,6 +140,12 @@ def states(
                 parts.keep(done, out, rows)
             advance(done)
 
+        def discard(failed: Sequence[int]) -> None:
+            copies.discard()
+            copies.finish()
+            for name, values in out.items():  # what they begin with may have landed
+                values[:, rows(name, failed)] = 0
+
         def skip(batch: Batch) -> bool:
             if parts is None or not parts.done.issuperset(batch.members):
                 return False
@@ -155,7 +162,8 @@ def states(
             budget=pass_budget(model, token_budget),
             share=share and shares_prefixes(model),
             commit=copies.commit,
-            discard=copies.discard,
+            discard=discard,
+            by_pass=True,
             advance=lambda done: copies.then(lambda: finished(done)),
             skip=skip,
             longest=None if parts is None else KEPT_PASSES,
@@ -164,20 +172,28 @@ def states(
     return out
 
 
-def _adder(rows: Tensor, width: int) -> Callable[[Tensor, Tensor], None]:
-    """What adds a pass's states to these rows, at each layer.
+def _adder(chosen: Picks, width: int) -> Callable[[Tensor, Tensor], None]:
+    """What adds a pass's states to their rows, at each layer.
 
     It adds: a mean over a span that a shared prefix cuts comes in two parts.
     """
-    cuts = [0, *((rows.diff() != 1).nonzero().squeeze(-1) + 1).tolist(), len(rows)]
-    runs = [*zip(rows[cuts[:-1]].tolist(), pairwise(cuts), strict=True)]
+    rows = chosen.rows
+    source = torch.arange(len(rows)) if chosen.source is None else chosen.source
+    cuts = ((rows.diff() != 1) | (source.diff() != 1)).nonzero().squeeze(-1) + 1
+    first, last = [0, *cuts.tolist()], [*cuts.tolist(), len(rows)]
+    runs = [*zip(rows[first].tolist(), source[first].tolist(), map(sub, last, first), strict=True)]
+    some = max(1, TAKEN // width)
 
     def by_index(into: Tensor, host: Tensor) -> None:
-        into.index_add_(0, rows, host.to(into.dtype))
+        if chosen.source is None:
+            into.index_add_(0, rows, host.to(into.dtype))
+            return
+        for to, of in zip(rows.split(some), source.split(some), strict=True):
+            into.index_add_(0, to, host[of].to(into.dtype))
 
     def in_runs(into: Tensor, host: Tensor) -> None:
-        for first, (a, b) in runs:
-            into[first : first + b - a] += host[a:b]
+        for to, of, n in runs:
+            into[to : to + n] += host[of : of + n]
 
     # Of `all`, a prompt's rows lie side by side: long runs are added by several threads and widened
     # on the way; short ones cost more than their index.
@@ -212,7 +228,11 @@ def require_finite(
     Raises:
         ValueError: some are not; names the first.
     """
-    finite = values.isfinite().all(-1)
+    # Some at a time: torch makes a copy of what it looks at.
+    some = max(1, TAKEN // values.shape[-1])
+    finite = torch.stack(
+        [torch.cat([part.isfinite().all(-1) for part in rows.split(some)]) for rows in values]
+    )
     if finite.all():
         return
     layer, row = (~finite).nonzero()[0].tolist()

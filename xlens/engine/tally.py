@@ -261,7 +261,7 @@ class TallyRequest(Request):
                 budget=pass_budget(model, how.token_budget),
                 share=how.share_prefixes and shares_prefixes(model),
                 commit=copies.commit,
-                discard=copies.discard,
+                discard=lambda _: copies.discard(),
                 advance=lambda done: advance([p for i in done for p in distinct.owners[i]]),
             )
             copies.finish()

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from xlens.engine.backoff import run_all
-from xlens.engine.forward import Watch, run_batch
+from xlens.engine.forward import Passed, Watch, run_batch
 from xlens.engine.gather import Seats
 from xlens.engine.interventions import Edits
 from xlens.engine.plan import Batch, Tokens
@@ -95,7 +95,7 @@ class Trunk:
                 budget=budget,
                 share=share and shares_prefixes(model),
                 commit=lambda: None,
-                discard=lambda: None,
+                discard=lambda _: None,
                 advance=lambda _: None,
                 run=self._record,
             )
@@ -136,7 +136,7 @@ class Trunk:
                     self.distinct.sequences,
                     sorted({first, *edits.visiting(points)}),
                     going_on,
-                    below,
+                    below=below,
                 )
             commit()
 
@@ -147,6 +147,7 @@ class Trunk:
         sequences: Sequence[Tokens],
         layers: Sequence[Point],
         _watch: Watch,
+        _passed: Passed,
     ) -> None:
         found = _Recorded(batch)
 
