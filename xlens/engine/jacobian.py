@@ -13,7 +13,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -329,10 +329,12 @@ def _followed(
 
 def _one_back(end: Tensor, begins: Mapping[int, Tensor], row: Tensor) -> dict[int, Tensor]:
     # Of all points: a block may read what an earlier one left (keys and values that are shared).
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+    found = torch.autograd.grad(
         end, list(begins.values()), row, retain_graph=True, allow_unused=True
     )
-    return {p: one for p, one in zip(begins, found, strict=True) if one is not None}
+    # torch's own annotation has no None, which stands for what is not used.
+    each = zip(begins, cast(tuple[Tensor | None, ...], found), strict=True)
+    return {p: one for p, one in each if one is not None}
 
 
 def _graphs(

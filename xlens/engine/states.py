@@ -163,7 +163,9 @@ def states(
             share=share and shares_prefixes(model),
             commit=copies.commit,
             discard=discard,
-            by_pass=True,
+            # What a store keeps of a batch is taken up where all of it is there: passes by
+            # themselves would be written and run again.
+            by_pass=parts is None,
             advance=lambda done: copies.then(lambda: finished(done)),
             skip=skip,
             longest=None if parts is None else KEPT_PASSES,
