@@ -99,14 +99,7 @@ def test_a_notebook_names_no_machine(path):
         assert private not in text
 
 
-OLD = pytest.mark.xfail(reason="half an hour on Gemma beside other work: not yet run anew")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, marks=OLD) if p.stem.startswith("03") else p for p in NOTEBOOKS],
-    **named,
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
 def test_outputs_are_of_these_cells_and_of_the_prompts_of_today(path, monkeypatch):
     """If not: `make notebooks` runs them anew; then read whether the text still says so."""
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "site"))
