@@ -104,8 +104,8 @@ similar = language_similarity(states)
 figures.pair_curves(similar, ["cka_unbiased", "cosine", "cosine_centred", "mexa"])
 
 # %% [markdown]
-# Up to point 12 raw cosine is near one for *mismatched* pairs as well (the grey band): it says nothing
-# there. What is left after each language's mean is subtracted, and CKA, say more.
+# Up to point 12 raw cosine is near one for *mismatched* pairs as well (the grey band): it says
+# nothing there. What is left after each language's mean is subtracted, and CKA, say more.
 #
 # ## Which directions are about the language?
 #
@@ -168,10 +168,10 @@ figures.steering_surface(steered)
 figures.steering_effects(steered)
 
 # %% [markdown]
-# On the test items, accuracy changes by the real vector in no language as far as its interval tells,
-# while random directions of the same length do harm in German and Swahili: on this small model, with so
-# few items, no help from the mean difference can be told. An honest null is a result; the control shows
-# that it isn't for want of strength.
+# On the test items the real vector changes accuracy in no language, as far as its interval tells,
+# while random directions of the same length do harm in German and Swahili: on this small model,
+# with so few items, no help from the mean difference can be told. An honest null is a result; the
+# control shows that it isn't for want of strength.
 #
 # ## Is it language, or is it script?
 #

@@ -21,6 +21,9 @@ from xlens.tasks.choices import choice_prompts, cldr_choices
 from xlens.tasks.facts import cldr_facts, fact_prompts
 
 ROOT = Path(__file__).parents[2]
+INTERACTIVE = "application/vnd.plotly.v1+json"
+LARGEST = 40_000
+"""Characters of an interactive figure; of a larger one only the picture stays."""
 SAID = {
     "PLOTLY_RENDERER": "plotly_mimetype+png",  # one for the site and Jupyter, one for all else
     "PYTHONWARNINGS": "ignore:IProgress not found",  # of the machine, which is not the reader's
@@ -61,9 +64,19 @@ def taken(path: Path) -> Any:
         record_timing=False,
         coalesce_streams=True,
     ).execute()
+    without_large(notebook)
     notebook.metadata["jupytext"] = {"formats": notebook.metadata["jupytext"]["formats"]}
     notebook.metadata["xlens"] = about(notebook)
     return notebook
+
+
+def without_large(notebook: Any) -> None:
+    """Leave the interactive form of large figures out; each has its picture beside it."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).get(INTERACTIVE)
+            if figure is not None and len(json.dumps(figure, ensure_ascii=False)) > LARGEST:
+                del output["data"][INTERACTIVE]
 
 
 def _digest(texts: list[str]) -> str:
