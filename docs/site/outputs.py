@@ -4,7 +4,6 @@ Each is run on its own model at its own size. What the outputs are of is written
 that a test can tell old ones (tests/test_notebooks.py).
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 import xlens
+from xlens.store import digest
 from xlens.tasks.choices import choice_prompts, cldr_choices
 from xlens.tasks.facts import cldr_facts, fact_prompts
 
@@ -33,7 +33,7 @@ SAID = {
 def about(notebook: Any) -> dict[str, str]:
     """What outputs are of: digests of the cells' code and of the package's prompts."""
     cells = [c.source for c in notebook.cells if c.cell_type == "code"]
-    return {"cells": _digest(cells), "prompts": _digest(prompts())}
+    return {"cells": digest(cells), "prompts": digest(prompts())}
 
 
 @cache
@@ -77,11 +77,6 @@ def without_large(notebook: Any) -> None:
             figure = output.get("data", {}).get(INTERACTIVE)
             if figure is not None and len(json.dumps(figure, ensure_ascii=False)) > LARGEST:
                 del output["data"][INTERACTIVE]
-
-
-def _digest(texts: list[str]) -> str:
-    said = json.dumps(texts, ensure_ascii=False)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def main() -> None:

@@ -207,24 +207,18 @@ def weight_files(adapter: str | Path) -> dict[str, list[int]]:
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def called(model: Any) -> str:
-    """What an adapter on a `HookedModel` says its base is: as `load` took it, or as it is called.
+def base_now(model: Any) -> Base:
+    """What an adapter that is trained on a `HookedModel` says its base is.
+
+    By the name that `load` took it by, or as it is called; and the revision as found.
 
     Args:
         model: The base.
     """
+    revision = model.origin.get("revision")
     if model.loading is not None:
-        return str(model.loading["source"])
-    return str(getattr(model.config, "_name_or_path", "") or model.name)
-
-
-def moment(model: Any) -> str | None:
-    """The revision of the base on a `HookedModel`, as found; None where it has none.
-
-    Args:
-        model: The base.
-    """
-    return model.origin.get("revision")
+        return Base(str(model.loading["source"]), revision)
+    return Base(str(getattr(model.config, "_name_or_path", "") or model.name), revision)
 
 
 def states(hf_model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:

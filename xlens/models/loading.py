@@ -197,9 +197,11 @@ def adapted(model: HookedModel, adapter: str | Path) -> HookedModel:
     Raises:
         ValueError: as `load`: an adapter of another base, or none.
     """
-    named = (adapters.called(model), model.name)
-    of = (None if model.loading is None else model.loading["revision"], adapters.moment(model))
-    hf_model, record = adapters.add(sharing(model.hf_model), adapter, base=named, revisions=of)
+    own = adapters.base_now(model)
+    of = (None if model.loading is None else model.loading["revision"], own.revision)
+    hf_model, record = adapters.add(
+        sharing(model.hf_model), adapter, base=(own.name, model.name), revisions=of
+    )
     twin = HookedModel(
         hf_model,
         model.tokenizer,

@@ -13,8 +13,9 @@ from pathlib import Path
 from xlens.checks import typed
 from xlens.errors import InputError, ModelError
 from xlens.models import hub
-from xlens.models.adapters import CONFIG, SEAL, base_of
+from xlens.models.adapters import SEAL, base_of
 from xlens.models.shipped import find_shipped, shipped_names, shipped_revisions
+from xlens.models.sources import CONFIGS, is_model
 from xlens.records import DELIMITERS, JSON, Record, read_records
 
 ALL = "all"
@@ -22,7 +23,6 @@ _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter)[_-]?(\d+)", re.IGNORECASE)
 _TOKENS = re.compile(r"tokens?[_-]?(\d+(?:\.\d+)?)([KMBT])|(\d+(?:\.\d+)?)([KMBT])[_-]?tokens?")
 _STAGE = re.compile(r"stage[_-]?(\d+)", re.IGNORECASE)
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_CONFIGS = ("config.json", CONFIG)
 _COLUMNS = ("model", "revision", "name", "step", "tokens")
 
 
@@ -129,7 +129,7 @@ def find_series(model: str, wanted: Sequence[str]) -> tuple[Checkpoint, ...]:
 
 def _there(model: str) -> tuple[Checkpoint, ...]:
     if Path(model).is_dir():
-        inside = (Path(model).glob(f"*/{name}") for name in _CONFIGS)
+        inside = (Path(model).glob(f"*/{name}") for name in CONFIGS)
         folders = sorted({path.parent for found in inside for path in found})
         _require_configs(Path(model), folders)
         return in_order(map(Checkpoint.lying, folders))
@@ -149,7 +149,7 @@ def _require_configs(series: Path, whole: Sequence[Path]) -> None:
     with_parts = {path.parent for part in parts for path in series.glob(f"*/{part}")}
     if torn := sorted(with_parts - set(whole)):
         raise ModelError(
-            f"{str(torn[0])!r} has weights of a checkpoint, and neither {' nor '.join(_CONFIGS)}: "
+            f"{str(torn[0])!r} has weights of a checkpoint, and neither {' nor '.join(CONFIGS)}: "
             "copy or train it again, or take the folder out of the series."
         )
 
@@ -167,8 +167,7 @@ def _shipped(name: str) -> tuple[Checkpoint, ...]:
 def _inside(model: str, name: str) -> Checkpoint | None:
     """The folder of that name in a folder of checkpoints."""
     folder = Path(model) / name
-    alone = any((Path(model) / config).is_file() for config in _CONFIGS)
-    if alone or not any((folder / config).is_file() for config in _CONFIGS):
+    if is_model(Path(model)) or not is_model(folder):
         return None
     return Checkpoint.lying(folder)
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from xlens.errors import InputError, ModelError
 from xlens.models import gguf, hub, wheels
+from xlens.models.adapters import CONFIG
 from xlens.models.checked import check_shipped, remember
 from xlens.models.converted import convert, find_converted, is_converted
 from xlens.models.declared import check_ends, check_files, check_indices
@@ -28,6 +29,8 @@ from xlens.models.size import Size
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _PATH_START = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.index.json")
+CONFIGS = ("config.json", CONFIG)
+"""One of these lies in every folder that holds a model, or an adapter on one."""
 ACCEPTED = (
     "Accepted: a folder with config.json, a .gguf file, a name that `xlens models` lists, 'atlas' "
     "or a hub id such as 'org/model'."
@@ -280,18 +283,18 @@ def _not_a_checkpoint(path: Path) -> str:
     advice = ACCEPTED
     if ggufs := sorted(path.glob("*.gguf")):
         advice = f"For the GGUF file give its own path: {str(ggufs[0])!r}."
-    elif (path / "adapter_config.json").is_file():
+    elif (path / CONFIG).is_file():
         advice = "It is an adapter: xlens.load(its base model, adapter=this folder)."
     elif (path / "config.json").is_file():
         advice = "It has no weights (model.safetensors): the copy or the training is incomplete."
-    elif within := [p for p in sorted(path.iterdir()) if _is_model(p)]:
+    elif within := [p for p in sorted(path.iterdir()) if is_model(p)]:
         advice = f"Name one inside it: {', '.join(repr(str(p)) for p in within[:3])}."
     return f"The folder {str(path)!r} holds no checkpoint; found: {listed or 'nothing'}. {advice}"
 
 
-def _is_model(folder: Path) -> bool:
+def is_model(folder: Path) -> bool:
     """Whether a folder holds a checkpoint, or an adapter that can stand for one."""
-    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return any((folder / name).is_file() for name in CONFIGS)
 
 
 def _nearest(path: Path) -> str:

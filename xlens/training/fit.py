@@ -23,7 +23,7 @@ from xlens import files
 from xlens.checks import typed
 from xlens.errors import InputError, StoreError
 from xlens.models import HookedModel
-from xlens.models.adapters import INSTALL, SEAL, called, check_sealed, moment
+from xlens.models.adapters import INSTALL, SEAL, base_now, check_sealed
 from xlens.models.sharing import sharing
 from xlens.results import Result, analysed
 from xlens.training.recipe import Recipe
@@ -129,8 +129,8 @@ def train(
             fan_in_fan_out=_fans_in(model, targets),
         )
         wrapper = peft.get_peft_model(sharing(model.hf_model), config)
-        wrapper.peft_config["default"].base_model_name_or_path = called(model)
-        wrapper.peft_config["default"].revision = moment(model)
+        base, stated = base_now(model), wrapper.peft_config["default"]
+        stated.base_model_name_or_path, stated.revision = base.name, base.revision
         # Else each checkpoint asks the hub whether the base's vocabulary has grown.
         wrapper.save_pretrained = partial(wrapper.save_pretrained, save_embedding_layers=False)
         weights = sum(p.numel() for p in wrapper.parameters() if p.requires_grad)

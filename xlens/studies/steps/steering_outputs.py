@@ -7,7 +7,6 @@ and only what is said after a third part is reported.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,7 +136,9 @@ def steer_outputs(
     targets = steered_to(sentences, study)
     texts = sentences.select(languages=[study.pivot, *targets])
     split = {part: [id for id, p in parts.items() if p == part] for part in SPLITS}
-    steered = _Steered(model, texts, study, targets, split, store, progress)
+    room = study.max_new_tokens or ROOM
+    spoken = Continuations(model, texts, room, study.seed, store, progress)
+    steered = _Steered(spoken, study, targets, split)
     dev = steered.choosing()
     chosen = pick_cells(dev, steered.rule)
     outputs = steered.testing(chosen)
@@ -169,23 +170,20 @@ def steer_outputs(
 
 @dataclass(frozen=True)
 class _Steered:
-    model: HookedModel
-    texts: Sentences
+    spoken: Continuations
     study: SteeredStudy
     targets: tuple[str, ...]
     split: Mapping[str, list[str]]
-    store: Store | None
-    progress: bool
 
     @property
-    def _how(self) -> dict[str, Any]:
-        return {"store": self.store, "progress": self.progress}
+    def model(self) -> HookedModel:
+        return self.spoken.model
 
     # Pushes
 
     @cached_property
     def estimates(self) -> Prompts:
-        return self.texts.select(ids=self.split["estimate"]).prompts()
+        return self.spoken.texts.select(ids=self.split["estimate"]).prompts()
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -207,7 +205,7 @@ class _Steered:
     @cached_property
     def _states(self):
         layers = range(1, self.model.n_layers + 1)
-        return harvest(self.model, self.estimates, layers=layers, slots=_WHOLE, **self._how)
+        return harvest(self.model, self.estimates, layers=layers, slots=_WHOLE, **self.spoken.how)
 
     def _vectors(self, target: str, method: str, shuffled: int | None) -> SteeringVectors:
         return steering_vectors(
@@ -216,7 +214,7 @@ class _Steered:
 
     @cached_property
     def neurons(self) -> dict[str, NeuronPush | None]:
-        counted = tally(self.model, self.estimates, **self._how)
+        counted = tally(self.model, self.estimates, **self.spoken.how)
         mine = language_neurons(counted, least_tokens=1)
         return {t: neuron_push(counted, mine, self.study.pivot, t) for t in self.targets}
 
@@ -251,12 +249,6 @@ class _Steered:
         )
 
     # What is said
-
-    @cached_property
-    def spoken(self) -> Continuations:
-        study = self.study
-        room = study.max_new_tokens or ROOM
-        return Continuations(self.model, self.texts, room, study.seed, self.store, self.progress)
 
     @cached_property
     def unsteered(self) -> dict[str, pd.DataFrame]:
@@ -318,7 +310,7 @@ class _Steered:
             every = pd.concat([t.assign(condition=name) for name, t in said.items()])
             tables.append(self.spoken.judged(target, ids, every))
         found = pd.concat(tables, ignore_index=True)
-        documents = self.texts.frame.drop_duplicates("id").set_index("id")["document"]
+        documents = self.spoken.texts.frame.drop_duplicates("id").set_index("id")["document"]
         return found.assign(paragraph=documents.loc[found["id"]].to_numpy())
 
     def _pushed(
