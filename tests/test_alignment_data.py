@@ -19,7 +19,7 @@ from xlens.tasks.alignment import (
     translation_pairs,
 )
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 TEXTS = {"en": "Where is town {}?", "de": "Wo ist Stadt {}?", "zh": "城市{}在哪里？"}
 
 
@@ -142,6 +142,14 @@ def test_a_broken_line_is_named(tmp_path, line, said):
     (tmp_path / "mine.jsonl").write_text(line)
     with pytest.raises(ValueError, match=f"line 1.*{said}"):
         read_questions(tmp_path / "mine.jsonl")
+
+
+def test_only_line_feeds_end_a_question(tmp_path):
+    for tag in ("en", "de"):
+        asked = f"{tag} one\u2028more?\t3\r\n{tag} two?\t4\n"
+        (tmp_path / f"mgsm_{tag}.tsv").write_bytes(asked.encode())
+    found = read_questions(tmp_path, layout="mgsm")
+    assert found.texts("de") == {"1": "de one\u2028more?", "2": "de two?"}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets are not here")

@@ -35,6 +35,7 @@ from xlens.testbed import planted
 
 TWELVE = ("en", "fr", "de", "es", "ru", "zh-Hans", "ja", "ko", "ar", "hi", "tr", "sw")
 XCOPA = Path(__file__).parents[2] / "shared" / "data" / "xcopa"
+SIB200 = XCOPA.parent / "sib200"
 ROW = {"id": "1", "language": "en", "question": "Two?", "options": ["2", "3"], "gold": 0}
 
 
@@ -783,9 +784,9 @@ def test_labels_that_cannot_be(labels, said):
         topics().with_labels({"de": labels})
 
 
-@pytest.mark.skipif(not Path("/work/shared/data/sib200").is_dir(), reason="SIB-200 is not here")
+@pytest.mark.skipif(not SIB200.is_dir(), reason="SIB-200 is not here")
 def test_sib200_splits_share_no_sentence():
-    place = Path("/work/shared/data/sib200")
+    place = SIB200
     parts = {
         split: read_choices(place, layout="sib200", languages=["en", "de"], split=split)
         for split in ("train", "dev", "test")

@@ -337,6 +337,17 @@ def test_bmlama_as_published(tmp_path: Path) -> None:
     assert found.facts("fr")["3"].objects == ("this", "that")
 
 
+def test_bmlama_may_be_in_several_files_a_language(tmp_path: Path) -> None:
+    for tag in ("en", "fr"):
+        (tmp_path / tag).mkdir()
+        for n in (1, 2):
+            table = ["Prompt\tAns\tCandidate Ans\tSubject"]
+            table += [f"{tag}S{n} is in <mask>.\t{tag}A{n}\t{tag}A{n}\t{tag}S{n}"]
+            (tmp_path / tag / f"part{n}.tsv").write_text("\n".join(table))
+    found = read_facts(tmp_path, layout="bmlama")
+    assert found.ids == ("1", "2") and found.facts("fr")["2"].objects == ("frA2",)
+
+
 def test_plain_tables_are_read_alike(tmp_path: Path) -> None:
     lines = [{**row, "object": [row["objects"], "also"], "frequency": 3} for row in rows(2)]
     (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, lines)))

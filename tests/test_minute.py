@@ -40,7 +40,7 @@ from xlens.report.reading_minute import reading_lead
 from xlens.report.sentences import used
 from xlens.report.subspace import subspace_lead
 from xlens.subspace import LanguageMap, LanguagePairs, LanguageProbe, ScriptControl
-from xlens.subspace.courses import map_course, similarity_course
+from xlens.subspace.courses import map_course, probe_course, similarity_course
 from xlens.tasks.choices import ChoiceAnswers, LatentSummary
 from xlens.wording import one_of, rounded
 
@@ -317,6 +317,10 @@ def test_the_probe_is_told_beside_both_controls():
     assert "at 2 of 2 points" in first and "most at point 1, in 100 %" in first
     assert "in 30 % to 50 %" in second and "less than with these at 2 of 2 points" in second
     assert second.endswith("no more than shuffled languages at 1.")
+    bare = probe((0.9, 1.0), (0.3, 0.5), (0.9, 0.95))
+    without = bare.table.assign(low=math.nan, high=math.nan)  # too few items for an interval
+    course = probe_course(replace(bare, table=without))
+    assert (course.above, course.less, course.gone) == (0, 0, 0)
     nothing, _ = probe_sentences(probe((0.3, 0.32), (0.3, 0.3), (0.3, 0.3)))
     assert "at 0 of 2 points" in nothing
 

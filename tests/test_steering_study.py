@@ -14,6 +14,7 @@ from xlens.figures import languages_said
 from xlens.prompts import Prompt, Prompts
 from xlens.stats import holm
 from xlens.steering import SteeringResult, SteeringVectors, SubspaceRemoval, sweep
+from xlens.steering.sweep import _name
 from xlens.studies import SteeringStudy
 from xlens.studies.steps.steering import steer_choices
 from xlens.studies.steps.steering_effects import choose, effects, items_table, summarised
@@ -293,3 +294,8 @@ def test_the_study_refuses_before_it_runs(model, choices, as_users_have_it):
         SteeringStudy(n_dev=1)
     with pytest.raises(ValueError, match="a sweep needs"):
         sweep(model, PROMPTS, (" a", " b"), {}, progress=False)
+
+
+def test_strengths_that_differ_little_are_cells_of_their_own():
+    names = {_name(("mean_difference", "2", strength)) for strength in (1.0, 1.0000001, 2.0)}
+    assert len(names) == 3

@@ -9,7 +9,14 @@ from readings import reading_set
 from xlens.engine import score
 from xlens.prompts import Prompt, Prompts
 from xlens.tasks.xmrc import reading_prompts
-from xlens.tasks.xmrc.oracle import OracleResult, gold_targets, oracle_estimate, own_targets
+from xlens.tasks.xmrc.oracle import (
+    _WHOLE,
+    OracleResult,
+    _row,
+    gold_targets,
+    oracle_estimate,
+    own_targets,
+)
 from xlens.testbed import planted
 
 
@@ -96,3 +103,15 @@ def test_refuses(family_dir):
         oracle_estimate(model, [one], {"gold": ["x"]})
     with pytest.raises(ValueError, match="0 predictions"):
         own_targets(prompts, [])
+
+
+def test_a_tie_is_a_hit_only_where_all_that_tie_hold_the_answer():
+    prompt = Prompt("Aa. Bb. Cc.", "en", "q", {"answer": (4, 6)})
+    spans = [(0, 3), (4, 7), (8, 11)]
+
+    def hit(*without):
+        drops = {(f"0/{k}", "t"): -drop for k, drop in enumerate(without)}
+        return _row(prompt, 0, spans, "gold", "t", {(f"0/{_WHOLE}", "t"): 0.0, **drops})["hit"]
+
+    assert hit(1.0, 2.0, 0.0) and not hit(2.0, 1.0, 0.0)
+    assert not hit(0.0, 2.0, 2.0) and not hit(2.0, 2.0, 0.0)
