@@ -11,7 +11,7 @@ from torch import nn
 
 from xlens.engine import harvest
 from xlens.models import fingerprint
-from xlens.models.fingerprint import _TURN, _bit_sum, _bit_sums
+from xlens.models.fingerprint import _LINE, _TURN, _bit_sum, _bit_sums
 from xlens.prompts import Prompt
 from xlens.store import Store
 
@@ -215,7 +215,10 @@ def test_the_sum_of_a_turn_is_that_of_a_look(n, dtype, monkeypatch):
 def test_no_element_changes_its_sign_unseen(dtype):
     tensor = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).to(dtype)
     before = _bit_sums(tensor)
-    for chosen in (*range(0, 20_000, 641), slice(1, None, 2), slice(None)):
+    # The highest bit of a word in each of two lines of one turn: alone they would add to nothing.
+    words = 8 // tensor.itemsize
+    two = [words - 1, words * _LINE * _TURN + words - 1]
+    for chosen in (*range(0, 20_000, 641), two, slice(1, None, 2), slice(None)):
         changed = tensor.clone()
         changed[chosen] *= -1
         assert _bit_sums(changed) != before, chosen
