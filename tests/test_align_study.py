@@ -9,6 +9,7 @@ import tiny
 import xlens
 from xlens.models.beginnings import word_tokens
 from xlens.report import write_report
+from xlens.report.gain import answered
 from xlens.studies import AlignStudy
 from xlens.subspace import twin_states
 from xlens.tasks.alignment import leaks, questions_of
@@ -186,11 +187,25 @@ def test_what_is_written_counts_where_it_begins_with_an_option(model, choices, m
     texts = [f" {text.upper()}." for text in golds]
     texts[0] = "nothing of that"
     table = pd.DataFrame({"text": texts})
-    made = SimpleNamespace(table=table, provenance={})
+    first = {"first_prompt": {"id": choices.ids[0], "language": "en", "text": "…"}}
+    made = SimpleNamespace(table=table, provenance=first)
     monkeypatch.setattr(answers, "generate", lambda *_, **__: made)
     found = answer_choices(model, choices, rule="generation", **QUIET)
     assert found.table["said"].tolist()[0] == -1
     assert found.table["value"].tolist() == [0.0] + [1.0] * (len(texts) - 1)
+    gold = golds[0].strip()
+    assert answered(found)[-1].text == f"The model wrote none of the options; right is “{gold}”."
+
+
+def test_the_page_says_what_was_chosen_not_its_number(model, choices):
+    found = answer_choices(model, choices, **QUIET)
+    row = found.table.iloc[0]
+    options = choices.items("en")[row["id"]].options
+    said, gold = options[row["said"]].strip(), options[row["gold"]].strip()
+    assert answered(found)[-1].text == f"The model chose “{said}”; right is “{gold}”."
+    del found.provenance["first_prompt"]["options"]  # a result of before
+    told = f"The model chose option {row['said'] + 1}; right is option {row['gold'] + 1}."
+    assert answered(found)[-1].text == told
 
 
 def test_calibration_takes_off_what_is_said_anyway(model):

@@ -1,7 +1,7 @@
 """A comparison of answers before and after, or of two models: a sentence, a table."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
@@ -12,6 +12,7 @@ from xlens.report.minute import of_first, prompt_of
 from xlens.report.sentences import listed
 from xlens.results import Result
 from xlens.tasks.choices import ChoiceAnswers
+from xlens.tasks.choices.answers import NOTHING
 from xlens.wording import number_of
 
 Names = Mapping[str, str]
@@ -68,12 +69,20 @@ def answered(part: Result | None) -> tuple[Block, ...]:
     """The first prompt, and which option the model chose."""
     if not (prompt := prompt_of(part)) or not isinstance(part, ChoiceAnswers):
         return prompt
-    rows = of_first(part, part.table)
+    options = part.provenance["first_prompt"].get("options", ())  # older results have none
     said = [
-        Paragraph(f"The model chose option {row['said'] + 1:d}; right is {row['gold'] + 1:d}.")
-        for row in rows.to_dict("records")
+        f"The model {_chosen(row['said'], options)}; right is {_option(row['gold'], options)}."
+        for row in of_first(part, part.table).to_dict("records")
     ]
-    return (*prompt, *said)
+    return (*prompt, *map(Paragraph, said))
+
+
+def _chosen(number: int, options: Sequence[str]) -> str:
+    return "wrote none of the options" if number == NOTHING else f"chose {_option(number, options)}"
+
+
+def _option(number: int, options: Sequence[str]) -> str:
+    return f"“{options[number].strip()}”" if options else f"option {number + 1:d}"
 
 
 def gain_names(result: Gain) -> dict[str, str]:

@@ -150,6 +150,10 @@ def answer_choices(
     items = {tag: asked.items(tag).values() for tag in tags}
     told: dict[str, Any] = {**asked_how(choices, pool, shown, seed, show_options)}
     told |= {"rule": rule, "by": by, "calibrated": calibrated}
+    first = provenance["first_prompt"]
+    own = asked.items(first["language"])[first["id"]].options
+    # Where options aren't in the prompt, their numbers alone would tell a reader of it nothing.
+    provenance = {**provenance, "first_prompt": {**first, "options": list(own)}}
     return ChoiceAnswers(
         provenance=analysed(provenance, "answers", told),
         table=table,
