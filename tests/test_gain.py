@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from xlens.figures import gain_bars
 from xlens.gain import gain
 from xlens.stats import Resampling
 
@@ -134,3 +135,11 @@ def test_what_cannot_be_compared_is_named():
     half = Resampling(draws=50, confidence=0.5)
     with pytest.raises(ValueError, match=r"confidence is 0\.5; equivalence"):
         gain(before, {"aligned": [before]}, trained=["de"], resampling=half)
+
+
+def test_bars_of_two_conditions_stand_apart():
+    after = {"aligned": [answers(drawn(seed=1))], "shuffled": [answers(drawn(seed=2))]}
+    fig = gain_bars(gain(answers(drawn()), after, resampling=FEW))
+    # Plotly parts groups across y only where the markers are told to lie along x.
+    assert fig.layout.scattermode == "group"
+    assert [trace.orientation for trace in fig.data] == ["h", "h"]

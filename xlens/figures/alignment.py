@@ -48,6 +48,7 @@ def gain_bars(result: Gain) -> go.Figure:
             y=[labels[tag] for tag in order],
             error_x=whiskers(shift, percents * table["low"], percents * table["high"]),
             mode="markers",
+            orientation="h",  # so that groups stand apart along y
             marker={
                 "color": color,
                 "size": 9,
