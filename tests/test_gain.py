@@ -139,7 +139,7 @@ def test_what_cannot_be_compared_is_named():
 
 def test_bars_of_two_conditions_stand_apart():
     after = {"aligned": [answers(drawn(seed=1))], "shuffled": [answers(drawn(seed=2))]}
-    fig = gain_bars(gain(answers(drawn()), after, resampling=FEW))
+    fig = gain_bars(gain(answers(drawn()), after, trained=[], resampling=FEW))
     # Plotly parts groups across y only where the markers are told to lie along x.
     assert fig.layout.scattermode == "group"
     assert [trace.orientation for trace in fig.data] == ["h", "h"]
