@@ -262,3 +262,15 @@ def test_the_pivot_as_target_says_nothing():
     found = summaries({"translation": lens_result("de", "en")})
     assert "nothing can be said" in verdict(found)
     assert pair_sentences(found)[0].startswith("At the output the English word has")
+
+
+def test_no_brackets_stand_around_an_interval_that_is_not_there():
+    from xlens.report.cells import interval, signed
+    from xlens.report.gain import change
+
+    nan = float("nan")
+    none = {"value": 0.25, "difference": 0.25, "low": nan, "high": nan, "p": nan}
+    assert (interval(none), signed(none), change(none)) == ("0.25", "+0.25", "+25.0 points, p –")
+    some = {**none, "low": 0.125, "high": 0.5, "p": 0.04}
+    assert interval(some) == "0.25 [0.12, 0.50]"
+    assert change(some) == "+25.0 points [12.5, 50.0], p 0.040"

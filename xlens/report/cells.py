@@ -17,10 +17,11 @@ def number(value: float) -> str:
 def interval(
     row: Mapping[Any, Any], value: str = "value", low: str = "low", high: str = "high"
 ) -> str:
-    """`0.24 [0.12, 0.36]`."""
-    if math.isnan(row[value]):
-        return "–"
-    return f"{number(row[value])} [{number(row[low])}, {number(row[high])}]"
+    """`0.24 [0.12, 0.36]`; without an interval where it has none."""
+    said, *ends = (number(row[name]) for name in (value, low, high))
+    if any(math.isnan(row[name]) for name in (value, low, high)):
+        return said
+    return f"{said} [{', '.join(ends)}]"
 
 
 def signed(

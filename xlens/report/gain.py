@@ -106,10 +106,11 @@ def verdict_words(row: Row) -> str:
 
 
 def change(row: Row) -> str:
-    """`+2.1 points [0.4, 3.8], p 0.03`."""
+    """`+2.1 points [0.4, 3.8], p 0.03`; without an interval where items are too few for one."""
     low, high = (100 * row[name] for name in ("low", "high"))
-    ends = f"[{rounded(low, '.1f')}, {rounded(high, '.1f')}]"
-    return f"{rounded(100 * row['difference'], '+.1f')} points {ends}, p {_p(row['p'])}"
+    some = not math.isnan(low) and not math.isnan(high)
+    ends = f" [{rounded(low, '.1f')}, {rounded(high, '.1f')}]" if some else ""
+    return f"{rounded(100 * row['difference'], '+.1f')} points{ends}, p {_p(row['p'])}"
 
 
 def _p(value: float) -> str:
