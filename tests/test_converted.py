@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -19,8 +20,10 @@ import tiny_gguf
 import torch
 
 import tiny
+import xlens
 from xlens import files
-from xlens.models import converted, gguf
+from xlens.errors import ModelError
+from xlens.models import Readout, converted, gguf, proved
 from xlens.models.sources import load_hf, resolve
 
 TEXTS = [*tiny.CORPUS, "", " ", "\n\n 3 12,345", "<|endoftext|>a<|endoftext|>", "龘\x00e\u0301"]
@@ -46,6 +49,69 @@ def leftovers(cache: Path) -> list[str]:
     """What should not stay: anything but finished models and locks."""
     names = [p.name for p in cache.rglob("*") if p.parent.name == "models" or p.parent == cache]
     return [n for n in names if n.endswith(".tmp")]
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Forward passes of the model class that `tiny_gguf` writes, as they come."""
+    kind, seen = type(tiny_gguf.model()), []
+    own = kind.forward
+
+    def counted(self, *args, **inputs):
+        seen.append(self.dtype)
+        return own(self, *args, **inputs)
+
+    monkeypatch.setattr(kind, "forward", counted)
+    return seen
+
+
+# --- what is checked at the first load ---
+
+
+def test_a_model_is_checked_once_for_the_same_weights_and_software(tiny_file, passes, monkeypatch):
+    xlens.load(tiny_file)
+    first = len(passes)
+    assert first >= 3
+    model = xlens.load(tiny_file)
+    assert len(passes) == first
+    model.ensure_attention()  # seen, too: nothing is left for the first call
+    assert len(passes) == first
+    xlens.load(tiny_file, attention="eager")
+    assert first < len(passes)
+    half = len(passes)
+    xlens.load(tiny_file, dtype="bfloat16")
+    assert half < len(passes)
+    assert passes[-1] is torch.bfloat16
+    again = len(passes)
+    monkeypatch.setattr(proved, "versions", lambda: {"transformers": "another"})
+    xlens.load(tiny_file)
+    assert again < len(passes)
+
+
+def test_other_weights_are_checked_of_their_own(tmp_path, passes):
+    xlens.load(tiny_gguf.make(tmp_path / "m.gguf"))
+    first = len(passes)
+    (tmp_path / "m.gguf").unlink()
+    xlens.load(tiny_gguf.make(tmp_path / "m.gguf", kind="F16"))
+    assert first < len(passes)
+
+
+def test_what_failed_is_checked_again(tiny_file, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(Readout, "logits", lambda self, states: states.sum(-1, keepdim=True) * 9)
+        for _ in range(2):
+            with pytest.raises(ModelError, match="is refused"):
+                xlens.load(tiny_file)
+    assert xlens.load(tiny_file).name == "my model"
+
+
+def test_a_folder_is_checked_each_time(tiny_file, tmp_path, passes):
+    """Nothing names its weights but the weights."""
+    folder = shutil.copytree(resolve(tiny_file, progress=False).location, tmp_path / "copy")
+    xlens.load(folder)
+    first = len(passes)
+    xlens.load(folder)
+    assert len(passes) == 2 * first
 
 
 # --- the conversion ---

@@ -295,6 +295,10 @@ class HookedModel:
             ensure_complete(self.hf_model, self.blocks, self.family, high=high, asked=asked)
         self._whole.add(attention_of(self.hf_model))
 
+    def trust_attention(self) -> None:
+        """Take it that the attention implementation of now leaves nothing out: seen before."""
+        self._whole.add(attention_of(self.hf_model))
+
     @contextmanager
     def evaluating(self) -> Generator[None]:
         """This thread's alone, in evaluation mode (no dropout), without autocast, as long as this.

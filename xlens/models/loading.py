@@ -1,6 +1,7 @@
 """`load`: from a name, a folder, a file or an object to a checked `HookedModel`."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from xlens.models.compiled import BACKEND, checked
 from xlens.models.hf import AUTO, checked_device, checked_dtype
 from xlens.models.hooked import HookedModel
 from xlens.models.hooks import after
+from xlens.models.proved import prove
 from xlens.models.sharing import sharing
-from xlens.models.sources import load_hf, resolve
+from xlens.models.sources import Source, load_hf, resolve
 
 # Largest error of the readout at the last point, relative to the spread of the logits. fp32
 # families measure up to 3e-6; half precision differs because xlens unembeds in fp32.
@@ -78,6 +80,7 @@ def load(
             weights that are nowhere (meta, or offloaded).
     """
     dtype = checked_dtype(dtype) if dtype != AUTO else dtype
+    found: Source | None = None
     if device is not None:
         checked_device(device)
     if device_map is not None and (device is not None or isinstance(source, nn.Module)):
@@ -172,9 +175,11 @@ def load(
             "merge": merge,
         }
     warn_of_known_faults(model.hf_model)
-    model.ensure_attention(asked=attention is not None or isinstance(source, nn.Module))
-    check_readout(model)
-    check_causal(model)
+    asked = attention is not None or isinstance(source, nn.Module)
+    if found is None or adapter is not None or trust_remote_code:
+        _check(model, asked=asked)
+    else:
+        prove(model, found, partial(_check, model, asked=asked))
     if compile:
         model.compiled = checked(
             model.hf_model,
@@ -240,6 +245,12 @@ def _require_as_given(
             f"{', '.join(wrong)}: a model object is used as it is ({model.dtype}, {model.device}). "
             "Leave it out, and change the model before you pass it: model.to(...)."
         )
+
+
+def _check(model: HookedModel, *, asked: bool) -> None:
+    model.ensure_attention(asked=asked)
+    check_readout(model)
+    check_causal(model)
 
 
 @typed
