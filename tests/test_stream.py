@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from xlens.engine import Streamed, stream
+from xlens.lens import energy
 from xlens.lens.energy import token_energy
 from xlens.models import Readout
 from xlens.models.passes import widest
@@ -329,4 +330,23 @@ def test_energy_does_not_depend_on_the_tile(monkeypatch):
     resid = torch.randn(2, 3, 8)
     wanted = token_energy(readout, resid)
     monkeypatch.setattr("xlens.lens.energy._TILE", 7)
+    monkeypatch.setattr("xlens.lens.energy._made", {})  # of the other tiles
     torch.testing.assert_close(token_energy(readout, resid), wanted)
+
+
+def test_the_vocabulary_is_gone_through_once_for_the_same_weights(monkeypatch):
+    model = kit.fresh("llama")
+    gone, own = [], energy._computed
+    monkeypatch.setattr(energy, "_computed", lambda readout: gone.append(readout) or own(readout))
+    resid = torch.randn(2, 3, model.d_model)
+    before = token_energy(model.readout, resid)
+    assert torch.equal(token_energy(model.readout, resid), before)
+    assert len(gone) == 1
+    with torch.no_grad():
+        model.hf_model.get_output_embeddings().weight[:9] *= -3
+        model.hf_model.get_output_embeddings().weight[:9, 0] += 1
+    after = token_energy(model.readout, resid)
+    assert len(gone) == 2
+    assert not torch.allclose(after, before)
+    monkeypatch.setattr(energy, "_made", {})
+    assert torch.equal(token_energy(model.readout, resid), after)

@@ -1,5 +1,7 @@
 """Token energy: how much of a state points at any vocabulary item at all."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +10,7 @@ from xlens.engine.transport import Carry
 from xlens.models import Readout
 
 _TILE = 16_384
+_made: WeakKeyDictionary[Readout, tuple[str, Tensor]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
@@ -31,6 +34,14 @@ def token_energy(
 
 
 def _gram(readout: Readout) -> Float[Tensor, "d_model d_model"]:
+    """Made once for the same weights: it takes as long as some hundred rows of logits."""
+    now = readout.fingerprint
+    if readout not in _made or _made[readout][0] != now:
+        _made[readout] = now, _computed(readout)
+    return _made[readout][1]
+
+
+def _computed(readout: Readout) -> Float[Tensor, "d_model d_model"]:
     gram = torch.zeros(readout.d_model, readout.d_model, device=readout.device)
     gain = readout.norm_gain
     for start in range(0, readout.d_vocab, _TILE):
