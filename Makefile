@@ -54,7 +54,7 @@ format: .venv/.installed ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: .venv/.docs ## the site, into build/docs: no warning, no dead link inside, no network
+docs: .venv/.installed ## the site, into build/docs: no warning, no dead link inside, no network
 	@$(BIN)/sphinx-build -q -W --keep-going -b html -c docs/site . build/docs
 	@echo "build/docs/index.html"
 
@@ -66,11 +66,6 @@ notebooks: .venv/.installed ## run notebooks anew on their own models, for their
 
 docs-serve: docs ## the site at http://localhost:8765
 	@$(BIN)/python -m http.server 8765 --bind localhost --directory build/docs
-
-.venv/.docs: .venv/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[docs]'
-	@touch $@
 
 dist: .venv/.dist ## wheel and sdist into dist/, checked; the wheel tried alone (a few minutes)
 	@rm -rf dist

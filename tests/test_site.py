@@ -1,17 +1,24 @@
 """The site: every page has its place, recipes stay under a screen, it builds without a warning."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 RECIPES = sorted((DOCS / "recipes").glob("*.md"))
+with_sphinx = pytest.mark.skipif(
+    not find_spec("sphinx"), reason="the extra `docs` is not installed: make install"
+)
 _TOC = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -58,9 +65,60 @@ def test_figures_wait_for_what_draws_them_and_badges_for_an_address(monkeypatch)
     )
 
 
+def documented(module: Any, names: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """What the reference shows of a room: kind, name and thing, members of its own classes too."""
+    for name in names:
+        thing, full = getattr(module, name), f"{module.__name__}.{name}"
+        if not inspect.isclass(thing):
+            if callable(thing):
+                yield "function", full, thing
+            continue
+        yield "class", full, thing
+        for member, value in vars(thing).items() if thing.__module__.startswith("xlens") else ():
+            value = getattr(value, "__func__", value)  # of a static or class method
+            if not member.startswith("_") and (callable(value) or hasattr(type(value), "__get__")):
+                kind = "method" if inspect.isroutine(value) else "property"
+                yield kind, f"{full}.{member}", value
+
+
+@with_sphinx
+def test_docstrings_are_read_without_a_warning(monkeypatch):
+    """As the reference reads them; the whole site is built in a slow test."""
+    monkeypatch.syspath_prepend(str(DOCS / "site"))
+    import conf
+    import reference
+    from docutils.frontend import get_default_settings
+    from docutils.parsers.rst import Parser
+    from docutils.utils import new_document
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+    from sphinx.util.docstrings import prepare_docstring
+
+    parser, settings = Parser(), get_default_settings(Parser)
+    settings.report_level, settings.warning_stream = 2, StringIO()
+    asked = Config(napoleon_use_ivar=conf.napoleon_use_ivar)
+    faults: list[str] = []
+    seen: dict[int, str] = {}
+    for room in reference.rooms():
+        for kind, name, thing in documented(room, reference.public(room)):
+            member = name.rpartition(".")[2]
+            if id(thing) in seen or reference.skipped(None, kind, member, thing, False, None):
+                continue
+            text = inspect.getdoc(thing) or ""
+            seen[id(thing)] = name
+            lines = prepare_docstring(text)
+            reference.told(None, kind, name, thing, None, lines)
+            read = GoogleDocstring(lines, asked, what=kind, name=name, obj=thing).lines()
+            if kind == "property":
+                faults += [f"{name}: {line}" for line in read if line.startswith(":type:")]
+            page = new_document(name, settings)
+            parser.parse("\n".join([f".. default-role:: {conf.default_role}", "", *read]), page)
+    faults += settings.warning_stream.getvalue().splitlines()
+    assert len(seen) > 300 and not faults
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.skipif(not find_spec("sphinx"), reason="the extra `docs` is not installed: make docs")
+@with_sphinx
 def test_it_builds_without_a_warning(tmp_path):
     asked = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(DOCS / "site")]
     places = ["-d", str(tmp_path / "trees"), str(ROOT), str(tmp_path / "site")]

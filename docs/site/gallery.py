@@ -56,7 +56,9 @@ def main() -> None:
     if numbers != list(range(1, len(shown()) + 1)):
         raise SystemExit(f"{PAGE.name} shows {len(shown())} figures and has pictures {numbers}.")
     for number, figure in enumerate(shown(), 1):
-        figure.write_image(PICTURES / f"gallery-{number}.png", scale=1)
+        # A picture can't follow its reader's light or dark mode.
+        on_white = go.Figure(figure).update_layout(paper_bgcolor="white")
+        on_white.write_image(PICTURES / f"gallery-{number}.png", scale=1)
         print(PICTURES / f"gallery-{number}.png")
 
 

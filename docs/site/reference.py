@@ -93,7 +93,7 @@ def write(app: Any) -> None:
     pages["commands"] = commands()
     pages["index"] = (
         "# Reference\n\nEvery public name, from its docstring, and every command, from its "
-        "`--help`.\n\n```{toctree}\n:maxdepth: 1\n\ncommands\n" + listing + "\n```\n"
+        "`--help`.\n\n```{toctree}\n:maxdepth: 1\n\nCommands <commands>\n" + listing + "\n```\n"
     )
     for name, text in pages.items():
         file = folder / f"{name}.md"
@@ -157,6 +157,15 @@ def _plain(line: str) -> str:
 
 def told(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     lines[:] = as_rst(lines)
+    if what in ("property", "attribute"):
+        lines.insert(0, "\\ ")  # an empty word: napoleon takes `What it is: more` for `type: more`
+
+
+def signed(
+    app: Any, what: str, name: str, thing: Any, options: Any, given: str | None, back: str | None
+) -> tuple[str | None, str | None]:
+    """A signature that parses: `<factory>`, a dataclass's default, stands for a value."""
+    return given and re.sub(r"= ?<[^<>]*>", "= ...", given), back
 
 
 def skipped(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
@@ -167,5 +176,6 @@ def skipped(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any
 def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", write)
     app.connect("autodoc-process-docstring", told, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", signed)
     app.connect("autodoc-skip-member", skipped)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
