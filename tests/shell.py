@@ -32,17 +32,20 @@ def words(line: str) -> list[str]:
     return shlex.split(line, comments=True)
 
 
-def smaller(given: list[str]) -> list[str]:
+def smaller(given: list[str], steps: bool = False) -> list[str]:
     """A command of xlens with names that are here, and its size turned down.
 
     Args:
         given: Without `xlens`: options before the command, the command, what follows.
+        steps: Whether a page's lines follow each other: then none may stand in another's way.
     """
     said = [standing_for(word) for word in given]
     command = next((word for word in said if word in SMALL), None)
     sizes = dict(SMALL.get(command or "", {}))
     for option in SMALL_WITH.keys() & set(said):
         sizes |= SMALL_WITH[option]
+    if steps:
+        sizes.pop("--overwrite", None)
     for name, values in sizes.items():
         if name in said:  # in place of the page's size
             start = said.index(name)
@@ -71,10 +74,10 @@ def before(page: str) -> None:
         run(f"xlens choices MODEL --languages en de --out {out}")
 
 
-def run(line: str) -> None:
+def run(line: str, steps: bool = False) -> None:
     """A line that begins with `xlens`, as the command would; it must end well."""
     try:
-        main(smaller(words(line)[1:]))
+        main(smaller(words(line)[1:], steps))
     except SystemExit as end:
         assert not end.code, f"{line}: ended with {end.code}"
 

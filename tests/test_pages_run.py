@@ -36,9 +36,10 @@ QUICK = {"docs/recipes/gpu.md"}
 def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
     monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
     known: dict[str, Any] = {"__name__": "page"}
+    a_recipe = "/recipes/" in page
     with standing_in(page, tmp_path) as stage:
         shell.before(page)
-        if "/recipes/" in page:
+        if a_recipe:
             Path("prompts.jsonl").unlink()
         if page in FILES:
             Path("prompts.jsonl").write_text(FILES[page], encoding="utf-8")
@@ -54,5 +55,8 @@ def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
                 shell.parses(block.text)
             else:
                 for line in shell.lines(stage.code(block.text)):
-                    (shell.run if shell.runs(line) else shell.check)(line)
+                    if shell.runs(line):
+                        shell.run(line, steps=a_recipe)
+                    else:
+                        shell.check(line)
     assert all(figure.data for figure in stage.shown)

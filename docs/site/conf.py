@@ -45,7 +45,6 @@ exclude_patterns = [".*", "build", "dist", "runs", "tests", "xlens", "atlas-run"
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline", "attrs_block", "colon_fence"]
 nb_execution_mode = "off"  # outputs are those of the tracked files; the tests run the cells
-smartquotes_action = "qe"  # quotes and ellipses; two hyphens begin an option
 default_role = "code"  # docstrings say `name`, as Markdown does
 
 autodoc_member_order = "bysource"

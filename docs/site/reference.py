@@ -80,7 +80,9 @@ def commands() -> str:
     """What `--help` says, of every command."""
     from xlens.cli import app
 
-    return app.generate_docs(output_format="markdown", heading_level=1)
+    said = app.generate_docs(output_format="markdown", heading_level=1)
+    # As code, in which two hyphens are no dash.
+    return re.sub(r"^(#+) (xlens --.+)$", r"\1 `\2`", said, flags=re.MULTILINE)
 
 
 def write(app: Any) -> None:
