@@ -9,6 +9,7 @@ import tiny
 import xlens
 from xlens import figures
 from xlens.engine import Tally
+from xlens.errors import InputError
 from xlens.neurons import (
     language_neurons,
     neuron_edits,
@@ -16,6 +17,7 @@ from xlens.neurons import (
     neuron_overlap,
     random_neurons,
 )
+from xlens.neurons.effects import _loss
 from xlens.neurons.lape import entropies
 from xlens.prompts import Prompt, Prompts
 from xlens.studies import NeuronsStudy
@@ -223,3 +225,10 @@ def test_a_language_s_own_loss_is_told_from_that_of_random_units(monkeypatch):
     assert own.endswith("•") and not other.endswith("•")
     places = figures.neuron_places(found).data[0]
     assert np.asarray(places.z).sum() == len(found.table)
+
+
+def test_a_text_of_a_single_token_is_refused_by_name():
+    model = xlens.load(tiny.model("llama"), tiny.tokenizer("llama"))
+    asked = Prompts([Prompt("two words", "en", "long"), Prompt("x", "en", "short")])
+    with pytest.raises(InputError, match=r"'short' \(en\) is a single token"):
+        _loss(model, asked, [], {})

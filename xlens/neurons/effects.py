@@ -94,6 +94,9 @@ def neuron_effects(
         seed: Of the random units.
         resampling: Of the intervals.
         **options: As for `xlens.score`.
+
+    Raises:
+        InputError: a text of a single token.
     """
     plain = _loss(model, texts, [], options)
     lost: dict[tuple[str, str], np.ndarray] = {}
@@ -147,6 +150,12 @@ def _loss(
     ]
     # One candidate a text: all of it but its first token.
     rest = [[text.text[first:]] for text, first in zip(texts, firsts, strict=True)]
+    if short := [text for text, (left,) in zip(texts, rest, strict=True) if not left]:
+        raise InputError(
+            f"Text {short[0].id!r} ({short[0].language}) is a single token of this model, and so "
+            f"are {len(short) - 1} others: its loss is counted after the first token. Give texts "
+            "of two tokens or more."
+        )
     scores = score(model, Prompts(asked), rest, interventions=edits, **options)
     return -scores.table["mean_logprob"].to_numpy(float)
 
