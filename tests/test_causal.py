@@ -189,7 +189,7 @@ def test_words_of_too_few_languages_are_refused(tmp_path):
     rows = [f"{n}\tun{n}\tодин{n}\tone{n}\tuno{n}" for n in range(20)]
     words.write_text("\n".join(["id\tfr\tru\ten\tes", *rows]), "utf-8")
     study = LensStudy(pairs=("fr:ru",), words=words, causal=True)
-    with pytest.raises(ValueError, match=r"besides fr, ru and en; there are 1: es"):
+    with pytest.raises(ValueError, match=r"besides fr, ru, en; there are 1: es"):
         study.check(study.read())
     alone = target_sets(model, bed.answers[["ar"]], languages=["ar"], match="first")
     with pytest.raises(ValueError, match="Got ar for"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,14 @@ import tiny
 import xlens
 from xlens import Prompt, harvest, logit_lens, trace
 from xlens.engine import jacobian as core
-from xlens.engine import score
+from xlens.engine import many_rows, score
 from xlens.engine.folded import FoldedMLP
 from xlens.engine.stream import stream
 from xlens.lens import (
     LOGIT,
     JacobianLens,
     TunedLens,
+    find_lens,
     fit_jacobian_lens,
     fit_tuned_lens,
     pooled,
@@ -156,6 +158,82 @@ def test_an_mlp_whose_numbers_follow_their_neighbours_is_not_folded():
     np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
 
 
+def counted_back(monkeypatch):
+    """How often gradients went back by what is known of attention and of norms."""
+    made = []
+    for name in ("_attention_back", "_through"):
+        usual = getattr(many_rows, name)
+        monkeypatch.setattr(
+            many_rows, name, lambda *a, name=name, usual=usual: made.append(name) or usual(*a)
+        )
+    return made
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llama"])  # gains of 1 + w and of w
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_and_norms_go_back_by_what_is_known_of_them(family, dtype, monkeypatch):
+    hf = tiny.model(family)
+    for name, weight in hf.named_parameters():
+        if "norm" in name:
+            torch.nn.init.normal_(weight, 0.5, 0.5)
+    model = xlens.load(hf.to(dtype), tiny.tokenizer(family))
+    how = {"skip": SKIP, "max_tokens": MOST, "progress": False}
+    made = counted_back(monkeypatch)
+    found = core.jacobians(model, TEXTS[:1], **how).sums
+    norms = sum("norm" in type(m).__name__.lower() for b in model.blocks for m in b.modules())
+    # The first of each: a trial, on one gradient, of what is known.
+    assert made.count("_attention_back") == model.n_layers
+    assert made.count("_through") == 2 * norms
+    made.clear()
+    monkeypatch.setattr(core, "for_many_rows", lambda _: nullcontext())
+    wanted = core.jacobians(model, TEXTS[:1], **how).sums
+    assert not made
+    near = 3e-6 if dtype == torch.float32 else 0.04
+    np.testing.assert_allclose(found, wanted, atol=near * np.abs(wanted).max())
+
+
+def test_attention_and_norms_that_do_something_else_go_the_plain_way(monkeypatch):
+    """A norm that hides its scale from gradients; a kernel with other weights than are known."""
+    hf = tiny.model("llama")
+    for block in hf.model.layers:
+        norm = block.input_layernorm
+
+        def forward(x, norm=norm):
+            scale = torch.rsqrt(x.detach().pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+            return norm.weight * (x * scale)
+
+        norm.forward = forward
+    usual = many_rows._weights
+    monkeypatch.setattr(many_rows, "_weights", lambda *a, **k: usual(*a, **k).roll(1, -1))
+    model = xlens.load(hf, tiny.tokenizer("llama"))
+    made = counted_back(monkeypatch)
+    found = core.jacobians(model, TEXTS[:1], skip=SKIP, max_tokens=MOST, progress=False).sums
+    assert made == ["_through"] * 3 * model.n_layers  # the other norm, and two trials
+    (ids,) = (t.ids[:MOST] for t in model.tokenize(TEXTS[:1]))
+    wanted = by_hand(model, ids, range(model.n_layers), SKIP)
+    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+
+
+def test_a_kill_loses_no_more_than_so_much_work(model, monkeypatch):
+    """Rows that go through the blocks together are fewer where a block is dear."""
+    usual, at_once = core._followed, []
+
+    def counted(begins, ends, folded, towards, each):
+        at_once.append(len(towards))
+        return usual(begins, ends, folded, towards, each)
+
+    monkeypatch.setattr(core, "_followed", counted)
+    how = {"skip": SKIP, "max_tokens": MOST, "progress": False, "token_budget": 100}
+    wanted = core.jacobians(model, TEXTS[:1], **how).sums
+    assert at_once == [model.d_model]
+    at_once.clear()
+    weights = sum(p.numel() for b in model.blocks for p in b.parameters())
+    monkeypatch.setattr(core, "MOST_WORK", {"cpu": 210 * weights})
+    found = core.jacobians(model, TEXTS[:1], **how).sums
+    assert len(at_once) > 4 and max(at_once) * (MOST - 1 - SKIP) <= 210
+    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+
+
 def test_fits_are_transformerlens_s(model, lenses):
     from transformer_lens.tools.analysis import JacobianLens as Published
 
@@ -239,7 +317,7 @@ def test_files_go_there_and_back(model, lenses, tmp_path):
         write_jacobian_lens(only, tmp_path / "none.pt")
 
 
-def test_a_file_that_holds_code_is_refused(model, tmp_path):
+def test_files_that_hold_no_lens_are_refused(model, tmp_path, monkeypatch):
     class Bomb:
         def __reduce__(self):
             return (print, ("run!",))
@@ -250,6 +328,13 @@ def test_a_file_that_holds_code_is_refused(model, tmp_path):
         read_jacobian_lens(tmp_path / "bomb.pt", model)
     with pytest.raises(ValueError, match="refused: it holds more than tensors"):
         read_tuned_lens(tmp_path, model)
+    # What can only be a file is asked of no hub; what could be a name is refused in words.
+    with pytest.raises(ValueError, match=r"No jacobian lens at 'nowhere\.pt': no such file"):
+        find_lens("jacobian=nowhere.pt", model)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"No Jacobian lens 'nobody/none': there is no such file"):
+        find_lens("jacobian=nobody/none", model)
     torch.save({"weights": torch.eye(3)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="does not look like a Jacobian lens"):
         read_jacobian_lens(tmp_path / "other.pt", model)
@@ -267,7 +352,7 @@ def test_a_killed_fit_ends_with_the_same_bytes(model, tmp_path, monkeypatch):
     usual, calls = torch.autograd.grad, []
 
     def failing(*args, **kwargs):
-        if "allow_unused" not in kwargs:  # the forward pass's own
+        if not kwargs.get("allow_unused"):  # the forward pass's own
             return usual(*args, **kwargs)
         calls.append(1)
         if len(calls) == stop:
@@ -289,7 +374,7 @@ def test_a_killed_fit_ends_with_the_same_bytes(model, tmp_path, monkeypatch):
     needed = []
 
     def counting(*args, **kwargs):
-        needed.extend([1] * ("allow_unused" in kwargs))
+        needed.extend([1] * bool(kwargs.get("allow_unused")))
         return usual(*args, **kwargs)
 
     monkeypatch.setattr(torch.autograd, "grad", counting)

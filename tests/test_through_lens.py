@@ -18,8 +18,11 @@ from xlens.phases import evidence
 from xlens.report import write_report
 from xlens.runs import RunDirectory
 from xlens.studies import ChoicesStudy, LensStudy, PhasesStudy, ProcessStudy, ReadingStudy
+from xlens.studies.steps.latent_language import pair_steps
 from xlens.studies.steps.reading_prompts import inside_prompts
+from xlens.studies.study import Kept
 from xlens.tasks.choices import cldr_choices, latent_options
+from xlens.tasks.words import WordList
 
 LANGUAGES = ("en", "de", "ru")
 
@@ -163,6 +166,16 @@ def test_what_is_not_there_is_refused_before_a_model_is_loaded():
         study = LensStudy(pairs=("fr:ru",), causal=True, layers=layers, **more)
         with pytest.raises(ValueError, match=said):
             study.check(words)
+
+
+def test_one_of_several_lenses_that_is_another_model_s_is_refused_before_any_is_read(model, lens):
+    wide = replace(lens, matrices=np.zeros((len(lens.layers), 8, 8), np.float32), fingerprint="")
+    write_jacobian_lens(wide, "wide.pt")
+    frame = pd.DataFrame({"fr": ["chat"], "ru": ["кот"], "en": ["cat"]}, index=["cat"])
+    words = WordList(frame, "here")
+    study = LensStudy(pairs=("fr:ru",), lens=("logit", "jacobian=wide.pt"))
+    with pytest.raises(ValueError, match=r"3 layers of 8; .* has 3 of 64. Fit one on"):
+        next(pair_steps(model, words, study, Kept()))
 
 
 def test_layers_of_the_causal_test_that_a_model_lacks_are_refused(model):

@@ -29,6 +29,7 @@ from xlens.engine.folded import FoldedMLP, mlps_folded
 from xlens.engine.graphs import body_pass, in_passes, parted, weights_constant
 from xlens.engine.halving import Note, until_done
 from xlens.engine.interventions import Edits
+from xlens.engine.many_rows import for_many_rows
 from xlens.engine.plan import Tokens
 from xlens.engine.positions import fresh
 from xlens.engine.request import Execution, Request, Shard, Subject
@@ -44,6 +45,8 @@ from xlens.store import Parts, Store
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 16_384}
 # Backward passes of a block before the next block's: they share the matrix that its MLP is made.
 AT_ONCE = 32
+# Multiplications in them, all blocks together: about five minutes of one core. A kill loses these.
+MOST_WORK = {"cpu": 10**13, "cuda": 10**15}
 GRAPH_TOKENS = {"cpu": 512, "cuda": 4_096}  # whose intermediate values are held at once
 # A shard is a matrix for every point, however many prompts it is the sum of.
 MOST_SHARDS = 8
@@ -279,15 +282,15 @@ def _add_rows(
         stack.enter_context(fresh(model))
         stack.enter_context(weights_constant(model))
         points = request.layers
-        folded = stack.enter_context(mlps_folded(model))
-        begins, ends, first = _graphs(model, prompts, min(points), request.skip)
+        with for_many_rows(model), mlps_folded(model) as folded:
+            begins, ends, first = _graphs(model, prompts, min(points), request.skip)
         top = ends[model.n_layers]
         counted = torch.zeros(top.shape[:2], device=top.device)
         for b, prompt in enumerate(prompts):
             counted[b, request.skip - first : len(prompt) - first] = 1.0
         share = counted / counted.sum(1, keepdim=True)
         each = max(1, budget // counted.numel())
-        many = AT_ONCE * each
+        many = each * _at_once(model, counted.numel() * each)
         for at in range(start, max(map(len, rows)), many):
             now = [torch.tensor(mine[at : at + many]) for mine in rows]
             towards = top.new_zeros(max(map(len, now)), *top.shape)
@@ -300,6 +303,13 @@ def _add_rows(
                     for b, mine in enumerate(now):
                         into[points.index(point), mine] += mean[: len(mine), b]
             yield at + many
+
+
+def _at_once(model: HookedModel, tokens: int) -> int:
+    """How many backward passes of so many tokens go through a block before the next one's."""
+    weights = sum(p.numel() for block in model.blocks for p in block.parameters())
+    most = pass_budget(model, None, MOST_WORK) // (tokens * max(1, weights))
+    return min(AT_ONCE, max(1, most))
 
 
 def _followed(

@@ -8,7 +8,6 @@ from xlens.lens.readings import LensReadings
 from xlens.wording import number_of
 
 _ROW = 190
-# Lenses of one kind share a colour: what was in their texts is told by the line.
 _COLORS = {"logit": theme.NEUTRAL, "tuned": theme.PALETTE[1], "jacobian": theme.PALETTE[0]}
 _MORE = {"jacobian of it": theme.PALETTE[4], "jacobian without it": theme.PALETTE[2]}
 

@@ -137,10 +137,17 @@ def read_jacobian_lens(
     """
     from pickle import UnpicklingError
 
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from transformer_lens.tools.analysis import JacobianLens as Published
 
     try:
         read = Published.from_pretrained(str(name), filename=file)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
+        raise InputError(
+            f"No Jacobian lens {str(name)!r}: there is no such file here, none of that name in "
+            f"TransformerLens's registry, and the hub gave none ({type(problem).__name__}). Name a "
+            "file, or the run or folder of one of your own (xlens fit-lens)."
+        ) from problem
     except UnpicklingError as problem:
         raise InputError(
             f"{str(name)!r} is refused: it holds more than tensors and plain values, and what a "

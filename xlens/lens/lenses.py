@@ -184,7 +184,8 @@ class FittedLens(Result, Lens):
         if (self.n_layers, self.d_model) != (model.n_layers, model.d_model):
             raise InputError(
                 f"This {self.kind} lens is of a model with {self.n_layers} layers of "
-                f"{self.d_model}; {model.name} has {model.n_layers} of {model.d_model}."
+                f"{self.d_model}; {model.name} has {model.n_layers} of {model.d_model}. Fit one on "
+                "this model: xlens fit-lens."
             )
         if self.fingerprint and self.fingerprint != model.fingerprint:
             raise InputError(

@@ -47,7 +47,7 @@ def lens_files(kind: str, place: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        if kind == "jacobian" and not place.startswith((".", "/", "~")) and "\\" not in place:
+        if kind == "jacobian" and not _only_a_file(place):
             return []
         raise InputError(f"No {kind} lens at {place!r}: no such file or folder.")
     for found in (
@@ -63,6 +63,11 @@ def lens_files(kind: str, place: str) -> list[Path]:
         f"No {kind} lens in {place!r}: expected a run of `xlens fit-lens`, the folder of a saved "
         f"lens, or one with {'params.pt' if kind == 'tuned' else 'lens.pt'}."
     )
+
+
+def _only_a_file(place: str) -> bool:
+    """Whether a place can be no name of the registry or the hub."""
+    return place.startswith((".", "/", "~")) or "\\" in place or place.endswith((".pt", ".json"))
 
 
 @typed

@@ -287,7 +287,7 @@ def read_tuned_lens(path: str | Path, model: HookedModel) -> TunedLens:
     except UnpicklingError as problem:
         raise InputError(
             f"{str(file)!r} is refused: it holds more than tensors, and what a pickle holds is run "
-            "when it is read."
+            "when it is read. Ask its maker for the tensors alone, or fit one (xlens fit-lens)."
         ) from problem
     weights = {k: v for k, v in state.items() if k.endswith("weight")} if _is_state(state) else {}
     numbers = sorted(int(name.split(".")[-2]) for name in weights if name.split(".")[-2].isdigit())

@@ -20,6 +20,12 @@ from xlens.studies.fit_lens import READINGS, YARDSTICK
 from xlens.wording import number_of
 
 _LEVEL = 0.05
+_COMPARED = {
+    ("jacobian", "logit"): "Jacobian less logit",
+    ("tuned", "logit"): "tuned less logit",
+    ("jacobian without it", "jacobian"): "Jacobian, without its own text less of all",
+    ("jacobian of it", "jacobian"): "Jacobian, of its own text alone less of all",
+}
 _CAPTION = (
     "KL of the model's output from what each lens reads, by layer, on text that no lens was "
     "fitted on; lower is nearer to what the model says in the end, which is not the same as nearer "
@@ -46,10 +52,16 @@ def offered(known: Mapping[str, Any]) -> list[str]:
     tags = known.get("languages", [])
     if not tags:
         return []
-    return [
+    said = (
         f"{number_of(int(known['texts']), 'text')} in {', '.join(map(english_name, tags))}, "
         f"from {', '.join(map(str, known['from']))}."
-    ]
+    )
+    if "fitted_on" in known:  # not in runs of before 0.3
+        said += (
+            f" Of each language {number_of(int(known['fitted_on']), 'passage')} of "
+            f"{known['max_tokens']} tokens were fitted on, and {known['held_out']} others read."
+        )
+    return [said]
 
 
 def told(model: str, parts: Mapping[str, Result]) -> list[Section]:
@@ -132,20 +144,21 @@ def _yardstick(found: Result | None) -> Iterator[Table]:
 def minute(parts: Mapping[str, Result]) -> Minute:
     """What is read first of a model: each lens against another, by language."""
     found = _readings(parts)
-    rows = [
-        [
-            f"{row['lens']} less {row['against']}",
-            english_name(str(row["language"])),
-            signed(row, "kl"),
-            number(float(row["p_adjusted"])),
-            _verdict(row),
-        ]
+    told = {
+        (row["lens"], row["against"], row["language"]): f"{signed(row, 'kl')} {_verdict(row)}"
         for row in found.changes.to_dict("records")
+    }
+    asked = [two for two in _COMPARED if any(key[:2] == two for key in told)]
+    rows = [
+        [english_name(str(tag)), *(told.get((*two, tag), "") for two in asked)]
+        for tag in dict.fromkeys(tag for *_, tag in told)
     ]
     table = Table(
-        "Mean over the layers below the last, in bits; below 0 the first reads nearer to the "
-        "output. p by sign flips over texts, adjusted for all rows.",
-        ("lenses", "language", "difference", "p", "verdict"),
+        "By how many bits a lens is farther from the output than another (below 0: nearer), mean "
+        "over the layers below the last. A Jacobian lens that was fitted with or without a "
+        "language's own text stands beside the one of all languages. Undecided: p is "
+        f"{_LEVEL} or more, by sign flips over texts, adjusted for all that is in the table.",
+        ("language", *(_COMPARED[two] for two in asked)),
         rows,
     )
     said = (Paragraph("No question is asked: the model only reads text, as this."),)

@@ -180,7 +180,14 @@ class FitLensStudy(Study):
 
     def described(self, data: "Prompts") -> dict[str, Any]:
         """As `Study.described`."""
-        return {"languages": self.tags(data), "texts": len(data), "from": list(self.text) or [CLDR]}
+        return {
+            "languages": self.tags(data),
+            "texts": len(data),
+            "from": list(self.text) or [CLDR],
+            "fitted_on": self.n_texts,
+            "held_out": self.n_held,
+            "max_tokens": self.max_tokens,
+        }
 
     def work(self, data: "Prompts", model: "Outline | HookedModel") -> dict[str, Work]:
         """As `Study.work`: a row of a Jacobian is a backward pass, as long as a forward one."""

@@ -249,8 +249,9 @@ class LensStudy(ShownStudy, ThroughLens):
             if len(found := self.others_of(*pair, data.languages)) < _FEWEST_OTHERS:
                 raise InputError(
                     "The causal test tells a word's concept from its language by words in "
-                    f"{_FEWEST_OTHERS} languages or more besides {', '.join(pair)} and "
-                    f"{self.pivot}; there are {len(found)}{': ' * bool(found)}{', '.join(found)}. "
+                    f"{_FEWEST_OTHERS} languages or more besides "
+                    f"{', '.join(dict.fromkeys((*pair, self.pivot)))}; there are "
+                    f"{len(found)}{': ' * bool(found)}{', '.join(found)}. "
                     "Give words in more (--others names them)."
                 )
 

@@ -55,6 +55,8 @@ def pair_steps(model: HookedModel, words: WordList, study: LensStudy, kept: Kept
     """
     twin = cache(lambda: model.random_twin(study.seed))  # one for all pairs
     lenses = cache(lambda asked: find_lens(asked, model))
+    for asked in study.lens:
+        lenses(asked)  # one of another model is refused before anything is read through the others
     every = words
     if study.causal:
         # Demonstrations depend on the languages of a list: they stay those of the plain study.
