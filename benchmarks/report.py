@@ -1,7 +1,9 @@
 """Write the tables of `docs/performance.md` anew from `benchmarks/results/*.json`.
 
 `python benchmarks/report.py` rewrites what stands between the two marks and nothing else;
-`--check` only says whether it would change anything.
+`--check` only says whether it would change anything. The results are kept in the repository, so
+that one benchmark can be taken anew without the others; of those before 29 November 2026 only what
+the page shows is left, not each round.
 """
 
 import argparse

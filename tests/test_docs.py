@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -217,3 +218,9 @@ def test_the_version_is_the_same_everywhere():
     heads = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert cited == xlens.__version__
     assert heads[0] in ("Unreleased", xlens.__version__)
+
+
+def test_tables_of_performance_are_the_results():
+    asked = [sys.executable, "benchmarks/report.py", "--check"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
