@@ -203,7 +203,7 @@ def test_the_page_says_what_was_chosen_not_its_number(model, choices):
     options = choices.items("en")[row["id"]].options
     said, gold = options[row["said"]].strip(), options[row["gold"]].strip()
     assert answered(found)[-1].text == f"The model chose “{said}”; right is “{gold}”."
-    del found.provenance["first_prompt"]["options"]  # a result of before
+    del found.provenance["answers"]["first_options"]  # a result of before
     told = f"The model chose option {row['said'] + 1}; right is option {row['gold'] + 1}."
     assert answered(found)[-1].text == told
 

@@ -71,7 +71,7 @@ def read_lens_items(path: str | Path) -> LensItems:
     Raises:
         ValueError: no such file, no such items, or a name twice.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise DataError(f"No items for lenses at {str(path)!r}: no such file.")
     try:
         said: Any = strict.loads(strict.read_bytes(Path(path)).decode())

@@ -69,7 +69,7 @@ def answered(part: Result | None) -> tuple[Block, ...]:
     """The first prompt, and which option the model chose."""
     if not (prompt := prompt_of(part)) or not isinstance(part, ChoiceAnswers):
         return prompt
-    options = part.provenance["first_prompt"].get("options", ())  # older results have none
+    options = part.provenance["answers"].get("first_options", ())  # older results have none
     said = [
         f"The model {_chosen(row['said'], options)}; right is {_option(row['gold'], options)}."
         for row in of_first(part, part.table).to_dict("records")

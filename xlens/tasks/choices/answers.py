@@ -151,9 +151,8 @@ def answer_choices(
     told: dict[str, Any] = {**asked_how(choices, pool, shown, seed, show_options)}
     told |= {"rule": rule, "by": by, "calibrated": calibrated}
     first = provenance["first_prompt"]
-    own = asked.items(first["language"])[first["id"]].options
-    # Where options aren't in the prompt, their numbers alone would tell a reader of it nothing.
-    provenance = {**provenance, "first_prompt": {**first, "options": list(own)}}
+    # Of that prompt: where options aren't in it, their numbers alone would tell its reader nothing.
+    told["first_options"] = list(asked.items(first["language"])[first["id"]].options)
     return ChoiceAnswers(
         provenance=analysed(provenance, "answers", told),
         table=table,
