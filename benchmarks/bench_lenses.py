@@ -51,7 +51,14 @@ def main() -> None:
     )
     setting = f"{SHAPE}, a text of {TOKENS} tokens, all rows and layers"
     rows = [
-        Row(f"fit, {kind}", setting, THEIRS, ratios(times[THEIRS], times[kind]), "speed", target)
+        Row(
+            f"fit of a Jacobian lens, {kind}",
+            setting,
+            THEIRS,
+            ratios(times[THEIRS], times[kind]),
+            "speed",
+            target,
+        )
         for kind, target in (("fp32", "≥ 1.9"), ("bf16", "≥ 3"))
     ]
     exact, rough = (jacobians(m, prompts, **ours).sums for m in (model, half))
