@@ -83,7 +83,8 @@ def main() -> None:
         )
     )
     note = (
-        f"bf16: largest error of a layer's matrix {min(off):.3f} to {max(off):.3f} of its largest"
+        f"bf16: the largest error of a layer's matrix is {min(off):.3f} to {max(off):.3f} of its "
+        "largest element."
     )
     write("lenses", rows, args, times={SHAPE: times, "reading": reading}, notes=[note])
 

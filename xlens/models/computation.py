@@ -259,10 +259,15 @@ def _version(source: str) -> str:
     if file is None or package in _RELEASED:
         return version or "unknown"
     # Such code imports what lies beside it, and a package that is worked on keeps its version.
+    return f"{version or ''} {code_of(file.parent)}".strip()
+
+
+def code_of(folder: Path) -> str:
+    """A digest of the Python files that lie in a folder."""
     whole = blake2b(digest_size=16)
-    for path in sorted(file.parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         whole.update(path.name.encode() + b"\0" + path.read_bytes())
-    return f"{version or ''} {whole.hexdigest()}".strip()
+    return whole.hexdigest()
 
 
 def _distribution(source: str) -> str | None:

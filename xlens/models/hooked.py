@@ -293,7 +293,7 @@ class HookedModel:
         high = min(self.d_vocab, len(self.tokenizer))
         with self.evaluating():
             ensure_complete(self.hf_model, self.blocks, self.family, high=high, asked=asked)
-        self._whole.add(attention_of(self.hf_model))
+        self.trust_attention()
 
     def trust_attention(self) -> None:
         """Take it that the attention implementation of now leaves nothing out: seen before."""

@@ -8,12 +8,11 @@ software the answer is the same.
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
 from xlens import files
-from xlens.models.computation import attention_of, computation
+from xlens.models.computation import attention_of, code_of, computation
 from xlens.models.fingerprint import config_text
 from xlens.models.hooked import HookedModel
 from xlens.models.sources import Source
@@ -56,16 +55,8 @@ def _note(model: HookedModel, source: Source) -> Path | None:
         "attention": attention_of(model.hf_model),
         "computation": computation(model.hf_model),
         "versions": versions(),
-        "checks": _code(),
+        # Where a checkout changes what is checked, and keeps its version.
+        "checks": code_of(Path(__file__).parent),
     }
     name = blake2b(json.dumps(said, sort_keys=True, default=str).encode(), digest_size=8)
     return files.cache_root() / "models" / f".proved-{name.hexdigest()}.json"
-
-
-@cache
-def _code() -> str:
-    """Of this room, where a checkout changes what is checked and keeps its version."""
-    whole = blake2b(digest_size=8)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()

@@ -6,7 +6,7 @@ from typing import Any
 
 from xlens.wording import rounded
 
-__all__ = ["interval", "number", "rounded", "signed"]
+__all__ = ["ends", "interval", "number", "rounded", "signed"]
 
 
 def number(value: float) -> str:
@@ -14,14 +14,18 @@ def number(value: float) -> str:
     return rounded(value, ".2f")
 
 
+def ends(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """` [0.12, 0.36]`, to stand behind a number; nothing where it, or its interval, isn't there."""
+    if any(map(math.isnan, (value, low, high))):
+        return ""
+    return f" [{rounded(low, form)}, {rounded(high, form)}]"
+
+
 def interval(
     row: Mapping[Any, Any], value: str = "value", low: str = "low", high: str = "high"
 ) -> str:
     """`0.24 [0.12, 0.36]`; without an interval where it has none."""
-    said, *ends = (number(row[name]) for name in (value, low, high))
-    if any(math.isnan(row[name]) for name in (value, low, high)):
-        return said
-    return f"{said} [{', '.join(ends)}]"
+    return f"{number(row[value])}{ends(row[value], row[low], row[high])}"
 
 
 def signed(
@@ -33,7 +37,5 @@ def signed(
     digits: int = 2,
 ) -> str:
     """A difference with its sign: `+0.24 [+0.12, +0.36]`; without an interval where it has none."""
-    said, *ends = (rounded(row[name], f"+.{digits}f") for name in (value, low, high))
-    if any(math.isnan(row[name]) for name in (value, low, high)):
-        return said
-    return f"{said} [{', '.join(ends)}]"
+    form = f"+.{digits}f"
+    return f"{rounded(row[value], form)}{ends(row[value], row[low], row[high], form)}"

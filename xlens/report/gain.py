@@ -7,7 +7,7 @@ from typing import Any
 from xlens.gain import ALL, BEFORE, SEEN, UNSEEN, Gain
 from xlens.languages import english_names
 from xlens.report.blocks import Block, Paragraph, Table
-from xlens.report.cells import interval, number, rounded, signed
+from xlens.report.cells import ends, interval, number, rounded, signed
 from xlens.report.minute import of_first, prompt_of
 from xlens.report.sentences import listed
 from xlens.results import Result
@@ -107,10 +107,8 @@ def verdict_words(row: Row) -> str:
 
 def change(row: Row) -> str:
     """`+2.1 points [0.4, 3.8], p 0.03`; without an interval where items are too few for one."""
-    low, high = (100 * row[name] for name in ("low", "high"))
-    some = not math.isnan(low) and not math.isnan(high)
-    ends = f" [{rounded(low, '.1f')}, {rounded(high, '.1f')}]" if some else ""
-    return f"{rounded(100 * row['difference'], '+.1f')} points{ends}, p {_p(row['p'])}"
+    points, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+    return f"{rounded(points, '+.1f')} points{ends(points, low, high, '.1f')}, p {_p(row['p'])}"
 
 
 def _p(value: float) -> str:

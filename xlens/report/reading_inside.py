@@ -17,7 +17,7 @@ from xlens.phases import (
 )
 from xlens.phases.curves import ALL
 from xlens.phases.detect import placed
-from xlens.report.cells import interval, rounded
+from xlens.report.cells import ends, interval, rounded
 from xlens.results import Result
 from xlens.studies.phases import TWIN
 from xlens.studies.reading import SUMMARIES
@@ -114,12 +114,8 @@ def _pooled(table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
 
 
 def _layers(row: Mapping[Any, Any], name: str = "gap") -> str:
-    ends = (
-        ""
-        if math.isnan(row["low"])
-        else f" [{rounded(row['low'], '.1f')}, {rounded(row['high'], '.1f')}]"
-    )
-    return f"{rounded(row[name], '.1f')}{ends}"
+    value = row[name]
+    return f"{rounded(value, '.1f')}{ends(value, row['low'], row['high'], '.1f')}"
 
 
 def phase_rows(found: PhaseResult) -> tuple[list[str], list[list[str]]]:

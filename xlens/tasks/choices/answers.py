@@ -147,17 +147,20 @@ def answer_choices(
         tie=tie,
     )
     table = table.assign(**headed(shown, table))
-    items = {tag: asked.items(tag).values() for tag in tags}
+    items = {tag: asked.items(tag) for tag in tags}
     told: dict[str, Any] = {**asked_how(choices, pool, shown, seed, show_options)}
     told |= {"rule": rule, "by": by, "calibrated": calibrated}
     first = provenance["first_prompt"]
     # Of that prompt: where options aren't in it, their numbers alone would tell its reader nothing.
-    told["first_options"] = list(asked.items(first["language"])[first["id"]].options)
+    told["first_options"] = list(items[first["language"]][first["id"]].options)
     return ChoiceAnswers(
         provenance=analysed(provenance, "answers", told),
         table=table,
         rule=rule,
-        chance={t: float(np.mean([1 / len(i.options) for i in own])) for t, own in items.items()},
+        chance={
+            tag: float(np.mean([1 / len(item.options) for item in own.values()]))
+            for tag, own in items.items()
+        },
     )
 
 
