@@ -86,6 +86,10 @@ def test_a_model_is_checked_once_for_the_same_weights_and_software(tiny_file, pa
     monkeypatch.setattr(proved, "versions", lambda: {"transformers": "another"})
     xlens.load(tiny_file)
     assert again < len(passes)
+    other = len(passes)
+    monkeypatch.setattr(proved, "code_of", lambda folder: "of a checkout that checks more")
+    xlens.load(tiny_file)
+    assert other < len(passes)
 
 
 def test_other_weights_are_checked_of_their_own(tmp_path, passes):
