@@ -1,7 +1,9 @@
 """The one place that puts hooks: theirs to the thread that put them, gone afterwards."""
 
 import ast
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import kit
@@ -99,6 +101,31 @@ def test_a_signal_ends_its_own_context_alone(family_dir):
 
     within(0, ids)
     assert seen == ["inner", "after inner"]
+
+
+@pytest.mark.parametrize("layers", [1, "all"])
+@pytest.mark.parametrize("family", ["gemma3", "gpt2"])
+def test_a_pass_that_ended_early_leaves_nothing_in_memory(family, layers, family_dir):
+    """Long passes would else lie there beside the next one, keys and values with them."""
+    model, seen = kit.model(family_dir(family)), []
+    begun = " ".join(["The dog sleeps in the house"] * 8)
+    prompts = [Prompt(f"{begun} {word}", "en", word) for word in ("now", "here", "there")]
+
+    def note(_module, _args, output):
+        seen.append(weakref.ref(output[0] if isinstance(output, tuple) else output))
+
+    handles = [block.register_forward_hook(note) for block in model.blocks]
+    gc.collect()
+    gc.disable()
+    try:
+        harvest(model, prompts, layers=layers, progress=False)
+        left = [kept for kept in seen if kept() is not None]
+    finally:
+        gc.enable()
+        for handle in handles:
+            handle.remove()
+    assert len(seen) > 1
+    assert left == []
 
 
 def test_a_pass_that_goes_around_the_blocks_is_refused_by_name(family_dir):

@@ -346,3 +346,24 @@ def test_a_space_that_the_tokenizer_puts_before_words_takes_no_character_from_ot
     assert dict(tokens.spans)["bos"] == (0, 1)
     start, stop = tokens.spans["s"]
     assert "".join(words.convert_ids_to_tokens(tokens.ids[start:stop])).lstrip("Ġ") == "Hund"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
+def test_many_prompts_are_tokenised_some_at_a_time_and_share_what_is_equal(family, monkeypatch):
+    """Of prompts with one beginning, ids and places in the text would take more than states."""
+    tokenizer = tiny.tokenizer(family)
+    begun = tiny.TEXT["de"] * 4
+    prompts = [
+        Prompt.from_parts([begun, ("word", f" {word}")], language="de", id=word)
+        for word in ("Hund", "Haus", "Buch", "Tisch", "Sommer")
+    ]
+    whole = tokenize(tokenizer, prompts)
+    monkeypatch.setattr("xlens.prompts.tokens.AT_ONCE", 2)
+    some = tokenize(tokenizer, prompts)
+    assert some == whole
+    assert some == [tokenize(tokenizer, [prompt])[0] for prompt in prompts]
+    first, last = some[0], some[-1]
+    places = {id(place) for t in some for place in t.offsets}
+    assert len(places) == len({place for t in some for place in t.offsets})
+    assert max(first.offsets[-3]) > 256 and first.offsets[20] is last.offsets[20]
+    assert len({id(i) for t in some for i in t.ids}) == len({i for t in some for i in t.ids})

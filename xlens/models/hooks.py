@@ -95,6 +95,9 @@ def ending() -> Generator[Callable[[], None]]:
     except _Enough as signal:
         if signal is not enough:
             raise
+        # It knows the frames that it left, and they know it: a pass's states and its keys and
+        # values would live until the garbage collector comes by.
+        enough.__traceback__ = None
 
 
 def at_point(
@@ -120,25 +123,22 @@ def residual(
     A tensor that `keep` returns replaces the stream there. With `stop` the block of this context
     ends where the deepest point is reached: nothing above it is computed.
     """
-    deepest, enough = max(points, default=0), _Enough()
-
-    def at(point: int) -> See:
-        def see(resid: Tensor) -> Tensor | None:
-            changed = keep(point, resid)
-            if stop and point == deepest:
-                raise enough
-            return changed
-
-        return see
-
     with ExitStack() as stack:
+        stop_here = stack.enter_context(ending()) if stop else None
+        deepest = max(points, default=0)
+
+        def at(point: int) -> See:
+            def see(resid: Tensor) -> Tensor | None:
+                changed = keep(point, resid)
+                if stop_here is not None and point == deepest:
+                    stop_here()
+                return changed
+
+            return see
+
         for point in points:
             stack.enter_context(at_point(blocks, point, at(point), everywhere=everywhere))
-        try:
-            yield
-        except _Enough as signal:
-            if signal is not enough:
-                raise
+        yield
 
 
 @contextmanager

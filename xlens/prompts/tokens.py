@@ -10,6 +10,7 @@ from xlens.prompts.ends import added, held, tell, wanted
 from xlens.prompts.prompt import Prompt
 from xlens.prompts.slots import Slot
 
+AT_ONCE = 512  # prompts: what a tokenizer gives takes ten times the memory of what is kept of it
 _AFTER = (
     "this tokenizer ends every text in {}; it is left off, so that the last token is the text's. "
     "To have it read, write it at the end of the prompt."
@@ -101,6 +102,28 @@ def tokenize(
             "prepend_bos=True, but this tokenizer has no BOS token; use prepend_bos=None to keep "
             "what the tokenizer does by itself, or set tokenizer.bos_token."
         )
+    once: dict[Any, Any] = {}
+    return [
+        made
+        for first in range(0, len(prompts), AT_ONCE)
+        for made in _tokenized(
+            tokenizer, prompts[first : first + AT_ONCE], prepend_bos, spans, once
+        )
+    ]
+
+
+def _tokenized(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    prepend_bos: bool | None,
+    spans: frozenset[str] | None,
+    once: dict[Any, Any],
+) -> list[TokenizedPrompt]:
+    """Some prompts; equal ids and places in the text are one object, kept in `once`.
+
+    Prompts that begin alike have most of them in common.
+    """
+    bos = tokenizer.bos_token_id
     encoded = tokenizer(
         [p.text for p in prompts],
         return_offsets_mapping=True,
@@ -140,7 +163,9 @@ def tokenize(
             for name, span in prompt.spans.items()
             if spans is None or name in spans
         }
-        result.append(TokenizedPrompt(prompt, tuple(ids), tuple(offsets), named))
+        own_ids = tuple(once.setdefault(i, i) for i in ids)
+        where = tuple(once.setdefault(o, o) for o in offsets)
+        result.append(TokenizedPrompt(prompt, own_ids, where, named))
     return result
 
 

@@ -143,6 +143,8 @@ class Edits:
         """
         table: dict[Any, int] = {}
         uneven = [(n, edit) for n, edit in enumerate(self.bound) if not edit.uniform]
+        if not uneven:
+            return list(map(tuple, sequences))
         out: list[Tokens] = []
         for i, ids in enumerate(sequences):
             treated: dict[int, list[tuple[int, int]]] = {}
