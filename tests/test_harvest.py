@@ -154,7 +154,7 @@ def test_nothing_above_the_deepest_layer_and_no_vocabulary():
 
     def called(layers):
         calls.clear()
-        harvest(model, kit.mixed(), layers=layers, token_budget=10_000, progress=False)
+        harvest(model, kit.mixed(), layers=layers, token_budget=100_000, progress=False)
         return calls.copy()
 
     assert called(0) == ["embedding"]

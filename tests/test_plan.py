@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xlens import Prompt, harvest
 from xlens.engine import Batch, Group, plan
-from xlens.engine.plan import KV_BUDGETS, MIN_SAVED
+from xlens.engine.plan import KV_BUDGETS, MIN_SAVED, PASS_SHARE
 from xlens.prompts import TokenizedPrompt, parse_slot
 
 budgets = st.integers(1, 300)
@@ -61,6 +61,34 @@ def test_every_sequence_runs_once_within_the_budget(sequences, budget, share):
             assert not heads or places <= KV_BUDGETS * budget or len(rows) == 1
     sizes = [b.padded_tokens for b in batches]
     assert sizes == sorted(sizes, reverse=True)  # what does not fit fails at once
+
+
+def saved(lengths):
+    """The most padding that cutting a pass in two would save."""
+    lengths = sorted(lengths, reverse=True)
+    return max((lengths[0] - n) * (len(lengths) - at) for at, n in enumerate(lengths))
+
+
+@given(families(), budgets | st.just(10_000), st.booleans())
+def test_no_pass_is_padded_by_more_than_a_pass_costs(sequences, budget, share):
+    cost = max(MIN_SAVED, budget // PASS_SHARE)
+    for batch in plan(sequences, budget, share=share):
+        prefix = {m: g.prefix for g in batch.groups for m in g.members}
+        assert saved(g.prefix for g in batch.groups) <= 2 * cost
+        assert all(saved(len(sequences[i]) - prefix[i] for i in p) <= cost for p in batch.passes)
+
+
+def test_what_is_alike_in_length_runs_together():
+    lengths = (90, 60, 88, 61, 89, 62, 87, 63)
+    heads = [tuple(range(k * 1_000, k * 1_000 + n)) for k, n in enumerate(lengths)]
+    sequences = [(*head, *[1] * rest, k) for head in heads for k, rest in enumerate((2, 3, 30))]
+    long, short = plan(sequences, 2_048)
+    assert [g.prefix for g in long.groups] == [92, 91, 90, 89]  # two tokens of what follows too
+    assert [g.prefix for g in short.groups] == [65, 64, 63, 62]
+    assert long.pass_tokens == short.pass_tokens == (4 * 29, 8 * 2)
+    # Where passes are large, as on a GPU, one costs more than that.
+    (batch,) = plan(sequences, 40_000)
+    assert batch.pass_tokens == (24 * 29,)
 
 
 @given(families(), budgets)

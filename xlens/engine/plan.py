@@ -5,17 +5,23 @@ many questions, one question with many candidates. Sequences that begin alike fo
 common prefix runs once; identical sequences run once altogether.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TypeVar
 
 from xlens.checks import typed
 from xlens.errors import InputError
 
 Tokens = tuple[int, ...]
+Row = TypeVar("Row")
 
 # A shared prefix costs a second, narrower pass and a gather of its keys and values: below this
 # many tokens saved, running the group whole is cheaper.
 MIN_SAVED = 48
+# What a pass costs by itself, in shares of the budget, where that is more than MIN_SAVED: about 20
+# tokens on a CPU, hundreds on a device that takes thousands at a time.
+PASS_SHARE = 64
 # Keys and values of a batch may take as many token places as this many budgets.
 KV_BUDGETS = 8
 
@@ -103,7 +109,8 @@ def plan(
     """Put sequences into batches, longest first, within `token_budget` tokens a pass.
 
     Every sequence is in exactly one batch. One that is longer than the budget gets a pass of its
-    own. Longest first: what doesn't fit in memory fails at once, not after an hour.
+    own. Passes are cut where that saves more padding than a pass costs. Longest first: what doesn't
+    fit in memory fails at once, not after an hour.
 
     Args:
         sequences: Token ids of each sequence.
@@ -130,13 +137,13 @@ def plan(
     lengths = [len(s) for s in sequences]
     batches = [_whole(rows, lengths) for rows in _rows(alone, lengths, token_budget)]
     groups.sort(key=lambda g: (-g.prefix, g.members))
-    taken: list[Group] = []
+    full: list[list[Group]] = []
     for group in groups:
-        if taken and (len(taken) + 1) * taken[0].prefix > token_budget:
-            batches.append(_shared(taken, lengths, token_budget, most))
-            taken = []
-        taken.append(group)
-    if taken:
+        if not full or (len(full[-1]) + 1) * full[-1][0].prefix > token_budget:
+            full.append([])
+        full[-1].append(group)
+    # Prefixes apart are two passes more: theirs, and one of what follows them.
+    for taken in _cut(full, attrgetter("prefix"), 2 * _cost(token_budget)):
         batches.append(_shared(taken, lengths, token_budget, most))
     return sorted(batches, key=lambda b: -b.padded_tokens)
 
@@ -232,19 +239,34 @@ def _rows(
 
     Keys and values of prefixes and rows take at most `places`.
     """
-    passes: list[tuple[int, ...]] = []
-    current: list[int] = []
+    passes: list[list[int]] = []
     for i in sorted(members, key=lambda i: (-lengths[i], i)):
-        rows = len(current) + 1
-        longest = lengths[current[0]] if current else lengths[i]
+        rows = len(passes[-1]) + 1 if passes else 0
+        longest = lengths[passes[-1][0]] if passes else 0
         crowded = ahead and rows * (ahead + longest) > places
-        if current and (rows * longest > budget or crowded):
-            passes.append(tuple(current))
-            current = []
-        current.append(i)
-    if current:
-        passes.append(tuple(current))
-    return passes
+        if not passes or rows * longest > budget or crowded:
+            passes.append([])
+        passes[-1].append(i)
+    return [tuple(rows) for rows in _cut(passes, lengths.__getitem__, _cost(budget))]
+
+
+def _cut(
+    passes: Sequence[list[Row]], length: Callable[[Row], int], cost: int
+) -> Iterator[list[Row]]:
+    """Passes, each longest first, cut where that saves more than so many tokens of padding."""
+    for rows in passes:
+        longest = length(rows[0])
+        saved, at = max(
+            ((longest - length(row)) * (len(rows) - n), n) for n, row in enumerate(rows)
+        )
+        if saved <= cost:
+            yield rows
+        else:
+            yield from _cut([rows[:at], rows[at:]], length, cost)
+
+
+def _cost(budget: int) -> int:
+    return max(MIN_SAVED, budget // PASS_SHARE)
 
 
 def _whole(rows: tuple[int, ...], lengths: Sequence[int]) -> Batch:
