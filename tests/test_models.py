@@ -237,6 +237,18 @@ def test_random_twin(family, family_dir):
     assert spread == pytest.approx(model.config.initializer_range, rel=0.1)
 
 
+def test_a_twin_knows_what_its_model_knows_of_the_tokenizer():
+    model = kit.fresh("gemma3")
+    pieces = model.vocab.pieces
+    twin = model.random_twin()
+    assert twin.vocab is model.vocab and twin.vocab.pieces is pieces
+    assert twin.provenance()["tokenizer"] == model.provenance()["tokenizer"]
+    before, spare = model.provenance()["tokenizer"], model.vocab
+    model.tokenizer.add_tokens(["⟦new⟧"])
+    assert twin.vocab is not spare and twin.provenance()["tokenizer"] != before
+    assert twin.provenance()["tokenizer"] == model.provenance()["tokenizer"]
+
+
 def test_a_twin_has_its_models_dtype_and_tied_weights():
     model = kit.fresh("qwen2")
     model.hf_model.to(torch.bfloat16)

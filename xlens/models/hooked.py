@@ -315,12 +315,15 @@ class HookedModel:
             torch.manual_seed(seed)
             twin = type(self.hf_model)(copy.deepcopy(self.config))
         twin = twin.to(device=self.device, dtype=self.dtype).eval()
-        return HookedModel(
+        made = HookedModel(
             twin,
             self.tokenizer,
             name=f"{self.name} (random weights, seed {seed})",
             weights_note=f"randomly initialised, seed {seed}",
         )
+        if made.d_vocab == self.d_vocab:  # what is known of the tokenizer took seconds
+            made._tokenizer_hash, made._vocab = self._tokenizer_hash, self._known_tokenizer()
+        return made
 
     @cached_property
     def bridge(self) -> Any:

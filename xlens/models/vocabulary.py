@@ -11,6 +11,7 @@ from xlens.text import form
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
+_MACHINERY = ("normalizer", "pre_tokenizer", "decoder")
 Kind = Literal["byte-level", "sentencepiece", "plain"]
 
 
@@ -123,9 +124,12 @@ class Vocabulary:
 
 
 def _kind(tokenizer: Any) -> Kind:
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    # The vocabulary itself is large and full of arbitrary strings: look at the machinery only.
-    machinery = json.dumps([spec.get(k) for k in ("normalizer", "pre_tokenizer", "decoder")])
+    # The vocabulary itself is full of arbitrary strings, and takes a second to spell out: look at
+    # the machinery only, as each part is pickled.
+    parts = (getattr(tokenizer.backend_tokenizer, k) for k in _MACHINERY)
+    machinery = json.dumps(
+        [None if part is None else json.loads(part.__getstate__()) for part in parts]
+    )
     if '"ByteLevel"' in machinery:
         return "byte-level"
     if "▁" in machinery or "\\u2581" in machinery or '"Metaspace"' in machinery:
