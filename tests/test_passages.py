@@ -14,7 +14,7 @@ from xlens.stats import Resampling
 from xlens.studies.steering import SteeringStudy
 from xlens.studies.steps.steering import check_steering
 from xlens.studies.steps.steering_effects import summarised
-from xlens.subspace.cka import Kernel, cka, cka_interval
+from xlens.subspace.cka import Kernel, cka, cka_interval, unbiased_without
 from xlens.subspace.states import parallel
 from xlens.tasks.choices import Choices, LatentOptions, choice_prompts
 from xlens.testbed.planted import planted_activations
@@ -168,6 +168,25 @@ def test_the_jackknife_of_cka_leaves_whole_clusters_out():
         assert by_item == cka_interval(one, other, z=z)
     few = np.repeat(np.arange(2), 10)
     assert np.isnan(cka_interval(one, other, z=z, clusters=few)).all()
+
+
+def test_cka_of_many_sets_without_each_group_is_that_of_the_rest():
+    rng = np.random.default_rng(2)
+    states = rng.normal(size=(4, 30, 8)) + 3 * rng.normal(size=(30, 8))
+    states[3] = 1.0
+    of = rng.permutation(np.arange(30) % 7)
+    groups = [np.flatnonzero(of == g) for g in range(7)]
+    kernels = [Kernel.of(x, unbiased=True) for x in states]
+    rests = [np.arange(30), *(np.flatnonzero(of != g) for g in range(7))]
+    expected = [
+        [[cka(a.only(rest), b.only(rest)) for b in kernels] for a in kernels] for rest in rests
+    ]
+    found = unbiased_without(states, groups)
+    np.testing.assert_allclose(found, np.array(expected), rtol=1e-9)
+    assert np.isnan(found[:, 3]).all()  # it doesn't vary
+    alone = unbiased_without(states[:, :5], [np.arange(2), np.arange(2, 5)])
+    assert np.isnan(alone[1:]).all()  # three items are left, and two
+    assert np.isfinite(alone[0, :3, :3]).all()
 
 
 def test_probes_do_not_know_a_passage_from_training(acts):

@@ -6,6 +6,7 @@ above 0 even for unrelated states. Unbiased: Song et al. 2012, equation 5. Our r
 2505.13141 says CKA by layer and neither kernel nor estimator.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,16 +40,9 @@ class Kernel:
     @classmethod
     def of(cls, states: Float[np.ndarray, "item d_model"], *, unbiased: bool) -> Self:
         """The linear kernel, at unit scale: CKA doesn't see it, and 1e5⁴ is too large to sum."""
-        inside = states - states.mean(0)
-        # The mean of equal numbers may miss them by a rounding, and at unit scale that would be
-        # all there is: a dimension that varies by no more than that doesn't vary.
-        noise = 8 * np.finfo(states.dtype).eps * np.abs(states).max(0)
-        inside = np.where(np.abs(inside).max(0) > noise, inside, 0)
-        gram = inside @ inside.T
-        gram = gram / (np.linalg.norm(gram) or 1.0)
+        gram = _gram(states, unbiased=unbiased)
         if not unbiased:
             return cls(gram, gram, False)  # rows sum to 0 already
-        np.fill_diagonal(gram, 0.0)
         # With both sides U-centred (Székely & Rizzo 2014, section 3) the elementwise product sums
         # to Song's estimator times n(n - 3), a factor that the ratio drops.
         return cls(gram, _centred(gram, unbiased=True), True)
@@ -111,6 +105,71 @@ def linear_cka(
         )
     x, y = (np.asarray(states, dtype=np.float64) for states in (X, Y))
     return cka(Kernel.of(x, unbiased=unbiased), Kernel.of(y, unbiased=unbiased))
+
+
+def unbiased_without(
+    states: Iterable[Float[np.ndarray, "item d_model"]],
+    groups: Sequence[Int[np.ndarray, " _"]],
+) -> Float[np.ndarray, "row set set"]:
+    """Unbiased CKA of every two sets of paired states: of all items, then without each group.
+
+    As `cka` of `Kernel.only`, from sums over rows of the kernels: no kernel is cut and centred
+    anew, which for many sets and groups is most of the time.
+
+    Args:
+        states: The same items in several sets.
+        groups: Every item in one of them.
+
+    Returns:
+        NaN where a set doesn't vary, or fewer than four items are left.
+    """
+    grams = np.stack([_gram(x, unbiased=True) for x in states])
+    n = grams.shape[1]
+    own = grams.sum(2)  # [set, item]
+    # Σ A∘B over a group's rows, [group, set, set]; over all items it is the sum of these.
+    rows = [_inner(grams[:, group]) for group in groups]
+    every = sum(rows, np.zeros((len(grams),) * 2))
+    found = [_song(every, own, n)]
+    for group, mine in zip(groups, rows, strict=True):
+        rest = np.setdiff1d(np.arange(n), group)
+        block = grams[:, group]
+        # A kernel is symmetric: the group's rows and columns, and what lies in both once again.
+        left = every - 2 * mine + _inner(block[:, :, group])
+        found.append(_song(left, (own - block.sum(1))[:, rest], len(rest)))
+    return np.stack(found)
+
+
+def _inner(blocks: Float[np.ndarray, "set row item"]) -> Float[np.ndarray, "set set"]:
+    flat = blocks.reshape(len(blocks), -1)
+    return flat @ flat.T
+
+
+def _song(
+    both: Float[np.ndarray, "set set"], sums: Float[np.ndarray, "set item"], n: int
+) -> Float[np.ndarray, "set set"]:
+    """CKA from Σ A∘B and the kernels' sums of rows (Song et al. 2012, equation 5)."""
+    if n < LEAST_ITEMS - 1:
+        return np.full(both.shape, np.nan)
+    total = sums.sum(1)
+    hsic = both - 2 / (n - 2) * sums @ sums.T + np.outer(total, total) / ((n - 1) * (n - 2))
+    own = np.diag(hsic)
+    # Kernels have norm 1, and these are differences of sums: what is below is their rounding.
+    size = np.sqrt(np.where(own > 1e-12, own, np.nan))
+    return hsic / np.outer(size, size)
+
+
+def _gram(states: Float[np.ndarray, "item d_model"], *, unbiased: bool) -> Gram:
+    """Inner products of the centred states, at norm 1; the diagonal is 0 if unbiased."""
+    inside = states - states.mean(0)
+    # The mean of equal numbers may miss them by a rounding, and at unit scale that would be
+    # all there is: a dimension that varies by no more than that doesn't vary.
+    noise = 8 * np.finfo(states.dtype).eps * np.abs(states).max(0)
+    inside[:, np.abs(inside).max(0) <= noise] = 0
+    gram = inside @ inside.T
+    gram /= np.linalg.norm(gram) or 1.0
+    if unbiased:
+        np.fill_diagonal(gram, 0.0)
+    return gram
 
 
 def _centred(gram: Gram, *, unbiased: bool) -> Gram:

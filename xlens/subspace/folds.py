@@ -54,9 +54,9 @@ class Folds:
         there = np.eye(self.n)[self.of]  # item by fold
         return np.matmul(there.T, states)
 
-    def rest(self) -> list[Int[np.ndarray, " item"]]:
-        """The items without each fold in turn."""
-        return [np.flatnonzero(self.of != fold) for fold in range(self.n)]
+    def members(self) -> list[Int[np.ndarray, " item"]]:
+        """The items of each fold in turn."""
+        return [np.flatnonzero(self.of == fold) for fold in range(self.n)]
 
 
 def jackknifed(

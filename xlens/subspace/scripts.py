@@ -22,7 +22,7 @@ from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.results import Result
 from xlens.stats import Bootstrap, Resampling, bootstrap
-from xlens.subspace.cka import LEAST_ITEMS, Kernel, cka
+from xlens.subspace.cka import LEAST_ITEMS, unbiased_without
 from xlens.subspace.controls import adjusted, nuisance
 from xlens.subspace.folds import Folds, jackknifed, products
 from xlens.subspace.pairs import LanguagePairs, language_pairs
@@ -262,8 +262,9 @@ class _Work:
         self, states: np.ndarray, wanted: Sequence[str], centred: bool
     ) -> dict[str, _Found]:
         """Cosines once, for all that is read from them; single precision is enough to rank."""
-        x = states - states.mean(1, keepdims=True) if centred else states
-        x = np.stack([unit(own) for own in x]).astype(np.float32)
+        x = np.empty(states.shape, np.float32)
+        for variety, own in enumerate(states):
+            x[variety] = unit(own - own.mean(0) if centred else own)
         sums = {m: np.empty((x.shape[1], len(self.there))) for m in wanted}
         for column, name in enumerate(self.there):
             each = [_each(x[a] @ x[b].T) for a, b in self.related[name]]
@@ -282,28 +283,17 @@ class _Work:
         return found
 
     def _kernels(self, states: np.ndarray) -> _Found:
-        kernels = [Kernel.of(x, unbiased=True) for x in states]
-        # [variety, item * item]: HSIC is an inner product of
-        # these, so one product gives every pair.
-        flat = np.stack([kernel.centred.ravel() for kernel in kernels])
-        matrix = flat @ flat.T
-        size = np.sqrt(np.diag(matrix))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            matrix = matrix / np.outer(size, size)
-        rows = [np.array([matrix[pair] for pair in self.needed])]
-        used = {i for pair in self.needed for i in pair}
-        for rest in self.folds.rest():
-            # Centring anew is what costs: once for a variety, not once for a pair.
-            few = {i: kernels[i].only(rest) for i in used}
-            rows.append(np.array([cka(few[a], few[b]) for a, b in self.needed]))
-        return self._jackknifed(np.stack(rows), matrix)
+        every = unbiased_without(states, self.folds.members())
+        rows = np.stack([every[:, a, b] for a, b in self.needed], axis=1)
+        return self._jackknifed(rows, every[0])
 
     def _means(self, states: np.ndarray) -> dict[str, _Found]:
         if self.folds.n < 2:
             return {}
         centred = states - states.mean((0, 1))  # large common parts would only cost precision
         inner = products(self.folds.sums(centred), self.folds.sizes)
-        spread = float(states.var(1).sum(-1).mean())
+        # The variance within a variety: of one after another, as all at once take long to copy.
+        spread = float(np.mean([own.var(0).sum() for own in states]))
         own = np.diagonal(inner, axis1=1, axis2=2)
         # |a - b|² of the means, [row, variety, variety], from inner products across folds only.
         squared = (own[:, :, None] + own[:, None, :] - 2 * inner) / (spread or np.nan)
