@@ -85,11 +85,14 @@ dist: .venv/.dist ## wheel and sdist into dist/, checked; the wheel tried alone 
 	  --constraint constraints.txt --editable '.[release]'
 	@touch $@
 
-bench: .venv/.installed ## every benchmark, one after the other
-	@for file in $(wildcard benchmarks/bench_*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
-
+bench: QUICK :=
+bench-quick: QUICK := --quick
+bench: .venv/.installed ## every benchmark, one after the other (under an hour; one that fails stops no other)
 bench-quick: .venv/.installed ## every benchmark on tiny models: whether they run, not how fast (a few minutes)
-	@for file in $(wildcard benchmarks/bench_*.py); do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done
+bench bench-quick:
+	@failed=""; for file in $(sort $(wildcard benchmarks/bench_*.py)); do \
+	  echo "== $$file"; $(BIN)/python $$file $(QUICK) || failed="$$failed $$file"; \
+	done; test -z "$$failed" || { echo "Failed:$$failed"; exit 1; }
 
 clean: ## remove caches and builds (not .venv, not runs/)
 	@rm -rf build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache

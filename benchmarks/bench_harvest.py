@@ -24,12 +24,15 @@ from xlens.models import HookedModel
 Methods = dict[str, Callable[[], object]]
 
 PLAIN = "forward without the head, same batches"
-HIDDEN = "output_hidden_states=True"
-BRIDGE = "TransformerBridge.run_with_cache, resid_post"
-NNSIGHT = "nnsight trace, all layers"
+HIDDEN = "usual: output_hidden_states=True"
+BRIDGE = "usual: TransformerBridge.run_with_cache, resid_post"
+NNSIGHT = "usual: nnsight trace, all layers"
 # The best that a careful user gets out of the peers; to be read beside, not to be beaten.
-HIDDEN_BARE = "output_hidden_states=True without the head"
-NNSIGHT_STOP = "nnsight trace, last position, tracer.stop()"
+HIDDEN_BEST = "best: output_hidden_states=True without the head"
+BRIDGE_BEST = (
+    "best: TransformerBridge.run_with_cache, resid_post, logits_to_keep=1, output_attentions=False"
+)
+NNSIGHT_BEST = "best: nnsight trace, last position, tracer.stop()"
 
 
 def methods(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Methods:
@@ -49,23 +52,27 @@ def methods(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Methods:
     def hidden(run: Callable[..., object]) -> Callable[[], None]:
         return each(lambda **batch: run(**batch, use_cache=False, output_hidden_states=True))
 
-    def cached(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> object:
-        return model.bridge.run_with_cache(
-            input_ids,
-            attention_mask=attention_mask,
-            names_filter=lambda name: name.endswith("resid_post"),
+    def cached(**options: object) -> Callable[[], None]:
+        return each(
+            lambda input_ids, attention_mask, **_: model.bridge.run_with_cache(
+                input_ids,
+                attention_mask=attention_mask,
+                names_filter=lambda name: name.endswith("resid_post"),
+                **options,
+            )
         )
 
     found: Methods = {
         "xlens": lambda: harvest(model, prompts, progress=False),
         PLAIN: each(lambda **batch: model.body(**batch, use_cache=False)),
         HIDDEN: hidden(model.hf_model),
-        HIDDEN_BARE: hidden(model.body),
-        BRIDGE: each(cached),
+        HIDDEN_BEST: hidden(model.body),
+        BRIDGE: cached(),
+        BRIDGE_BEST: cached(logits_to_keep=1, output_attentions=False),
     }
     if find_spec("nnsight"):
         all_layers, last_and_stop = _nnsight(model)
-        found |= {NNSIGHT: each(all_layers), NNSIGHT_STOP: each(last_and_stop)}
+        found |= {NNSIGHT: each(all_layers), NNSIGHT_BEST: each(last_and_stop)}
     return found
 
 

@@ -68,15 +68,16 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
 
 
 def _origins(results: list[dict[str, Any]]) -> str:
-    lines = [["command", "date", "hardware", "load", "versions"], ["---"] * 5]
+    lines = [["command", "date", "CPU s", "hardware", "load", "versions"], ["---"] * 6]
     for result in results:
         on = result["hardware"]
         threads = f"{on['threads']} thread{'s' * (on['threads'] != 1)}"
         cpu = f"{on['cpu']}, {on['cores']} cores, {on['instructions']}, {threads}"
         hardware = f"{on['gpu']}; {cpu}" if result["name"] == "gpu" else cpu
         versions = ", ".join(f"{name} {v}" for name, v in result["versions"].items())
-        date = result["date"][:10]
-        lines.append([f"`{result['command']}`", date, hardware, str(on["load"]), versions])
+        took = f"{result['took']['cpu']:,.0f}" if "took" in result else ""
+        told = [f"`{result['command']}`", result["date"][:10], took, hardware]
+        lines.append([*told, str(on["load"]), versions])
     return _pipes(lines)
 
 

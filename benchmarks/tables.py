@@ -8,6 +8,7 @@ import platform
 import re
 import statistics
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -129,6 +130,7 @@ def write(
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "took": {"cpu": round(time.process_time(), 1), "wall": round(_age(), 1)},
         "hardware": hardware(args.threads),
         "versions": versions(),
         "rows": [asdict(row) | {"cells": row.cells()} for row in rows],
@@ -149,6 +151,11 @@ def _print(table: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in [*table[:1], ["-" * width for width in widths], *table[1:]]:
         print("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+
+
+def _age() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
 
 
 def _list(seconds: Mapping[int, float]) -> list[float]:
