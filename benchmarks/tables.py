@@ -189,7 +189,7 @@ def _cpu_name() -> str:
 def versions() -> dict[str, str]:
     """Of what takes part."""
     found = {"python": platform.python_version(), "xlens": xlens.__version__}
-    for package in ("torch", "transformers", "transformer-lens", "nnsight"):
+    for package in ("torch", "transformers", "transformer-lens", "nnsight", "lm-eval"):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
