@@ -35,8 +35,10 @@ HEADINGS = (
 )
 
 # Speed is the peer's seconds over xlens's: more is better. Time is the other way round.
-Figure = Literal["speed", "time", "memory", "memory above", "growth", "rate"]
-_UNITS = {"memory above": " MB", "rate": " MB/s"}
+Figure = Literal[
+    "speed", "time", "seconds", "memory", "memory over", "memory above", "growth", "rate", "share"
+]
+_UNITS = {"seconds": " s", "memory above": " MB", "rate": " MB/s", "share": ""}
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Row:
         against: The peer.
         values: Round by round.
         figure: `speed` (peer's seconds over xlens's), `time` (the other way round), `memory` (the
-            peer's peak over xlens's), `memory above` (xlens's peak above what was there, in MB),
-            `growth` (xlens's peak, many over few), `rate` (MB in a second).
+            peer's peak over xlens's), `memory over` (the other way round), `memory above` (xlens's
+            peak above what was there, in MB), `growth` (xlens's own, many over few), `seconds` (of
+            xlens), `rate` (MB in a second), `share` (of the peer's tokens that xlens runs).
         target: Such as "≥ 0.97"; "" for a line that stands there for comparison only.
         note: What a reader must know.
     """
