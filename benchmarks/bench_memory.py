@@ -10,6 +10,7 @@ from common import draw_ids, make_model, peak_memory, prompts_of, settings
 from tables import Row, write
 
 from xlens.engine import harvest
+from xlens.models import HookedModel
 
 HEADER, OWN = 100, 8  # tokens
 
@@ -24,7 +25,9 @@ def main() -> None:
         sequences = [header + own for own in draw_ids([OWN] * n, seed=1)]
         mb = [(model.n_layers + 1) * n * (HEADER + OWN) * model.d_model * 4 / 2**20] * args.rounds
 
-        def kept(n: int, model=model, sequences=sequences) -> object:
+        def kept(
+            n: int, model: HookedModel = model, sequences: list[list[int]] = sequences
+        ) -> object:
             return harvest(model, prompts_of(sequences[:n]), slots="all", progress=False)
 
         peaks = [peak_memory(partial(kept, n), warm=partial(kept, 4)) for _ in mb]
