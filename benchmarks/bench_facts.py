@@ -84,7 +84,7 @@ def main() -> None:
     write("facts", rows, args, times=times)
 
 
-PEER = "one prompt at a time"
+PEER = "usual: one prompt at a time"
 
 
 class Alone:
