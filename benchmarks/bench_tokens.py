@@ -19,7 +19,7 @@ import xlens
 from xlens.engine import plan
 from xlens.engine.backoff import TOKEN_BUDGET
 from xlens.models import HookedModel
-from xlens.prompts import Prompts
+from xlens.prompts import Prompts, tokenize
 from xlens.tasks.words import cldr_words, translation_prompts
 from xlens.tasks.xmrc import ReadingSet, cldr_reading, read_reading, reading_prompts
 
@@ -29,7 +29,8 @@ PADDED = "tokens without sharing, both padded"
 
 def shares(model: HookedModel, prompts: Prompts) -> tuple[float, float]:
     """Tokens run over tokens without sharing: without and with padding."""
-    asked = [tokens.ids for tokens in model.tokenize(list(prompts))]
+    # Not the model's own way, which refuses what is longer than it reads.
+    asked = [t.ids for t in tokenize(model.tokenizer, list(prompts), spans=frozenset())]
     budget = TOKEN_BUDGET["cpu"]
     shared = plan(asked, budget)
     run = sum(
@@ -52,7 +53,7 @@ def of_words(model: HookedModel, pair: tuple[str, str], n: int) -> list[Row]:
 
 def of_texts(model: HookedModel, data: str, reading: ReadingSet, n: int) -> list[Row]:
     """Questions about texts."""
-    asked = reading.sample(n, seed=0)
+    asked = reading.sample(min(n, len(reading.ids)), seed=0)
     job = f"`xlens xmrc`, {data}, {len(asked.ids)} questions, en-en"
     some = reading_prompts(asked, pool=reading)
     own = reading_prompts(asked, pool=reading, headers="item")
