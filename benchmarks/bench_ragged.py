@@ -88,7 +88,7 @@ def methods(
 
 
 def main() -> None:
-    args = settings(__doc__, rounds=4)
+    args = settings(__doc__, rounds=3)
     shape = "GPT-2 small"
     model = make_model(shape, quick=args.quick)
     low, high = (4, 64) if args.quick else (16, 512)

@@ -29,7 +29,7 @@ SAMPLE, ROWS = 8, 8
 
 def main() -> None:
     folder = _option("--data")
-    args = settings(__doc__, rounds=2)
+    args = settings(__doc__, rounds=1)
     if folder is None:
         model, prompts, setting = _made(args.quick)
         stop: tuple[str, ...] = ()
