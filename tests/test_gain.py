@@ -45,6 +45,14 @@ def test_a_gain_in_one_language_is_found_there_alone():
     assert row(found, "sw")["low"] < row(found, "sw")["difference"] < row(found, "sw")["high"]
 
 
+def test_a_language_in_training_counts_whatever_its_script():
+    tags = ("en", "zh-Hans", "sr-Latn", "ru")
+    before = answers(np.ones((20, len(tags))), tags)
+    found = gain(before, {"aligned": [before]}, trained=["zh", "sr-Cyrl", "en"], resampling=FEW)
+    seen = found.of("aligned").set_index("language")["seen"]
+    assert [tag for tag in tags if seen[tag]] == ["en", "zh-Hans", "sr-Latn"]
+
+
 def test_mcnemar_is_the_exact_test_of_discordant_items():
     before, after = drawn(seed=1), drawn(seed=2)
     found = gain(answers(before), {"aligned": [answers(after)]}, trained=["en"], resampling=FEW)

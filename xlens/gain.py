@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from xlens.checks import typed
 from xlens.errors import InputError
+from xlens.languages import same_language
 from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling, adjusted_flips, bootstrap, random_signs
 
@@ -76,7 +77,8 @@ def gain(
         before: `id language value`, and what clusters are named by (`paragraph`): one row per item
             and language.
         after: The same by condition, a table for each training run.
-        trained: Languages in training; none: there are no means over those seen and unseen.
+        trained: Languages in training, in whatever script (`zh` is that of `zh-Hans` too); none:
+            there are no means over those seen and unseen.
         bound: Of equivalence, in the units of `value`.
         controls: Conditions that the first one is compared with as well: same compute, nothing to
             learn.
@@ -167,7 +169,9 @@ def _compared(
     resampling: Resampling,
 ) -> pd.DataFrame:
     """A row per language, and for the means over those seen, unseen and all."""
-    seen = np.array([tag in trained for tag in tags])
+    # Questions in `zh` train the language of items in `zh-Hans`.
+    languages = {tag.partition("-")[0] for tag in trained}
+    seen = np.array([any(same_language(code, tag) for code in languages) for tag in tags])
     groups = {ALL: np.ones(len(tags), bool)}
     if seen.any():  # else all are unseen
         groups |= {SEEN: seen, UNSEEN: ~seen}
