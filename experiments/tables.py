@@ -1,199 +1,256 @@
-"""The tables of an experiment's README, printed from the run: `python experiments/tables.py RUN`.
+"""The tables of the experiments' READMEs, written from what was kept of their runs.
 
-Markdown with the README's heads; what the run lacks is left out. Only results are read, no model.
+    python experiments/tables.py RUN                    print the tables that a run gives
+    python experiments/tables.py RUN --keep FILE.json   keep of it what they need (a few kB)
+    python experiments/tables.py                        write them into the pages (--check: compare)
+
+On a page `<!-- begin table: means of al-dp -->` is followed by the table `means` of
+`results/al-dp.json` beside it, up to `<!-- end table -->`. Kept are rows and columns of xlens's
+own results as they are there (`PICKS`), with the run's command and date. `cells of NAME`
+is a table as somebody typed it; its file says why. No model is read.
 """
 
+import argparse
+import datetime
+import io
+import json
+import re
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 import yaml
+from layouts import ENDS, TABLES, Cells, Kept
 
-from xlens.results import Result, load
+from xlens.results import load
 
-Rows = list[list[str]]
-Table = tuple[list[str], Rows]
-
-
-def number(value: float, places: int = 2) -> str:
-    """As the READMEs write it: .42, -.05, 1.00; a dash where there is none."""
-    if value != value:
-        return "–"
-    text = f"{value:.{places}f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-") != "1.00" else text
+HERE = Path(__file__).parent
+MARKED = re.compile(
+    r"(<!-- begin table: (\w+) of ([\w. -]+?) -->\n).*?(<!-- end table -->)", re.DOTALL
+)
+ASKED = ("source", "target", "learning_rate", "epochs", "n_pairs", "n_items", "shots", "dtype")
+"""The options of a run that are kept: some tables name them."""
 
 
-def within(row: Any, name: str, low: str = "low", high: str = "high", places: int = 2) -> str:
-    """A number with its interval."""
-    if row[low] != row[low]:
-        return number(row[name], places)
-    ends = f"{number(row[low], places)}, {number(row[high], places)}"
-    return f"{number(row[name], places)} [{ends}]"
+@dataclass(frozen=True)
+class Pick:
+    """Rows (a query) and columns of a frame of the results named `of`, and their single fields."""
+
+    of: str
+    frame: str = ""
+    columns: tuple[str, ...] = ()
+    rows: str = ""
+    fields: tuple[str, ...] = ()
 
 
-def lens(parts: dict[str, Any]) -> Iterator[Table]:
-    """experiments/latent_language: a row for each pair."""
-    rows: Rows = []
-    for part in (p for name, p in parts.items() if name.endswith("/summary-translation")):
-        marks = part.landmarks.set_index("name")
-
-        def peak(whose: str, marks: pd.DataFrame = marks) -> str:
-            at = marks.loc[f"{whose}_peak_layer"]
-            return f"{within(marks.loc[f'{whose}_peak_prob'], 'value')} at {place(at)}"
-
-        over, end = marks.loc["crossover_layer"], marks.loc["final_target_prob"]
-        crossed = "not found"
-        if over["value"] == over["value"]:
-            share = over["share_of_draws"]
-            seldom = f", in {share * 100:.0f} % of the resamples" if share < 0.95 else ""
-            crossed = f"{part.target} from {place(over)}{seldom}"
-        said = f"{part.target} {within(end, 'value')}, {part.pivot} "
-        said += number(marks.loc["final_pivot_prob", "value"], 3)
-        pair = f"{part.source} → {part.target}"
-        rows.append([pair, peak("source"), peak("pivot"), crossed, said])
-    yield LENS, rows
-
-
-LENS = ["pair", "the prompt's own word peaks", "English peaks", "overtakes English for good"]
-LENS += ["at the output"]
-
-
-def place(row: Any) -> str:
-    """A layer, with its interval where that is wider."""
-    value, low, high = (f"{row[name]:.0f}" for name in ("value", "low", "high"))
-    return value if low == high or row["low"] != row["low"] else f"{value} [{low}, {high}]"
-
-
-def process(parts: dict[str, Any]) -> Iterator[Table]:
-    """experiments/latent_process: who is right, how far answers agree, what steering does."""
-    for name, part in parts.items():
-        if name.endswith("/consistency"):
-            table = part.languages
-            right = [within(row, "accuracy") for _, row in table.iterrows()]
-            yield ["", *table["language"]], [["right", *right]]
-            means = part.pairs.groupby("metric")[["value", "control"]].mean()
-            told = [
-                [words, *(number(means.loc[metric, c]) for c in ("value", "control"))]
-                for metric, words in AGREED.items()
-                if metric in means.index
-            ]
-            yield ["", "result", "permuted"], told
-
-
-AGREED = {
-    "spearman": "Spearman's rho of the options' order",
-    "rank_c": "RankC",
-    "transfer": "right, given right in the other language",
-    "lift": "... less accuracy (lift)",
-    "same_wrong": "the same wrong option, given wrong in the other language",
+RATIO = ("ratio", "ratio_low", "ratio_high")
+CHANGE = ("difference", "low", "high")
+PICKS = {
+    "scores": Pick(
+        "scores",
+        "scores",
+        ("context_language", "question_language", "control", "metric", *ENDS, *RATIO),
+        "metric in ('em', 'f1') and control in ('', 'mismatched')",
+    ),
+    "edges": Pick(
+        "phases",
+        "edges",
+        ("kind", "edge", *ENDS, "before", "after", "p", "gradual"),
+        "language == 'all'",
+    ),
+    "landmarks": Pick(
+        "summary-translation",
+        "landmarks",
+        ("name", *ENDS, "share_of_draws"),
+        fields=("source", "target", "pivot", "lens"),
+    ),
+    "moved": Pick(
+        "causal-summary",
+        "curves",
+        ("what", "layer", "mean", "low", "high"),
+        "way == 'exchange' and where == 'last' and what in ('concept', 'pivot', 'other', 'random')",
+    ),
+    "alone": Pick(
+        "causal-summary",
+        "tests",
+        ("test", "layer", "p"),
+        "way == 'exchange' and where == 'last'",
+    ),
+    "verdicts": Pick(
+        "verdicts",
+        "table",
+        ("name", "source", "target", "verdict", "p_concept", "p_pivot"),
+        "where == 'last'",
+    ),
+    "shares": Pick(
+        "language-shares",
+        "table",
+        ("model", "source", "target", "share", "low", "high"),
+        "language == 'en' and lens == 'logit' and task == 'translation' and depth != depth",
+    ),
+    "right": Pick("consistency", "languages", ("language", "accuracy", "low", "high")),
+    "agreed": Pick(
+        "consistency",
+        "pairs",
+        ("metric", "source", "target", "value", "control"),
+        "metric in ('spearman', 'rank_c', 'transfer', 'lift', 'same_wrong')",
+    ),
+    "steered": Pick(
+        "steering",
+        "test",
+        ("language", "condition", "change", "change_low", "change_high"),
+        "metric == 'accuracy' and language == vector and condition != 'none'",
+    ),
+    "said": Pick(
+        "outputs",
+        "test",
+        ("condition", "metric", *ENDS),
+        "target == '*' and metric in ('forcing', 'relevance', 'score')",
+    ),
+    "gain": Pick(
+        "gain",
+        "table",
+        ("against", "language", "seen", "before", "after", *CHANGE, "p", "verdict"),
+        "condition == 'aligned'",
+    ),
+    "trained": Pick("aligned-1/training", fields=("n_rows", "n_tokens")),
+    "recalled": Pick("recall", "accuracy", ("language", "accuracy")),
+    "stated": Pick(
+        "recall", "groups", ("group", "language", "accuracy"), "group in ('hidden', 'control')"
+    ),
+    "truth": Pick("transfer", "truth", ("language", "p")),
+    "scripts": Pick(
+        "scripts",
+        "table",
+        ("layer", "measure", "relation", "mean", "low", "high"),
+        "kind == 'value' and measure in ('mexa_centred', 'cka_unbiased', 'distance') and"
+        " relation in ('language', 'script', 'neither', 'words')",
+    ),
 }
 
 
-def xmrc(parts: dict[str, Any]) -> Iterator[Table]:
-    """experiments/context_retrieval: EM and F1 of each combination; evidence by kind."""
-    for name, part in parts.items():
-        if name.endswith("/scores"):
-            keys = ["context_language", "question_language"]
-            found = part.scores.set_index([*keys, "control", "metric"])
-            rows: Rows = []
-            for at in dict.fromkeys(map(tuple, part.scores[keys].to_numpy())):
-                own = {m: found.loc[(*at, "", m)] for m in ("em", "f1")}
-                other = found["value"].get((*at, "mismatched", "f1"), float("nan"))
-                ratio = within(own["f1"], "ratio", "ratio_low", "ratio_high")
-                scores = (within(own["em"], "value"), within(own["f1"], "value"))
-                rows.append([*at, *scores, ratio, number(float(other))])
-            yield ["text", "question", "EM", "F1", "F1 of en-en", "F1, another text"], rows
-
-
-def facts(parts: dict[str, Any]) -> Iterator[Table]:
-    """experiments/fact_tracing: recall by language and group, at the last model or checkpoint."""
-    (*_, part) = (p for name, p in parts.items() if name.endswith("/recall"))
-    mine = part.accuracy[part.accuracy["rule"] == part.rule].set_index("language")
-    tags = [tag for tag in mine.index if tag != "all"]
-    rows = [["recalled, last checkpoint", *(number(mine.loc[tag, "accuracy"]) for tag in tags)]]
-    groups = {} if part.groups is None else part.groups.set_index(["group", "language"])["accuracy"]
-    for group, words in (("hidden", "hidden from this language"), ("control", "stated nowhere")):
-        shares = [float(groups.get((group, tag), float("nan"))) for tag in tags]
-        if any(share == share for share in shares):
-            rows.append([words, *map(number, shares)])
-    yield ["", *tags], rows
-
-
-def align(parts: dict[str, Any]) -> Iterator[Table]:
-    """experiments/question_alignment: means over languages, before and after."""
-    words = {"unseen": "languages never seen", "seen": "languages in training", "all": "all"}
-    for part in (p for name, p in parts.items() if name.endswith("/gain")):
-        table = part.table.set_index(["condition", "against", "language"])
-        rows: Rows = []
-        for name, said in words.items():
-            if ("aligned", "before", name) not in table.index:
+def picked(run: Path) -> Iterator[tuple[str, list[str]]]:
+    """Name and lines of CSV of what is kept of a run; results of earlier checkpoints first."""
+    places = [path.parent for path in (run / "results").rglob("result.json")]
+    places.sort(key=lambda place: (place.stat().st_mtime, str(place)))
+    for name, pick in PICKS.items():
+        frames: list[pd.DataFrame] = []
+        for place in places:
+            if not f"/{place.relative_to(run / 'results').as_posix()}".endswith(f"/{pick.of}"):
                 continue
-            first = table.loc["aligned", "before", name]
-            row = [said, number(first["before"], 3), number(first["after"], 3)]
-            for against in ("before", "shuffled"):
-                if ("aligned", against, name) not in table.index:
-                    row += ["–"] * (1 + (against == "shuffled"))
-                    continue
-                one = table.loc["aligned", against, name]
-                if against == "shuffled":
-                    row.insert(3, number(one["before"], 3))
-                row.append(f"{within(one, 'difference', places=3)}, {one['verdict']}")
-            rows.append(row)
-        head = ["mean over", "before", "aligned", "shuffled"]
-        yield [*head, "aligned less before", "aligned less shuffled"], rows
+            result = load(place)
+            table = getattr(result, pick.frame, None) if pick.frame else pd.DataFrame(index=[0])
+            if table is None:
+                continue
+            table = table if len(table) else pd.DataFrame(columns=list(pick.columns))
+            table = table.query(pick.rows) if pick.rows and len(table) else table
+            table = table[list(pick.columns)]
+            part = str(PurePosixPath(place.relative_to(run / "results").as_posix()).parent)
+            told = {"part": part} | {field: getattr(result, field) for field in pick.fields}
+            frames.append(table.assign(**told))
+        if frames:
+            text = pd.concat(frames).to_csv(index=False, float_format="%.9g", na_rep="nan")
+            yield name, text.splitlines()
 
 
-def subspace(parts: dict[str, Any]) -> Iterator[Table]:
-    """experiments/language_or_script: the middle layer, by what varieties share."""
-    measures = {
-        "mexa_centred": "MEXA, centred",
-        "cka_unbiased": "unbiased CKA",
-        "distance": "squared distance of means",
+def kept(run: Path, only: list[str]) -> dict[str, Any]:
+    """What is kept of a run: of all that its tables need, or of some of them."""
+    made = json.loads((run / "provenance.json").read_text("utf-8"))
+    ((study, asked),) = yaml.safe_load((run / "config.yaml").read_text("utf-8")).items()
+    tables = [name for name in only or TABLES if TABLES[name][1] == study]
+    wanted = {name for table in tables for name in TABLES[table][2]}
+    # Where it lay on somebody's machine says nothing to others.
+    command = re.sub(r"(?<=[ =])/\S+", lambda at: Path(at[0]).name, made["command"])
+    return {
+        "command": command,
+        "started": made["started"][:10],
+        "versions": made["versions"],
+        "asked": {name: asked[name] for name in ASKED if name in asked},
+        "frames": {name: lines for name, lines in picked(run) if name in wanted},
     }
-    shared = {"language": "same language, other script", "script": "other language, same script"}
-    shared |= {"neither": "other language, other script", "words": "words shuffled"}
-    for part in (p for name, p in parts.items() if name.endswith("/scripts")):
-        layer = part.layers[len(part.layers) // 2]
-        table = part.table[(part.table["layer"] == layer) & (part.table["kind"] == "value")]
-        found = table.set_index(["measure", "relation"])
-        rows: Rows = [
-            [words, *(within(found.loc[measure, r], "mean") for r in shared)]
-            for measure, words in measures.items()
-            if all((measure, r) in found.index for r in shared)
-        ]
-        yield [f"layer {layer}", *shared.values()], rows
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], Iterator[Table]]] = {
-    "align": align,
-    "facts": facts,
-    "lens": lens,
-    "process": process,
-    "subspace": subspace,
-    "xmrc": xmrc,
-}
+def read(held: dict[str, Any]) -> Kept:
+    """A kept run, its frames as frames."""
+    frames = {
+        name: pd.read_csv(io.StringIO("\n".join(lines)), keep_default_na=False, na_values=["nan"])
+        for name, lines in held["frames"].items()
+    }
+    return Kept(held["started"], held["asked"], frames)
 
 
-def results(folder: Path) -> dict[str, Result]:
-    """Every result of a run, by its place below `results`, those of earlier checkpoints first."""
-    places = [path.parent for path in (folder / "results").rglob("result.json")]
-    order = sorted(places, key=lambda place: (place.stat().st_mtime, str(place)))
-    return {str(place.relative_to(folder / "results")): load(place) for place in order}
-
-
-def tables(folder: Path) -> str:
-    """All tables of a run, as Markdown."""
-    ((command, _),) = yaml.safe_load((folder / "config.yaml").read_text("utf-8")).items()
-    if command not in TABLES:
-        raise SystemExit(f"{folder} is a run of xlens {command}; there are {', '.join(TABLES)}.")
+def markdown(rows: Cells) -> str:
+    """Rows as a Markdown table, the first as its head."""
     return "\n".join(
-        "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]) + "\n"
-        for head, rows in TABLES[command](results(folder))
-        if rows
+        f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     )
 
 
+def block(page: Path, table: str, names: list[str]) -> str:
+    """A table of a page, and where it is from."""
+    paths = [page.parent / "results" / f"{name}.json" for name in names]
+    if lacking := [path.name for path in paths if not path.exists()]:
+        raise SystemExit(f"{page}: there is no results/{', '.join(lacking)}; see --keep.")
+    held = [json.loads(path.read_text("utf-8")) for path in paths]
+    if table == "cells":
+        return "\n".join(
+            [*held[0]["table"], "", f"*Typed, not written from a run: {held[0]['why']}*"]
+        )
+    if table not in TABLES:
+        raise SystemExit(f"{page}: there is no table {table!r}; there are {', '.join(TABLES)}.")
+    show, _, needs = TABLES[table]
+    for path, one in zip(paths, held, strict=True):
+        if lacking := [name for name in needs if name not in one["frames"]]:
+            raise SystemExit(f"{path} lacks {', '.join(lacking)}; the table {table!r} needs it.")
+    runs = [read(one) for one in held]
+    dates = sorted({datetime.date.fromisoformat(run.started) for run in runs})
+    days = " and ".join(f"{date.day} {date:%B %Y}" for date in dates)
+    files = ", ".join(f"`results/{path.name}`" for path in paths)
+    return f"{markdown(show(*runs))}\n\n*From {files}; run on {days}.*"
+
+
+def written(page: Path) -> str:
+    """A page with its tables as what is kept has them."""
+
+    def anew(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{block(page, found[2], found[3].split())}\n\n{found[4]}"
+
+    return MARKED.sub(anew, page.read_text("utf-8"))
+
+
+def main() -> None:
+    """Print, keep, write or compare."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", type=Path, nargs="?", help="a run directory; without: the pages")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="write here what tables need of RUN"
+    )
+    parser.add_argument("--only", nargs="+", default=[], choices=TABLES, help="only these tables")
+    parser.add_argument("--check", action="store_true", help="change no page, say which would be")
+    asked = parser.parse_args()
+    if asked.run is None:
+        pages = {page: written(page) for page in sorted(HERE.glob("*/README.md"))}
+        stale = [page for page, text in pages.items() if page.read_text("utf-8") != text]
+        if asked.check and stale:
+            sys.exit(f"Not as the kept results have it: {', '.join(map(str, stale))}.")
+        for page in stale:
+            page.write_text(pages[page], encoding="utf-8")
+            print(page)
+        return
+    held = kept(asked.run, asked.only)
+    if not held["frames"]:
+        sys.exit(f"{asked.run} has no results that a table is made of: {', '.join(TABLES)}.")
+    if asked.keep:
+        asked.keep.parent.mkdir(exist_ok=True)
+        asked.keep.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        return
+    for show, _, needs in TABLES.values():
+        if set(needs) <= set(held["frames"]):
+            print(f"{markdown(show(read(held)))}\n")
+
+
 if __name__ == "__main__":
-    print(tables(Path(sys.argv[1])), end="")
+    main()
