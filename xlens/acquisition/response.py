@@ -120,7 +120,7 @@ def frequency_response(
         if facts == EVERY:
             thetas[tag] = best.theta
         if tag != pivot:
-            there = home.reindex(rows["id"]).fillna(False).to_numpy(bool)
+            there = home.reindex(rows["id"], fill_value=False).to_numpy(bool)
             told = carried_over(f, y, there, best.theta, strata=_strata(rows), **how)
             found["carried"].append({**key, **told})
     cells = counted[["id", "language", "relation", "frequency"]].assign(right=counted[rule])

@@ -8,6 +8,7 @@ import functools
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -57,7 +58,9 @@ def precision() -> dict[str, Any]:
     backends: Any = torch.backends
     set_now = {k: str(getattr(backends, k).matmul.fp32_precision) for k in ("cuda", "mkldnn")}
     try:
-        found: dict[str, Any] = {"float32_matmul": torch.get_float32_matmul_precision()}
+        with warnings.catch_warnings():  # torch 2.9 warns of old settings who only reads them
+            warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+            found: dict[str, Any] = {"float32_matmul": torch.get_float32_matmul_precision()}
     except RuntimeError:  # set through `fp32_precision`, and the two differ
         found = {"float32_matmul": set_now}
     else:

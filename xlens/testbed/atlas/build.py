@@ -164,8 +164,8 @@ def shipped_manifest() -> tuple[World, Manifest]:
         known = json.loads((DATA / "index.json").read_text(encoding="utf-8"))["world"]
         raise InputError(
             f"The atlas was trained on {known}; the installed one is {here.source} and gives other "
-            "names, facts or counts. Install that release of babel, or train again with "
-            "`python -m xlens.testbed.atlas train --out FOLDER`."
+            "names, facts or counts. Install that release of babel and language_data 1.4 or newer, "
+            "or train again with `python -m xlens.testbed.atlas train --out FOLDER`."
         )
     return here, manifest
 
