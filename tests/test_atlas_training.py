@@ -237,7 +237,7 @@ def test_planted_transfer_is_found_and_its_absence_too():
         absent = hidden.assign(set="control", hidden=False, answer="o0")
         seen = _facts(count=[9], object_text=["o1"]).assign(english_text="e", answer="o1")
         facts = pd.concat([hidden, absent, seen], ignore_index=True)
-        facts["identical"] = facts.identical.fillna(False).astype(bool)
+        facts["identical"] = facts.identical.eq(True)  # a hole is false
         return facts.assign(correct=facts.answer == facts.object_text)
 
     found = statistics.transfer(table(30)).set_index(["language", "facts"]).loc[("de", "hidden")]
