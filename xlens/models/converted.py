@@ -31,7 +31,9 @@ from xlens.models.gguf import Header, read_header
 from xlens.models.hf import load_model, load_tokenizer, quietly, replaced
 from xlens.results import versions
 
-FORMAT = 1  # raise it when the conversion writes something else: older folders are then rebuilt
+# Raise it when the conversion writes something else: older folders are then rebuilt. 2: numbers
+# begin at multiples of 64 bytes; those of 1 were copied at each load, at twice the memory.
+FORMAT = 2
 _ALIGNMENT = 64  # bytes
 _STAGES = ("hash", "dequantise", "write", "verify")
 _log = logging.getLogger(__name__)
@@ -105,7 +107,9 @@ def find_converted(name: str, digest: str) -> Path | None:
         check(folder, read_manifest(folder)["files"])
     except (ValueError, OSError) as error:
         if folder.exists():
-            _log.warning("the converted model %s is damaged and made again: %s", folder, error)
+            _log.warning(
+                "the converted model %s is of older code or damaged, and made again: %s", folder, error
+            )
         return None
     return folder
 
