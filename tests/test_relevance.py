@@ -447,7 +447,8 @@ def test_no_head_over_all_positions_and_no_gradients_of_weights():
     calls = []
     model.hf_model.lm_head.register_forward_hook(lambda *_: calls.append("head"))
     model.readout.ln_final.register_forward_hook(lambda _m, _a, out: calls.append(out.shape))
-    relevance(model, kit.mixed(), targets=targets(12), token_budget=10_000, progress=False)
+    # So large that padding is not worth another pass.
+    relevance(model, kit.mixed(), targets=targets(12), token_budget=100_000, progress=False)
     assert calls == [(12, 64)]
     assert all(p.grad is None for p in model.hf_model.parameters())
 
@@ -483,9 +484,9 @@ def test_out_of_memory_halves_the_budget(family_dir, monkeypatch):
         return rules.relevance_pass(model, prompts, *args, **kwargs)
 
     monkeypatch.setattr(MODULE, "relevance_pass", crowded)
-    options = {"token_budget": 10_000, "progress": False}
+    options = {"token_budget": 100_000, "progress": False}
     scores = relevance(model, kit.mixed(), targets=targets(12), **options)
-    assert len(runs) == 3 and runs[0] // 2 >= runs[1] and runs[1] // 2 >= runs[2]
+    assert len(runs) == 2 and runs[0] // 2 >= runs[1]
     assert error(scores.values, wanted.values) < CLOSE
     with pytest.raises(MemoryError, match="one prompt does not fit"):
         relevance(model, [Prompt("a b " * 60, "en", "1")], targets=[3], progress=False)
