@@ -107,9 +107,8 @@ def find_converted(name: str, digest: str) -> Path | None:
         check(folder, read_manifest(folder)["files"])
     except (ValueError, OSError) as error:
         if folder.exists():
-            _log.warning(
-                "the converted model %s is of older code or damaged, and made again: %s", folder, error
-            )
+            what = "the converted model %s is of older code, or damaged, and made again: %s"
+            _log.warning(what, folder, error)
         return None
     return folder
 
