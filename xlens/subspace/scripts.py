@@ -265,7 +265,7 @@ class _Work:
         x = np.empty(states.shape, np.float32)
         for variety, own in enumerate(states):
             x[variety] = unit(own - own.mean(0) if centred else own)
-        sums = {m: np.empty((x.shape[1], len(self.there))) for m in wanted}
+        sums = {m: np.empty((states.shape[1], len(self.there))) for m in wanted}
         for column, name in enumerate(self.there):
             each = [_each(x[a] @ x[b].T) for a, b in self.related[name]]
             for measure in wanted:
