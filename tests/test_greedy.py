@@ -53,9 +53,7 @@ def ends(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     return weight.bfloat16(), states
 
 
-needs_bf16 = pytest.mark.skipif(
-    not torch.cpu.get_capabilities().get("avx512_bf16"), reason="no products in bf16 here"
-)
+needs_bf16 = pytest.mark.skipif(not greedy.multiplies_bf16(), reason="no products in bf16 here")
 
 
 @needs_bf16
@@ -123,3 +121,9 @@ def test_other_weights_are_read_whole(dtype):
     assert not shortens(read)
     states = drawn(3, seed=1)
     assert Greedy(read)(states).tolist() == exactly(read, states)
+
+
+def test_where_torch_cannot_say_all_logits_are_computed(monkeypatch):
+    assert greedy.multiplies_bf16() in (True, False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert greedy.multiplies_bf16() is False

@@ -94,8 +94,14 @@ def shortens(readout: Readout) -> bool:
         and readout.d_vocab >= LEAST
         and readout.b_U is None
         and readout.logit_scale > 0
-        and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        and multiplies_bf16()
     )
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU multiplies in bf16; False where torch can't say (2.9)."""
+    told = getattr(torch.cpu, "get_capabilities", None)
+    return told is not None and bool(told().get("avx512_bf16"))
 
 
 def whole(readout: Readout, normed: Float[Tensor, "row d_model"]) -> Int[Tensor, " row"]:
