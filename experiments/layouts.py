@@ -307,7 +307,9 @@ def recall(run: Kept) -> Cells:
         if shares:
             rows.append([words, *(number(shares.get(tag, float("nan"))) for tag in tags)])
     p = {tag: chance(value) for tag, value in zip(truth["language"], truth["p"], strict=True)}
-    return [*rows, *[["p (Fisher, one-sided)", *(p.get(tag, "–") for tag in tags)] for _ in p][:1]]
+    if p:
+        rows.append(["p (Fisher, one-sided)", *(p.get(tag, "–") for tag in tags)])
+    return rows
 
 
 TABLES: dict[str, tuple[Callable[..., Cells], str, tuple[str, ...]]] = {

@@ -86,6 +86,11 @@ def test_what_is_alike_in_length_runs_together():
     assert [g.prefix for g in long.groups] == [92, 91, 90, 89]  # two tokens of what follows too
     assert [g.prefix for g in short.groups] == [65, 64, 63, 62]
     assert long.pass_tokens == short.pass_tokens == (4 * 29, 8 * 2)
+    # Prefixes apart are two passes more: what saves more than one and less than two stays.
+    few = [row for row in sequences if row[0] in (0, 1_000, 3_000)]
+    (batch,) = plan(few, 2_048)
+    prefixes = [g.prefix for g in batch.groups]
+    assert prefixes == [92, 63, 62] and MIN_SAVED < saved(prefixes) < 2 * MIN_SAVED
     # Where passes are large, as on a GPU, one costs more than that.
     (batch,) = plan(sequences, 40_000)
     assert batch.pass_tokens == (24 * 29,)

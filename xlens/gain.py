@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from xlens.checks import typed
 from xlens.errors import InputError
-from xlens.languages import same_language
+from xlens.languages import written
 from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling, adjusted_flips, bootstrap, random_signs
 
@@ -170,8 +170,8 @@ def _compared(
 ) -> pd.DataFrame:
     """A row per language, and for the means over those seen, unseen and all."""
     # Questions in `zh` train the language of items in `zh-Hans`.
-    languages = {tag.partition("-")[0] for tag in trained}
-    seen = np.array([any(same_language(code, tag) for code in languages) for tag in tags])
+    languages = {written(tag)[0] for tag in trained}
+    seen = np.array([written(tag)[0] in languages for tag in tags])
     groups = {ALL: np.ones(len(tags), bool)}
     if seen.any():  # else all are unseen
         groups |= {SEEN: seen, UNSEEN: ~seen}

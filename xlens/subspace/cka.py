@@ -126,16 +126,17 @@ def unbiased_without(
     grams = np.stack([_gram(x, unbiased=True) for x in states])
     n = grams.shape[1]
     own = grams.sum(2)  # [set, item]
-    # Σ A∘B over a group's rows, [group, set, set]; over all items it is the sum of these.
-    rows = [_inner(grams[:, group]) for group in groups]
-    every = sum(rows, np.zeros((len(grams),) * 2))
-    found = [_song(every, own, n)]
-    for group, mine in zip(groups, rows, strict=True):
-        rest = np.setdiff1d(np.arange(n), group)
+    every, parts = np.zeros((len(grams),) * 2), []
+    for group in groups:
         block = grams[:, group]
+        mine = _inner(block)  # Σ A∘B over the group's rows; over all items it is the sum of these
+        every += mine
         # A kernel is symmetric: the group's rows and columns, and what lies in both once again.
-        left = every - 2 * mine + _inner(block[:, :, group])
-        found.append(_song(left, (own - block.sum(1))[:, rest], len(rest)))
+        parts.append((group, 2 * mine - _inner(block[:, :, group]), block.sum(1)))
+    found = [_song(every, own, n)]
+    for group, there, sums in parts:
+        rest = np.setdiff1d(np.arange(n), group)
+        found.append(_song(every - there, (own - sums)[:, rest], len(rest)))
     return np.stack(found)
 
 
