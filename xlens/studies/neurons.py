@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import standardize_all
+from xlens.studies.sentences import SentenceLayout, Twin
 from xlens.studies.study import Kept, Step, Study
 from xlens.studies.work import Work
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 TALLY, NEURONS, OVERLAP, EFFECTS = "tally", "neurons", "overlap", "effects"
 SCRIPTS = "overlap-scripts"
 Layout = Literal["jsonl", "squad", "mgsm", "xcopa", "belebele", "global-mmlu", "m-mmlu"]
-SentenceLayout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
-Twin = Literal["script", "words", "characters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,8 @@ class NeuronsStudy(Study):
     Attributes:
         text: Files, a text a line, with their languages: de=FILE, or named by it (wiki.de.txt).
         sentences: Parallel sentences instead: a folder, or a file for the layout tsv.
-        sentence_layout: sib200, ntrex, pud, aligned (a text file per variety, by line) or tsv.
+        sentence_layout: sib200, ntrex, pud, udhr, aligned (a text file per variety, by line) or
+            tsv.
         twins: Of sentences, made and counted as varieties of their own: script (ICU), words,
             characters.
         questions: Parallel questions instead: a file, or a folder in the --layout.

@@ -11,6 +11,7 @@ from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import standardize, standardize_all
 from xlens.studies.asking import AskingStudy
+from xlens.studies.sentences import SentenceLayout
 from xlens.studies.study import Kept, Parts, Step
 from xlens.studies.work import Work
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     Asked = Mapping[str, Choices | Sentences]
 
 Method = Literal["mean_difference", "pca", "pca_centred", "lda", "lsar", "neurons"]
-SentenceLayout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
 REMOVALS = {"lsar": "the subspace of the languages' means (LSAR) taken out"}
 NEURONS = "neurons"
 STEERING, OUTPUTS = "steering", "outputs"
@@ -41,8 +41,8 @@ class SteeredStudy(AskingStudy):
         sentences: Parallel sentences, a folder or a file for the layout tsv: continued under a push
             from the pivot to the other languages, and judged by what comes out. Without --items
             nothing else is asked.
-        sentence_layout: Of --sentences: sib200, ntrex, pud, aligned (a text file per variety, by
-            line) or tsv.
+        sentence_layout: Of --sentences: sib200, ntrex, pud, udhr, aligned (a text file per
+            variety, by line) or tsv.
         pivot: The language suspected inside, and steered to; sentences are steered from it.
         steer: Methods of steering to try; neurons (LAPE, with --sentences only) sets the target's
             units to their mean in it and switches the pivot's off, in all blocks at once.

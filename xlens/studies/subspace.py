@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xlens.checks import check_least
 from xlens.errors import InputError
 from xlens.languages import standardize_all
+from xlens.studies.sentences import SentenceLayout, Twin
 from xlens.studies.study import Kept, Step, Study
 from xlens.studies.work import Work
 
@@ -25,8 +26,6 @@ SCRIPTS, SIMILARITY, MAP, PROBE = "scripts", "similarity", "map", "script-probe"
 DISTANCES = "distances"
 """Of the subspaces of languages that are there in two scripts, by what two varieties share."""
 Pooling = Literal["sentence:mean", "last"]
-Layout = Literal["sib200", "ntrex", "pud", "aligned", "tsv"]
-Twin = Literal["script", "words", "characters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,8 @@ class SubspaceStudy(Study):
 
     Attributes:
         sentences: Folder, or a file for the layout tsv.
-        layout: sib200, ntrex, pud, aligned (a text file per variety, by line) or tsv.
+        layout: sib200, ntrex, pud, udhr (pages of the declaration of human rights), aligned (a text
+            file per variety, by line) or tsv.
         languages: Varieties, as tags; default all there are.
         incomplete: Sentences that a variety lacks: an error, or left out.
         n_items: Sentences, drawn with seed; all where there are fewer.
@@ -61,7 +61,7 @@ class SubspaceStudy(Study):
     FREE: ClassVar[tuple[str, ...]] = ()
 
     sentences: str | None = None
-    layout: Layout = "aligned"
+    layout: SentenceLayout = "aligned"
     languages: tuple[str, ...] = ()
     incomplete: Literal["error", "drop"] = "error"
     n_items: int = 500

