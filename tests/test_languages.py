@@ -35,6 +35,7 @@ def test_tags_are_standardised_and_nothing_is_merged(given: str, standard: str) 
         ("xx", []),
         ("", []),
         ("und", []),
+        ("419", []),  # a region, and so would be a file named 053.txt
     ],
 )
 def test_unknown_tags_are_named_with_what_is_accepted_and_what_is_near(

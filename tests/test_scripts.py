@@ -12,7 +12,7 @@ from xlens.activations import Activations, SlotValues
 from xlens.neurons import LanguageNeurons, neuron_overlap
 from xlens.report.cells import number
 from xlens.report.neurons import told as neurons_told
-from xlens.report.subspace import distance_tables, script_table, told
+from xlens.report.subspace import _probe, distance_tables, script_table, told
 from xlens.stats import Resampling
 from xlens.subspace import by_relation, missing_relations, related_pairs, relation
 from xlens.subspace.folds import Folds, products
@@ -223,6 +223,31 @@ def test_the_page_says_which_is_read(language, script, reads):
     share = control.share.query("measure == 'distance' and kind == 'value'").iloc[0]["share"]
     assert f", {percent(share)} [" in shares[-1] and "survives a change of script" in shares[-1]
     assert probed[0].endswith(f"with the scripts swapped: {reads}.")
+
+
+def test_where_some_languages_are_told_and_others_not_no_mean_speaks_for_them():
+    """Acehnese and Banjar lie together, Arabic apart from both: planted, beside the script."""
+    rng, tags = (
+        np.random.default_rng(0),
+        ("ace-Arab", "ace-Latn", "ar", "ar-Latn", "bjn", "bjn-Arab"),
+    )
+
+    def states(tag: str) -> np.ndarray:
+        variety = Variety.of(tag)
+        middle = np.zeros(24)
+        middle[:2] = 4 * (variety.script == "Arab"), 8 * (variety.language == "ar")
+        return middle + 0.3 * rng.normal(size=(40, 24))
+
+    probe = subspace.script_probe(held([states(tag) for tag in tags], tags), resampling=FEW)
+    squares = probe.squares[probe.squares["kind"] == "value"]
+    near = squares["first"].str.startswith("ar") | squares["second"].str.startswith("ar")
+    assert (squares.loc[near, "mean"] > 0.95).all() and (squares.loc[~near, "mean"] < 0.05).all()
+    (said,) = _probe(probe)
+    assert "from 0 % (ace-" in said and "to 100 % (" in said
+    assert said.endswith("; more the language in 4 of 6 pairs.")
+    fig = figures.script_probe_curves(probe)
+    thin = {trace.name: trace.y[0] for trace in fig.data if trace.name.startswith("trained on ")}
+    assert sorted(thin.values()) == sorted(squares["mean"]) and len(thin) == 6
 
 
 def test_subspaces_are_compared_by_what_two_varieties_share():

@@ -60,8 +60,9 @@ def standardize(tag: str) -> str:
     try:
         standard = standardize_tag(tag)
         language = Language.get(standard)
-        # langcodes keeps `und` as no language at all.
-        if language.is_valid() and (language.language or "und") not in _NO_LANGUAGE:
+        # langcodes keeps `und` as no language at all, and takes a region's number (419) for one.
+        named = language.language or "und"
+        if language.is_valid() and named.isalpha() and named not in _NO_LANGUAGE:
             return standard
     except ValueError:  # not only its own: it stumbles over what is no letter
         pass

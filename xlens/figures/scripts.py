@@ -99,6 +99,19 @@ def script_columns(
 def script_probe_curves(probe: ScriptProbe) -> go.Figure:
     """How often a probe of two languages is right as trained, and with their scripts swapped."""
     fig, (place,) = theme.small_plots(["telling two languages apart"], columns=1, height=300)
+    squares = probe.squares[probe.squares["kind"] == "value"]
+    for (first, second), mine in squares.groupby(["first", "second"], sort=False):
+        # Thin lines: what the mean of pairs that are read and pairs that aren't would hide.
+        fig.add_scatter(
+            x=mine["layer"],
+            y=mine["mean"],
+            mode="lines",
+            line={"color": theme.NEUTRAL, "width": 0.7},
+            opacity=0.6,
+            name=f"trained on {first} and {second}",
+            showlegend=False,
+            **place,
+        )
     names: list[str] = []
     for n, (asked, words) in enumerate(((OWN, "scripts as trained"), (CROSSED, "scripts swapped"))):
         table = probe.table
@@ -121,7 +134,10 @@ def script_probe_curves(probe: ScriptProbe) -> go.Figure:
     return theme.finish(
         fig,
         title="Does a language probe read the script?",
-        notes=["1: reads the language · 0: reads the script", f"shaded: {level} interval"],
+        notes=[
+            "1: reads the language · 0: reads the script",
+            f"shaded: {level} interval · thin: each pair of languages, scripts swapped",
+        ],
         height=300,
         legend=names,
         subtitles=True,
