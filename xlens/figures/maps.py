@@ -16,6 +16,8 @@ from xlens.wording import number_of, percent
 
 _SIDE = 250
 """Height of a small map, in pixels."""
+_SLIDER = 124
+"""From the axis to below the slider, in pixels."""
 _TURN = 40
 """Corners of an ellipse."""
 
@@ -138,10 +140,12 @@ def language_map_animation(
         ],
     )
     names = [theme.language_label(tag) for tag in bands.in_order(set(result.languages), colors)]
-    fig = _finished(fig, result, names, 420, "signs follow the layer below")
+    tall = 420
+    fig = _finished(fig, result, names, tall, "signs follow the layer below")
     layout: Any = fig.layout
-    # The slider is between the map and its legend.
-    below = {"yref": "container", "y": 0, "yanchor": "bottom"}
+    # The slider is between the map and its legend, which follows it: many names that take a few
+    # rows of a wide page would leave a gap above them if they stood at the bottom.
+    below = {"y": -_SLIDER / tall}
     return fig.update_layout(margin_b=layout.margin.b + 90, height=layout.height + 90, legend=below)
 
 
