@@ -173,7 +173,9 @@ def said(run: Kept) -> Cells:
     """Whether a push brings the language about, means over languages."""
     words = {"mean_difference": "mean difference", "mean_difference, rule": "..., layer by rule"}
     words |= {"mean_difference, random": "random vector, as long"}
-    words |= {"mean_difference, shuffled": "vector of shuffled languages", "none": "not steered"}
+    words |= {"mean_difference, shuffled": "vector of shuffled languages"}
+    words |= {"neurons": "neurons (LAPE)", "neurons, random": "as many random units"}
+    words |= {"none": "not steered"}
     words |= {"asked in it": "asked in the language", "written": "what was written there"}
     found = run.frames["said"].set_index(["condition", "metric"])
     return [
@@ -274,10 +276,15 @@ def doses(*runs: Kept) -> Cells:
     return rows
 
 
+MEASURES = {
+    "mexa_centred": "MEXA, centred",
+    "cka_unbiased": "unbiased CKA",
+    "distance": "squared distance of means",
+}
+
+
 def scripts(run: Kept) -> Cells:
     """The middle layer, by what varieties share."""
-    measures = {"mexa_centred": "MEXA, centred", "cka_unbiased": "unbiased CKA"}
-    measures["distance"] = "squared distance of means"
     shared = {"language": "same language, other script", "script": "other language, same script"}
     shared |= {"neither": "other language, other script", "words": "words shuffled"}
     table = run.frames["scripts"]
@@ -286,8 +293,32 @@ def scripts(run: Kept) -> Cells:
     found = table[table["layer"] == middle].set_index(["measure", "relation"])
     return [[f"layer {middle}", *shared.values()]] + [
         [words, *(within(found.loc[(measure, kind)], "mean") for kind in shared)]
-        for measure, words in measures.items()
+        for measure, words in MEASURES.items()
         if all((measure, kind) in found.index for kind in shared)
+    ]
+
+
+def survives(run: Kept) -> Cells:
+    """Which part of what language and script make of two varieties is the language's, by layer."""
+    table = run.frames["survives"]
+    layers = sorted(set(map(int, table["layer"])))
+    kept = table.set_index(["measure", "layer"])
+    return [["the language's share", *(f"layer {layer}" for layer in layers)]] + [
+        [words, *(within(kept.loc[(measure, layer)], "share") for layer in layers)]
+        for measure, words in MEASURES.items()
+    ]
+
+
+def swapped(run: Kept) -> Cells:
+    """A probe with the scripts swapped, a row for each two languages, both ways of training."""
+    table = run.frames["swapped"]
+    languages = table[["first", "second"]].map(lambda tag: str(tag).partition("-")[0])
+    pairs = [" and ".join(sorted(pair)) for pair in languages.to_numpy()]
+    found = table.assign(pair=pairs).groupby(["pair", "layer"])["mean"].mean().unstack()
+    layers = [*found.columns]
+    found = found.sort_values(layers[len(layers) // 2], ascending=False, kind="stable")
+    return [["right, scripts swapped", *(f"layer {layer}" for layer in layers)]] + [
+        [str(pair), *map(number, row)] for pair, row in zip(found.index, found.to_numpy())
     ]
 
 
@@ -324,6 +355,8 @@ TABLES: dict[str, tuple[Callable[..., Cells], str, tuple[str, ...]]] = {
     "scores": (scores, "xmrc", ("scores",)),
     "scripts": (scripts, "subspace", ("scripts",)),
     "steered": (steered, "process", ("steered",)),
+    "survives": (survives, "subspace", ("survives",)),
+    "swapped": (swapped, "subspace", ("swapped",)),
     "twins": (twins, "lens", ("verdicts", "moved", "shares")),
     "work": (work, "lens", ("verdicts", "moved", "alone")),
 }

@@ -129,6 +129,19 @@ PICKS = {
         "kind == 'value' and measure in ('mexa_centred', 'cka_unbiased', 'distance') and"
         " relation in ('language', 'script', 'neither', 'words')",
     ),
+    "survives": Pick(
+        "scripts",
+        "share",
+        ("layer", "measure", "share", "low", "high"),
+        "kind == 'value' and measure in ('mexa_centred', 'cka_unbiased', 'distance') and"
+        " layer in (2, 6, 10, 14, 18)",
+    ),
+    "swapped": Pick(
+        "script-probe",
+        "squares",
+        ("layer", "first", "second", "mean"),
+        "kind == 'value' and layer in (0, 2, 6, 10, 14, 18)",
+    ),
 }
 
 
