@@ -318,7 +318,8 @@ def swapped(run: Kept) -> Cells:
     layers = [*found.columns]
     found = found.sort_values(layers[len(layers) // 2], ascending=False, kind="stable")
     return [["right, scripts swapped", *(f"layer {layer}" for layer in layers)]] + [
-        [str(pair), *map(number, row)] for pair, row in zip(found.index, found.to_numpy())
+        [str(pair), *map(number, row)]
+        for pair, row in zip(found.index, found.to_numpy(), strict=True)
     ]
 
 

@@ -77,9 +77,14 @@ def choose(by_name: Mapping[str, T], languages: Languages, source: str) -> dict[
     else:
         pairs = {tag: _called(tag, by_name) for tag in standardize_all(languages)}
     if missing := [name for name in pairs.values() if name not in by_name]:
+        tags = {name: plain_tag(name) for name in (*missing, *by_name)}
+        wanted = {written(tags[name])[0] for name in missing if tags[name]}
+        # Of hundreds of names those of the same language: `de-1901` and `de-1996` for `de`.
+        near = [name for name in by_name if tags[name] and written(tags[name])[0] in wanted]
+        there = f"of that language {listed(near)}" if near else listed(by_name)
         raise DataError(
-            f"{source} has no {', '.join(map(repr, missing))}; there are {listed(by_name)}. Where "
-            "its name of a language is another, give languages={'sw': 'swh'}."
+            f"{source} has no {', '.join(map(repr, missing))}; there are {there}. Where its name "
+            "of a language is another, give languages={'sw': 'swh'}."
         )
     return {tag: by_name[name] for tag, name in pairs.items()}
 
