@@ -160,14 +160,16 @@ def _probe(probe: Result | None) -> Iterator[str]:
     elif crossed["low"] > 0.5:
         verdict = "it reads the language more than the script"
     squares = probe.squares[(probe.squares["layer"] == layer) & (probe.squares["kind"] == "value")]
-    least, most = squares.loc[[squares["mean"].idxmin(), squares["mean"].idxmax()]].itertuples()
-    if least.mean < 1 / 3 and most.mean > 2 / 3:
+    by_pair: list[dict[str, Any]] = squares.sort_values("mean", kind="stable").to_dict("records")
+    least, most = by_pair[0], by_pair[-1]
+    if least["mean"] < 1 / 3 and most["mean"] > 2 / 3:
         # A mean of pairs that are read and of pairs that aren't is nothing that any of them does.
         # About a half, pairs scatter without that.
         verdict = (
-            f"it depends on the languages, from {percent(least.mean)} ({least.first} against "
-            f"{least.second}) to {percent(most.mean)} ({most.first} against {most.second}); more "
-            f"the language in {(squares['mean'] > 0.5).sum()} of {len(squares)} pairs"
+            f"it depends on the languages, from {percent(least['mean'])} ({least['first']} against "
+            f"{least['second']}) to {percent(most['mean'])} ({most['first']} against "
+            f"{most['second']}); more the language in {(squares['mean'] > 0.5).sum()} of "
+            f"{len(squares)} pairs"
         )
     yield (
         f"A probe of two languages, each trained in a script of its own, is right in "
