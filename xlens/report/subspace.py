@@ -160,7 +160,7 @@ def _probe(probe: Result | None) -> Iterator[str]:
     elif crossed["low"] > 0.5:
         verdict = "it reads the language more than the script"
     squares = probe.squares[(probe.squares["layer"] == layer) & (probe.squares["kind"] == "value")]
-    by_pair: list[dict[str, Any]] = squares.sort_values("mean", kind="stable").to_dict("records")
+    by_pair: list[Any] = squares.sort_values("mean", kind="stable").to_dict("records")
     least, most = by_pair[0], by_pair[-1]
     if least["mean"] < 1 / 3 and most["mean"] > 2 / 3:
         # A mean of pairs that are read and of pairs that aren't is nothing that any of them does.
