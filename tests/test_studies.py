@@ -9,7 +9,7 @@ import time
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 import pytest
@@ -366,6 +366,8 @@ def test_shipped_configurations_can_be_planned(path, monkeypatch):
         own = {name: value for name, value in options.items() if name not in beside}
         assert set(own) <= {field.name for field in fields(kind)}, path
         own = {n: tuple(v) if isinstance(v, list) else v for n, v in own.items()}
+        of = get_type_hints(kind)  # the command line makes paths of text, Python doesn't
+        own = {n: Path(v) if v and Path in get_args(of[n]) else v for n, v in own.items()}
         study = kind(**own)
         if command == "xmrc" and not Path(study.data).exists():
             continue  # data that is not ours
