@@ -22,7 +22,7 @@ _COLORS = {
     "neither": theme.PALETTE[4],
     "made": theme.PALETTE[2],
     "words": theme.NEUTRAL,
-    "letters": theme.NEUTRAL,
+    "letters": theme.PALETTE[6],  # not grey as words: both are in every plot
 }
 _SYMBOLS = {
     "language": "circle",
