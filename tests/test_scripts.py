@@ -246,8 +246,8 @@ def test_where_some_languages_are_told_and_others_not_no_mean_speaks_for_them():
     assert "from 0 % (ace-" in said and "to 100 % (" in said
     assert said.endswith("; more the language in 4 of 6 pairs.")
     fig = figures.script_probe_curves(probe)
-    thin = {trace.name: trace.y[0] for trace in fig.data if trace.name.startswith("trained on ")}
-    assert sorted(thin.values()) == sorted(squares["mean"]) and len(thin) == 6
+    thin = sorted(list(trace.y) for trace in fig.data if trace.name.startswith("trained on "))
+    assert thin == sorted([mean] for mean in squares["mean"]), "a point a layer, of one kind"
 
 
 def test_subspaces_are_compared_by_what_two_varieties_share():

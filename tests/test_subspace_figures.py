@@ -151,6 +151,10 @@ def test_the_animation_has_a_frame_per_layer_on_one_scale(places):
     assert [f.name for f in fig.frames] == ["0", "1", "2", "3"]
     assert [s.label for s in fig.layout.sliders[0].steps] == ["0", "1", "2", "3"]
     assert fig.layout.sliders[0].pad.l >= 90, "beside the buttons at any width"
+    tall = fig.layout.height - fig.layout.margin.t - fig.layout.margin.b
+    legend = fig.layout.legend
+    assert legend.yref == "paper" and legend.yanchor == "top"
+    assert 100 < -legend.y * tall < fig.layout.margin.b, "below the slider, however few its rows"
     reach = fig.layout.xaxis.range[1]
     for frame in fig.frames:
         assert len(frame.data) == len(fig.data) == 9
