@@ -6,12 +6,15 @@ from typing import Any
 
 from xlens.cli.shown import show
 from xlens.figures.export import check_static
+from xlens.precision import PrecisionResult
 from xlens.report import page_of, write_report
 from xlens.report.build import Page
 from xlens.report.lens import left_out
+from xlens.report.rounding import fp32_sentence
 from xlens.results import Result
 from xlens.store import Store
 from xlens.studies import Loading, Plan, Serving, Study, Watch, forecast, run
+from xlens.studies.running.fp32_sample import FP32_SAMPLE
 from xlens.studies.work import Work, lasting
 
 
@@ -39,6 +42,8 @@ class _Telling(Watch):
 
     def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
         show(self.page.model(folder, parts))
+        if isinstance(part := parts.get(FP32_SAMPLE), PrecisionResult):
+            _print(["", fp32_sentence(part)])
 
 
 def study_job(

@@ -9,6 +9,7 @@ from xlens.figures import Figure, page, write_figures
 from xlens.report.blocks import Paragraph, Section, said
 from xlens.report.minute import Minute, contents, example_section, minute_blocks, model_lines
 from xlens.report.reproduce import reproduce
+from xlens.report.rounding import sampled
 from xlens.runs import RunDirectory
 
 _PLOTLY = "../plotly.min.js"
@@ -46,7 +47,7 @@ def write_page(
     """
     if figures is not None:
         write_figures(figures, run.figures, plotlyjs=_PLOTLY)
-    parts = [*example_section(minute), *sections, reproduce(run, made_by)]
+    parts = [*example_section(minute), *sections, *sampled(run), reproduce(run, made_by)]
     html = page(
         f"report/{template}.html",
         title=title,

@@ -14,7 +14,7 @@ from xlens.studies.work import Work
 if TYPE_CHECKING:
     from xlens.models import HookedModel
     from xlens.models.sources import Outline
-    from xlens.prompts import Prompts
+    from xlens.prompts import Prompt, Prompts
 
 Fitted = Literal["jacobian", "tuned"]
 CLDR, ATLAS = "cldr", "atlas"
@@ -206,6 +206,13 @@ class FitLensStudy(Study):
         times = 2 + 3 * ("jacobian" in self.kind)
         found[READINGS] = Work(held, held * self.max_tokens, held * self.positions * points * times)
         return found
+
+    def prompts(self, data: "Prompts", model: "Outline | HookedModel") -> "list[Prompt]":
+        """As `Study.prompts`: the passages that are fitted on and read."""
+        from xlens.studies.steps.lens_fits import parted
+
+        both = parted(data, model.tokenizer, self)
+        return [text for texts in both for mine in texts.values() for text in mine]
 
     def steps(self, data: "Prompts", model: "HookedModel", kept: Kept) -> Iterable[Step]:
         """As `Study.steps`."""

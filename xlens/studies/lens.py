@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xlens.models import HookedModel
     from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
+    from xlens.prompts import Prompt
     from xlens.studies.study import Parts
     from xlens.tasks.words import WordList
 
@@ -328,6 +329,12 @@ class LensStudy(ShownStudy, ThroughLens):
                 if self.causal and mine:
                     found[f"{name}{CAUSAL}/{EFFECTS}"] = causal_work(mine[self.task], self, model)
         return found
+
+    def prompts(self, data: "WordList", model: "Outline | HookedModel") -> "Sequence[Prompt]":
+        """As `Study.prompts`: a loaded model's vocabulary tells which words can be used."""
+        from xlens.studies.steps.latent_language import pair_prompts
+
+        return pair_prompts(data, self, model) or super().prompts(data, model)
 
     def steps(self, data: "WordList", model: "HookedModel", kept: Kept) -> Iterable[Step]:
         """As `Study.steps`."""

@@ -26,6 +26,9 @@ class Loading:
 
     Attributes:
         dtype: Of the weights, auto for the checkpoint's own; the readout is fp32 in any case.
+        fp32_sample: So many of the run's prompts, drawn with its seed, are also asked of the model
+            in fp32: what the dtype changes of states and next tokens. The two are never in memory
+            at once.
         device: Where the model runs, such as cpu or cuda:1; default the GPU if there is one.
         device_map: Instead of a device, how the model is spread over several GPUs.
         revision: Branch, tag or commit of a hub id, the step of a model that comes with xlens, or a
@@ -46,6 +49,7 @@ class Loading:
     """
 
     dtype: Dtype = "float32"
+    fp32_sample: int | None = None
     device: str | None = None
     device_map: Spread | None = None
     revision: Annotated[tuple[str, ...], Parameter(name=["--revision", "--revisions"])] = ()
@@ -66,7 +70,13 @@ class Loading:
                 f"revision={list(self.revision)} beside series={str(self.series)!r}: the list "
                 "names its revisions itself. Leave one of the two out."
             )
-        check_least(self, keep_weights=0)
+        check_least(self, keep_weights=0, fp32_sample=1)
+        if self.fp32_sample is not None and self.dtype == "float32":
+            raise InputError(
+                f"fp32_sample={self.fp32_sample} with dtype='float32': the run is in fp32 itself, "
+                "so there is nothing to compare. Give another dtype (bfloat16, float16, auto), or "
+                "leave fp32_sample out."
+            )
         if self.device is not None:
             if self.device_map is not None:
                 raise InputError(
@@ -81,9 +91,14 @@ class Loading:
 
             find(self.executor)
 
+    def in_fp32(self) -> "Loading":
+        """The same model in fp32, which the sample is compared with."""
+        return replace(self, dtype="float32", fp32_sample=None)
+
     def of(self, revision: str | None) -> "Loading":
         """The same for one checkpoint of them."""
-        return replace(self, series=None, revision=() if revision is None else (revision,))
+        one = () if revision is None else (revision,)
+        return replace(self, series=None, revision=one, fp32_sample=None)
 
     @property
     def only_revision(self) -> str | None:
@@ -104,10 +119,20 @@ class Loading:
         return self.revision[0] if self.revision else None
 
     def load(self, source: str) -> "HookedModel":
-        """`xlens.load` with these options, which also say where it will run."""
+        """`xlens.load` with these options, which also say where it will run.
+
+        Raises:
+            ValueError: several revisions, or a sample in fp32, which is of a study's prompts.
+        """
         from xlens.engine import executors
         from xlens.models import load
 
+        if self.fp32_sample is not None:
+            raise InputError(
+                f"fp32_sample={self.fp32_sample}: it is drawn of the prompts of a study (xlens "
+                "lens, xlens choices, …), and here is none. Leave it out; other prompts are "
+                "compared by read_reference and precision of xlens.precision."
+            )
         executors.use(self.executor)
         with waiting(f"loading {source}"):
             return load(

@@ -16,7 +16,7 @@ from cyclopts import Group, Parameter
 from xlens.checks import check_fields
 from xlens.errors import InputError
 from xlens.headers import HEADERS, Headers, check_headers
-from xlens.studies.work import Plan, Work
+from xlens.studies.work import Plan, Work, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xlens.models import HookedModel
     from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
+    from xlens.prompts import Prompt
     from xlens.results import Result
     from xlens.served import ServedModel
     from xlens.stats import Resampling
@@ -211,6 +212,17 @@ class Study:
             model: As far as it is known.
         """
         return None
+
+    def prompts(self, data: Any, model: "Outline | HookedModel") -> "Sequence[Prompt]":
+        """What the model reads, as far as `work` counts it; the same prompt may stand there twice.
+
+        Args:
+            data: As `prepared` gives it.
+            model: As far as it is known; loaded, it decides which are asked.
+        """
+        with counted() as found:
+            _ = self.work(data, model)
+        return found
 
     def plan(
         self,

@@ -1,6 +1,8 @@
 """What a study takes of a model: prompts, tokens, and from these an estimate of its time."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -135,6 +137,20 @@ def lasting(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+_counted: ContextVar[list["Prompt"] | None] = ContextVar("counted", default=None)
+
+
+@contextmanager
+def counted() -> Generator[list["Prompt"]]:
+    """The prompts that are counted within: those that a study would read."""
+    found: list[Prompt] = []
+    token = _counted.set(found)
+    try:
+        yield found
+    finally:
+        _counted.reset(token)
+
+
 def passes(tokenizer: Any, prompts: "Sequence[Prompt]", runs: Sequence[float] = (1.0,)) -> Work:
     """What it takes to read prompts.
 
@@ -148,6 +164,8 @@ def passes(tokenizer: Any, prompts: "Sequence[Prompt]", runs: Sequence[float] = 
 
     if not prompts:
         return NOTHING
+    if (found := _counted.get()) is not None:
+        found += prompts
     ids = [t.ids for t in tokenize(tokenizer, list(prompts), spans=frozenset())]
     # Any budget will do: it decides how much is padded, hardly what is shared.
     n = sum(batch.padded_tokens for batch in plan(ids, 2_048))

@@ -37,6 +37,7 @@ class Place:
         point: Which moment of training it is, where it is one of several.
         asked: What named it, and others of its series; None: its own name did.
         adapter: Folder of the adapter on it.
+        in_fp32: The same model in fp32, where it is loaded by a name.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Place:
     point: Checkpoint | None = None
     asked: str | None = None
     adapter: str | None = None
+    in_fp32: Callable[[], HookedModel] | None = None
 
     @cached_property
     def source(self) -> Source | None:
@@ -155,6 +157,7 @@ def _checkpoint(
         point=None if alone else point,
         asked=asked,
         adapter=how.adapter,
+        in_fp32=lambda: how.in_fp32().load(point.model),
     )
 
 

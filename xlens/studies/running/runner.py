@@ -20,6 +20,7 @@ from xlens.store import Store
 from xlens.studies.loading import Loading
 from xlens.studies.running.ahead import Ahead
 from xlens.studies.running.asked import asked_of, check_model
+from xlens.studies.running.fp32_sample import FP32_SAMPLE, OPTION, Sampled
 from xlens.studies.running.kept import LeftOut, MadeFrom, differing, identity, other
 from xlens.studies.running.places import Model, Place, read_seen, write_seen
 from xlens.studies.serving import FREE as SERVING_FREE
@@ -118,7 +119,8 @@ def run(
         for place in chosen
     }
     config = _config(study, chosen, loading, serving)
-    how: dict[str, Any] = {"free": [f"{study.COMMAND}.{n}" for n in (*study.FREE, *SERVING_FREE)]}
+    free = (*study.FREE, *SERVING_FREE, OPTION)
+    how: dict[str, Any] = {"free": [f"{study.COMMAND}.{n}" for n in free]}
     if out is not None:
         # A run that has no result yet has nothing to lose: its options can still be mended. Asked
         # the same, another process may be at it just now, and what it writes is left to it.
@@ -129,6 +131,7 @@ def run(
     for place in chosen:  # what would be refused when its turn comes, after hours of others
         if not whole[place.folder]:
             check_model(study, data, place)
+    sampled = Sampled.of(study, data, chosen, loading.fp32_sample, None if overwrite else results)
     known = study.described(data)
     folder = None
     if out is not None:
@@ -140,7 +143,10 @@ def run(
     decided = {**study.options(), **study.digest(data)}
     saved = {place.folder: _saved(study, decided, planned, results, place) for place in chosen}
     done: dict[str, dict[str, Result]] = {}
-    finished = {place.folder: _finished(place, results, whole, saved) for place in chosen}
+    finished = {
+        place.folder: None if sampled.due(place) else _finished(place, results, whole, saved)
+        for place in chosen
+    }
     waiting = [place for place in chosen if finished[place.folder] is None]
     with Ahead(waiting, loading.keep_weights) as ahead:
         for number, place in enumerate(chosen, 1):
@@ -151,7 +157,7 @@ def run(
                 ahead.begin(place)
                 at = results and results / place.folder
                 kept = Kept(store, progress, folder and folder.adapters_folder / place.folder)
-                parts = _made(study, data, place, decided, at, kept, watch)
+                parts = _made(study, data, place, decided, at, kept, watch, sampled)
                 gc.collect()  # hooked modules refer to each other: two models may not fit
                 ahead.done(place)
                 if at and (seen := place.seen()):
@@ -210,7 +216,7 @@ def _saved(
         return None
     made_from, found = MadeFrom(decided, study.FREE, None), dict[str, Result]()
     stale = False
-    for name in (*planned, LEFT_OUT):
+    for name in (*planned, LEFT_OUT, FP32_SAMPLE):
         at = results / place.folder / name
         if not (at / HEADER).is_file():
             continue
@@ -218,7 +224,7 @@ def _saved(
         was: dict[str, Any] = part.provenance.get("made_from") or {}
         derived = not {*study.FREE}.isdisjoint(was)
         # What only the model tells is compared when it is there.
-        but = {"model", "asked", *was.get("asked", ())}
+        but = {"model", "asked", OPTION, *was.get("asked", ())}
         if changed := differing(part, made_from.of(derived=derived), but=but):
             if not (derived and {*changed} <= {*study.FREE}):
                 raise other(at, changed)
@@ -234,12 +240,14 @@ def _made(
     at: Path | None,
     kept: Kept,
     watch: Watch,
+    sampled: Sampled,
 ) -> dict[str, Result]:
     """The parts of one model, which nothing refers to afterwards.
 
     Raises:
         TooFewItems: no group of parts can be asked; where some can, the others are listed.
     """
+    base = sampled.reference(place, progress=kept.progress)
     model = place.get()
     asked, decides = study.prepared(data, model)
     known = {**decided, **decides, "asked": sorted(decides), "model": identity(model)}
@@ -247,7 +255,7 @@ def _made(
     if isinstance(model, HookedModel):
         watch.planned(partial(_left, study, data, asked, model, at))
     groups = list(dict.fromkeys(filter(None, map(_group, study.parts(data)))))
-    done: dict[str, Result] = {}
+    done = dict(sampled.part(model, base, made_from, progress=kept.progress))
     without: dict[str, TooFewItems] = {}
     last = ""
     for step in study.steps(asked, model, kept):

@@ -18,7 +18,7 @@ from xlens.lens import (
 from xlens.lens.places import find_lens
 from xlens.models import HookedModel
 from xlens.models.sources import Outline
-from xlens.prompts import Prompts, TooFewItems
+from xlens.prompts import Prompt, Prompts, TooFewItems
 from xlens.results import Result, by_group
 from xlens.stats import Resampling
 from xlens.studies.lens import NULLS, SUMMARY, SURVIVAL, LensStudy, Task, group_name
@@ -149,6 +149,30 @@ def summarised(
     if name in NULLS or not isinstance(null, LensResult) or not ids <= set(null.rows["id"]):
         null = None
     return result.summary(shuffled=null, resampling=resampling)
+
+
+def pair_prompts(words: WordList, study: LensStudy, model: HookedModel | Outline) -> list[Prompt]:
+    """What all pairs' conditions ask; none where only the tokenizer is known."""
+    if isinstance(model, Outline):
+        return []
+    if study.causal:
+        words = words.select(languages=study.pair_languages)
+    return [p for pair in study.each_pair for p in _asked(words, *pair, study, model)]
+
+
+def _asked(
+    words: WordList, source: str, target: str, study: LensStudy, model: HookedModel
+) -> list[Prompt]:
+    source, target = settled(source, target, study)
+    try:
+        asked = Pairing(model, words, source, target, study, study.task).prompts(study.n_items)
+        if "repetition" not in study.conditions or study.task == "repetition":
+            return list(asked)
+        within = asked.ids if study.task == "translation" else None
+        other = Pairing(model, words, target, target, study, "repetition", within=within)
+        return [*asked, *other.prompts(study.n_controls)]
+    except TooFewItems:
+        return []  # the pair is left out
 
 
 def pair_work(
