@@ -109,6 +109,7 @@ SMALL: dict[str, dict[str, list[str]]] = {
 SMALL_WITH: dict[str, dict[str, list[str]]] = {
     "--steer": {"--n-estimate": ["6"], "--n-dev": ["3"], "--n-test": ["3"], "--n-controls": ["1"]}
     | {"--n-outputs": ["1"], "--strengths": ["1"]},
+    "--fp32-sample": {"--fp32-sample": ["4"]},
 }
 """The same, where an option is asked for."""
 
