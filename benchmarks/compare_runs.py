@@ -53,7 +53,7 @@ class Difference:
         if self.unequal:
             said.append(f"by {self.most:.1e} at most, {self.share:.1e} of the largest ({self.at})")
         if self.discrete:
-            said.append(f"{self.discrete:,} other cells")
+            said.append(f"other cells: {self.discrete:,}")
         return ", ".join(said)
 
     def add(self, name: str, one: np.ndarray, two: np.ndarray) -> None:
@@ -143,8 +143,8 @@ def main() -> None:
         f"{len(told) - len(differing)} of {len(told)} tables, arrays and fields are equal; "
         f"{unequal:,} of {numbers:,} numbers differ, the farthest by "
         f"{max(f.share for _, f in told):.1e} of its column's largest; "
-        f"{sum(f.discrete for _, f in told):,} other cells, "
-        f"{sum(bool(f.shape) for _, f in told)} forms."
+        f"other cells: {sum(f.discrete for _, f in told):,}, "
+        f"other forms: {sum(bool(f.shape) for _, f in told)}."
     )
 
 
