@@ -43,7 +43,7 @@ class _Telling(Watch):
     def model_done(self, folder: str, parts: Mapping[str, Result]) -> None:
         show(self.page.model(folder, parts))
         if isinstance(part := parts.get(FP32_SAMPLE), PrecisionResult):
-            _print(["", fp32_sentence(part)])
+            _print(["", fp32_sentence(part, folder)])
 
 
 def study_job(

@@ -36,18 +36,23 @@ def fp32_sections(models: Mapping[str, Result]) -> list[Section]:
     for name, part in found.items():
         of = f": {name}" if len(found) > 1 else ""
         blocks += [
-            Paragraph(fp32_sentence(part), "said"),
+            Paragraph(fp32_sentence(part, name), "said"),
             Folded(f"By layer{of}", (_layers(part),)),
         ]
     title = "What the dtype changes of fp32"
     return [Section(FP32_SAMPLE, title, tuple(blocks))] if blocks else []
 
 
-def fp32_sentence(part: PrecisionResult) -> str:
-    """What differs, in a line."""
+def fp32_sentence(part: PrecisionResult, name: str = "") -> str:
+    """What differs, in a line.
+
+    Args:
+        part: Of a model.
+        name: What it is called here; empty: as the part says.
+    """
     n, off = len(part.table), part.logprob_differences
-    model = part.provenance["model"]
-    asked = f"{model} in {part.dtype} beside fp32, on {number_of(n, 'prompt')} of the run"
+    called, prompts = name or part.provenance["model"], number_of(n, "prompt")
+    asked = f"{called} in {part.dtype} beside fp32, on {prompts} of the run"
     if part.dtype == "float32":
         return f"{asked}: the run is in fp32 itself."
     layer, most = part.worst
