@@ -210,6 +210,9 @@ def test_a_run_that_can_not_be_compared_is_refused_before_a_model_is_loaded(monk
         xlens.run(STUDY, exact, loading=BF16)
     with pytest.raises(ValueError, match=r"fp32_sample=900, atlas: 900 prompts .* there are 8"):
         xlens.run(STUDY, "atlas", loading=replace(BF16, fp32_sample=900))
+    monkeypatch.setattr(LensStudy, "work", lambda *_: None)
+    with pytest.raises(ValueError, match=r"fp32_sample=6: LensStudy doesn't say what it reads"):
+        xlens.run(STUDY, "atlas", loading=BF16)
     served = ServedModel("some-model", "http://localhost:9/v1")
     asked = ReadingStudy(data="cldr", context=("en",), questions=("en",), n_items=4)
     with pytest.raises(ValueError, match=r"fp32_sample=6: .*is served, and gives text only"):

@@ -138,7 +138,13 @@ def _check(study: Study, data: Any, place: Place, n: int) -> None:
 
 
 def _drawn(study: Study, asked: Any, model: HookedModel | Outline, n: int, place: Place) -> Prompts:
+    prompts = study.prompts(asked, model)
+    if not prompts:
+        raise InputError(
+            f"{OPTION}={n}: {type(study).__name__} doesn't say what it reads. Leave {OPTION} out, "
+            "or let its `work` count its prompts (or `prompts` give them)."
+        )
     try:
-        return sample_prompts(study.prompts(asked, model), n, seed=study.seed)
+        return sample_prompts(prompts, n, seed=study.seed)
     except ValueError as error:
         raise InputError(f"{OPTION}={n}, {place.name}: {error}") from error
