@@ -20,6 +20,7 @@ from xlens.errors import InputError, ModelError
 from xlens.models import HookedModel
 from xlens.prompts import Prompt, Prompts, PromptsLike
 from xlens.results import Result, analysed
+from xlens.stats import generator
 
 _TOLD = ("model", "weights", "fingerprint", "dtype", "device", "attention", "precision", "versions")
 
@@ -161,8 +162,9 @@ def precision(
         model.readout, _last(states), targets=wanted, top_k=1, statistics=(), progress=progress
     )
     assert found.set_logprobs is not None  # there are targets
-    # The points differ a thousandfold in size, and a difference is small beside its terms.
-    errors = (one.double() - other.double()).norm(dim=-1) / other.double().norm(dim=-1)
+    # In fp64: points differ a thousandfold in size, and a difference is small beside its terms.
+    size = other.double().norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
+    errors = (one.double() - other.double()).norm(dim=-1) / size
     by_layer = {
         "layer": list(states.layers),
         "median": np.median(errors.numpy(), axis=1),
@@ -205,7 +207,7 @@ def sample_prompts(prompts: Sequence[Prompt], n: int, *, seed: int = 0) -> Promp
             f"{n} prompts are asked for, and there are {len(every)} different ones: ask for so "
             "many, or fewer."
         )
-    mixed = [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
+    mixed = [every[i] for i in generator(seed).permutation(len(every))]
     met: Counter[str] = Counter()
     turns: list[int] = []
     for prompt in mixed:
