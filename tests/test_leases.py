@@ -274,6 +274,30 @@ def test_a_lock_that_is_released_while_one_waits_is_taken_at_once(tmp_path: Path
     assert not (tmp_path / ".lock.holder").exists()
 
 
+@pytest.mark.parametrize("at", ["on the way in", "on the way out"])
+def test_a_lock_is_given_back_where_its_holder_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """A kernel lives on after Ctrl-C, and what was interrupted stays alive in its traceback."""
+
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    lock = files.Lock(tmp_path / ".lock", "it", 60.0)
+    with monkeypatch.context() as patch:
+        if at == "on the way in":
+            patch.setattr(leases.Lease, "sign", interrupted)
+        else:
+            patch.setattr("xlens.files.lock.remove", interrupted)
+        with pytest.raises(KeyboardInterrupt), lock:
+            assert at == "on the way out", "nobody is inside a lock that was not taken"
+    with files.Lock(tmp_path / ".lock", "it", 0.0):
+        pass  # who does not wait has it at once
+    with lock, lock:
+        pass
+    assert not (tmp_path / ".lock.holder").exists(), "it no longer knows when it is left"
+
+
 # --- lines and pruning ---
 
 

@@ -41,8 +41,13 @@ class Lock:
         self._mine.depth = depth + 1
         if not depth:
             self._mine.lease = None
-            with suppress(OSError):  # it only serves those who wait
-                self._mine.lease = Lease.sign(self._sign)
+            try:
+                with suppress(OSError):  # it only serves those who wait
+                    self._mine.lease = Lease.sign(self._sign)
+            except BaseException:  # Ctrl-C: `with` isn't entered, so nobody else gives it back
+                self._mine.depth = 0
+                self._lock.release()
+                raise
         return self
 
     def __exit__(
@@ -52,9 +57,11 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._mine.depth -= 1
-        if not self._mine.depth and not self.lost():
-            remove(self._sign)
-        self._lock.release()
+        try:
+            if not self._mine.depth and not self.lost():
+                remove(self._sign)
+        finally:  # also at Ctrl-C: this process lives on, and would wait for itself for ever
+            self._lock.release()
 
     def lost(self) -> bool:
         """Whether this process was stopped for so long, with the lock, that another broke it."""
