@@ -70,4 +70,6 @@ html_title = f"xlens {version}"
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
 templates_path = ["templates"]
+html_static_path = ["static"]
+html_css_files = ["xlens.css"]
 html_additional_pages = {"index": "redirect.html"}

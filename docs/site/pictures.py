@@ -14,6 +14,10 @@ import xlens
 MIME = "application/vnd.plotly.v1+json"
 SCRIPT = "plotly.min.js"
 _PAPER = "background: white; overflow-x: auto"  # figures are drawn for white; wide ones scroll
+# As on the pages of runs: where nothing hovers, the tools would lie on the title for good.
+_CONFIG = (
+    '{responsive: true, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false}'
+)
 _GITHUB = "https://github.com/"
 
 
@@ -23,7 +27,7 @@ def interactive(name: str, figure: dict[str, Any]) -> str:
         [figure["data"], figure["layout"]], ensure_ascii=False, cls=PlotlyJSONEncoder
     )
     about = about.replace("</", "<\\/")
-    draw = f'Plotly.newPlot("{name}", ...{about}, {{responsive: true}})'
+    draw = f'Plotly.newPlot("{name}", ...{about}, {_CONFIG})'
     return (
         f'<div id="{name}" style="{_PAPER}"></div>'
         f'<script>addEventListener("DOMContentLoaded", () => {draw})</script>'
