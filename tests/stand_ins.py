@@ -37,7 +37,7 @@ LATER: dict[str, str] = {
 """Lines of `xlens` that can't run here, and why; at most one in twenty."""
 SERVERS = ("http://localhost:8000/v1", "https://api.example.org/v1", "https://api.openai.com/v1")
 OTHERS = ("path/to/post-trained", "runs/zh-de/final")
-"""Models that stand beside one of those on a hub."""
+"""Models that stand beside one of those on a hub, trained from it: of its layers and width."""
 ON_A_HUB = (
     *("gemma-3-270m", "google/gemma-3-270m", "google/gemma-3-1b-pt", "org/base"),
     "Qwen/Qwen3-8B",
@@ -79,7 +79,8 @@ def _few() -> str:
 
 WORDS: dict[str, Callable[[], str]] = {
     **dict.fromkeys((*ON_A_HUB, "MODEL", "base", "small"), _few),
-    **dict.fromkeys(("large", "base-it", *OTHERS), lambda: str(folder(3))),
+    **dict.fromkeys(("large", "base-it"), lambda: str(folder(3))),
+    **dict.fromkeys(OTHERS, lambda: str(folder(2, seed=1))),
     **dict.fromkeys(("ray", "ray://head:10001?gpus=0.5"), lambda: "local"),
     "EleutherAI/pythia-160m": lambda: "./trained",
     "step*000": lambda: "all",
@@ -115,9 +116,10 @@ SMALL_WITH: dict[str, dict[str, list[str]]] = {
 
 
 @cache
-def folder(n_layer: int = 18) -> Path:
+def folder(n_layer: int = 18, seed: int = 0) -> Path:
     """The model that any hub's is: as many layers and heads as Gemma 3 270M, and tiny."""
-    return tiny.make("gpt2", Path(mkdtemp()) / "tiny", n_positions=1024, n_layer=n_layer)
+    at = Path(mkdtemp()) / "tiny"
+    return tiny.make("gpt2", at, seed=seed, n_positions=1024, n_layer=n_layer)
 
 
 def files(page: str, at: Path) -> None:
