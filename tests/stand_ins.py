@@ -100,6 +100,9 @@ SMALL: dict[str, dict[str, list[str]]] = {
     | {"--n-items": ["8"], "--n-pairs": ["4"], "--n-inside": ["8"], "--runs": ["1"]}
     | {"--epochs": ["1"], "--targets": [], "--shots": ["0"]},
     "twins": _STUDY | {"--n-items": ["8"]},
+    "steer": _STUDY
+    | {"--n-estimate": ["6"], "--n-dev": ["3"], "--n-test": ["3"], "--n-controls": ["1"]}
+    | {"--layers": ["1"], "--strengths": ["1"]},
     "neurons": _STUDY | {"--n-texts": ["6"], "--least-tokens": ["20"]},
     "subspace": _STUDY | {"--n-items": ["6"]},
     "fit-lens": _STUDY
@@ -155,7 +158,7 @@ def files(page: str, at: Path) -> None:
             text["qas"] = [{**q, "id": f"english-{q['id']}"} for q in text["qas"]]
     write_json(at / "tydiqa-goldp-dev.json", told)
     for code, said in SIB.items():
-        rows = "".join(f"{n}\ttravel\t{said} {said} {n}\n" for n in range(6))
+        rows = "".join(f"{n}\ttravel\t{f'{said} ' * 7}{n}\n" for n in range(12))
         path = at / "data" / "sib200" / code / "train.tsv"
         path.parent.mkdir(parents=True)
         path.write_text("index_id\tcategory\ttext\n" + rows, encoding="utf-8")

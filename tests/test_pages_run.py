@@ -9,7 +9,11 @@ from stand_ins import LATER, SKIPPED, names, standing_in
 from test_docs import BLOCKS, PYTHON
 
 # A page of an experiment is its own command, which test_notebooks runs small.
-SHOWN = [b for b in BLOCKS if b.language in ("python", "sh", "bash")]
+SHOWN = [
+    b
+    for b in BLOCKS
+    if b.language in ("python", "sh", "bash") and not b.page.startswith("experiments/")
+]
 # A recipe needs nothing but its page, so a file that it reads stands on it.
 FILES = {b.page: b.text for b in BLOCKS if b.language == "json" and "/recipes/" in b.page}
 PAGES = {
@@ -27,7 +31,11 @@ def test_hardly_any_is_left_out():
 
 
 # What takes less than about three seconds; all together well below a minute.
-QUICK = {"docs/recipes/gpu.md"}
+QUICK = {
+    *(f"docs/recipes/{name}.md" for name in ("cluster", "gpu", "heads", "own_prompts")),
+    *(f"docs/recipes/{name}.md" for name in ("own_vector", "pca")),
+    "docs/consistency.md",
+}
 
 
 @pytest.mark.parametrize(
