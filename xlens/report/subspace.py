@@ -30,7 +30,7 @@ from xlens.subspace import (
     by_relation,
 )
 from xlens.subspace.relations import LANGUAGE, LETTERS, PUBLISHED, RELATIONS, WORDS
-from xlens.wording import percent
+from xlens.wording import number_of, percent
 
 _SHOWN = ("cka_unbiased", "mexa_centred", "cosine_centred", "retrieval_centred", "mexa", "cosine",
           "distance", "direction")  # fmt: skip
@@ -159,8 +159,7 @@ def _probe(probe: Result | None) -> Iterator[str]:
         verdict = "it reads the script more than the language"
     elif crossed["low"] > 0.5:
         verdict = "it reads the language more than the script"
-    squares = probe.squares[(probe.squares["layer"] == layer) & (probe.squares["kind"] == "value")]
-    by_pair: list[Any] = squares.sort_values("mean", kind="stable").to_dict("records")
+    by_pair: list[Any] = probe.by_pair(layer).to_dict("records")
     least, most = by_pair[0], by_pair[-1]
     if least["mean"] < 1 / 3 and most["mean"] > 2 / 3:
         # A mean of pairs that are read and of pairs that aren't is nothing that any of them does.
@@ -168,8 +167,8 @@ def _probe(probe: Result | None) -> Iterator[str]:
         verdict = (
             f"it depends on the languages, from {percent(least['mean'])} ({least['first']} against "
             f"{least['second']}) to {percent(most['mean'])} ({most['first']} against "
-            f"{most['second']}); more the language in {(squares['mean'] > 0.5).sum()} of "
-            f"{len(squares)} pairs"
+            f"{most['second']}); more the language in {probe.read_as_languages(layer)} of "
+            f"{number_of(len(by_pair), 'pair')}"
         )
     yield (
         f"A probe of two languages, each trained in a script of its own, is right in "

@@ -56,6 +56,16 @@ class ScriptProbe(Result):
         """Residual points, ascending."""
         return tuple(sorted(map(int, self.table["layer"].unique())))
 
+    def by_pair(self, layer: int) -> pd.DataFrame:
+        """The squares of a layer as they are, `first second mean`, the least that is right first."""
+        of = (self.squares["layer"] == layer) & (self.squares["kind"] == "value")
+        found = self.squares[of].sort_values("mean", kind="stable", ignore_index=True)
+        return found[["first", "second", "mean"]]
+
+    def read_as_languages(self, layer: int) -> int:
+        """How many squares of a layer are right more often than not."""
+        return int((self.by_pair(layer)["mean"] > 0.5).sum())
+
 
 def squares_of(languages: Sequence[str]) -> list[Square]:
     """Every two languages that are published in the same two scripts, trained either way round."""
