@@ -85,6 +85,11 @@ class PrecisionResult(Result):
         return float(np.median(self.logprob_differences))
 
     @property
+    def most_off(self) -> float:
+        """The largest of `logprob_differences`."""
+        return float(self.logprob_differences.max())
+
+    @property
     def logprob_differences(self) -> np.ndarray:
         """By prompt, how far the log-probability of fp32's token is off, in nats."""
         return np.abs((self.table["logprob"] - self.table["logprob_fp32"]).to_numpy(float))

@@ -50,7 +50,7 @@ def fp32_sentence(part: PrecisionResult, name: str = "") -> str:
         part: Of a model.
         name: What it is called here; empty: as the part says.
     """
-    n, off = len(part.table), part.logprob_differences
+    n = len(part.table)
     called, prompts = name or part.provenance["model"], number_of(n, "prompt")
     asked = f"{called} in {part.dtype} beside fp32, on {prompts} of the run"
     if part.dtype == "float32":
@@ -59,7 +59,7 @@ def fp32_sentence(part: PrecisionResult, name: str = "") -> str:
     return (
         f"{asked}: the most probable next token is the same in {part.same_top} of {n}; the "
         f"log-probability of the one in fp32 is off by {_n(part.median_off)} nats (median), "
-        f"{_n(off.max())} at most; states at the last token by {_n(100 * part.median_error)} % of "
+        f"{_n(part.most_off)} at most; states at the last token by {_n(100 * part.median_error)} % of "
         f"their norm (median), {_n(100 * most)} % at most (layer {layer})."
     )
 

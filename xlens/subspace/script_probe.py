@@ -57,7 +57,7 @@ class ScriptProbe(Result):
         return tuple(sorted(map(int, self.table["layer"].unique())))
 
     def by_pair(self, layer: int) -> pd.DataFrame:
-        """The squares of a layer as they are, `first second mean`, the least that is right first."""
+        """The squares of a layer, `first second mean`, the least that is right first."""
         of = (self.squares["layer"] == layer) & (self.squares["kind"] == "value")
         found = self.squares[of].sort_values("mean", kind="stable", ignore_index=True)
         return found[["first", "second", "mean"]]
