@@ -59,8 +59,8 @@ def fp32_sentence(part: PrecisionResult, name: str = "") -> str:
     return (
         f"{asked}: the most probable next token is the same in {part.same_top} of {n}; the "
         f"log-probability of the one in fp32 is off by {_n(part.median_off)} nats (median), "
-        f"{_n(part.most_off)} at most; states at the last token by {_n(100 * part.median_error)} % of "
-        f"their norm (median), {_n(100 * most)} % at most (layer {layer})."
+        f"{_n(part.most_off)} at most; states at the last token by {_n(100 * part.median_error)} % "
+        f"of their norm (median), {_n(100 * most)} % at most (layer {layer})."
     )
 
 
