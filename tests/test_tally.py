@@ -33,9 +33,9 @@ def brute(model, prompts, site, threshold=0.0, **options):
         states = acts.slot().values[:, int(model.prepends_bos) :].double()
         here = np.zeros((len(languages), len(acts.layers), acts.d_model))
         which = languages.index(p.language)
-        here[which] = (states > threshold).sum(1)
+        here[which] = (states > threshold).sum(1).numpy()
         counts = counts + here.astype(np.int64)
-        here[which] = states.sum(1)
+        here[which] = states.sum(1).numpy()
         sums = sums + here
         n[which] += states.shape[1]
     return counts, sums, n
