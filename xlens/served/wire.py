@@ -1,8 +1,8 @@
 """The client with bounds: what a server does costs a known time and room, and no prompt strays.
 
 `openai` leaves three doors open: its timeout starts anew with every byte that arrives, a body may
-have any size (a gzip of 4 MB unpacks to 4 GB), and a redirect takes prompt and key wherever it
-points.
+have any size (a gzip of 4 MB unpacks to 4 GB) and any number of parts, and a redirect takes prompt
+and key wherever it points.
 """
 
 import sys
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20
 """The largest body that is read, unpacked. An answer of 100,000 tokens has about 1 MB."""
+_MOST_PARTS = MAX_BYTES // 32
+"""The most lists and objects that are built. No entry of an answer is written in fewer bytes than
+32 on average; two million empty lists fit into 16 MB, and take Python seconds and 100 MB."""
 _REDIRECTS = 3  # a '/' at the end, and back
 
 
 class OversizedError(DataError):
-    """A body without a sensible end."""
+    """A body without a sensible end, or of too many parts."""
 
 
 def connect(served: ServedModel, key: str | None) -> "openai.AsyncOpenAI":
@@ -93,7 +96,7 @@ async def _body(response: Any) -> bytes:
     """The body, unpacked.
 
     Raises:
-        OversizedError: it goes on beyond `MAX_BYTES`.
+        OversizedError: it goes on beyond `MAX_BYTES`, or has more parts than an answer can have.
         ValueError: packed in a way that was not asked for, or no packing at all.
     """
     packing = response.headers.get("content-encoding", "identity").strip().lower()
@@ -112,4 +115,7 @@ async def _body(response: Any) -> bytes:
             raise OversizedError(f"its body goes on after {MAX_BYTES >> 20} MB")
         parts.append(part)
         room -= len(part)
-    return b"".join(parts)
+    body = b"".join(parts)
+    if (n := body.count(b"[") + body.count(b"{")) > _MOST_PARTS:
+        raise OversizedError(f"its body is {n:,} lists and objects, and no answer")
+    return body
