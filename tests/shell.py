@@ -68,16 +68,32 @@ def standing_for(word: str) -> str:
     return word
 
 
+def makes_what_is_read(line: str, others: list[str]) -> bool:
+    """Whether what a line makes (`--out`) is named by another text of its page."""
+    given = words(line)
+    out = given[given.index("--out") + 1] if "--out" in given else None
+    return out is not None and any(out in text for text in others)
+
+
 def before(page: str) -> None:
     """Make the runs that a page takes for made."""
     for out in RUNS.get(page, ()):
         run(f"xlens choices MODEL --languages en de --out {out}")
 
 
-def run(line: str, steps: bool = False) -> None:
-    """A line that begins with `xlens`, as the command would; it must end well."""
+def run(line: str, steps: bool = False, plan: bool = False) -> None:
+    """A line that begins with `xlens`, as the command would; it must end well.
+
+    Args:
+        line: As a page shows it.
+        steps: As in `smaller`.
+        plan: Whether a study goes no further than its plan: models loaded, data read, prompts made.
+    """
+    given = smaller(words(line)[1:], steps)
+    if plan and SMALL.keys() & set(given):
+        given.append("--dry-run")
     try:
-        main(smaller(words(line)[1:], steps))
+        main(given)
     except SystemExit as end:
         assert not end.code, f"{line}: ended with {end.code}"
 

@@ -6,6 +6,7 @@ what a reader types.
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ ON_A_HUB = (
     "Qwen/Qwen3-8B",
 )
 FEW_LAYERS = ("docs/phases.md", "docs/subspace.md", "docs/process.md", "docs/xmrc.md")
-FEW_LAYERS += ("docs/recipes/checkpoints.md", "docs/recipes/neurons.md")
-"""Where every layer takes its time."""
+FEW_LAYERS += ("README.md", "docs/facts.md", "docs/choices.md", "docs/alignment.md")
+FEW_LAYERS += ("docs/studies.md", "docs/recipes/checkpoints.md", "docs/recipes/neurons.md")
+"""Where every layer takes its time, and none is named."""
 MANY_ITEMS = ("docs/xmrc.md", "docs/alignment.md")
 ADAPTERS = ("path/to/lora", "org/lora")
 CITIES = ("Rom", "Oslo", "Lima", "Bonn", "Kiew", "Bern")
@@ -93,6 +95,7 @@ _STUDY = {"--draws": ["50"], "--overwrite": []}
 SMALL: dict[str, dict[str, list[str]]] = {
     "lens": _STUDY | {"--n-items": ["8"], "--n-controls": ["2"]},
     "choices": _STUDY | {"--n-items": ["3"]},
+    "phases": _STUDY | {"--n-phases": ["4"], "--phase-layers": ["1", "2"], "--shots": ["0"]},
     "xmrc": _STUDY | _READ | {"--n-phases": ["4"], "--phase-layers": ["1", "2"]},
     "facts": _STUDY | {"--n-items": ["4"], "--shots": ["1"]},
     "process": _STUDY | {"--n-items": ["6"], "--n-latent": ["6"]},
@@ -116,6 +119,15 @@ SMALL_WITH: dict[str, dict[str, list[str]]] = {
     "--fp32-sample": {"--fp32-sample": ["4"]},
 }
 """The same, where an option is asked for."""
+SMALL_CODE = {
+    r"(?<!class )\b(\w+Study)\((?=\w+=)": r"\1(draws=50, ",
+    r"(Study\(.*)n_items=\d+": r"\1n_items=6",
+    r"\.sample\(60\)": ".sample(6)",
+    r"ids\[:40\], choices\.ids\[40:60\]": "ids[:6], choices.ids[6:9]",
+    r'"n_estimate": 40, "n_dev": 20, "n_test": 20': '"n_estimate": 6, "n_dev": 3, "n_test": 3',
+    r"strengths=\[1, 4, 8\]": "strengths=[4]",
+}
+"""Sizes in Python blocks, as patterns, and what they are here."""
 
 
 @cache
@@ -263,16 +275,23 @@ class Stage:
 
     Attributes:
         shown: Figures that it has shown.
-        addresses: Of servers that it names, and of those that stand in for them.
+        named: What it names, such as a server's address, and what stands in for that.
     """
 
     shown: list[Any]
-    addresses: dict[str, str]
+    named: dict[str, str]
+
+    def line(self, text: str) -> str:
+        """A command that asks the servers which are here."""
+        for said, here in self.named.items():
+            text = text.replace(said, here)
+        return text
 
     def code(self, text: str) -> str:
-        for named, here in self.addresses.items():
-            text = text.replace(named, here)
-        return text
+        """A Python block, likewise, and of less work."""
+        for size, here in SMALL_CODE.items():
+            text = re.sub(size, here, text)
+        return self.line(text)
 
 
 @contextmanager
@@ -314,8 +333,6 @@ def standing_in(page: str, at: Path) -> Iterator["Stage"]:
         chdir(at),
     ):
         dolma = "infini-gram:v4_dolma-v1_7_llama"
-        yield Stage(
-            shown,
-            {dolma: f"{dolma}@{counts.url}", "http://localhost:9200": counts.url}
-            | dict.fromkeys(SERVERS, chat.url),
-        )
+        here = {dolma: f"{dolma}@{counts.url}", "http://localhost:9200": counts.url}
+        here |= dict.fromkeys(SERVERS, chat.url)
+        yield Stage(shown, here)

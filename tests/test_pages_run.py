@@ -1,11 +1,12 @@
 """Every block of README and docs runs, top to bottom, each page in one namespace and one folder."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shell
-from stand_ins import LATER, SKIPPED, names, standing_in
+from stand_ins import LATER, SKIPPED, SMALL_CODE, names, standing_in
 from test_docs import BLOCKS, PYTHON
 
 # A page of an experiment is its own command, which test_notebooks runs small.
@@ -30,28 +31,54 @@ def test_hardly_any_is_left_out():
     assert set(LATER) <= {shell.bare(line) for line in OURS}
 
 
-# What takes less than about three seconds; all together well below a minute.
-QUICK = {
-    *(f"docs/recipes/{name}.md" for name in ("cluster", "gpu", "heads", "own_prompts")),
-    *(f"docs/recipes/{name}.md" for name in ("own_vector", "pca")),
-    "docs/consistency.md",
+def test_every_size_that_is_turned_down_is_on_a_page():
+    code = [b.text for b in SHOWN if b.language == "python"]
+    assert not [size for size in SMALL_CODE if not any(re.search(size, text) for text in code)]
+
+
+def is_a_study(line: str) -> bool:
+    return bool(shell.SMALL.keys() & set(shell.words(line)))
+
+
+WITH_STUDIES = {
+    page
+    for page, blocks in PAGES.items()
+    for b in blocks
+    if b.language != "python" and any(map(is_a_study, shell.lines(b.text)))
 }
 
 
+# Jacobians of the testbed's model, and every layer of a model as deep as its page says.
+LONG = ("docs/lens.md", "docs/steering.md")
+
+
 @pytest.mark.parametrize(
-    "page", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in PAGES]
+    "page", [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in PAGES]
 )
+def test_blocks_run_as_shown_and_studies_up_to_their_plan(page, tmp_path, monkeypatch):
+    run(page, tmp_path, monkeypatch, plan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(WITH_STUDIES))
 def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
-    monkeypatch.setenv("XLENS_CACHE", str(tmp_path / "cache"))
+    run(page, tmp_path, monkeypatch, plan=False)
+
+
+def run(page: str, at: Path, monkeypatch: pytest.MonkeyPatch, *, plan: bool) -> None:
+    """Every block of a page; with `plan`, a study whose run no other line reads is only planned."""
+    monkeypatch.setenv("XLENS_CACHE", str(at / "cache"))
     known: dict[str, Any] = {"__name__": "page"}
     a_recipe = "/recipes/" in page
-    with standing_in(page, tmp_path) as stage:
+    texts = [line for b in PAGES[page] if b.language != "python" for line in shell.lines(b.text)]
+    texts += [b.text for b in PAGES[page] if b.language == "python"]
+    with standing_in(page, at) as stage:
         shell.before(page)
         if a_recipe:
             Path("prompts.jsonl").unlink()
         if page in FILES:
             Path("prompts.jsonl").write_text(FILES[page], encoding="utf-8")
-        known |= names(page, tmp_path)
+        known |= names(page, at)
         number = -1
         for block in PAGES[page]:
             if block.language == "python":
@@ -62,9 +89,11 @@ def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
             elif shell.is_a_script(block.text):
                 shell.parses(block.text)
             else:
-                for line in shell.lines(stage.code(block.text)):
+                for line in shell.lines(block.text):
+                    others = [text for text in texts if text != line]
                     if shell.runs(line):
-                        shell.run(line, steps=a_recipe)
+                        only = plan and not shell.makes_what_is_read(line, others)
+                        shell.run(stage.line(line), steps=a_recipe, plan=only)
                     else:
-                        shell.check(line)
+                        shell.check(stage.line(line))
     assert all(figure.data for figure in stage.shown)
