@@ -204,6 +204,17 @@ def _ids(folder):
     return parts["fr_de/translation"].rows["id"]
 
 
+def test_a_forecast_counts_the_sample_twice_and_refuses_what_the_run_would():
+    both, alone = (
+        xlens.studies.forecast(STUDY, "atlas", loading=loading)["atlas"]
+        for loading in (BF16, replace(BF16, fp32_sample=None))
+    )
+    assert both.parts == (*alone.parts, "fp32-sample")
+    assert both.total.prompts == alone.total.prompts + 2 * 6
+    with pytest.raises(ValueError, match=r"fp32_sample=900, atlas: 900 prompts"):
+        xlens.studies.forecast(STUDY, "atlas", loading=replace(BF16, fp32_sample=900))
+
+
 def test_a_run_that_can_not_be_compared_is_refused_before_a_model_is_loaded(monkeypatch, exact):
     monkeypatch.setattr("xlens.models.load", lambda *a, **k: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=r"fp32_sample=6: .* is there already.*Name the model"):

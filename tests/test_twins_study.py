@@ -1,5 +1,7 @@
 """Two models beside each other: a twin is itself, another is not, and what is compared is kept."""
 
+from functools import partial
+
 import pytest
 from pages import same_sentences
 from test_studies import SMALL, folder, here  # noqa: F401
@@ -78,13 +80,27 @@ def test_a_model_is_its_own_twin():
     assert done.across["cldr/twin/curves"].of("entropy", "difference")["mean"].abs().max() == 0
 
 
-@pytest.mark.slow
-def test_models_of_another_width_are_refused_as_twins(tmp_path, here):  # noqa: F811
+def test_models_of_another_width_are_refused_as_twins_before_they_are_asked(here, monkeypatch):  # noqa: F811
     wide, deep = (
         HookedModel(
             tiny.model("gpt2", n_positions=512, n_layer=n), tiny.tokenizer("gpt2"), name=name
         )
         for name, n in (("one", 2), ("two", 3))
     )
-    with pytest.raises(ValueError, match=r"need the same layers and width \(.*: one: \(2, "):
-        xlens.run(TwinsStudy(**SMALL["twins"]), [wide, deep], loading=Loading(), **QUIET)
+    monkeypatch.setattr(TwinsStudy, "steps", lambda *_: pytest.fail("the first was asked"))
+    told = r"all need the same layers and width \(layers × width here: one: 2 × \d+; two: 3 × "
+    for verb in (partial(xlens.run, **QUIET), xlens.studies.forecast):
+        with pytest.raises(ValueError, match=told):
+            verb(TwinsStudy(**SMALL["twins"]), [wide, deep], loading=Loading())
+
+
+def test_checkpoints_of_another_depth_are_refused_before_they_are_loaded(
+    folder,  # noqa: F811
+    tmp_path,
+    here,  # noqa: F811
+    monkeypatch,
+):
+    deep = tiny.make("gpt2", tmp_path / "deep", n_positions=512, n_layer=5)
+    monkeypatch.setattr(Loading, "load", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match=r"need the same layers and width .*deep: 5 × "):
+        xlens.run(TwinsStudy(**SMALL["twins"]), [str(folder), str(deep)], **QUIET)

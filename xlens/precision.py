@@ -118,7 +118,7 @@ def read_reference(
     require_plain(model.config, model.name)
     if model.dtype != torch.float32:
         raise ModelError(
-            f"{model.name} is in {_short(model.dtype)}; what others are compared with is in fp32: "
+            f"{model.name} is in {model.dtype}; what others are compared with is in fp32: "
             "load it with dtype=torch.float32."
         )
     states = harvest(model, asked, token_budget=token_budget, progress=progress)
@@ -187,7 +187,7 @@ def precision(
         provenance=analysed(told, "fp32_sample", how),
         layers=pd.DataFrame(by_layer),
         table=table,
-        dtype=_short(model.dtype),
+        dtype=told["dtype"],
     )
 
 
@@ -252,7 +252,3 @@ def _last(states: Activations) -> Activations:
 
 def _shape(values: torch.Tensor) -> str:
     return "×".join(map(str, values.shape))
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

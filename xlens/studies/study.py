@@ -269,6 +269,15 @@ class Study:
     def check_models(self, folders: Mapping[str, str]) -> None:
         """Refuse models that can't be asked together, by name with the folder of each."""
 
+    def check_together(
+        self, outlines: "Mapping[str, Callable[[], Outline | HookedModel | ServedModel | None]]"
+    ) -> None:
+        """Refuse models that can't be compared, by what is known of each before it is loaded.
+
+        Args:
+            outlines: By name, what tells that: its config, or the model where it is there.
+        """
+
     def across(
         self,
         models: Mapping[str, Parts],

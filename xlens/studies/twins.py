@@ -1,6 +1,6 @@
 """`xlens twins`: the same questions to two models, a base and what training made of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xlens.models.series import Checkpoint
     from xlens.models.sources import Outline
     from xlens.results import Result
+    from xlens.served import ServedModel
     from xlens.tasks.choices import Choices
 
 ANSWERS, GAIN = "answers", "gain"
@@ -61,6 +62,23 @@ class TwinsStudy(SampledStudy):
             raise InputError(
                 f"xlens twins compares models, and {next(iter(folders))!r} is one: name another "
                 "of the same layers and width, or several revisions (--revisions)."
+            )
+
+    def check_together(
+        self, outlines: "Mapping[str, Callable[[], Outline | HookedModel | ServedModel | None]]"
+    ) -> None:
+        """As `Study.check_together`: all of the same layers and width."""
+        from xlens.models import HookedModel
+        from xlens.models.sources import Outline
+
+        known = {name: outline() for name, outline in outlines.items()}
+        sizes = {n: one.size for n, one in known.items() if isinstance(one, Outline | HookedModel)}
+        if len({(size.n_layers, size.d_model) for size in sizes.values()}) > 1:
+            told = "; ".join(f"{n}: {size.n_layers} × {size.d_model}" for n, size in sizes.items())
+            raise InputError(
+                "xlens twins compares states of models on common axes, so that all need the same "
+                f"layers and width (layers × width here: {told}). Give a base and what training "
+                "made of it."
             )
 
     def parts(self, data: "Mapping[str, Choices]") -> tuple[str, ...]:

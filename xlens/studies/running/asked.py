@@ -1,7 +1,7 @@
 """Who is asked what: all that can be refused before a model is loaded is refused here."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from xlens.errors import InputError
@@ -87,8 +87,28 @@ def _named(study: Study, model: Model | Sequence[Model] | None, *, listed: bool)
     return names
 
 
-def check_model(study: Study, data: Any, place: Place) -> None:
-    """Refuse a model that isn't there, or that can't be asked this."""
+def check_models(
+    study: Study, data: Any, chosen: Sequence[Place], done: Collection[str] = ()
+) -> None:
+    """Refuse models that aren't there, that can't be asked this, or not together.
+
+    Args:
+        study: What is asked.
+        data: What is asked about.
+        chosen: The models.
+        done: Folders of those that nothing is asked of any more.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for place in chosen:
+        if place.folder not in done:
+            _check_model(study, data, place)
+    if any(place.folder not in done for place in chosen):
+        study.check_together({place.name: place.outline for place in chosen})
+
+
+def _check_model(study: Study, data: Any, place: Place) -> None:
     _ = place.source  # looks for it
     if not study.outlined:
         return

@@ -11,7 +11,8 @@ from xlens.models import HookedModel, hub
 from xlens.models.sources import Outline
 from xlens.served import ServedModel
 from xlens.studies.loading import Loading
-from xlens.studies.running.asked import asked_of, check_model
+from xlens.studies.running.asked import asked_of, check_models
+from xlens.studies.running.fp32_sample import Sampled
 from xlens.studies.running.places import Model, Place
 from xlens.studies.serving import Serving
 from xlens.studies.study import Study
@@ -47,9 +48,11 @@ def forecast(
     """
     loading = loading or Loading()
     study, chosen, data = asked_of(study, model, data, loading, serving or Serving())
-    for place in chosen:
-        check_model(study, data, place)
-    return {place.folder: _plan(study, data, place, loading) for place in chosen}
+    check_models(study, data, chosen)
+    sampled = Sampled.of(study, data, chosen, loading.fp32_sample, None)
+    return {
+        place.folder: sampled.planned(_plan(study, data, place, loading), place) for place in chosen
+    }
 
 
 def _plan(study: Study, data: Any, place: Place, loading: Loading) -> Plan:

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from xlens.served import ServedModel
 from xlens.studies.running.kept import MadeFrom
 from xlens.studies.running.places import Place
 from xlens.studies.study import Step, Study
+from xlens.studies.work import Plan, passes
 
 FP32_SAMPLE = "fp32-sample"
 OPTION = "fp32_sample"
@@ -67,6 +68,17 @@ class Sampled:
         for place in new:
             _check(study, data, place, n)
         return cls(study, data, n, [place.folder for place in new])
+
+    def planned(self, plan: Plan, place: Place) -> Plan:
+        """What is made of a model that isn't loaded, with this part: read in fp32 and as it is."""
+        if self.n is None or not self.due(place):
+            return plan
+        outline = place.outline()
+        assert isinstance(outline, Outline)
+        asked = self.study.prepared(self.data, outline)[0]
+        drawn = _drawn(self.study, asked, outline, self.n, place)
+        work = {**(plan.work or {}), FP32_SAMPLE: passes(outline.tokenizer, drawn, (1.0, 1.0))}
+        return replace(plan, parts=(*plan.parts, FP32_SAMPLE), work=work)
 
     def due(self, place: Place) -> bool:
         """Whether the model is still to be compared."""

@@ -19,7 +19,7 @@ from xlens.runs import ACROSS, RunDirectory, describe_run
 from xlens.store import Store
 from xlens.studies.loading import Loading
 from xlens.studies.running.ahead import Ahead
-from xlens.studies.running.asked import asked_of, check_model
+from xlens.studies.running.asked import asked_of, check_models
 from xlens.studies.running.fp32_sample import FP32_SAMPLE, OPTION, Sampled
 from xlens.studies.running.kept import LeftOut, MadeFrom, differing, identity, other
 from xlens.studies.running.places import Model, Place, read_seen, write_seen
@@ -128,9 +128,8 @@ def run(
         mended = not there.results() and there.asked_otherwise(config, free=how["free"])
         how["overwrite"] = overwrite or mended
         RunDirectory.check(out, config, **how)
-    for place in chosen:  # what would be refused when its turn comes, after hours of others
-        if not whole[place.folder]:
-            check_model(study, data, place)
+    # What would be refused when its turn comes, after hours of others.
+    check_models(study, data, chosen, [folder for folder, there in whole.items() if there])
     sampled = Sampled.of(study, data, chosen, loading.fp32_sample, None if overwrite else results)
     known = study.described(data)
     folder = None
