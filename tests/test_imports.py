@@ -69,6 +69,7 @@ def test_every_public_name_resolves():
             "tasks.choices",
             "tasks.xmrc",
         ),
+        *("acquisition", "gain", "neurons", "precision", "training", "tasks.running_text"),
     ],
 )
 def test_every_name_of_a_room_resolves(room):

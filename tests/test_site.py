@@ -1,5 +1,7 @@
 """The site: every page has its place, recipes stay under a screen, it builds without a warning."""
 
+import ast
+import importlib
 import inspect
 import os
 import re
@@ -11,7 +13,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import pytest
+import test_docs
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -114,6 +118,33 @@ def test_docstrings_are_read_without_a_warning(monkeypatch):
             parser.parse("\n".join([f".. default-role:: {conf.default_role}", "", *read]), page)
     faults += settings.warning_stream.getvalue().splitlines()
     assert len(seen) > 300 and not faults
+
+
+@with_sphinx
+def test_what_pages_import_is_in_the_reference(monkeypatch):
+    """A reader of a page can look up every name of xlens that its code takes."""
+    monkeypatch.syspath_prepend(str(DOCS / "site"))
+    import reference
+
+    rooms = reference.rooms()
+    names = {f"{room.__name__}.{name}" for room in rooms for name in reference.public(room)}
+    known = {id(getattr(room, name)) for room in rooms for name in reference.public(room)}
+    code = [(block.page, block.text) for block in test_docs.PYTHON]
+    for path in test_docs.NOTEBOOKS:
+        cells = [c.source for c in jupytext.read(path).cells if c.cell_type == "code"]
+        code.append((path.name, "\n\n".join(cells)))
+    taken = [
+        (page, node.module, alias.name)
+        for page, text in code
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xlens")
+        for alias in node.names
+    ]
+    assert len(taken) > 50
+    for page, module, name in taken:
+        found = getattr(importlib.import_module(module), name)
+        if not inspect.ismodule(found) and not (callable(found) and id(found) in known):
+            assert f"{module}.{name}" in names, f"{page} takes {module}.{name}"
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ ROOMS = [
     *("engine", "models", "prompts", "lens", "tasks.words", "tasks.choices", "tasks.xmrc"),
     *("subspace", "consistency", "phases", "steering", "studies", "served", "stats", "testbed"),
     *("report", "figures", "corpus", "tasks.facts", "tasks.sentences", "acquisition"),
+    *("gain", "neurons", "precision", "training", "tasks.running_text", "tasks.alignment"),
 ]
 QUIET = {"progress": False}
 PROMPTS = [Prompt(f"{tag} {n}", tag, str(n)) for n in range(2) for tag in ("en", "de")]

@@ -5,15 +5,20 @@ from typing import TYPE_CHECKING
 from xlens._lazy import lazy
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
+    from xlens import acquisition as acquisition
     from xlens import activations as activations
     from xlens import consistency as consistency
+    from xlens import corpus as corpus
     from xlens import engine as engine
     from xlens import errors as errors
     from xlens import figures as figures
+    from xlens import gain as gain
     from xlens import languages as languages
     from xlens import lens as lens
     from xlens import models as models
+    from xlens import neurons as neurons
     from xlens import phases as phases
+    from xlens import precision as precision
     from xlens import prompts as prompts
     from xlens import report as report
     from xlens import results as results
@@ -26,6 +31,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from xlens import subspace as subspace
     from xlens import tasks as tasks
     from xlens import testbed as testbed
+    from xlens import training as training
     from xlens.activations import Activations as Activations
     from xlens.comparison import compare as compare
     from xlens.engine import generate as generate
@@ -75,15 +81,20 @@ _PUBLIC = {
     "trace": "lens",
     "translation_prompts": "tasks.words",
     # The rooms, where all the rest is.
+    "acquisition": "",
     "activations": "",
     "consistency": "",
+    "corpus": "",
     "engine": "",
     "errors": "",
     "figures": "",
+    "gain": "",
     "languages": "",
     "lens": "",
     "models": "",
+    "neurons": "",
     "phases": "",
+    "precision": "",
     "prompts": "",
     "report": "",
     "results": "",
@@ -96,6 +107,7 @@ _PUBLIC = {
     "subspace": "",
     "tasks": "",
     "testbed": "",
+    "training": "",
 }
 # Here until the next release, with a warning.
 _MOVED = {

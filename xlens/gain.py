@@ -9,12 +9,15 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import binomtest
 
+from xlens._lazy import listed
 from xlens.checks import typed
 from xlens.errors import InputError
 from xlens.languages import written
 from xlens.results import Result, analysed
 from xlens.stats import ClusterSums, Resampling, adjusted_flips, bootstrap, random_signs
 
+__all__ = ["Gain", "gain"]
+__dir__ = listed(__all__)
 ALL, SEEN, UNSEEN = "all", "seen", "unseen"
 BEFORE = "before"
 VERDICTS = ("better", "worse", "the same", "undecided")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from xlens._lazy import listed
 from xlens.activations import Activations
 from xlens.checks import typed
 from xlens.engine import harvest, stream
@@ -22,6 +23,8 @@ from xlens.prompts import Prompt, Prompts, PromptsLike
 from xlens.results import Result, analysed
 from xlens.stats import generator
 
+__all__ = ["PrecisionResult", "Reference", "precision", "read_reference", "sample_prompts"]
+__dir__ = listed(__all__)
 _TOLD = ("model", "weights", "fingerprint", "dtype", "device", "attention", "precision", "versions")
 
 

@@ -22,12 +22,17 @@ _CELL = re.compile(r"(?<!\\)\|(?=(?:[^`]*`[^`]*`)*[^`]*$)")
 
 
 def rooms() -> list[ModuleType]:
-    """xlens, and every package below it that says in `__all__` what is public."""
+    """xlens, and every room below it that says in `__all__` what is public.
+
+    A package is a room; a module is one where the room that it is in names it.
+    """
     found = [xlens]
     for told in pkgutil.walk_packages(xlens.__path__, "xlens."):
         if told.name.split(".")[1] in xlens.__all__:
             module = importlib.import_module(told.name)
-            if (told.ispkg or told.name.count(".") == 1) and getattr(module, "__all__", None):
+            above, _, name = told.name.rpartition(".")
+            named = told.ispkg or name in getattr(sys.modules[above], "__all__", ())
+            if named and getattr(module, "__all__", None):
                 found.append(module)
     return found
 

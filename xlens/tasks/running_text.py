@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from xlens._lazy import listed
 from xlens.checks import typed
 from xlens.corpus.sources import JSON_LINES, Layout, blocks, check_source, documents
 from xlens.errors import DataError, InputError
@@ -15,6 +16,8 @@ from xlens.stats import generator
 from xlens.tasks.facts.data import Facts
 from xlens.tasks.sources import plain_tag
 
+__all__ = ["fact_texts", "passages", "read_texts"]
+__dir__ = listed(__all__)
 _AT_ONCE = 64  # texts that are tokenised together
 
 

@@ -155,6 +155,7 @@ class Questions(Parallel):
         return type(self)(self.frame[~self.frame["id"].isin(gone)], self.source, left_out)
 
 
+@typed
 def leaks(training: Questions, evaluated: Questions) -> list[Fault]:
     """`id language reason detail` of training questions that are evaluated items."""
     shared = [tag for tag in training.languages if tag in evaluated.languages]

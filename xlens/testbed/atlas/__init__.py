@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xlens.testbed.atlas.evaluate import AtlasReport as AtlasReport
     from xlens.testbed.atlas.evaluate import measure as measure
     from xlens.testbed.atlas.evaluate import shipped_report as shipped_report
+    from xlens.testbed.atlas.facts import atlas_facts as atlas_facts
     from xlens.testbed.atlas.manifest import Design as Design
     from xlens.testbed.atlas.manifest import Manifest as Manifest
     from xlens.testbed.atlas.manifest import make_manifest as make_manifest
@@ -53,6 +54,7 @@ _PUBLIC = {
     "ask_facts": "asking",
     "ask_pairs": "asking",
     "ask_readings": "asking",
+    "atlas_facts": "facts",
     "base_corpus": "corpus",
     "build_tokenizer": "tokenizer",
     "make_manifest": "manifest",
