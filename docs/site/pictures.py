@@ -13,7 +13,6 @@ import xlens
 
 MIME = "application/vnd.plotly.v1+json"
 SCRIPT = "plotly.min.js"
-_PAPER = "background: white; overflow-x: auto"  # figures are drawn for white; wide ones scroll
 # As on the pages of runs: where nothing hovers, the tools would lie on the title for good.
 _CONFIG = (
     '{responsive: true, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false}'
@@ -29,7 +28,7 @@ def interactive(name: str, figure: dict[str, Any]) -> str:
     about = about.replace("</", "<\\/")
     draw = f'Plotly.newPlot("{name}", ...{about}, {_CONFIG})'
     return (
-        f'<div id="{name}" style="{_PAPER}"></div>'
+        f'<div id="{name}" class="paper"></div>'
         f'<script>addEventListener("DOMContentLoaded", () => {draw})</script>'
     )
 
