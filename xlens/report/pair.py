@@ -136,8 +136,9 @@ def landmark_table(conditions: Mapping[str, LensSummary], names: Mapping[str, st
     level = percent(summary.confidence, whole=False)
     return Table(
         f"Landmarks with {level} bootstrap intervals over prompts. Points run from 0 (embedding) "
-        f"to {summary.n_layers} (after the last block). The top of a curve is too high by chance: each "
-        "half of the prompts is read where the other half's mean is highest, which can be below it.",
+        f"to {summary.n_layers} (after the last block). The top of a curve is too high by chance: "
+        "each half of the prompts is read where the other half's mean is highest, which can be "
+        "below it.",
         ["", *head],
         rows,
     )
