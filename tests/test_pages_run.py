@@ -48,19 +48,20 @@ WITH_STUDIES = {
 }
 
 
-# Jacobians of the testbed's model, and every layer of a model as deep as its page says.
-LONG = ("docs/lens.md", "docs/steering.md")
+# Ten seconds and more, even with their studies planned alone. All others together take a minute.
+LONG = {
+    *(f"docs/{name}.md" for name in ("alignment", "core", "facts", "lens", "phases", "process")),
+    *(f"docs/{name}.md" for name in ("steering", "studies", "xmrc", "recipes/checkpoints")),
+}
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in PAGES]
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in LONG])
 def test_blocks_run_as_shown_and_studies_up_to_their_plan(page, tmp_path, monkeypatch):
     run(page, tmp_path, monkeypatch, plan=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted(WITH_STUDIES))
+@pytest.mark.parametrize("page", [page for page in PAGES if page in LONG | WITH_STUDIES])
 def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
     run(page, tmp_path, monkeypatch, plan=False)
 
