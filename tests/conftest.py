@@ -1,6 +1,5 @@
 """What every test stands on: offline, one thread, a home of its own, shapes checked at run time."""
 
-import gc
 import importlib.util
 import os
 import shutil
@@ -124,12 +123,3 @@ def served_address(served_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
     with serving.serve(served_folder, tmp_path_factory.mktemp("server") / "log") as address:
         yield address
-
-
-def pytest_collection_finish() -> None:
-    """Take what is imported out of the garbage collector's rounds: of these it has millions.
-
-    Each study collects after its model, which is most of what a run of a tiny one takes.
-    """
-    gc.collect()
-    gc.freeze()
