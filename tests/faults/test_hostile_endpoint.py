@@ -313,6 +313,19 @@ def test_oversized_bodies_are_named_and_asked_for_once(tmp_path):
     assert wire.MAX_BYTES == 16 << 20
 
 
+def test_bodies_of_too_many_parts_are_named_and_asked_for_once(tmp_path):
+    with hostile(ERRORS["many lists"]) as there:
+        with pytest.raises(ServedError, match="2,000,003 lists and objects"):
+            ask(there, tmp_path, max_retries=3, timeout=5.0)
+        assert there.asked == ["a", "b"]
+
+
+def test_an_answer_may_have_hundreds_of_thousands(tmp_path):
+    """Such as what was also probable, at each token of a long one."""
+    with hostile(changed(more=[{}] * 500_000)) as there:
+        assert ask(there, tmp_path, timeout=5.0).table["text"].tolist() == ["A", "B", "C"]
+
+
 # --- keys ---
 
 

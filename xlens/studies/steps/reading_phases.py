@@ -90,11 +90,9 @@ def phase_questions(
     for id, tag, said in rows:
         answers.setdefault(id, {})[tag] = folded(said[0])
     ids: list[str] = []
-    paragraphs = sorted(reading.paragraphs, key=lambda p: seeded_rank(p, seed=study.seed))
-    for paragraph in paragraphs:
-        ranked = sorted(
-            reading.paragraphs[paragraph], key=lambda i: seeded_rank(i, seed=study.seed)
-        )
+    paragraphs = reading.paragraphs
+    for paragraph in sorted(paragraphs, key=lambda p: seeded_rank(p, seed=study.seed)):
+        ranked = sorted(paragraphs[paragraph], key=lambda i: seeded_rank(i, seed=study.seed))
         pair = next(
             (
                 (a, b)

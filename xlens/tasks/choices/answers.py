@@ -138,9 +138,10 @@ def answer_choices(
         best = np.nanmax(values, axis=1, keepdims=True)
         said, tie = (values == best).argmax(axis=1), (values == best).sum(axis=1) > 1
     rows = [(id, tag) for tag in tags for id in asked.ids]
-    gold = np.array([asked.gold[id] for id, _ in rows])
+    golds, paragraphs = asked.gold, asked.paragraphs
+    gold = np.array([golds[id] for id, _ in rows])
     table = pd.DataFrame(rows, columns=["id", "language"]).assign(
-        paragraph=[asked.paragraphs[id] for id, _ in rows],
+        paragraph=[paragraphs[id] for id, _ in rows],
         gold=gold,
         said=said,
         value=(said == gold).astype(float),

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import pandas as pd
@@ -98,12 +97,12 @@ class Choices(Parallel):
         kinds = dict(Counter(self.kinds.values()))
         return f"Choices({kinds}, languages={list(self.languages)}, source={self.source!r})"
 
-    @cached_property
+    @property
     def gold(self) -> dict[str, int]:
         """Number of the right option, by item id."""
         return dict(zip(self.frame["id"], self.frame["gold"], strict=True))
 
-    @cached_property
+    @property
     def paragraphs(self) -> dict[str, str]:
         """By item id, the id of the first item with the same passage: what intervals draw whole.
 
@@ -115,7 +114,7 @@ class Choices(Parallel):
         # By the passage's text in one language: data sets number questions, not passages.
         return {id: first.setdefault(text, id) if text else id for id, text in rows}
 
-    @cached_property
+    @property
     def kinds(self) -> dict[str, str]:
         """Kind of each item, by id."""
         return dict(zip(self.frame["id"], self.frame["kind"], strict=True))

@@ -260,6 +260,7 @@ def latent_options(
     )
     order = ["id", "language", "layer", "set", "option", "text", "logprob", "n_tokens"]
     table = table[[*order, *WAYS[1:]]]
+    golds = choices.gold
     return LatentOptions(
         provenance=analysed(
             scores.provenance,
@@ -268,10 +269,10 @@ def latent_options(
             | ({"through": lens.key} if lens is not None and lens.key else {}),
         ),
         options=table,
-        items=item_shares(table, choices.gold, by=by),
+        items=item_shares(table, golds, by=by),
         dropped=asked.dropped,
         pivot=asked.pivot,
-        gold={id: choices.gold[id] for id in dict.fromkeys(table["id"])},
+        gold={id: golds[id] for id in dict.fromkeys(table["id"])},
         by=by,
         paragraphs=choices.paragraphs,
         headers=asked.shown.names,

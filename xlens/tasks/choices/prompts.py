@@ -133,8 +133,9 @@ def demonstrations(
     if not shots:
         return Shown({id: () for id in choices.ids}, shared=False)
     pool.require(choices.languages)
+    kinds = pool.kinds  # each time that it is asked for it is read off the whole table
     of_kind: dict[str, list[str]] = {}
-    for id, kind in pool.kinds.items():
+    for id, kind in kinds.items():
         of_kind.setdefault(kind, []).append(id)
     # By ids and seed, so that an item's demonstrations don't hang on how many others were read.
     nearest = {
@@ -163,7 +164,7 @@ def demonstrations(
     if headers != "item":
         # Of one set, all that it has: a sample is shown what the whole would be.
         of_one = pool.source == choices.source
-        known = {**choices.kinds, **(pool.kinds if of_one else {})}
+        known = {**choices.kinds, **(kinds if of_one else {})}
         # Too few for headers of their own; without them, classes of another kind would be shown.
         few = {kind for kind in classes if len(nearest.get(kind, ())) <= shots}
         chosen = deal_headers(
@@ -178,7 +179,7 @@ def demonstrations(
             together={**choices.paragraphs, **(pool.paragraphs if of_one else {})},
             cut=lambda ids, k, n, seed: (
                 _class_headers(ids, golds, k, n, seed)
-                if {pool.kinds[id] for id in ids} <= classes
+                if {kinds[id] for id in ids} <= classes
                 else cut_headers(ids, k, n, seed=seed)
             ),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import pandas as pd
@@ -113,7 +113,7 @@ class ReadingSet(Parallel):
             f"languages={list(self.languages)}, source={self.source!r})"
         )
 
-    @cached_property
+    @property
     def paragraphs(self) -> dict[str, tuple[str, ...]]:
         """Question ids by paragraph."""
         found: dict[str, list[str]] = {}
