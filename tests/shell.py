@@ -68,13 +68,6 @@ def standing_for(word: str) -> str:
     return word
 
 
-def makes_what_is_read(line: str, others: list[str]) -> bool:
-    """Whether what a line makes (`--out`) is named by another text of its page."""
-    given = words(line)
-    out = given[given.index("--out") + 1] if "--out" in given else None
-    return out is not None and any(out in text for text in others)
-
-
 def before(page: str) -> None:
     """Make the runs that a page takes for made."""
     for out in RUNS.get(page, ()):

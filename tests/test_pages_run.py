@@ -48,7 +48,8 @@ WITH_STUDIES = {
 }
 
 
-# Ten seconds and more, even with their studies planned alone. All others together take a minute.
+# Ten seconds and more, even with their studies planned alone (all others together take a minute);
+# also pages where a block reads what a study above it made.
 LONG = {
     *(f"docs/{name}.md" for name in ("alignment", "core", "facts", "lens", "phases", "process")),
     *(f"docs/{name}.md" for name in ("steering", "studies", "xmrc", "recipes/checkpoints")),
@@ -67,12 +68,10 @@ def test_blocks_run_as_shown(page, tmp_path, monkeypatch):
 
 
 def run(page: str, at: Path, monkeypatch: pytest.MonkeyPatch, *, plan: bool) -> None:
-    """Every block of a page; with `plan`, a study whose run no other line reads is only planned."""
+    """Every block of a page; with `plan`, studies are only planned: no other block reads theirs."""
     monkeypatch.setenv("XLENS_CACHE", str(at / "cache"))
     known: dict[str, Any] = {"__name__": "page"}
     a_recipe = "/recipes/" in page
-    texts = [line for b in PAGES[page] if b.language != "python" for line in shell.lines(b.text)]
-    texts += [b.text for b in PAGES[page] if b.language == "python"]
     with standing_in(page, at) as stage:
         shell.before(page)
         if a_recipe:
@@ -91,10 +90,8 @@ def run(page: str, at: Path, monkeypatch: pytest.MonkeyPatch, *, plan: bool) -> 
                 shell.parses(block.text)
             else:
                 for line in shell.lines(block.text):
-                    others = [text for text in texts if text != line]
                     if shell.runs(line):
-                        only = plan and not shell.makes_what_is_read(line, others)
-                        shell.run(stage.line(line), steps=a_recipe, plan=only)
+                        shell.run(stage.line(line), steps=a_recipe, plan=plan)
                     else:
                         shell.check(stage.line(line))
     assert all(figure.data for figure in stage.shown)

@@ -1,7 +1,7 @@
 """The sample of a run's prompts that is asked of the model in fp32, too."""
 
 import gc
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -37,13 +37,14 @@ class Sampled:
         study: Whose prompts they are.
         data: What is asked about.
         n: Prompts of each model; None: nothing is asked.
-        folders: Of the models whose part isn't there yet.
+        drawn: Those of each model whose part isn't there yet, as far as is known without its
+            weights; by folder.
     """
 
     study: Study
     data: Any
     n: int | None
-    folders: Collection[str]
+    drawn: Mapping[str, Prompts]
 
     @classmethod
     def of(
@@ -63,26 +64,23 @@ class Sampled:
                 are asked for.
         """
         if n is None:
-            return cls(study, data, None, ())
+            return cls(study, data, None, {})
         new = [place for place in chosen if not _made(results and results / place.folder, n)]
-        for place in new:
-            _check(study, data, place, n)
-        return cls(study, data, n, [place.folder for place in new])
+        return cls(study, data, n, {place.folder: _checked(study, data, place, n) for place in new})
 
     def planned(self, plan: Plan, place: Place) -> Plan:
         """What is made of a model that isn't loaded, with this part: read in fp32 and as it is."""
-        if self.n is None or not self.due(place):
+        if not self.due(place):
             return plan
         outline = place.outline()
-        assert isinstance(outline, Outline)
-        asked = self.study.prepared(self.data, outline)[0]
-        drawn = _drawn(self.study, asked, outline, self.n, place)
-        work = {**(plan.work or {}), FP32_SAMPLE: passes(outline.tokenizer, drawn, (1.0, 1.0))}
+        assert isinstance(outline, Outline)  # as when its prompts were drawn
+        read = passes(outline.tokenizer, self.drawn[place.folder], (1.0, 1.0))
+        work = {**(plan.work or {}), FP32_SAMPLE: read}
         return replace(plan, parts=(*plan.parts, FP32_SAMPLE), work=work)
 
     def due(self, place: Place) -> bool:
         """Whether the model is still to be compared."""
-        return place.folder in self.folders
+        return place.folder in self.drawn
 
     def reference(self, place: Place, *, progress: bool) -> Reference | None:
         """What the model in fp32 says, which is let go; None where nothing is due.
@@ -132,7 +130,7 @@ def _made(at: Path | None, n: int) -> bool:
     return (load(at / FP32_SAMPLE).provenance.get("made_from") or {}).get(OPTION) == n
 
 
-def _check(study: Study, data: Any, place: Place, n: int) -> None:
+def _checked(study: Study, data: Any, place: Place, n: int) -> Prompts:
     if isinstance(place.there, ServedModel):
         raise InputError(
             f"{OPTION}={n}: {place.name} is served, and gives text only. Leave {OPTION} out, or "
@@ -146,7 +144,7 @@ def _check(study: Study, data: Any, place: Place, n: int) -> None:
     outline = place.outline()
     assert isinstance(outline, Outline)  # it is loaded by a name
     require_plain(outline.config, place.name)
-    _drawn(study, study.prepared(data, outline)[0], outline, n, place)
+    return _drawn(study, study.prepared(data, outline)[0], outline, n, place)
 
 
 def _drawn(study: Study, asked: Any, model: HookedModel | Outline, n: int, place: Place) -> Prompts:
