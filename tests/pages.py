@@ -12,6 +12,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.elements, self.open, self.words, self.said = [], [], [], []
+        self.contents = []  # for each entry, what its links are called
         self._listens = False
         self.feed(text)
         assert not self.open, self.open
@@ -21,7 +22,12 @@ class Page(HTMLParser):
         self.elements.append((tag, attrs))
         if tag not in VOID:
             self.open.append(tag)
-        listed = tag == "li" and "nav" not in self.open
+        within = "nav" in self.open
+        if within and tag == "li":
+            self.contents.append([])
+        if within and tag == "a":
+            self.contents[-1].append("")
+        listed = tag == "li" and not within
         if listed or (tag == "p" and attrs.get("class") == "said"):
             self.said.append("")
             self._listens = True
@@ -34,6 +40,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] not in ("script", "style"):
             self.words.append(data)
+            if self.open[-1] == "a" and "nav" in self.open:
+                self.contents[-1][-1] += data
             if self._listens:
                 self.said[-1] += data
 
@@ -45,11 +53,16 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.elements if name == tag]
 
     def hangs_together(self) -> bool:
-        """No two things have one id (a figure would be drawn in another's place), links lead on."""
+        """No two things have one id (a figure would be drawn in another's place), links lead on.
+
+        Nor are two in an entry of the contents called the same, or like a sentence.
+        """
         ids = [attrs["id"] for _, attrs in self.elements if "id" in attrs]
         links = [attrs.get("href", "") for attrs in self.all("a")]
         lost = [at for at in links if at.startswith("#") and at[1:] not in ids]
-        return len(set(ids)) == len(ids) and not lost
+        told_apart = all(len(set(called)) == len(called) for called in self.contents)
+        plain = not [name for called in self.contents for name in called if name.endswith(".")]
+        return len(set(ids)) == len(ids) and not lost and told_apart and plain
 
 
 def same_sentences(path: Path, told: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Page
 
 import tiny
 import xlens
@@ -83,6 +84,7 @@ def test_parts_curves_and_page_of_two_models(models: list[str]) -> None:
         *("m-step2, similarity to the pivot", "grouped by the answers of m-step2"),
     ):
         assert text in page, text
+    assert Page(page).hangs_together()
     assert "The answer stands among the demonstrations of 0 % of prompts" in page
     files = {path.name for path in Path("run/figures").iterdir()}
     assert {"curves-accuracy.html", "curves-groups.html", "m-step1-rank-c.html"} <= files

@@ -32,13 +32,17 @@ def frequencies_given(counted: Mapping[str, int]) -> str:
 def frequency_figures(result: FrequencyResponse, start: str) -> dict[str, Figure]:
     """By file name: curves for all facts and without identical ones, the threshold, the groups."""
     kinds = [str(kind) for kind in dict.fromkeys(result.bins["facts"])]
-    curves = {f"frequency-{k.replace(' ', '-')}": frequency_curves(result, k) for k in kinds}
+    curves = {_curves_of(kind): frequency_curves(result, kind) for kind in kinds}
     drawn = {
         **curves,
         "frequency-threshold": threshold_bars(result),
         "frequency-groups": frequency_groups(result),
     }
     return {f"{start}{name}": fig for name, fig in drawn.items()}
+
+
+def _curves_of(kind: str) -> str:
+    return f"frequency-{kind.replace(' ', '-')}"
 
 
 def frequency_section(
@@ -48,9 +52,11 @@ def frequency_section(
     model: str,
 ) -> Section:
     """Tables and figures of one model."""
+    of = {_curves_of(kind): f"{said.capitalize()}. " for kind, said in _SEEN.items()}
     drawn = (
-        Drawing.of(fig, name, "Numbers show on hovering.", label=name.replace("-", " "))
+        Drawing.of(fig, name, f"{said}Numbers show on hovering.", label=name.replace("-", " "))
         for name, fig in figures.items()
+        for said in [next((of[end] for end in of if name.endswith(end)), "")]
     )
     blocks = (
         Findings.of(frequency_findings(result, names)),

@@ -148,6 +148,11 @@ def _listed(blocks: Iterable[Block]) -> tuple[tuple[str, str], ...]:
     drawn = [block for block in blocks if isinstance(block, Drawing) and block.title]
     titles = [block.title for block in drawn]
     return tuple(
-        (b.name, b.title if titles.count(b.title) == 1 else b.caption.partition(". ")[0])
+        (
+            b.name,
+            b.title
+            if titles.count(b.title) == 1
+            else b.caption.partition(". ")[0].removesuffix("."),
+        )
         for b in drawn
     )
