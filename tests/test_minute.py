@@ -85,9 +85,10 @@ def test_contents_are_sections_with_the_figures_that_are_not_folded():
 
 
 def test_figures_of_one_title_are_told_apart_by_their_captions():
-    two = (Drawing("p", "German. More.", "a", "A"), Drawing("p", "French. More.", "b", "A"))
-    (listed,) = contents([Section("s", "S", two)])
-    assert listed.drawn == (("a", "German"), ("b", "French"))
+    said = {"a": "German. More.", "b": "French. More.", "c": "Hindi."}
+    drawn = tuple(Drawing("p", caption, name, "A") for name, caption in said.items())
+    (listed,) = contents([Section("s", "S", drawn)])
+    assert listed.drawn == (("a", "German"), ("b", "French"), ("c", "Hindi"))
 
 
 def test_three_plots_beside_each_other_scroll_on_a_narrow_page():
